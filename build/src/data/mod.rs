@@ -1,0 +1,3 @@
+//! From mirrors or strokes to checked images and labels in memory.
+
+pub mod source;

@@ -1,0 +1,60 @@
+//! What the four files are: names, sizes and hashes of MNIST and of the synthetic stand-in, and the mirrors.
+
+use serde::Serialize;
+
+/// One of the four IDX files, with what it must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceFile {
+    /// The classic name, without `.gz`.
+    pub name: &'static str,
+    /// Bytes of the decompressed file.
+    pub bytes: u64,
+    /// SHA-256 of the decompressed file, in hexadecimal.
+    pub sha256: &'static str,
+}
+
+/// The files of MNIST: training images, training labels, test images, test labels.
+///
+/// MNIST is by Yann LeCun, Corinna Cortes and Christopher J.C. Burges, under the Creative Commons
+/// Attribution-ShareAlike 3.0 licence. The hashes are of the files that <http://yann.lecun.com/exdb/mnist/> gave.
+pub const MNIST: [SourceFile; 4] = [
+    SourceFile {
+        name: "train-images-idx3-ubyte",
+        bytes: 47_040_016,
+        sha256: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    },
+    SourceFile {
+        name: "train-labels-idx1-ubyte",
+        bytes: 60_008,
+        sha256: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    },
+    SourceFile {
+        name: "t10k-images-idx3-ubyte",
+        bytes: 7_840_016,
+        sha256: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    },
+    SourceFile {
+        name: "t10k-labels-idx1-ubyte",
+        bytes: 10_008,
+        sha256: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    },
+];
+
+/// Where MNIST is fetched from, in this order; each holds the four files as `NAME.gz`.
+pub const MIRRORS: [&str; 3] = [
+    "https://storage.googleapis.com/cvdf-datasets/mnist",
+    "https://ossci-datasets.s3.amazonaws.com/mnist",
+    "https://raw.githubusercontent.com/fgnt/mnist/master",
+];
+
+/// What a set of files is, as told by its hashes alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DataSource {
+    /// The four files of MNIST.
+    Mnist,
+    /// The stand-in that `mnist download --synthetic` draws.
+    Synthetic,
+    /// Well-formed files that are neither.
+    Unknown,
+}

@@ -1,0 +1,116 @@
+//! Every way in which the program can fail: what is wrong, where, what was expected and found, and what to do next.
+
+use std::fmt::Display;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Shorthand for results whose error is [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// One variant per cause. `Display` is one line that names the file, field or URL; [`Error::hint`] adds the next step.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the message says what each field is")]
+pub enum Error {
+    // ---- files and directories
+    /// The operating system refused to read, write, create or rename.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// What was tried: `read`, `write`, `create the directory`, ...
+        action: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+
+    // ---- the run itself
+    /// SIGINT or SIGTERM arrived; what was written so far is intact.
+    #[error("stopped by {}", signal_name(*signal))]
+    Interrupted { signal: i32 },
+}
+
+impl Error {
+    /// Returns a function that wraps an I/O error with what was tried and where, for `map_err`.
+    pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Io { action, path: path.as_ref().to_path_buf(), source }
+    }
+
+    /// What the user can do next, where there is something better than the message itself.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Io { source, .. } => io_hint(source).map(str::to_string),
+            Error::Interrupted { .. } => None,
+        }
+    }
+
+    /// The process's exit code: 1 failed, 130 after SIGINT, 143 after SIGTERM (2, wrong arguments, is clap's).
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Interrupted { signal } => 128 + *signal as u8,
+            _ => 1,
+        }
+    }
+}
+
+fn io_hint(error: &io::Error) -> Option<&'static str> {
+    Some(match error.kind() {
+        io::ErrorKind::StorageFull => "free some space on that disk, or choose another directory",
+        io::ErrorKind::QuotaExceeded => "free some of your quota, or choose another directory",
+        io::ErrorKind::ReadOnlyFilesystem => "choose a directory on a file system that can be written",
+        io::ErrorKind::PermissionDenied => "check the owner and permissions, or choose another directory",
+        _ => return None,
+    })
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        2 => "SIGINT",
+        15 => "SIGTERM",
+        _ => "a signal",
+    }
+}
+
+/// The known name nearest to `typed`, if any is near enough to be what was meant.
+pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(&typed.to_lowercase(), name), name))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+/// `a, b or c`, for messages that list what is allowed.
+pub fn one_of<T: Display>(names: &[T]) -> String {
+    match names {
+        [] => String::new(),
+        [only] => only.to_string(),
+        [first @ .., last] => {
+            let first: Vec<String> = first.iter().map(T::to_string).collect();
+            format!("{} or {last}", first.join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_finds_misspellings_and_nothing_far() {
+        let keys = ["optimizer", "train_epochs", "batch_size"];
+        assert_eq!(nearest("batchsize", keys), Some("batch_size"));
+        assert_eq!(nearest("Optimiser", keys), Some("optimizer"));
+        assert_eq!(nearest("verbose", keys), None);
+    }
+
+    #[test]
+    fn lists_read_as_sentences() {
+        assert_eq!(one_of(&["a", "b", "c"]), "a, b or c");
+        assert_eq!(one_of(&["a"]), "a");
+    }
+
+    #[test]
+    fn signals_become_exit_codes() {
+        assert_eq!(Error::Interrupted { signal: 2 }.exit_code(), 130);
+        assert_eq!(Error::Interrupted { signal: 15 }.exit_code(), 143);
+    }
+}

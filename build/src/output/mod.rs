@@ -1,0 +1,3 @@
+//! What a run leaves behind and shows: files, logs, progress.
+
+pub mod atomic;
