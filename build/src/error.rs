@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::data::idx;
+
 /// Shorthand for results whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -21,6 +23,47 @@ pub enum Error {
         source: io::Error,
     },
 
+    // ---- data
+    /// One of the four files is not in DATA_DIR in any of its forms.
+    #[error("{}: {name} is missing (looked for it, for {name}.gz and for both in MNIST/raw)", data_dir.display())]
+    DataMissing { data_dir: PathBuf, name: String },
+    /// A file that is not the IDX file it should be.
+    #[error("{}: {fault}", path.display())]
+    Idx { path: PathBuf, fault: idx::Fault },
+    /// A gzip file that is cut or corrupt.
+    #[error("{}: cannot decompress: {problem}", path.display())]
+    Gzip { path: PathBuf, problem: String },
+    /// Images and labels that do not belong together.
+    #[error(
+        "{}: has {images} images, but {} has {labels} labels: expected equal numbers",
+        images_path.display(), labels_path.display()
+    )]
+    CountsDiffer { images_path: PathBuf, images: u32, labels_path: PathBuf, labels: u32 },
+
+    // ---- models
+    /// No model where one was expected.
+    #[error("{}: has no model: expected a file model.safetensors", model_dir.display())]
+    NoModel { model_dir: PathBuf },
+    /// A model file that is not what `train` writes.
+    #[error("{}: {problem}", path.display())]
+    Model { path: PathBuf, problem: String },
+
+    // ---- training
+    /// The threads of an engine could not be started.
+    #[error("cannot start {threads} threads: {problem}")]
+    Threads { threads: usize, problem: String },
+    /// The device failed.
+    #[error("the device failed: {problem}")]
+    Device { problem: String },
+    /// The loss is no number any more.
+    #[error("training diverged: the loss of epoch {epoch} is {loss}")]
+    Diverged { epoch: u32, loss: f64 },
+
+    // ---- parameters
+    /// A parameters file that cannot be used as it is.
+    #[error("{}{}: {problem}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
+    ParametersFile { path: PathBuf, line: Option<usize>, problem: String },
+
     // ---- the run itself
     /// SIGINT or SIGTERM arrived; what was written so far is intact.
     #[error("stopped by {}", signal_name(*signal))]
@@ -37,7 +80,16 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Io { source, .. } => io_hint(source).map(str::to_string),
-            Error::Interrupted { .. } => None,
+            Error::DataMissing { data_dir, .. } => {
+                Some(format!("get the data with `mnist download --data_dir={} --log_dir=DIR`", data_dir.display()))
+            }
+            Error::Idx { .. } | Error::Gzip { .. } | Error::CountsDiffer { .. } => {
+                Some("remove the file and run `mnist download` to get it again".into())
+            }
+            Error::NoModel { .. } => Some("train one first with `mnist train`".into()),
+            Error::Diverged { .. } => Some("try a smaller learning_rate".into()),
+            Error::Threads { .. } => Some("set threads to a smaller number".into()),
+            _ => None,
         }
     }
 

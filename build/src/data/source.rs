@@ -1,6 +1,6 @@
 //! What the four files are: names, sizes and hashes of MNIST and of the synthetic stand-in, and the mirrors.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One of the four IDX files, with what it must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub const MIRRORS: [&str; 3] = [
 ];
 
 /// What a set of files is, as told by its hashes alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DataSource {
     /// The four files of MNIST.
@@ -57,4 +57,36 @@ pub enum DataSource {
     Synthetic,
     /// Well-formed files that are neither.
     Unknown,
+}
+
+impl DataSource {
+    /// The name for people: what it is, and that it is no MNIST where it is not.
+    pub fn description(self) -> &'static str {
+        match self {
+            DataSource::Mnist => "MNIST",
+            DataSource::Synthetic => "SYNTHETIC digits (a stand-in, not MNIST)",
+            DataSource::Unknown => "unknown (neither MNIST nor the synthetic digits)",
+        }
+    }
+}
+
+/// Tells what four files are by their SHA-256, in the order of [`MNIST`].
+pub fn identify<'a>(hashes: impl Iterator<Item = &'a str> + Clone) -> DataSource {
+    let are = |files: &[SourceFile]| hashes.clone().eq(files.iter().map(|file| file.sha256));
+    if are(&MNIST) {
+        DataSource::Mnist
+    } else if are(&SYNTHETIC) {
+        DataSource::Synthetic
+    } else {
+        DataSource::Unknown
+    }
+}
+
+/// Bytes in hexadecimal, lower case.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
+        text
+    })
 }

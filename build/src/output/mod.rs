@@ -1,3 +1,10 @@
 //! What a run leaves behind and shows: files, logs, progress.
 
 pub mod atomic;
+pub mod console;
+pub mod event;
+pub mod logs;
+pub mod metrics;
+pub mod mllog;
+pub mod progress;
+pub mod weights;
