@@ -1,3 +1,5 @@
 //! From mirrors or strokes to checked images and labels in memory.
 
+pub mod idx;
 pub mod source;
+pub mod synthetic;
