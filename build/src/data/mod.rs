@@ -3,3 +3,4 @@
 pub mod dataset;
 pub mod idx;
 pub mod source;
+pub mod synthetic;

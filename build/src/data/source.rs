@@ -40,6 +40,30 @@ pub const MNIST: [SourceFile; 4] = [
     },
 ];
 
+/// The files of the synthetic stand-in, version 1, in the order of [`MNIST`]: what [`super::synthetic::write`] leaves.
+pub const SYNTHETIC: [SourceFile; 4] = [
+    SourceFile {
+        name: "train-images-idx3-ubyte",
+        bytes: 47_040_016,
+        sha256: "a7482c640952d2d2e5d797a7ecd1cdead5116ae287254561d4b394da14ab60bb",
+    },
+    SourceFile {
+        name: "train-labels-idx1-ubyte",
+        bytes: 60_008,
+        sha256: "9e9179c7bd66d9ca6297c5109d5bbe8ffa5d50ff0b6ae1ca77f016f09894b841",
+    },
+    SourceFile {
+        name: "t10k-images-idx3-ubyte",
+        bytes: 7_840_016,
+        sha256: "50303388097bc425b0ff5f7de81eb47d2779c0c579fbba4bc9f30fe69a1a12f0",
+    },
+    SourceFile {
+        name: "t10k-labels-idx1-ubyte",
+        bytes: 10_008,
+        sha256: "468150b4caeb2cc76a4c8a65e7011266a6e2f81f4649963ce87dbed468938c88",
+    },
+];
+
 /// Where MNIST is fetched from, in this order; each holds the four files as `NAME.gz`.
 pub const MIRRORS: [&str; 3] = [
     "https://storage.googleapis.com/cvdf-datasets/mnist",
