@@ -7,15 +7,12 @@ use clap::{Arg, ArgMatches, Args, Command as ClapCommand, CommandFactory, FromAr
 
 use crate::config::keys::{Draft, KEYS, Key};
 
+const AFTER_HELP: &str = "Flags may be written with hyphens for underscores (--log-dir), with `=` or a space.\n\n\
+    Exit codes: 0 done; 1 failed; 2 wrong arguments; 130 and 143 after SIGINT and SIGTERM.";
+
 /// The MNIST MLCube as one native program: download the data, train a network, evaluate it.
 #[derive(Debug, Parser)]
-#[command(
-    name = "mnist",
-    version,
-    max_term_width = 100,
-    after_help = "Flags may be written with hyphens for underscores (--log-dir), with `=` or a space.\n\n\
-                  Exit codes: 0 done; 1 failed; 2 wrong arguments; 130 and 143 after SIGINT and SIGTERM."
-)]
+#[command(name = "mnist", version, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -40,6 +37,7 @@ pub enum Command {
 
 /// `mnist download`.
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Download {
     /// Where the data goes; files that are there and right are used
     #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR")]
@@ -57,6 +55,7 @@ pub struct Download {
 
 /// `mnist train`.
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Train {
     /// Where the data is
     #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR")]
@@ -77,6 +76,7 @@ pub struct Train {
 
 /// `mnist evaluate`.
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Evaluate {
     /// Where the data is
     #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR")]
@@ -91,6 +91,7 @@ pub struct Evaluate {
 
 /// `mnist demo`.
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub struct Demo {
     /// A mirror to try first, a URL or a directory; may be given more than once [env: MNIST_MIRROR]
     #[arg(long = "mirror", value_name = "URL_OR_DIR")]

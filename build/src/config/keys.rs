@@ -321,6 +321,9 @@ where
     fn visit_unit<E: serde::de::Error>(self) -> std::result::Result<T, E> {
         self.take(Given::Nothing)
     }
+    fn visit_none<E: serde::de::Error>(self) -> std::result::Result<T, E> {
+        self.take(Given::Nothing)
+    }
     fn visit_bool<E: serde::de::Error>(self, value: bool) -> std::result::Result<T, E> {
         self.take(Given::Truth(value))
     }

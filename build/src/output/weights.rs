@@ -119,7 +119,7 @@ pub fn decode(bytes: &[u8]) -> std::result::Result<Model, String> {
     }
     let metadata: Metadata =
         serde_json::from_str(metadata).map_err(|e| format!("cannot read the metadata entry `mnist`: {e}"))?;
-    let [&PIXELS, hidden @ .., &CLASSES] = &metadata.layers[..] else {
+    let [PIXELS, hidden @ .., CLASSES] = &metadata.layers[..] else {
         return Err(format!("expected layers from 784 to 10, found {:?}", metadata.layers));
     };
     if hidden.len() > 32 || hidden.iter().any(|width| !(1..=4096).contains(width)) {
