@@ -4,3 +4,4 @@ pub mod data;
 pub mod error;
 pub mod interrupt;
 pub mod output;
+pub mod task;
