@@ -63,11 +63,45 @@ pub enum Error {
     /// A parameters file that cannot be used as it is.
     #[error("{}{}: {problem}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
     ParametersFile { path: PathBuf, line: Option<usize>, problem: String },
+    // ---- download
+    /// What was given as a mirror is none.
+    #[error("mirror {given}: expected a URL with http:// or https://, or a directory, found {found}")]
+    Mirror { given: String, found: String },
+    /// A proxy variable of the environment is of no use. Its value may hold a password and is not shown.
+    #[error(
+        "the environment variable {variable}: expected the URL of an HTTP proxy, such as http://proxy.example:3128"
+    )]
+    Proxy { variable: String },
+    /// The HTTP client cannot be set up on this machine.
+    #[error("cannot set up the HTTP client: {reason}")]
+    HttpClient { reason: String },
+    /// No mirror has some of the files; what each of them answered.
+    #[error("{}", failures.iter().map(Unfetched::to_string).collect::<Vec<_>>().join("\n"))]
+    Download { failures: Vec<Unfetched> },
+    /// The stand-in was to be written where MNIST itself is.
+    #[error("{}: holds MNIST itself ({file}), which the synthetic stand-in does not replace", directory.display())]
+    RealData { directory: PathBuf, file: String },
 
     // ---- the run itself
     /// SIGINT or SIGTERM arrived; what was written so far is intact.
     #[error("stopped by {}", signal_name(*signal))]
     Interrupted { signal: i32 },
+}
+
+/// A file that no mirror had, with each mirror's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfetched {
+    /// The file's classic name.
+    pub file: String,
+    /// Each mirror, as shown to users, and what it answered, in the order asked.
+    pub answers: Vec<(String, String)>,
+}
+
+impl Display for Unfetched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: no mirror has it", self.file)?;
+        self.answers.iter().try_for_each(|(mirror, answer)| write!(f, "\n  {mirror}: {answer}"))
+    }
 }
 
 impl Error {
@@ -89,14 +123,25 @@ impl Error {
             Error::NoModel { .. } => Some("train one first with `mnist train`".into()),
             Error::Diverged { .. } => Some("try a smaller learning_rate".into()),
             Error::Threads { .. } => Some("set threads to a smaller number".into()),
+
+            // ---- download
+            Error::Proxy { variable } => Some(format!("correct it, or unset it: unset {variable}")),
+            Error::Download { .. } => Some(
+                "put the files, plain or as NAME.gz, into the data directory by hand, name a mirror of your own with \
+                 --mirror=URL_OR_DIRECTORY, or draw a stand-in with --synthetic; behind a proxy, set https_proxy"
+                    .to_string(),
+            ),
+            Error::RealData { .. } => Some("give the stand-in another directory with --data_dir=DIR".to_string()),
             _ => None,
         }
     }
 
-    /// The process's exit code: 1 failed, 130 after SIGINT, 143 after SIGTERM (2, wrong arguments, is clap's).
+    /// The process's exit code: 1 failed, 2 wrong arguments (most are clap's), 130 after SIGINT, 143
+    /// after SIGTERM.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Interrupted { signal } => 128 + *signal as u8,
+            Error::Mirror { .. } => 2,
             _ => 1,
         }
     }

@@ -7,4 +7,5 @@ pub mod logs;
 pub mod metrics;
 pub mod mllog;
 pub mod progress;
+pub mod transfers;
 pub mod weights;

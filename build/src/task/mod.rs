@@ -1,5 +1,7 @@
 //! One file a task: what `mnist TASK` does, from its flags to its files.
 
+pub mod demo;
+pub mod download;
 pub mod evaluate;
 pub mod train;
 
@@ -13,8 +15,10 @@ use crate::output::console::Console;
 /// The task failed.
 pub fn run(command: Command, console: &Console) -> Result<()> {
     match command {
+        Command::Download(args) => download::run(&args, console),
         Command::Train(args) => train::run(&args, console),
         Command::Evaluate(args) => evaluate::run(&args, console),
-        _ => todo!(),
+        Command::Demo(args) => demo::run(&args, console),
+        Command::Cube(_) => todo!(),
     }
 }

@@ -1,0 +1,127 @@
+//! Places that hold the four files: a URL, or a directory for machines without a network.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use reqwest::Url;
+
+use crate::data::source::MIRRORS;
+use crate::error::{Error, Result};
+
+/// A place that holds each file as `NAME.gz`; a directory may hold it as `NAME` instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mirror {
+    /// An http or https URL; the file's name is appended to its path.
+    Url(Url),
+    /// A directory.
+    Directory(PathBuf),
+}
+
+impl Mirror {
+    /// Reads what a user gives as `--mirror`.
+    ///
+    /// # Errors
+    /// It is a URL of another scheme or a malformed one, or a directory that is not there.
+    pub fn parse(text: &str) -> Result<Self> {
+        let wrong = |found: String| Error::Mirror { given: text.to_string(), found };
+        let directory = match text.split_once("://") {
+            None => PathBuf::from(text),
+            Some((scheme, _)) => {
+                let url = Url::parse(text).map_err(|e| wrong(format!("a malformed URL: {e}")))?;
+                match url.scheme() {
+                    "http" | "https" => return Ok(Self::Url(url)),
+                    "file" => url.to_file_path().map_err(|()| wrong("a file URL of another machine".to_string()))?,
+                    _ => return Err(wrong(format!("a URL with {scheme}://"))),
+                }
+            }
+        };
+        match std::fs::metadata(&directory) {
+            Ok(metadata) if metadata.is_dir() => Ok(Self::Directory(directory)),
+            Ok(_) => Err(wrong("a file".to_string())),
+            Err(error) => Err(wrong(format!("a path that cannot be opened: {error}"))),
+        }
+    }
+
+    /// The mirrors of the source's own table.
+    pub fn table() -> Vec<Self> {
+        MIRRORS.iter().filter_map(|url| Url::parse(url).ok()).map(Self::Url).collect()
+    }
+}
+
+/// The mirror without passwords and query, which may hold a secret.
+impl fmt::Display for Mirror {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(url) => f.write_str(shown(url).as_str().trim_end_matches('/')),
+            Self::Directory(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// The URL of `name` below `mirror`; a query stays behind it.
+pub fn url_of(mirror: &Url, name: &str) -> Url {
+    let mut url = mirror.clone();
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.pop_if_empty().push(name);
+    }
+    url
+}
+
+/// A URL as it may be shown: without user, password and query.
+pub fn shown(url: &Url) -> Url {
+    let mut url = url.clone();
+    // These fail only for URLs without a host, which have neither user nor password.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.set_fragment(None);
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_keep_their_query_and_show_no_secret() {
+        let mirror = Mirror::parse("https://me:secret@host/mnist/?token=1").unwrap();
+        assert_eq!(mirror.to_string(), "https://host/mnist");
+        let Mirror::Url(url) = mirror else { panic!() };
+        assert_eq!(url_of(&url, "a.gz").as_str(), "https://me:secret@host/mnist/a.gz?token=1");
+    }
+
+    #[test]
+    fn directories_may_be_paths_or_file_urls() {
+        let dir = tempfile::tempdir().unwrap();
+        let spaced = dir.path().join("with space é");
+        std::fs::create_dir(&spaced).unwrap();
+        assert_eq!(Mirror::parse(spaced.to_str().unwrap()).unwrap(), Mirror::Directory(spaced.clone()));
+        let url = Url::from_directory_path(&spaced).unwrap();
+        assert!(url.as_str().contains("with%20space%20%C3%A9"), "{url}");
+        assert_eq!(Mirror::parse(url.as_str()).unwrap(), Mirror::Directory(spaced));
+    }
+
+    #[test]
+    fn what_is_no_mirror_is_named() {
+        let message = |text: &str| Mirror::parse(text).unwrap_err().to_string();
+        assert_eq!(
+            message("ftp://host/mnist"),
+            "mirror ftp://host/mnist: expected a URL with http:// or https://, or a directory, found a URL with ftp://"
+        );
+        assert_eq!(
+            message("http://"),
+            "mirror http://: expected a URL with http:// or https://, or a directory, \
+             found a malformed URL: empty host"
+        );
+        assert_eq!(
+            message("/no/such/place"),
+            "mirror /no/such/place: expected a URL with http:// or https://, or a directory, \
+             found a path that cannot be opened: No such file or directory (os error 2)"
+        );
+    }
+
+    #[test]
+    fn the_table_is_whole() {
+        assert_eq!(Mirror::table().len(), MIRRORS.len());
+    }
+}

@@ -1,0 +1,215 @@
+//! What DATA_DIR holds: which of the files are there and right, and how others get there without harm to what is.
+
+use std::convert::Infallible;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use sha2::{Digest, Sha256};
+use tracing::{info, warn};
+
+use crate::data::content::{Content, Wrong, in_hex};
+use crate::data::source::SourceFile;
+use crate::error::{Error, Result};
+use crate::interrupt;
+use crate::output::atomic::AtomicFile;
+
+/// Bytes read from disk at once.
+const PIECE_BYTES: usize = 64 * 1024;
+/// Temporary files older than this belong to runs that were killed: no download takes a day.
+const STALE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How one of the files stands in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// There under its name, every byte as it must be.
+    Plain,
+    /// There as `NAME.gz`, which decompresses to the right bytes; nothing has its plain name, or something else has.
+    Gzip(PathBuf),
+    /// Not there, or something else under its name.
+    Nothing,
+}
+
+/// Looks for `file` in `directory`, plain or gzipped, and hashes what it finds. A gzip file that is not right is left
+/// alone with a warning.
+///
+/// # Errors
+/// What has the plain name cannot be read, or a signal arrived.
+pub fn look(directory: &Path, file: &SourceFile) -> Result<Found> {
+    let path = directory.join(file.name);
+    if identify(&path)?.is_some_and(|identity| identity.is(file)) {
+        return Ok(Found::Plain);
+    }
+    let path = directory.join(format!("{}.gz", file.name));
+    match File::open(&path) {
+        Ok(gzip) => match pour(gzip, &path, &mut Content::new(*file, io::sink()))? {
+            Ok(()) => return Ok(Found::Gzip(path)),
+            Err(wrong) => warn!("{}: left alone, it is not the file: {wrong}", path.display()),
+        },
+        Err(error) if is_absent(&error) => {}
+        Err(error) => warn!("{}: left alone, it cannot be read: {error}", path.display()),
+    }
+    Ok(Found::Nothing)
+}
+
+/// Copies or decompresses the open file `from` to its place in `directory`, if its contents are right.
+///
+/// # Errors
+/// `from` cannot be read, the file cannot be written, or a signal arrived. The inner error says what is wrong with the
+/// contents; nothing is then written.
+pub fn unpack(
+    from: (File, &Path),
+    directory: &Path,
+    file: &SourceFile,
+    stand_in: &[SourceFile],
+) -> Result<std::result::Result<(), Wrong>> {
+    let mut part = AtomicFile::create(directory.join(file.name))?;
+    let poured = pour(from.0, from.1, &mut Content::new(*file, part.as_file_mut()))?;
+    if let Err(wrong) = poured {
+        return match wrong {
+            Wrong::Write(error) => Err(Error::io("write", part.target())(error)),
+            wrong => Ok(Err(wrong)),
+        };
+    }
+    settle(part, file, stand_in)?;
+    Ok(Ok(()))
+}
+
+/// Gives a complete and verified `part` its final name. Something else that has this name is kept under another one,
+/// unless it is the stand-in, which can be drawn again.
+///
+/// # Errors
+/// What is there cannot be read or renamed, or the file cannot be put there.
+pub fn settle(part: AtomicFile, file: &SourceFile, stand_in: &[SourceFile]) -> Result<()> {
+    set_aside(part.target(), file, stand_in)?;
+    part.commit()
+}
+
+/// Renames what is at `path`, if it is not `file` and not the stand-in, to `NAME.mismatch` (or `NAME.mismatch-2`, ...),
+/// with a warning.
+///
+/// # Errors
+/// It cannot be read or renamed.
+pub fn set_aside(path: &Path, file: &SourceFile, stand_in: &[SourceFile]) -> Result<()> {
+    let Some(found) = identify(path)? else { return Ok(()) };
+    if found.is(file) {
+        return Ok(()); // another download was faster
+    }
+    if stand_in.iter().any(|stand_in| stand_in.name == file.name && found.is(stand_in)) {
+        info!("{}: replacing the synthetic stand-in", path.display());
+        return Ok(());
+    }
+    let aside = unused_name(path)?;
+    if let Err(error) = fs::rename(path, &aside) {
+        let _ = fs::remove_file(&aside); // our own empty file
+        // Where another download has just moved it there is nothing left to do.
+        return if is_absent(&error) { Ok(()) } else { Err(Error::io("rename", path)(error)) };
+    }
+    warn!(
+        "{}: not the file that belongs here (expected {} bytes with SHA-256 {}, found {} bytes with SHA-256 {}): \
+         kept as {}",
+        path.display(),
+        file.bytes,
+        file.sha256,
+        found.bytes,
+        found.sha256,
+        aside.display()
+    );
+    Ok(())
+}
+
+/// Removes the temporary files that killed runs have left for `files`.
+pub fn clear_stale(directory: &Path, files: &[SourceFile]) {
+    let old = |entry: &fs::DirEntry| {
+        let modified = entry.metadata().and_then(|metadata| metadata.modified()).ok();
+        modified.and_then(|time| SystemTime::now().duration_since(time).ok()).is_some_and(|age| age > STALE)
+    };
+    // Cleaning up is a courtesy: what cannot be listed or removed stays.
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let ours = files.iter().any(|file| name.starts_with(&format!(".{}.", file.name))) && name.ends_with(".part");
+        if ours && old(&entry) && fs::remove_file(entry.path()).is_ok() {
+            info!("{}: removed, the run that wrote it has not ended it", entry.path().display());
+        }
+    }
+}
+
+/// Size and hash of a file that is there.
+struct Identity {
+    bytes: u64,
+    sha256: String,
+}
+
+impl Identity {
+    fn is(&self, file: &SourceFile) -> bool {
+        self.bytes == file.bytes && self.sha256 == file.sha256
+    }
+}
+
+/// Hashes the file at `path`; `None` where there is none.
+fn identify(path: &Path) -> Result<Option<Identity>> {
+    let mut open = match File::open(path) {
+        Ok(open) => open,
+        Err(error) if is_absent(&error) => return Ok(None),
+        Err(error) => return Err(Error::io("read", path)(error)),
+    };
+    let (mut hash, mut bytes) = (Sha256::new(), 0);
+    let Ok(()) = read_in_pieces(&mut open, path, |piece| {
+        bytes += piece.len() as u64;
+        hash.update(piece);
+        Ok::<(), Infallible>(())
+    })?;
+    Ok(Some(Identity { bytes, sha256: in_hex(&hash.finalize()) }))
+}
+
+/// Puts all of an open file into `content`. The outer error is of the disk, the inner one of the contents.
+fn pour<W: io::Write>(mut open: File, path: &Path, content: &mut Content<W>) -> Result<std::result::Result<(), Wrong>> {
+    Ok(read_in_pieces(&mut open, path, |piece| content.push(piece))?.and_then(|()| content.finish()))
+}
+
+/// Hands a file's bytes to `each` until their end or its first error, and asks for signals in between.
+fn read_in_pieces<E>(
+    open: &mut File,
+    path: &Path,
+    mut each: impl FnMut(&[u8]) -> std::result::Result<(), E>,
+) -> Result<std::result::Result<(), E>> {
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        interrupt::check()?;
+        match open.read(&mut piece) {
+            Ok(0) => return Ok(Ok(())),
+            Ok(count) => {
+                if let Err(wrong) = each(&piece[..count]) {
+                    return Ok(Err(wrong));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io("read", path)(error)),
+        }
+    }
+}
+
+/// Takes the first free name of `NAME.mismatch`, `NAME.mismatch-2`, ... by making an empty file of that name, so that
+/// no other run takes it too.
+fn unused_name(path: &Path) -> Result<PathBuf> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut suffix = String::new();
+    let mut number = 1;
+    loop {
+        let aside = path.with_file_name(format!("{name}.mismatch{suffix}"));
+        match File::create_new(&aside) {
+            Ok(_) => return Ok(aside),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                number += 1;
+                suffix = format!("-{number}");
+            }
+            Err(error) => return Err(Error::io("write", aside)(error)),
+        }
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    // Not a directory: DATA_DIR itself is a file, which whoever writes into it will report.
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}

@@ -1,0 +1,103 @@
+//! A progress bar for each file of a download, on a terminal. Elsewhere the lines of the log are enough.
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::data::download::{Event, Watch};
+use crate::data::source::SourceFile;
+
+/// The length of the file is known: a bar.
+const KNOWN: &str = "{prefix} {wide_bar} {bytes:>11} of {total_bytes:>11} {bytes_per_sec:>13}";
+/// It is not: what has come.
+const UNKNOWN: &str = "{prefix} {spinner} {bytes} {bytes_per_sec} {msg}";
+/// There is nothing to measure: what happens, or where the file came from.
+const TEXT: &str = "{prefix} {wide_msg}";
+
+/// The bars, one per file.
+#[derive(Debug)]
+pub struct Transfers {
+    bars: Vec<(&'static str, ProgressBar)>,
+}
+
+impl Transfers {
+    /// Adds a bar for each of `files` to `multi`, which decides whether and where they are drawn.
+    pub fn new(multi: &MultiProgress, files: &[SourceFile]) -> Self {
+        let width = files.iter().map(|file| file.name.len()).max().unwrap_or(0);
+        let bar = |file: &SourceFile| {
+            let bar = ProgressBar::no_length().with_prefix(format!("{:width$}", file.name));
+            (file.name, multi.add(bar.with_style(style(TEXT))))
+        };
+        Self { bars: files.iter().map(bar).collect() }
+    }
+}
+
+impl Watch for Transfers {
+    fn on(&self, file: &SourceFile, event: &Event) {
+        let Some((_, bar)) = self.bars.iter().find(|(name, _)| *name == file.name) else { return };
+        match event {
+            Event::Started { total: Some(total), .. } => {
+                bar.set_length(*total);
+                bar.set_style(style(KNOWN));
+            }
+            Event::Started { total: None, .. } => {
+                bar.unset_length();
+                bar.set_style(style(UNKNOWN));
+            }
+            Event::Received { bytes } => bar.set_position(*bytes),
+            Event::Retry { answer, wait, .. } => {
+                bar.set_style(style(TEXT));
+                bar.set_message(format!("{answer}; once more in {:.1} s", wait.as_secs_f64()));
+            }
+            Event::MirrorFailed { answer, .. } => {
+                bar.set_style(style(TEXT));
+                bar.set_message(answer.to_string());
+            }
+            Event::Done { origin } => {
+                bar.set_style(style(TEXT));
+                bar.finish_with_message(origin.to_string());
+            }
+        }
+    }
+}
+
+/// A download that failed leaves its bars with what happened last.
+impl Drop for Transfers {
+    fn drop(&mut self) {
+        for (_, bar) in self.bars.iter().filter(|(_, bar)| !bar.is_finished()) {
+            bar.abandon();
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+#[cfg(test)]
+mod tests {
+    use indicatif::{InMemoryTerm, ProgressDrawTarget};
+
+    use super::*;
+    use crate::data::download::Origin;
+
+    #[test]
+    fn each_file_has_a_line() {
+        let screen = InMemoryTerm::new(10, 80);
+        let multi = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(screen.clone())));
+        let file = |name| SourceFile { name, bytes: 10, sha256: "" };
+        let files = [file("images"), file("labels-1"), file("labels-2"), file("labels-3")];
+        let transfers = Transfers::new(&multi, &files);
+        transfers.on(&files[0], &Event::Started { mirror: "http://host", total: Some(2000) });
+        transfers.on(&files[0], &Event::Received { bytes: 1000 });
+        transfers.on(&files[1], &Event::Done { origin: &Origin::There });
+        transfers.on(&files[2], &Event::MirrorFailed { mirror: "http://host", answer: "404 Not Found" });
+        let wait = std::time::Duration::from_millis(1500);
+        transfers.on(&files[3], &Event::Retry { mirror: "http://host", answer: "500", wait });
+        files.iter().zip(&transfers.bars).for_each(|(_, (_, bar))| bar.tick());
+        let lines: Vec<String> = screen.contents().lines().map(str::to_string).collect();
+        assert_eq!(lines.len(), 4, "{lines:?}");
+        assert!(lines[0].starts_with("images   █") && lines[0].contains(" 1000 B of 1.95 KiB "), "{}", lines[0]);
+        assert_eq!(lines[1].trim_end(), "labels-1 there already, SHA-256 right");
+        assert_eq!(lines[2].trim_end(), "labels-2 404 Not Found");
+        assert_eq!(lines[3].trim_end(), "labels-3 500; once more in 1.5 s");
+    }
+}
