@@ -228,6 +228,105 @@ fn the_gradients_of_the_reference_are_those_of_small_differences() {
     }
 }
 
+// ---- the truth against other programs
+
+/// A network of `fixtures/*.json`; see `fixtures/README.md`.
+#[derive(serde::Deserialize)]
+struct Fixture {
+    inputs: usize,
+    hidden: Vec<usize>,
+    classes: usize,
+    batch_size: usize,
+    pixels: Vec<u8>,
+    labels: Vec<u8>,
+    parameters: Vec<f32>,
+    logits: Vec<f64>,
+    loss: f64,
+    gradient: Vec<f64>,
+    after_ten_steps: std::collections::BTreeMap<String, Vec<f64>>,
+}
+
+#[derive(serde::Deserialize)]
+struct Fixtures {
+    networks: Vec<Fixture>,
+}
+
+/// The reference in f64 with an engine's interface would lose its precision there; this asks it directly.
+fn reference_against(fixture: &Fixture, settings_tolerance: f64) {
+    let tolerance = 1e-10;
+    let shape = MlpShape::new(fixture.inputs, &fixture.hidden, fixture.classes);
+    let data = Arc::new(Images { pixels: fixture.pixels.clone(), labels: fixture.labels.clone() });
+    let order: Vec<u32> = (0..data.len() as u32).collect();
+    let near = |what: &str, found: &[f64], expected: &[f64], tolerance: f64| {
+        assert_eq!(found.len(), expected.len(), "{what}");
+        for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+            assert!((found - expected).abs() <= tolerance, "{what}[{at}]: {found}, expected {expected}");
+        }
+    };
+    let start = |settings: OptimizerSettings| {
+        let mut reference = truth(&recipe(shape.clone(), settings, fixture.batch_size, 0.0), &data);
+        reference.load_state(&TrainingState::new(&settings, fixture.parameters.clone())).unwrap();
+        reference
+    };
+    let mut reference = start(sgd(0.1));
+    near("logits", &reference.exact_logits(&fixture.pixels), &fixture.logits, tolerance);
+    let first = reference.loss_and_gradient(&order[..fixture.batch_size]);
+    near("loss", &[first.loss], &[fixture.loss], tolerance);
+    near("gradient", &first.gradient, &fixture.gradient, tolerance);
+
+    let mut compared = 0;
+    for (name, settings) in optimizers() {
+        let Some(expected) = fixture.after_ten_steps.get(name) else { continue };
+        let mut reference = start(settings);
+        for part in [&order[..], &order, &order, &order[..fixture.batch_size]] {
+            reference.train_epoch(part, &mut quiet).unwrap();
+        }
+        near(name, reference.parameters_mut(), expected, settings_tolerance);
+        compared += 1;
+    }
+    assert_eq!(compared, fixture.after_ten_steps.len(), "an optimizer of the fixtures is not compared");
+}
+
+/// And every engine in f32, from the fixture's parameters through its interface.
+fn engines_against(fixture: &Fixture) {
+    let shape = MlpShape::new(fixture.inputs, &fixture.hidden, fixture.classes);
+    let data = Arc::new(Images { pixels: fixture.pixels.clone(), labels: fixture.labels.clone() });
+    let order: Vec<u32> = (0..data.len() as u32).collect();
+    for (engine_name, build) in ENGINES {
+        for (name, settings) in optimizers() {
+            let Some(expected) = fixture.after_ten_steps.get(name) else { continue };
+            let mut engine = build(recipe(shape.clone(), settings, fixture.batch_size, 0.0), data.clone());
+            engine.load_state(&TrainingState::new(&settings, fixture.parameters.clone())).unwrap();
+            agree("logits", &engine.logits(&fixture.pixels).unwrap(), &fixture.logits).unwrap();
+            for part in [&order[..], &order, &order, &order[..fixture.batch_size]] {
+                engine.train_epoch(part, &mut quiet).unwrap();
+            }
+            agree(&format!("{engine_name}, {name}"), &engine.state().unwrap().parameters, expected).unwrap();
+        }
+    }
+}
+
+#[test]
+fn keras_computes_the_same() {
+    let fixtures: Fixtures = serde_json::from_str(include_str!("fixtures/keras.json")).unwrap();
+    for fixture in &fixtures.networks {
+        assert_eq!(fixture.after_ten_steps.len(), optimizers().len());
+        // Keras rounds an optimizer's settings to float32, whatever the network's type.
+        reference_against(fixture, 1e-7);
+        engines_against(fixture);
+    }
+}
+
+#[test]
+fn pytorch_computes_the_same() {
+    let fixtures: Fixtures = serde_json::from_str(include_str!("fixtures/pytorch.json")).unwrap();
+    for fixture in &fixtures.networks {
+        assert_eq!(fixture.after_ten_steps.len(), 4);
+        reference_against(fixture, 1e-10);
+        engines_against(fixture);
+    }
+}
+
 // ---- the checks themselves
 
 /// An engine with one thing wrong.

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::config::Parameters;
 use crate::data::dataset::Provenance;
 use crate::error::{Error, Result};
-use crate::optim::OptimizerKind;
+use crate::optim::{self, OptimizerKind};
 use crate::output::atomic::AtomicFile;
 use crate::output::event::{Event, Listener};
 use crate::score::Score;
@@ -93,10 +93,15 @@ impl MlLog {
         if parameters.optimizer.has_momentum() {
             self.point("opt_momentum", json!(parameters.momentum));
         }
-        if matches!(parameters.optimizer, OptimizerKind::Adam | OptimizerKind::AdamW) {
-            self.point("opt_adam_beta_1", json!(crate::optim::BETA_1));
-            self.point("opt_adam_beta_2", json!(crate::optim::BETA_2));
-            self.point("opt_adam_epsilon", json!(crate::optim::EPSILON));
+        match parameters.optimizer {
+            OptimizerKind::Adam | OptimizerKind::AdamW => {
+                let prefix = format!("opt_{}", parameters.optimizer.name());
+                self.point(&format!("{prefix}_beta_1"), json!(optim::BETA_1));
+                self.point(&format!("{prefix}_beta_2"), json!(optim::BETA_2));
+                self.point(&format!("{prefix}_epsilon"), json!(optim::EPSILON));
+            }
+            OptimizerKind::Adagrad => self.point("opt_adagrad_epsilon", json!(optim::EPSILON)),
+            OptimizerKind::Sgd | OptimizerKind::RmsProp => {}
         }
         self.point("hidden_layers", json!(parameters.hidden_layers));
         self.point("dropout", json!(parameters.dropout));
