@@ -82,6 +82,11 @@ pub enum Error {
     #[error("{}: holds MNIST itself ({file}), which the synthetic stand-in does not replace", directory.display())]
     RealData { directory: PathBuf, file: String },
 
+    // ---- the cube
+    /// The cube's files have faults; they are printed one by one.
+    #[error("{}: {faults} {} in the cube's files", path.display(), if *faults == 1 { "fault" } else { "faults" })]
+    Cube { path: PathBuf, faults: usize },
+
     // ---- the run itself
     /// SIGINT or SIGTERM arrived; what was written so far is intact.
     #[error("stopped by {}", signal_name(*signal))]

@@ -27,5 +27,7 @@ pub mod training;
 
 pub mod output;
 
+pub mod cube;
+
 pub mod error;
 pub mod interrupt;

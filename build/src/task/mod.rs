@@ -1,5 +1,6 @@
 //! One file a task: what `mnist TASK` does, from its flags to its files.
 
+pub mod cube;
 pub mod demo;
 pub mod download;
 pub mod evaluate;
@@ -19,6 +20,6 @@ pub fn run(command: Command, console: &Console) -> Result<()> {
         Command::Train(args) => train::run(&args, console),
         Command::Evaluate(args) => evaluate::run(&args, console),
         Command::Demo(args) => demo::run(&args, console),
-        Command::Cube(_) => todo!(),
+        Command::Cube(args) => cube::run(&args),
     }
 }

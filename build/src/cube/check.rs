@@ -1,0 +1,316 @@
+//! `mnist cube check`: reads a whole cube and finds everything that a runner would trip over.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde_yaml::Value;
+
+use super::locate::{Step, line_of};
+use super::schema::{self, Schema, described, joined, key, shown};
+use crate::error::one_of;
+
+/// The longest file of a cube that is read, in bytes.
+const LONGEST: u64 = 1 << 20;
+
+/// What the check needs to know of the program around it.
+pub struct Program<'a> {
+    /// The flags of a task, without hyphens before them; none where there is no such task.
+    pub flags_of: &'a dyn Fn(&str) -> Option<Vec<String>>,
+    /// Reads a parameters file; the error is one line that begins with the path.
+    pub check_parameters: &'a dyn Fn(&Path) -> Result<(), String>,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// The files read, by their paths in the cube.
+    pub files: Vec<String>,
+    /// The cube's tasks.
+    pub tasks: Vec<String>,
+    /// What is wrong, by file and line.
+    pub faults: Vec<Fault>,
+}
+
+/// One thing that is wrong. `Display` is one line: `run/train.yaml:9: input_binding.data: ...`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fault {
+    /// The file's path in the cube.
+    pub file: String,
+    /// The line, from 1, where it is known.
+    pub line: Option<usize>,
+    /// What was expected, and what was found.
+    pub problem: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = self.line.map(|line| format!(":{line}")).unwrap_or_default();
+        write!(f, "{}{line}: {}", self.file, self.problem)
+    }
+}
+
+/// A file that was read.
+struct Document {
+    name: String,
+    text: String,
+    value: Value,
+}
+
+/// A task's parameters: name and type of each.
+#[derive(Debug, Default)]
+struct Task {
+    inputs: BTreeMap<String, String>,
+    outputs: BTreeMap<String, String>,
+}
+
+/// Checks the cube at `mlcube`: its directory, or the mlcube.yaml in it.
+pub fn check(mlcube: &Path, program: &Program) -> Report {
+    let root = if mlcube.is_file() { mlcube.parent().unwrap_or(mlcube) } else { mlcube };
+    let mut checker = Checker { root: root.to_path_buf(), program, report: Report::default() };
+    let tasks = checker.tasks();
+    checker.runs(&tasks);
+    for name in checker.yaml_files("platforms").into_iter().chain(checker.yaml_files_one_below("platforms")) {
+        checker.read(&name, schema::PLATFORMS);
+    }
+    for name in checker.yaml_files("workspace/parameters") {
+        checker.parameters(&name);
+    }
+    checker.configuration_2(&tasks);
+    checker.report.tasks = tasks.into_keys().collect();
+    checker.report.faults.sort();
+    checker.report.faults.dedup();
+    checker.report
+}
+
+struct Checker<'a> {
+    root: PathBuf,
+    program: &'a Program<'a>,
+    report: Report,
+}
+
+impl Checker<'_> {
+    /// mlcube.yaml and the tasks that it lists.
+    fn tasks(&mut self) -> BTreeMap<String, Task> {
+        let mut tasks = BTreeMap::new();
+        let Some(cube) = self.read("mlcube.yaml", &[schema::ROOT]) else { return tasks };
+        let listed = cube.value.get("tasks").and_then(Value::as_sequence).cloned().unwrap_or_default();
+        for (nth, file) in listed.iter().enumerate() {
+            let Some(file) = file.as_str() else { continue };
+            let path = [key("tasks"), Step::Item(nth)];
+            let name = Path::new(file).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            if tasks.contains_key(&name) {
+                self.fault(&cube, &path, format!("expected each task once, found {name} again"));
+                continue;
+            }
+            if !self.root.join(file).is_file() {
+                self.fault(&cube, &path, format!("expected a file {file}, found none"));
+                continue;
+            }
+            let Some(document) = self.read(file, &[schema::TASK]) else { continue };
+            let task =
+                Task { inputs: parameters(&document.value, "inputs"), outputs: parameters(&document.value, "outputs") };
+            self.flags(&document, &name, &task);
+            tasks.insert(name, task);
+        }
+        tasks
+    }
+
+    /// Each parameter of a task is a flag of the program's own task.
+    fn flags(&mut self, document: &Document, name: &str, task: &Task) {
+        let Some(flags) = (self.program.flags_of)(name) else {
+            self.fault(document, &[], format!("expected a task of the program, found {name}, which it has not"));
+            return;
+        };
+        for (direction, parameters) in [("inputs", &task.inputs), ("outputs", &task.outputs)] {
+            let listed = document.value.get(direction).and_then(Value::as_sequence).cloned().unwrap_or_default();
+            for parameter in parameters.keys().filter(|name| !flags.contains(name)) {
+                let nth = listed.iter().position(|item| item.get("name").and_then(Value::as_str) == Some(parameter));
+                let path = [key(direction), Step::Item(nth.unwrap_or(0)), key("name")];
+                let problem = format!(
+                    "{}: expected a flag of `mnist {name}` ({}), found {parameter}",
+                    shown(&path),
+                    one_of(&flags)
+                );
+                self.fault(document, &path, problem);
+            }
+        }
+    }
+
+    /// Every run configuration names a task and binds exactly its parameters.
+    fn runs(&mut self, tasks: &BTreeMap<String, Task>) {
+        for file in self.yaml_files("run") {
+            let Some(document) = self.read(&file, &[schema::INVOKE]) else { continue };
+            let Some(name) = document.value.get("task_name").and_then(Value::as_str) else { continue };
+            let Some(task) = tasks.get(name) else {
+                let known: Vec<&String> = tasks.keys().collect();
+                let problem = format!("task_name: expected {}, found {name:?}", one_of(&known));
+                self.fault(&document, &[key("task_name")], problem);
+                continue;
+            };
+            for (binding, parameters) in [("input_binding", &task.inputs), ("output_binding", &task.outputs)] {
+                let bound = document.value.get(binding).and_then(Value::as_mapping).cloned().unwrap_or_default();
+                let path = [key(binding)];
+                for missing in parameters.keys().filter(|name| !bound.contains_key(name.as_str())) {
+                    let problem = format!("{binding}: expected a value for {missing} of task {name}, found none");
+                    self.fault(&document, &path, problem);
+                }
+                for (parameter, value) in &bound {
+                    let (Some(parameter), Some(value)) = (parameter.as_str(), value.as_str()) else { continue };
+                    let path = joined(&path, key(parameter));
+                    match parameters.get(parameter).map(String::as_str) {
+                        None => {
+                            let known: Vec<&String> = parameters.keys().collect();
+                            let known = if known.is_empty() { "no parameter".into() } else { one_of(&known) };
+                            let problem =
+                                format!("{}: expected {known} of task {name}, found {parameter}", shown(&path));
+                            self.fault(&document, &path, problem);
+                        }
+                        Some("file") if binding == "input_binding" => self.input_file(&document, &path, value),
+                        Some(_) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// An input file in the workspace comes with the cube; one elsewhere is its user's affair.
+    fn input_file(&mut self, document: &Document, path: &[Step], value: &str) {
+        let in_workspace = value.strip_prefix("$WORKSPACE/").unwrap_or(value);
+        if Path::new(in_workspace).is_absolute() {
+            return;
+        }
+        let file = format!("workspace/{in_workspace}");
+        if self.root.join(&file).is_file() {
+            self.parameters(&file);
+        } else {
+            self.fault(document, path, format!("{}: expected a file {file}, found none", shown(path)));
+        }
+    }
+
+    fn parameters(&mut self, name: &str) {
+        if self.report.files.iter().any(|file| file == name) {
+            return;
+        }
+        self.report.files.push(name.to_string());
+        let path = self.root.join(name);
+        if let Err(problem) = (self.program.check_parameters)(&path) {
+            // The message begins with the path, and with the line where there is one.
+            let problem = problem.strip_prefix(&*path.to_string_lossy()).unwrap_or(&problem);
+            let (line, problem) = match problem.strip_prefix(':').and_then(|rest| rest.split_once(": ")) {
+                Some((line, rest)) if line.parse::<usize>().is_ok() => (line.parse().ok(), rest),
+                _ => (None, problem.trim_start_matches(": ")),
+            };
+            self.report.faults.push(Fault { file: name.into(), line, problem: problem.into() });
+        }
+    }
+
+    /// mlcube-2.0.yaml, where there is one, has the same tasks with the same parameters.
+    fn configuration_2(&mut self, tasks: &BTreeMap<String, Task>) {
+        let name = "mlcube-2.0.yaml";
+        if !self.root.join(name).is_file() {
+            return;
+        }
+        let Some(document) = self.read(name, &[]) else { return };
+        let Some(listed) = document.value.get("tasks").and_then(Value::as_mapping).cloned() else {
+            self.fault(&document, &[key("tasks")], "tasks: expected the cube's tasks, found none".into());
+            return;
+        };
+        let names = |mapping: Option<&Value>| -> Vec<String> {
+            let mapping = mapping.and_then(Value::as_mapping);
+            mapping
+                .map_or(vec![], |mapping| mapping.keys().filter_map(|name| name.as_str().map(String::from)).collect())
+        };
+        let listed_names = names(document.value.get("tasks"));
+        let expected: Vec<String> = tasks.keys().cloned().collect();
+        self.same(&document, &[key("tasks")], &listed_names, &expected);
+        for (task_name, task) in tasks {
+            let Some(definition) = listed.get(task_name.as_str()) else { continue };
+            for (direction, parameters) in [("inputs", &task.inputs), ("outputs", &task.outputs)] {
+                let path = [key("tasks"), key(task_name), key("parameters"), key(direction)];
+                let found = names(definition.get("parameters").and_then(|parameters| parameters.get(direction)));
+                self.same(&document, &path, &found, &parameters.keys().cloned().collect::<Vec<_>>());
+            }
+        }
+    }
+
+    fn same(&mut self, document: &Document, path: &[Step], found: &[String], expected: &[String]) {
+        for missing in expected.iter().filter(|name| !found.contains(name)) {
+            self.fault(document, path, format!("{}: expected {missing}, found nothing", shown(path)));
+        }
+        for unknown in found.iter().filter(|name| !expected.contains(name)) {
+            let path = joined(path, key(unknown));
+            let problem = format!("{}: expected what the cube's tasks have, found {unknown}", shown(&path));
+            self.fault(document, &path, problem);
+        }
+    }
+
+    /// Reads a file and holds it against `schemas` (none: any keys); nothing if it is not YAML, with the fault noted.
+    fn read(&mut self, name: &str, schemas: &[Schema]) -> Option<Document> {
+        let mut text = String::new();
+        let read = File::open(self.root.join(name)).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text));
+        self.report.files.push(name.to_string());
+        let mut fault = |line, problem| {
+            self.report.faults.push(Fault { file: name.to_string(), line, problem });
+            None
+        };
+        if let Err(error) = read {
+            return fault(None, format!("cannot read: {error}"));
+        }
+        if text.len() as u64 > LONGEST {
+            return fault(None, format!("is longer than {LONGEST} bytes, too long for a cube's file"));
+        }
+        let value: Value = match serde_yaml::from_str(&text) {
+            Ok(value) => value,
+            Err(error) => {
+                let message = error.to_string();
+                let end = message.find(" at line ").unwrap_or(message.len());
+                return fault(error.location().map(|at| at.line()), format!("is not YAML: {}", &message[..end]));
+            }
+        };
+        let document = Document { name: name.to_string(), text, value };
+        if schemas.is_empty() {
+            if document.value.as_mapping().is_none() {
+                self.fault(&document, &[], format!("expected keys with values, found {}", described(&document.value)));
+            }
+        } else {
+            for (path, problem) in schema::check(&document.value, schemas) {
+                self.fault(&document, &path, problem);
+            }
+        }
+        Some(document)
+    }
+
+    fn fault(&mut self, document: &Document, path: &[Step], problem: String) {
+        let line = line_of(&document.text, path);
+        self.report.faults.push(Fault { file: document.name.clone(), line, problem });
+    }
+
+    /// The YAML files in a directory of the cube, sorted.
+    fn yaml_files(&self, directory: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.root.join(directory)).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let yaml = |name: &String| name.ends_with(".yaml") || name.ends_with(".yml");
+        let mut files: Vec<String> = names.filter(yaml).map(|name| format!("{directory}/{name}")).collect();
+        files.sort();
+        files
+    }
+
+    fn yaml_files_one_below(&self, directory: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.root.join(directory)).into_iter().flatten().flatten();
+        let directories = entries.filter(|entry| entry.path().is_dir());
+        let names = directories.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut files: Vec<String> = names.flat_map(|name| self.yaml_files(&format!("{directory}/{name}"))).collect();
+        files.sort();
+        files
+    }
+}
+
+/// Name and type of each of a task's inputs or outputs, as far as they are well-formed.
+fn parameters(task: &Value, direction: &str) -> BTreeMap<String, String> {
+    let listed = task.get(direction).and_then(Value::as_sequence).into_iter().flatten();
+    let text = |item: &Value, name: &str| item.get(name).and_then(Value::as_str).map(String::from);
+    listed.filter_map(|item| Some((text(item, "name")?, text(item, "type").unwrap_or_default()))).collect()
+}
