@@ -119,7 +119,7 @@ pub fn real_mnist() -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/mnist");
     let found = std::env::var_os("MNIST_TEST_DATA").map(PathBuf::from).or_else(|| beside.is_dir().then_some(beside));
     if found.is_none() {
-        eprintln!("skipped: the real MNIST is not at hand; set MNIST_TEST_DATA to a directory with its four files");
+        skipped("the real MNIST is not at hand; set MNIST_TEST_DATA to a directory with its four files");
     }
     found
 }
@@ -141,7 +141,7 @@ pub fn tmpfs(path: &Path, options: &str) -> Option<Mount> {
     if mount.is_ok_and(|output| output.status.success()) {
         return Some(Mount(path.to_path_buf()));
     }
-    eprintln!("skipped: this user may not mount a file system ({options})");
+    skipped(&format!("this user may not mount a file system ({options})"));
     None
 }
 
@@ -149,4 +149,24 @@ impl Drop for Mount {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(&self.0).status();
     }
+}
+
+/// Tells, past the test runner's capture, that a test checked nothing and why.
+pub fn skipped(reason: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
+}
+
+/// A Python that can import `modules`: `MNIST_TEST_PYTHON`, or the one on the PATH.
+pub fn python_with(modules: &[&str]) -> Option<Command> {
+    let python = std::env::var_os("MNIST_TEST_PYTHON").unwrap_or("python3".into());
+    let import = format!("import {}", modules.join(", "));
+    let found = Command::new(&python).args(["-W", "ignore", "-c", &import]).output();
+    if found.is_ok_and(|output| output.status.success()) {
+        let mut command = Command::new(python);
+        command.args(["-W", "ignore"]);
+        return Some(command);
+    }
+    skipped(&format!("no Python with {}; see tests/python/README.md", modules.join(", ")));
+    None
 }

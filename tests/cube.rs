@@ -1,0 +1,353 @@
+//! `mnist cube check`: our own cube is right, and each kind of fault is found, a line each, with file and line.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{Ended, Sandbox, end};
+
+const FILES: [&str; 13] = [
+    "mlcube.yaml",
+    "mlcube-2.0.yaml",
+    "tasks/download.yaml",
+    "tasks/train.yaml",
+    "tasks/evaluate.yaml",
+    "run/download.yaml",
+    "run/train.yaml",
+    "run/evaluate.yaml",
+    "platforms/docker.yaml",
+    "platforms/singularity.yaml",
+    "platforms/mlcube-0.0.3/docker.yaml",
+    "platforms/mlcube-0.0.3/singularity.yaml",
+    "workspace/parameters/default.parameters.yaml",
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A copy of our cube's files.
+fn copy() -> Sandbox {
+    let sandbox = Sandbox::new();
+    for file in FILES {
+        fs::create_dir_all(sandbox.path(file).parent().unwrap()).unwrap();
+        fs::copy(root().join(file), sandbox.path(file)).unwrap();
+    }
+    sandbox
+}
+
+/// Checks a copy of our cube in which `from` is `to` in `file`.
+#[track_caller]
+fn check_with(file: &str, from: &str, to: &str) -> Ended {
+    let sandbox = copy();
+    let text = sandbox.read(file);
+    assert!(text.contains(from), "{file} has no {from:?}");
+    sandbox.write(file, text.replacen(from, to, 1));
+    sandbox.run("cube check")
+}
+
+#[track_caller]
+fn finds(file: &str, from: &str, to: &str, faults: &[&str]) {
+    let ended = check_with(file, from, to);
+    assert_eq!(ended.stdout.lines().collect::<Vec<_>>(), faults, "{ended:#?}");
+    let plural = if faults.len() == 1 { "fault" } else { "faults" };
+    ended.failed_with(&format!(".: {} {plural} in the cube's files", faults.len()));
+}
+
+#[test]
+fn our_cube_is_right() {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.program();
+    let ended = end(command.args(["cube", "check", "--mlcube"]).arg(root())).done();
+    assert!(ended.stdout.ends_with(" files are right, tasks download, evaluate, train\n"), "{}", ended.stdout);
+    let ended = copy().run("cube check --mlcube=mlcube.yaml").done();
+    assert_eq!(ended.stdout, "mlcube.yaml: 13 files are right, tasks download, evaluate, train\n");
+}
+
+#[test]
+fn the_documents_files_hold_what_the_documents_give() {
+    let yaml = |file: &str| -> serde_json::Value {
+        serde_yaml::from_str(&fs::read_to_string(root().join(file)).unwrap()).unwrap()
+    };
+    let directory = |name: &str| serde_json::json!({ "name": name, "type": "directory" });
+    assert_eq!(
+        yaml("mlcube.yaml"),
+        serde_json::json!({
+            "schema_version": "1.0.0", "schema_type": "mlcube_root", "name": "mnist",
+            "author": "MLPerf Best Practices Working Group", "version": "0.1.0", "mlcube_spec_version": "0.1.0",
+            "tasks": ["tasks/download.yaml", "tasks/train.yaml", "tasks/evaluate.yaml"],
+        })
+    );
+    assert_eq!(
+        yaml("tasks/download.yaml"),
+        serde_json::json!({
+            "schema_version": "1.0.0", "schema_type": "mlcube_task", "inputs": [],
+            "outputs": [directory("data_dir"), directory("log_dir")],
+        })
+    );
+    assert_eq!(
+        yaml("tasks/train.yaml"),
+        serde_json::json!({
+            "schema_version": "1.0.0", "schema_type": "mlcube_task",
+            "inputs": [directory("data_dir"), { "name": "parameters_file", "type": "file" }],
+            "outputs": [directory("log_dir"), directory("model_dir")],
+        })
+    );
+    assert_eq!(
+        yaml("run/download.yaml"),
+        serde_json::json!({
+            "schema_version": "1.0.0", "schema_type": "mlcube_invoke", "task_name": "download", "input_binding": {},
+            "output_binding": { "data_dir": "$WORKSPACE/data", "log_dir": "$WORKSPACE/download_logs" },
+        })
+    );
+    assert_eq!(
+        yaml("run/train.yaml"),
+        serde_json::json!({
+            "schema_version": "1.0.0", "schema_type": "mlcube_invoke", "task_name": "train",
+            "input_binding": {
+                "data_dir": "$WORKSPACE/data",
+                "parameters_file": "$WORKSPACE/parameters/default.parameters.yaml",
+            },
+            "output_binding": { "log_dir": "$WORKSPACE/train_logs", "model_dir": "$WORKSPACE/model" },
+        })
+    );
+    assert_eq!(
+        yaml("platforms/docker.yaml"),
+        serde_json::json!({
+            "schema_version": "1.0.0", "schema_type": "mlcube_docker", "image": "mlcommons/mlcube:mnist",
+            "docker_runtime": "docker",
+        })
+    );
+    assert_eq!(
+        yaml("platforms/singularity.yaml"),
+        serde_json::json!({
+            "schema_version": "1.0.0", "schema_type": "mlcube_singularity",
+            "image": "/opt/singularity/mlcommons_mlcube_mnist-0.01.simg",
+        })
+    );
+    assert_eq!(
+        yaml("workspace/parameters/default.parameters.yaml"),
+        serde_json::json!({ "optimizer": "adam", "train_epochs": 5, "batch_size": 32 })
+    );
+}
+
+#[test]
+fn faults_of_the_schemas_are_found() {
+    finds("mlcube.yaml", "name: mnist\n", "", &["mlcube.yaml: name: expected it, found nothing"]);
+    finds(
+        "mlcube.yaml",
+        "version: 0.1.0",
+        "version: 1",
+        &["mlcube.yaml:7: version: expected a version such as 0.1.0, found 1"],
+    );
+    finds(
+        "mlcube.yaml",
+        "schema_version: 1.0.0",
+        "schema_version: 2.0.0",
+        &["mlcube.yaml:2: schema_version: expected 1.0.0, found \"2.0.0\""],
+    );
+    finds(
+        "tasks/train.yaml",
+        "mlcube_task",
+        "mlcube_tusk",
+        &[
+            "run/train.yaml:4: task_name: expected download or evaluate, found \"train\"",
+            "tasks/train.yaml:3: schema_type: expected mlcube_task, found \"mlcube_tusk\"",
+        ][1..],
+    );
+    finds(
+        "tasks/train.yaml",
+        "type: file",
+        "type: files",
+        &["tasks/train.yaml:9: inputs[1].type: expected directory or file, found \"files\""],
+    );
+    finds(
+        "platforms/docker.yaml",
+        "docker_runtime: docker",
+        "docker_runtime: podman",
+        &["platforms/docker.yaml:5: docker_runtime: expected docker or nvidia-docker, found \"podman\""],
+    );
+    finds(
+        "platforms/singularity.yaml",
+        "image:",
+        "imag:",
+        &[
+            "platforms/singularity.yaml: image: expected it, found nothing",
+            "platforms/singularity.yaml:4: imag: unknown key: did you mean image?",
+        ],
+    );
+    finds(
+        "platforms/mlcube-0.0.3/docker.yaml",
+        "mlcube_platform",
+        "mlcube_root",
+        &["platforms/mlcube-0.0.3/docker.yaml:3: schema_type: expected mlcube_docker, mlcube_singularity or \
+           mlcube_platform, found \"mlcube_root\""],
+    );
+    finds(
+        "platforms/mlcube-0.0.3/docker.yaml",
+        "image: mlcommons/mlcube:mnist",
+        "image: 3",
+        &["platforms/mlcube-0.0.3/docker.yaml:9: container.image: expected a text, found 3"],
+    );
+}
+
+#[test]
+fn faults_of_tasks_and_bindings_are_found() {
+    finds(
+        "mlcube.yaml",
+        "tasks/evaluate.yaml",
+        "tasks/predict.yaml",
+        &[
+            "mlcube-2.0.yaml:35: tasks.evaluate: expected what the cube's tasks have, found evaluate",
+            "mlcube.yaml:13: expected a file tasks/predict.yaml, found none",
+            "run/evaluate.yaml:4: task_name: expected download or train, found \"evaluate\"",
+        ],
+    );
+    finds(
+        "mlcube.yaml",
+        "  - tasks/train.yaml",
+        "  - tasks/train.yaml\n  - tasks/train.yaml",
+        &["mlcube.yaml:13: expected each task once, found train again"],
+    );
+    finds(
+        "run/train.yaml",
+        "task_name: train",
+        "task_name: trian",
+        &["run/train.yaml:4: task_name: expected download, evaluate or train, found \"trian\""],
+    );
+    finds(
+        "run/train.yaml",
+        "  log_dir: $WORKSPACE/train_logs\n",
+        "",
+        &["run/train.yaml:9: output_binding: expected a value for log_dir of task train, found none"],
+    );
+    finds(
+        "run/train.yaml",
+        "  log_dir:",
+        "  logs:",
+        &[
+            "run/train.yaml:9: output_binding: expected a value for log_dir of task train, found none",
+            "run/train.yaml:10: output_binding.logs: expected log_dir or model_dir of task train, found logs",
+        ],
+    );
+    finds(
+        "run/download.yaml",
+        "input_binding: {}",
+        "input_binding: { data_dir: x }",
+        &["run/download.yaml:6: input_binding.data_dir: expected no parameter of task download, found data_dir"],
+    );
+    finds(
+        "run/train.yaml",
+        "default.parameters.yaml",
+        "other.yaml",
+        &[
+            "run/train.yaml:8: input_binding.parameters_file: expected a file workspace/parameters/other.yaml, found none",
+        ],
+    );
+    finds(
+        "mlcube-2.0.yaml",
+        "        log_dir: train_logs/\n",
+        "",
+        &["mlcube-2.0.yaml:32: tasks.train.parameters.outputs: expected log_dir, found nothing"],
+    );
+}
+
+#[test]
+fn a_parameter_that_the_program_has_no_flag_for_is_found() {
+    let sandbox = copy();
+    for file in ["tasks/download.yaml", "run/download.yaml", "mlcube-2.0.yaml"] {
+        sandbox.write(file, sandbox.read(file).replacen("data_dir", "data_path", 1));
+    }
+    assert_eq!(
+        sandbox.run("cube check").stdout,
+        "tasks/download.yaml:7: outputs[0].name: expected a flag of `mnist download` (data_dir, log_dir, mirror or \
+         synthetic), found data_path\n"
+    );
+    let sandbox = copy();
+    fs::rename(sandbox.path("tasks/evaluate.yaml"), sandbox.path("tasks/score.yaml")).unwrap();
+    for file in ["mlcube.yaml", "run/evaluate.yaml", "mlcube-2.0.yaml"] {
+        sandbox.write(file, sandbox.read(file).replace("evaluate", "score"));
+    }
+    assert_eq!(
+        sandbox.run("cube check").stdout,
+        "tasks/score.yaml: expected a task of the program, found score, which it has not\n"
+    );
+}
+
+#[test]
+fn faults_of_the_parameters_file_are_found() {
+    finds(
+        "workspace/parameters/default.parameters.yaml",
+        "batch_size: 32",
+        "batchsize: 32",
+        &["workspace/parameters/default.parameters.yaml:3: unknown key batchsize: did you mean batch_size?"],
+    );
+}
+
+#[test]
+fn what_cannot_be_read_is_a_fault() {
+    finds(
+        "run/train.yaml",
+        "task_name: train",
+        "task_name: train: x",
+        &["run/train.yaml:4: is not YAML: mapping values are not allowed in this context"],
+    );
+    finds(
+        "run/train.yaml",
+        "schema_type: mlcube_invoke",
+        "- schema_type",
+        &["run/train.yaml:2: is not YAML: did not find expected '-' indicator"],
+    );
+    let sandbox = Sandbox::new();
+    let ended = sandbox.run("cube check");
+    assert_eq!(ended.stdout, "mlcube.yaml: cannot read: No such file or directory (os error 2)\n");
+    ended.failed_with(".: 1 fault in the cube's files");
+}
+
+#[test]
+fn all_faults_are_told_at_once() {
+    let sandbox = copy();
+    sandbox.write("run/train.yaml", "");
+    sandbox.write("platforms/docker.yaml", "[]");
+    sandbox.write("tasks/download.yaml", "\t");
+    let ended = sandbox.run("cube check");
+    assert!(ended.stdout.lines().count() >= 3, "{ended:#?}");
+    for file in ["run/train.yaml", "platforms/docker.yaml", "tasks/download.yaml"] {
+        assert!(ended.stdout.contains(&format!("{file}:")), "{file} in {ended:#?}");
+    }
+}
+
+/// With the schema library and the schemas that the documents name. The documents' singularity platform file has a
+/// schema in the package `mlcube-singularity` instead, which `mlcube` 0.0.3 does not ship.
+#[test]
+fn the_schema_library_of_the_documents_takes_our_files() {
+    let Some(mut python) = common::python_with(&["mlspeclib", "mlcube"]) else { return };
+    python.arg(root().join("tests/python/validate_mlspec.py"));
+    let sandbox = copy();
+    let files: Vec<_> = FILES[..12]
+        .iter()
+        .filter(|file| !["mlcube-2.0.yaml", "platforms/singularity.yaml"].contains(file))
+        .map(|file| sandbox.path(file))
+        .collect();
+    let ended = end(python.args(&files));
+    assert_eq!(ended.stdout, "10 files are valid\n", "{ended:#?}");
+    assert_eq!(ended.code, Some(0));
+
+    sandbox.write("tasks/train.yaml", sandbox.read("tasks/train.yaml").replace("outputs:", "output:"));
+    let ended = end(&mut python);
+    assert_eq!(ended.code, Some(1), "{ended:#?}");
+    assert!(ended.stderr.contains("tasks/train.yaml: "), "{ended:#?}");
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+    #[test]
+    fn no_contents_of_a_file_make_it_panic(which in 0..FILES.len(), text in "([a-z_ :{}\\[\\]&*!\"'\n-]|\\PC){0,80}") {
+        use mnist::cube::check::{check, Program};
+        let sandbox = copy();
+        sandbox.write(FILES[which], text);
+        let program = Program { flags_of: &mnist::cli::flags_of, check_parameters: &|_| Ok(()) };
+        let _ = check(&sandbox.path(""), &program);
+    }
+}
