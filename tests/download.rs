@@ -3,21 +3,19 @@
 mod common;
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use common::server::{Reply, Server, etag};
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use common::{gzip, tmpfs};
 use mnist::data::content::in_hex;
+use mnist::data::download::{self, Event, Options, Origin, Summary, Watch};
 use mnist::data::fetch::Limits;
 use mnist::data::mirror::Mirror;
 use mnist::data::source::SourceFile;
 use mnist::error::{Error, Result};
-use mnist::task::download::{self, Event, Options, Origin, Summary, Watch};
 use sha2::{Digest, Sha256};
 
 /// Bytes of the file that most tests fetch. It hardly compresses.
@@ -31,12 +29,6 @@ fn idx(bytes: usize, seed: u64) -> Vec<u8> {
         (state >> 56) as u8
     };
     [0, 0, 8, 3].into_iter().chain(std::iter::repeat_with(&mut next)).take(bytes).collect()
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
 }
 
 fn sha256(bytes: &[u8]) -> String {
@@ -589,40 +581,12 @@ fn a_data_directory_that_is_a_file_or_cannot_be_read() {
     assert_eq!(case.error(), format!("{path}: cannot read: Is a directory (os error 21)"));
 }
 
-/// A file system in memory, for as long as the value lives.
-struct Mount(PathBuf);
-
-impl Mount {
-    /// `None`, and a message, where this is not allowed.
-    fn new(directory: &Path, size: &str) -> Option<Self> {
-        fs::create_dir_all(directory).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(directory);
-        let done = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
-        if !done {
-            println!("skipped: this test mounts a small file system, which is not allowed here");
-        }
-        done.then(|| Self(directory.to_path_buf()))
-    }
-
-    fn make_read_only(&self) {
-        let status = Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0).status().unwrap();
-        assert!(status.success());
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        Command::new("umount").arg(&self.0).status().ok();
-    }
-}
-
 #[test]
 fn a_full_disk_is_named_and_left_as_it_was() {
     let server = Server::start();
     server.on("/images.gz", [Reply::File(gzip(&images()))]);
     let case = Case::new([server.url("/404"), server.url(""), server.url("/b")]);
-    let Some(_mount) = Mount::new(&case.options.data_dir, "64k") else { return };
+    let Some(_mount) = tmpfs(&case.options.data_dir, "size=64k") else { return };
     let error = case.run().unwrap_err();
     let path = case.path("images").display().to_string();
     assert_eq!(error.to_string(), format!("{path}: cannot write: No space left on device (os error 28)"));
@@ -634,7 +598,7 @@ fn a_full_disk_is_named_and_left_as_it_was() {
 #[test]
 fn a_read_only_directory_will_do_if_all_is_there() {
     let case = Case::new(["http://127.0.0.1:9"]);
-    let Some(mount) = Mount::new(&case.options.data_dir, "1m") else { return };
+    let Some(mount) = tmpfs(&case.options.data_dir, "size=1m") else { return };
     mount.make_read_only();
     let error = case.run().unwrap_err();
     let path = case.options.data_dir.display().to_string();
@@ -647,7 +611,7 @@ fn a_read_only_directory_will_do_if_all_is_there() {
         [("images", images(), Origin::There), ("images.gz", gzip(&images()), Origin::ThereGzipped)]
     {
         let case = Case::new(["http://127.0.0.1:9"]);
-        let Some(mount) = Mount::new(&case.options.data_dir, "1m") else { return };
+        let Some(mount) = tmpfs(&case.options.data_dir, "size=1m") else { return };
         let case = case.with(name, &bytes);
         mount.make_read_only();
         assert_eq!(case.run().unwrap(), [origin]);

@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::data::idx;
+
 /// Shorthand for results whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -21,6 +23,46 @@ pub enum Error {
         source: io::Error,
     },
 
+    // ---- data
+    /// One of the four files is not in DATA_DIR in any of its forms.
+    #[error("{}: {name} is missing (looked for it, for {name}.gz and for both in MNIST/raw)", data_dir.display())]
+    DataMissing { data_dir: PathBuf, name: String },
+    /// A file that is not the IDX file it should be.
+    #[error("{}: {fault}", path.display())]
+    Idx { path: PathBuf, fault: idx::Fault },
+    /// A gzip file that is cut or corrupt.
+    #[error("{}: cannot decompress: {problem}", path.display())]
+    Gzip { path: PathBuf, problem: String },
+    /// Images and labels that do not belong together.
+    #[error(
+        "{}: has {images} images, but {} has {labels} labels: expected equal numbers",
+        images_path.display(), labels_path.display()
+    )]
+    CountsDiffer { images_path: PathBuf, images: u32, labels_path: PathBuf, labels: u32 },
+
+    // ---- models
+    /// No model where one was expected.
+    #[error("{}: has no model: expected a file model.safetensors", model_dir.display())]
+    NoModel { model_dir: PathBuf },
+    /// A model file that is not what `train` writes.
+    #[error("{}: {problem}", path.display())]
+    Model { path: PathBuf, problem: String },
+
+    // ---- training
+    /// The threads of an engine could not be started.
+    #[error("cannot start {threads} threads: {problem}")]
+    Threads { threads: usize, problem: String },
+    /// The device failed.
+    #[error("the device failed: {problem}")]
+    Device { problem: String },
+    /// The loss is no number any more.
+    #[error("training diverged: the loss of epoch {epoch} is {loss}")]
+    Diverged { epoch: u32, loss: f64 },
+
+    // ---- parameters
+    /// A parameters file that cannot be used as it is.
+    #[error("{}{}: {problem}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
+    ParametersFile { path: PathBuf, line: Option<usize>, problem: String },
     // ---- download
     /// What was given as a mirror is none.
     #[error("mirror {given}: expected a URL with http:// or https://, or a directory, found {found}")]
@@ -72,25 +114,34 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Io { source, .. } => io_hint(source).map(str::to_string),
-            Error::Interrupted { .. } => None,
+            Error::DataMissing { data_dir, .. } => {
+                Some(format!("get the data with `mnist download --data_dir={} --log_dir=DIR`", data_dir.display()))
+            }
+            Error::Idx { .. } | Error::Gzip { .. } | Error::CountsDiffer { .. } => {
+                Some("remove the file and run `mnist download` to get it again".into())
+            }
+            Error::NoModel { .. } => Some("train one first with `mnist train`".into()),
+            Error::Diverged { .. } => Some("try a smaller learning_rate".into()),
+            Error::Threads { .. } => Some("set threads to a smaller number".into()),
 
             // ---- download
-            Error::Mirror { .. } => None,
             Error::Proxy { variable } => Some(format!("correct it, or unset it: unset {variable}")),
-            Error::HttpClient { .. } => None,
             Error::Download { .. } => Some(
                 "put the files, plain or as NAME.gz, into the data directory by hand, name a mirror of your own with \
                  --mirror=URL_OR_DIRECTORY, or draw a stand-in with --synthetic; behind a proxy, set https_proxy"
                     .to_string(),
             ),
             Error::RealData { .. } => Some("give the stand-in another directory with --data_dir=DIR".to_string()),
+            _ => None,
         }
     }
 
-    /// The process's exit code: 1 failed, 130 after SIGINT, 143 after SIGTERM (2, wrong arguments, is clap's).
+    /// The process's exit code: 1 failed, 2 wrong arguments (most are clap's), 130 after SIGINT, 143
+    /// after SIGTERM.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Interrupted { signal } => 128 + *signal as u8,
+            Error::Mirror { .. } => 2,
             _ => 1,
         }
     }

@@ -1,7 +1,31 @@
-//! The MNIST cube as one native program.
+//! The MNIST cube as one native program: download, train, evaluate.
+//!
+//! The modules in the order in which data passes them:
+//!
+//! ```text
+//! cli -> config -> task (download | train | evaluate | demo | cube check)
+//! data: fetch or synthetic -> idx -> dataset -> order of an epoch
+//!       -> engine (reference | burn), driven by training
+//!       -> events -> output: console, logs, MLLOG, metrics, weights
+//! ```
+//!
+//! Begin with `task/train.rs`, then `training.rs`, `engine/mod.rs` and `engine/reference.rs`.
+
+pub mod cli;
+pub mod config;
+pub mod task;
 
 pub mod data;
+
+pub mod dropout;
+pub mod engine;
+pub mod model;
+pub mod optim;
+pub mod rng;
+pub mod score;
+pub mod training;
+
+pub mod output;
+
 pub mod error;
 pub mod interrupt;
-pub mod output;
-pub mod task;

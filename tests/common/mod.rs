@@ -1,3 +1,162 @@
-//! What several test files need.
+//! What the tests share: a directory of their own, a small data set, the program with a known environment.
+
+#![allow(dead_code, reason = "no test file uses all of it")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use mnist::data::synthetic;
 
 pub mod server;
+
+/// A directory for one test, with what the tasks need in it.
+pub struct Sandbox {
+    dir: tempfile::TempDir,
+}
+
+/// How the program ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// The network of these tests: small, so that an epoch takes milliseconds.
+pub const PARAMETERS: &str = "optimizer: adam\ntrain_epochs: 1\nbatch_size: 32\nhidden_layers: [16]\n";
+
+impl Sandbox {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// One with 300 training and 100 test digits in `data` and a `parameters.yaml`.
+    pub fn with_data() -> Self {
+        let sandbox = Self::new();
+        fs::create_dir(sandbox.path("data")).unwrap();
+        synthetic::write(&sandbox.path("data"), 300, 100).unwrap();
+        sandbox.write("parameters.yaml", PARAMETERS);
+        sandbox
+    }
+
+    /// The path of `name` in it.
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes a file in it.
+    pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
+        fs::write(self.path(name), contents).unwrap();
+    }
+
+    /// The text of a file in it.
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// The program, to be run in it, without this shell's proxies and mirrors.
+    pub fn program(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mnist"));
+        command.current_dir(self.dir.path()).stdin(Stdio::null());
+        for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+            command.env_remove(name).env_remove(name.to_uppercase());
+        }
+        command.env_remove("MNIST_MIRROR");
+        command
+    }
+
+    /// Runs the program with `arguments`, split at spaces.
+    pub fn run(&self, arguments: &str) -> Ended {
+        end(self.program().args(arguments.split_whitespace()))
+    }
+
+    /// Trains with the flags of the documents, and `more`.
+    pub fn train(&self, more: &str) -> Ended {
+        self.run(&format!(
+            "train --data_dir=data --log_dir=logs --model_dir=model --parameters_file=parameters.yaml {more}"
+        ))
+    }
+
+    /// The names of all files below `directory`, with hidden ones, sorted.
+    pub fn files(&self, directory: &str) -> Vec<String> {
+        let mut names: Vec<String> = match fs::read_dir(self.path(directory)) {
+            Ok(entries) => entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect(),
+            Err(_) => vec![],
+        };
+        names.sort();
+        names
+    }
+}
+
+/// Runs `command` to its end.
+pub fn end(command: &mut Command) -> Ended {
+    let output = command.output().unwrap();
+    Ended {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+impl Ended {
+    /// Expects success.
+    #[track_caller]
+    pub fn done(self) -> Self {
+        assert_eq!(self.code, Some(0), "{self:#?}");
+        self
+    }
+
+    /// Expects exit code 1 and this error, to the letter, the hint included.
+    #[track_caller]
+    pub fn failed_with(&self, message: &str) {
+        let (_, error) = self.stderr.split_once("error: ").unwrap_or_else(|| panic!("no error in {self:#?}"));
+        assert_eq!((error.trim_end(), self.code), (message, Some(1)));
+    }
+}
+
+/// The real MNIST, where it is at hand: MNIST_TEST_DATA, or `shared/mnist` beside the repository.
+pub fn real_mnist() -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/mnist");
+    let found = std::env::var_os("MNIST_TEST_DATA").map(PathBuf::from).or_else(|| beside.is_dir().then_some(beside));
+    if found.is_none() {
+        eprintln!("skipped: the real MNIST is not at hand; set MNIST_TEST_DATA to a directory with its four files");
+    }
+    found
+}
+
+/// `bytes`, gzipped.
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// A small file system of its own, mounted with `options`, until it is dropped.
+pub struct Mount(PathBuf);
+
+/// Mounts a tmpfs at `path` with `options`; none where this user may not mount.
+pub fn tmpfs(path: &Path, options: &str) -> Option<Mount> {
+    fs::create_dir(path).unwrap();
+    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(path).output();
+    if mount.is_ok_and(|output| output.status.success()) {
+        return Some(Mount(path.to_path_buf()));
+    }
+    eprintln!("skipped: this user may not mount a file system ({options})");
+    None
+}
+
+impl Mount {
+    /// From now on nothing can be written there.
+    pub fn make_read_only(&self) {
+        let status = Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0).status().unwrap();
+        assert!(status.success());
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}

@@ -1,6 +1,6 @@
 //! What the four files are: names, sizes and hashes of MNIST and of the synthetic stand-in, and the mirrors.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One of the four IDX files, with what it must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,30 @@ pub const MNIST: [SourceFile; 4] = [
     },
 ];
 
+/// The files of the synthetic stand-in, version 1, in the order of [`MNIST`]: what [`super::synthetic::write`] leaves.
+pub const SYNTHETIC: [SourceFile; 4] = [
+    SourceFile {
+        name: "train-images-idx3-ubyte",
+        bytes: 47_040_016,
+        sha256: "a7482c640952d2d2e5d797a7ecd1cdead5116ae287254561d4b394da14ab60bb",
+    },
+    SourceFile {
+        name: "train-labels-idx1-ubyte",
+        bytes: 60_008,
+        sha256: "9e9179c7bd66d9ca6297c5109d5bbe8ffa5d50ff0b6ae1ca77f016f09894b841",
+    },
+    SourceFile {
+        name: "t10k-images-idx3-ubyte",
+        bytes: 7_840_016,
+        sha256: "50303388097bc425b0ff5f7de81eb47d2779c0c579fbba4bc9f30fe69a1a12f0",
+    },
+    SourceFile {
+        name: "t10k-labels-idx1-ubyte",
+        bytes: 10_008,
+        sha256: "468150b4caeb2cc76a4c8a65e7011266a6e2f81f4649963ce87dbed468938c88",
+    },
+];
+
 /// Where MNIST is fetched from, in this order; each holds the four files as `NAME.gz`.
 pub const MIRRORS: [&str; 3] = [
     "https://storage.googleapis.com/cvdf-datasets/mnist",
@@ -48,7 +72,7 @@ pub const MIRRORS: [&str; 3] = [
 ];
 
 /// What a set of files is, as told by its hashes alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DataSource {
     /// The four files of MNIST.
@@ -57,4 +81,36 @@ pub enum DataSource {
     Synthetic,
     /// Well-formed files that are neither.
     Unknown,
+}
+
+impl DataSource {
+    /// The name for people: what it is, and that it is no MNIST where it is not.
+    pub fn description(self) -> &'static str {
+        match self {
+            DataSource::Mnist => "MNIST",
+            DataSource::Synthetic => "SYNTHETIC digits (a stand-in, not MNIST)",
+            DataSource::Unknown => "unknown (neither MNIST nor the synthetic digits)",
+        }
+    }
+}
+
+/// Tells what four files are by their SHA-256, in the order of [`MNIST`].
+pub fn identify<'a>(hashes: impl Iterator<Item = &'a str> + Clone) -> DataSource {
+    let are = |files: &[SourceFile]| hashes.clone().eq(files.iter().map(|file| file.sha256));
+    if are(&MNIST) {
+        DataSource::Mnist
+    } else if are(&SYNTHETIC) {
+        DataSource::Synthetic
+    } else {
+        DataSource::Unknown
+    }
+}
+
+/// Bytes in hexadecimal, lower case.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
+        text
+    })
 }

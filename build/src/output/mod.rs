@@ -1,4 +1,11 @@
 //! What a run leaves behind and shows: files, logs, progress.
 
 pub mod atomic;
+pub mod console;
+pub mod event;
+pub mod logs;
+pub mod metrics;
+pub mod mllog;
+pub mod progress;
 pub mod transfers;
+pub mod weights;

@@ -2,8 +2,8 @@
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use crate::data::download::{Event, Watch};
 use crate::data::source::SourceFile;
-use crate::task::download::{Event, Watch};
 
 /// The length of the file is known: a bar.
 const KNOWN: &str = "{prefix} {wide_bar} {bytes:>11} of {total_bytes:>11} {bytes_per_sec:>13}";
@@ -80,7 +80,7 @@ mod tests {
     use indicatif::{ProgressDrawTarget, TermLike};
 
     use super::*;
-    use crate::task::download::Origin;
+    use crate::data::download::Origin;
 
     /// A terminal of 80 columns that keeps all that was ever written.
     #[derive(Debug, Clone, Default)]

@@ -1,3 +1,24 @@
-//! One file a command.
+//! One file a task: what `mnist TASK` does, from its flags to its files.
 
+pub mod demo;
 pub mod download;
+pub mod evaluate;
+pub mod train;
+
+use crate::cli::Command;
+use crate::error::Result;
+use crate::output::console::Console;
+
+/// Runs one task.
+///
+/// # Errors
+/// The task failed.
+pub fn run(command: Command, console: &Console) -> Result<()> {
+    match command {
+        Command::Download(args) => download::run(&args, console),
+        Command::Train(args) => train::run(&args, console),
+        Command::Evaluate(args) => evaluate::run(&args, console),
+        Command::Demo(args) => demo::run(&args, console),
+        Command::Cube(_) => todo!(),
+    }
+}

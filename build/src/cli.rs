@@ -1,0 +1,183 @@
+//! Flags and subcommands: what was typed, checked as far as that needs no disk. Does no work.
+
+use std::path::PathBuf;
+
+use clap::builder::ValueParser;
+use clap::{Arg, ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::keys::{Draft, KEYS, Key};
+
+const AFTER_HELP: &str = "Flags may be written with hyphens for underscores (--log-dir), with `=` or a space.\n\n\
+    Exit codes: 0 done; 1 failed; 2 wrong arguments; 130 and 143 after SIGINT and SIGTERM.";
+
+/// The MNIST MLCube as one native program: download the data, train a network, evaluate it.
+#[derive(Debug, Parser)]
+#[command(name = "mnist", version, max_term_width = 100, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The tasks.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Fetch the four files of MNIST, or draw a synthetic stand-in
+    Download(Download),
+    /// Train a network and write the model
+    Train(Train),
+    /// Score a trained model on the test set
+    Evaluate(Evaluate),
+    /// Download, train and evaluate in ./workspace, with one command
+    Demo(Demo),
+    /// Work with the cube: the directory with mlcube.yaml
+    #[command(subcommand)]
+    Cube(Cube),
+}
+
+/// `mnist download`.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Download {
+    /// Where the data goes; files that are there and right are used
+    #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Where the log files go
+    #[arg(long = "log_dir", alias = "log-dir", value_name = "DIR")]
+    pub log_dir: PathBuf,
+    /// A mirror to try first, a URL or a directory; may be given more than once [env: MNIST_MIRROR]
+    #[arg(long = "mirror", value_name = "URL_OR_DIR")]
+    pub mirrors: Vec<String>,
+    /// Draw a stand-in of 70,000 synthetic digits instead; needs no network
+    #[arg(long, conflicts_with = "mirrors")]
+    pub synthetic: bool,
+}
+
+/// `mnist train`.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Train {
+    /// Where the data is
+    #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Where the log files go
+    #[arg(long = "log_dir", alias = "log-dir", value_name = "DIR")]
+    pub log_dir: PathBuf,
+    /// Where the model goes, with its metrics and parameters
+    #[arg(long = "model_dir", alias = "model-dir", value_name = "DIR")]
+    pub model_dir: PathBuf,
+    /// The parameters, as YAML
+    #[arg(long = "parameters_file", alias = "parameters-file", value_name = "FILE")]
+    pub parameters_file: PathBuf,
+    /// Parameters given as flags.
+    #[command(flatten)]
+    pub overrides: Overrides,
+}
+
+/// `mnist evaluate`.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Evaluate {
+    /// Where the data is
+    #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Where the log files and metrics.json go
+    #[arg(long = "log_dir", alias = "log-dir", value_name = "DIR")]
+    pub log_dir: PathBuf,
+    /// Where the model is
+    #[arg(long = "model_dir", alias = "model-dir", value_name = "DIR")]
+    pub model_dir: PathBuf,
+}
+
+/// `mnist demo`.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Demo {
+    /// A mirror to try first, a URL or a directory; may be given more than once [env: MNIST_MIRROR]
+    #[arg(long = "mirror", value_name = "URL_OR_DIR")]
+    pub mirrors: Vec<String>,
+}
+
+/// `mnist cube`.
+#[derive(Debug, Subcommand)]
+pub enum Cube {
+    /// Verify the cube's files: schemas, tasks, run configurations, parameters
+    Check {
+        /// The cube: its directory, or the mlcube.yaml in it
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        mlcube: PathBuf,
+    },
+}
+
+/// Parameters given as flags, which take precedence over the file's.
+#[derive(Debug, Default)]
+pub struct Overrides(pub Draft);
+
+impl Args for Overrides {
+    fn augment_args(command: ClapCommand) -> ClapCommand {
+        command.next_help_heading("Parameters, instead of the file's").args(KEYS.iter().map(argument))
+    }
+    fn augment_args_for_update(command: ClapCommand) -> ClapCommand {
+        Self::augment_args(command)
+    }
+}
+
+fn argument(key: &'static Key) -> Arg {
+    let parser = move |text: &str| {
+        let mut draft = Draft::default();
+        key.set(&mut draft, &key.given_by_flag(text)).map(|()| draft)
+    };
+    let mut argument =
+        Arg::new(key.name).long(key.name).value_name("VALUE").help(key.help).value_parser(ValueParser::new(parser));
+    for alias in key.aliases {
+        argument = argument.alias(*alias);
+    }
+    argument
+}
+
+impl FromArgMatches for Overrides {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = KEYS.iter().filter_map(|key| matches.get_one::<Draft>(key.name));
+        Ok(Self(given.fold(Draft::default(), |all, one| all.overridden_by(one.clone()))))
+    }
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// The flags of a task by their canonical names, without hyphens before them; none where there is no such task.
+pub fn flags_of(task: &str) -> Option<Vec<String>> {
+    let command = Cli::command();
+    let task = command.find_subcommand(task)?;
+    Some(task.get_arguments().filter_map(|argument| argument.get_long().map(String::from)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_parameter_is_a_flag_of_train() {
+        let flags = flags_of("train").unwrap();
+        for key in &KEYS {
+            assert!(flags.contains(&key.name.to_string()), "{}", key.name);
+        }
+        assert_eq!(flags_of("trian"), None);
+    }
+
+    #[test]
+    fn flags_are_taken_in_both_spellings_and_override() {
+        let line = "mnist train --data-dir d --log_dir=l --model-dir=m --parameters_file p --batch-size 8 \
+                    --hidden_layers=64,32 --epochs 2";
+        let Command::Train(train) = Cli::try_parse_from(line.split_whitespace()).unwrap().command else { panic!() };
+        let expected =
+            Draft { batch_size: Some(8), hidden_layers: Some(vec![64, 32]), train_epochs: Some(2), ..Draft::default() };
+        assert_eq!(train.overrides.0, expected);
+    }
+}

@@ -1,0 +1,157 @@
+//! What to train: the parameters file, the command line's overrides and the defaults, merged and checked once.
+//!
+//! [`keys`] holds the one table from which the file's reader, the flags, their help and all messages are made.
+
+pub mod file;
+pub mod keys;
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::optim::{OptimizerKind, OptimizerSettings};
+use keys::Draft;
+
+/// Which kind of device to train on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceChoice {
+    /// The fastest that this build and this machine have.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// The processor, through Burn's deprecated ndarray backend (feature `ndarray`).
+    #[cfg(feature = "ndarray")]
+    Ndarray,
+}
+
+impl DeviceChoice {
+    /// The choices by their names in the parameters file.
+    pub const ALL: &[(&'static str, Self)] = &[
+        ("auto", Self::Auto),
+        ("cpu", Self::Cpu),
+        #[cfg(feature = "ndarray")]
+        ("ndarray", Self::Ndarray),
+    ];
+}
+
+/// Which engine trains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineChoice {
+    /// The fastest for the device.
+    Auto,
+    /// The network in Burn.
+    Burn,
+}
+
+impl EngineChoice {
+    /// The choices by their names in the parameters file.
+    pub const ALL: &[(&'static str, Self)] = &[("auto", Self::Auto), ("burn", Self::Burn)];
+}
+
+/// Every parameter of a training run with the value it is run with.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Parameters {
+    /// How gradients become updates.
+    pub optimizer: OptimizerKind,
+    /// How often each training image is seen.
+    pub train_epochs: u32,
+    /// Images per step, over all threads and devices together; an epoch's last batch may be short.
+    pub batch_size: usize,
+    /// The step size.
+    pub learning_rate: f64,
+    /// How much of the last step is kept (sgd, rmsprop).
+    pub momentum: f64,
+    /// Nesterov's variant of momentum (sgd).
+    pub nesterov: bool,
+    /// Decoupled weight decay, per step and times the learning rate (all but adam).
+    pub weight_decay: f64,
+    /// The width of each hidden layer, from the input on.
+    pub hidden_layers: Vec<usize>,
+    /// The share of hidden activations that is dropped in training, after each hidden layer.
+    pub dropout: f64,
+    /// The seed of initial weights, order and dropout.
+    pub seed: u64,
+    /// Where to train.
+    pub device: DeviceChoice,
+    /// What trains.
+    pub engine: EngineChoice,
+    /// How many threads; 0: as many as there are processors.
+    pub threads: usize,
+}
+
+impl Parameters {
+    /// Fills what `draft` leaves open with the defaults of `mnist.py` and Keras.
+    pub fn defaults_with(draft: Draft) -> Self {
+        let optimizer = draft.optimizer.unwrap_or(OptimizerKind::Adam);
+        Self {
+            optimizer,
+            train_epochs: draft.train_epochs.unwrap_or(5),
+            batch_size: draft.batch_size.unwrap_or(32),
+            learning_rate: draft.learning_rate.unwrap_or(optimizer.default_learning_rate()),
+            momentum: draft.momentum.unwrap_or(0.0),
+            nesterov: draft.nesterov.unwrap_or(false),
+            weight_decay: draft.weight_decay.unwrap_or(0.0),
+            hidden_layers: draft.hidden_layers.unwrap_or_else(|| vec![128]),
+            dropout: draft.dropout.unwrap_or(0.2),
+            seed: draft.seed.unwrap_or(42),
+            device: draft.device.unwrap_or(DeviceChoice::Auto),
+            engine: draft.engine.unwrap_or(EngineChoice::Auto),
+            threads: draft.threads.unwrap_or(0),
+        }
+    }
+
+    /// Fills in the defaults and checks what must fit together.
+    ///
+    /// # Errors
+    /// A setting that the chosen optimizer does not have, as a sentence.
+    pub fn resolve(draft: Draft) -> std::result::Result<Self, String> {
+        let parameters = Self::defaults_with(draft);
+        let optimizer = parameters.optimizer;
+        let lacks = |key, instead| Err(format!("{key}: optimizer {} has none: {instead}", optimizer.name()));
+        if parameters.momentum > 0.0 && !optimizer.has_momentum() {
+            return lacks("momentum", "remove it, or use optimizer sgd or rmsprop");
+        }
+        if parameters.nesterov && optimizer != OptimizerKind::Sgd {
+            return lacks("nesterov", "remove it, or use optimizer sgd");
+        }
+        if parameters.nesterov && parameters.momentum == 0.0 {
+            return Err("nesterov: expected a momentum above 0 with it, found 0".into());
+        }
+        if parameters.weight_decay > 0.0 && optimizer == OptimizerKind::Adam {
+            return lacks("weight_decay", "remove it, or use optimizer adamw, which is adam with weight decay");
+        }
+        Ok(parameters)
+    }
+
+    /// Reads the parameters file at `path`, if any, lets `overrides` take precedence, and fills in defaults.
+    ///
+    /// # Errors
+    /// The file is not what it should be, or its settings do not go together.
+    pub fn read(path: Option<&Path>, overrides: Draft) -> Result<Self> {
+        let draft = path.map(file::read).transpose()?.unwrap_or_default().overridden_by(overrides);
+        Self::resolve(draft).map_err(|problem| Error::ParametersFile {
+            path: path.unwrap_or(Path::new("parameters")).to_path_buf(),
+            line: None,
+            problem,
+        })
+    }
+
+    /// The optimizer with its settings.
+    pub fn optimizer_settings(&self) -> OptimizerSettings {
+        OptimizerSettings {
+            kind: self.optimizer,
+            learning_rate: self.learning_rate,
+            momentum: self.momentum,
+            nesterov: self.nesterov,
+            weight_decay: self.weight_decay,
+        }
+    }
+
+    /// The parameters as a file that [`file::read`] takes back.
+    pub fn to_yaml(&self) -> String {
+        serde_yaml::to_string(self).unwrap_or_else(|e| unreachable!("plain fields become YAML: {e}"))
+    }
+}

@@ -1,0 +1,200 @@
+//! Reads a parameters file into a [`Draft`], with the line of everything that is wrong.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use serde::de::{Deserializer, MapAccess, Visitor};
+
+use super::keys::{Draft, Given, GivenReader, KEYS, Key, shortened};
+use crate::error::{Error, Result, nearest};
+
+/// The longest parameters file that is read, in bytes.
+const LONGEST: u64 = 65_536;
+
+/// Reads the parameters file at `path`.
+///
+/// # Errors
+/// It cannot be read, is too long, is not a YAML mapping, or holds a key or value that is not allowed; the message
+/// has the line.
+pub fn read(path: &Path) -> Result<Draft> {
+    let mut text = String::new();
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    file.take(LONGEST + 1).read_to_string(&mut text).map_err(Error::io("read", path))?;
+    if text.len() as u64 > LONGEST {
+        return Err(Error::ParametersFile {
+            path: path.to_path_buf(),
+            line: None,
+            problem: format!("is longer than {LONGEST} bytes, too long for a parameters file"),
+        });
+    }
+    parse(&text).map_err(|Fault { line, problem }| Error::ParametersFile { path: path.to_path_buf(), line, problem })
+}
+
+/// What is wrong with a parameters file, and in which line (from 1).
+#[derive(Debug, Clone, PartialEq)]
+struct Fault {
+    line: Option<usize>,
+    problem: String,
+}
+
+fn parse(text: &str) -> std::result::Result<Draft, Fault> {
+    let whole: Given = serde_yaml::from_str(text).map_err(|error| {
+        let message = error.to_string();
+        let end = message.find(" at line ").unwrap_or(message.len());
+        Fault { line: line_of(&error), problem: format!("is not YAML: {}", &message[..end]) }
+    })?;
+    if whole != Given::Mapping {
+        let problem = match whole {
+            Given::Nothing => "is empty: expected keys with values such as `batch_size: 32`".into(),
+            other => format!("expected keys with values such as `batch_size: 32`, found {other}"),
+        };
+        return Err(Fault { line: None, problem });
+    }
+    let reader = FileReader::default();
+    match serde_yaml::Deserializer::from_str(text).deserialize_map(&reader) {
+        Ok(()) => Ok(reader.draft.into_inner()),
+        // The problem is kept aside, since the parser appends the place to every message.
+        Err(error) => Err(Fault {
+            line: line_of(&error),
+            problem: reader.problem.into_inner().unwrap_or_else(|| error.to_string()),
+        }),
+    }
+}
+
+fn line_of(error: &serde_yaml::Error) -> Option<usize> {
+    error.location().map(|location| location.line())
+}
+
+/// Checks keys and values while they are parsed: only then does the parser know their lines.
+#[derive(Default)]
+struct FileReader {
+    draft: RefCell<Draft>,
+    /// The keys met so far, as they were written.
+    met: RefCell<Vec<(&'static str, String)>>,
+    problem: RefCell<Option<String>>,
+}
+
+impl FileReader {
+    fn check_key(&self, given: Given) -> std::result::Result<&'static Key, String> {
+        let name = match given {
+            Given::Text(name) => name,
+            other => other.to_string(),
+        };
+        let Some(key) = Key::find(&name) else {
+            let known = KEYS.iter().flat_map(|key| [Some(key.name), key.synonym]).flatten();
+            let advice = match nearest(&name, known) {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("known are {}", KEYS.map(|key| key.name).join(", ")),
+            };
+            return Err(format!("unknown key {}: {advice}", shortened(&name)));
+        };
+        let mut met = self.met.borrow_mut();
+        if let Some((_, before)) = met.iter().find(|(canonical, _)| *canonical == key.name) {
+            return Err(match *before == name {
+                true => format!("{name} is given twice: keep one"),
+                false => format!("{before} and {name} mean the same: keep one"),
+            });
+        }
+        met.push((key.name, name));
+        Ok(key)
+    }
+
+    fn store(&self, key: &'static Key, given: Given) -> std::result::Result<(), String> {
+        let met = self.met.borrow();
+        let name = met.last().map_or(key.name, |(_, name)| name);
+        key.set(&mut self.draft.borrow_mut(), &given).map_err(|problem| format!("{name}: {problem}"))
+    }
+
+    fn keep<T>(&self, result: std::result::Result<T, String>) -> std::result::Result<T, String> {
+        result.inspect_err(|problem| *self.problem.borrow_mut() = Some(problem.clone()))
+    }
+}
+
+impl<'de> Visitor<'de> for &FileReader {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("keys with values")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
+        let key_reader = || GivenReader { in_list: false, then: |given| self.keep(self.check_key(given)) };
+        while let Some(key) = map.next_key_seed(key_reader())? {
+            map.next_value_seed(GivenReader { in_list: false, then: |given| self.keep(self.store(key, given)) })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(text: &str) -> String {
+        let Fault { line, problem } = parse(text).unwrap_err();
+        line.map_or(problem.clone(), |line| format!("{line}: {problem}"))
+    }
+
+    #[test]
+    fn the_documents_three_keys_are_read() {
+        let draft = parse("optimizer: \"adam\"\ntrain_epochs: 5\nbatch_size: 32\n").unwrap();
+        let expected = Draft {
+            optimizer: Some(crate::optim::OptimizerKind::Adam),
+            train_epochs: Some(5),
+            batch_size: Some(32),
+            ..Draft::default()
+        };
+        assert_eq!(draft, expected);
+    }
+
+    #[test]
+    fn every_key_is_read_and_names_are_taken_in_any_case() {
+        let text = "optimizer: SGD\nepochs: 3\nbatch_size: 8\nlearning_rate: 1\nmomentum: 0.9\nnesterov: true\n\
+                    weight_decay: 1e-4\nhidden_layers: [64, 32]\ndropout: 0\nseed: 18446744073709551615\n\
+                    device: CPU\nengine: Burn\nthreads: 2\n";
+        let draft = parse(text).unwrap();
+        assert_eq!(draft.seed, Some(u64::MAX));
+        assert_eq!(draft.hidden_layers, Some(vec![64, 32]));
+        assert_eq!(draft.learning_rate, Some(1.0));
+        assert_eq!(draft.train_epochs, Some(3));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        let cases = [
+            ("", "is empty: expected keys with values such as `batch_size: 32`"),
+            ("- 1\n- 2\n", "expected keys with values such as `batch_size: 32`, found [1, 2]"),
+            ("hello", "expected keys with values such as `batch_size: 32`, found the text \"hello\""),
+            ("a: 1\n b: 2\n", "2: is not YAML: mapping values are not allowed in this context"),
+            ("optimizer: sgd\nbatchsize: 3", "2: unknown key batchsize: did you mean batch_size?"),
+            ("\nbatch_size: 0", "2: batch_size: expected a whole number from 1 to 1000000, found 0"),
+            ("batch_size: -1", "1: batch_size: expected a whole number from 1 to 1000000, found -1"),
+            ("batch_size: 1e99", "1: batch_size: expected a whole number from 1 to 1000000, found 1e99"),
+            ("batch_size: '32'", "1: batch_size: expected a whole number from 1 to 1000000, found the text \"32\""),
+            ("batch_size: .nan", "1: batch_size: expected a whole number from 1 to 1000000, found .nan"),
+            ("learning_rate: .nan", "1: learning_rate: expected a number above 0 and at most 1000, found .nan"),
+            ("epochs: 0", "1: epochs: expected a whole number from 1 to 100000, found 0"),
+            ("epochs: 1\nseed: 1\ntrain_epochs: 1", "3: epochs and train_epochs mean the same: keep one"),
+            ("seed: 1\nseed: 1", "2: seed is given twice: keep one"),
+            ("optimizer: lion", "1: optimizer: expected adam, adamw, sgd, rmsprop or adagrad, found the text \"lion\""),
+            (
+                "hidden_layers: [1, [2]]",
+                "1: hidden_layers: expected a list of at most 32 widths, each a whole number from 1 to 4096, found [1, []]",
+            ),
+            ("dropout: 1", "1: dropout: expected a number from 0 to below 1, found 1"),
+            ("device: {}", "1: device: expected auto or cpu, found a mapping"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(problem(text), expected, "{text:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC{0,200}") {
+            let _ = parse(&text);
+        }
+    }
+}

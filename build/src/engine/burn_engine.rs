@@ -1,0 +1,283 @@
+//! The network in Burn, on any Burn device: autodiff for the gradients, [`crate::optim`]'s formulas for the updates.
+//!
+//! Burn's own optimizers are not used: its Adam adds another epsilon at another place than Keras' does.
+
+use std::sync::Arc;
+
+use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use super::{Engine, EngineInfo, EpochTotals, Progress, Recipe, TrainingState};
+use crate::data::dataset::Images;
+use crate::dropout::{self, DropoutMask};
+use crate::error::{Error, Result};
+use crate::optim::{BETA_1, BETA_2, EPSILON, OptimizerKind, OptimizerSettings, RHO};
+
+/// Steps between two looks at the loss: each makes the host wait for the device.
+const STEPS_PER_LOOK: usize = 50;
+/// Images per forward pass in evaluation, to bound the memory it takes.
+const EVALUATION_BATCH: usize = 2_000;
+
+/// Which of Burn's devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BurnDevice {
+    /// The processor, by burn-flex.
+    Flex,
+    /// The processor, by burn-ndarray.
+    #[cfg(feature = "ndarray")]
+    Ndarray,
+}
+
+impl BurnDevice {
+    fn open(self) -> Device {
+        match self {
+            Self::Flex => Device::flex(),
+            #[cfg(feature = "ndarray")]
+            Self::Ndarray => Device::ndarray(),
+        }
+    }
+}
+
+/// The burn engine.
+pub struct BurnEngine {
+    core: Core,
+    pool: ThreadPool,
+    backend: BurnDevice,
+}
+
+/// What a step works on; apart from the thread pool that the step runs in.
+struct Core {
+    recipe: Recipe,
+    train: Arc<Images>,
+    device: Device,
+    /// Weights and biases alternating, from the first layer on.
+    variables: Vec<Variable>,
+    step: u64,
+    /// Sums of loss and of right answers since the last look, on the device.
+    pending: Option<[Tensor<1>; 2]>,
+}
+
+/// The weights or biases of a layer, flat.
+struct Variable {
+    value: Tensor<1>,
+    slots: Vec<Tensor<1>>,
+}
+
+impl BurnEngine {
+    /// The network of `recipe` at its beginning, to be trained on `train`.
+    ///
+    /// # Errors
+    /// The threads cannot be started.
+    pub fn new(recipe: Recipe, train: Arc<Images>, backend: BurnDevice) -> Result<Self> {
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(recipe.threads)
+            .build()
+            .map_err(|source| Error::Threads { threads: recipe.threads, problem: source.to_string() })?;
+        let initial = TrainingState::new(&recipe.optimizer, recipe.shape.initial_parameters(recipe.seed));
+        let core = Core { recipe, train, device: backend.open(), variables: vec![], step: 0, pending: None };
+        let mut engine = Self { core, pool, backend };
+        engine.load_state(&initial)?;
+        Ok(engine)
+    }
+}
+
+impl Engine for BurnEngine {
+    fn info(&self) -> EngineInfo {
+        let (device, backend) = match self.backend {
+            BurnDevice::Flex => ("cpu", "burn-flex"),
+            #[cfg(feature = "ndarray")]
+            BurnDevice::Ndarray => ("ndarray", "burn-ndarray"),
+        };
+        EngineInfo {
+            engine: "burn",
+            device,
+            backend: backend.into(),
+            instruction_set: instruction_set().into(),
+            threads: self.core.recipe.threads,
+        }
+    }
+
+    fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
+        let mut totals = EpochTotals::default();
+        for steps in order.chunks(self.core.recipe.batch_size.saturating_mul(STEPS_PER_LOOK)) {
+            for batch in steps.chunks(self.core.recipe.batch_size) {
+                self.pool.install(|| self.core.train_step(batch));
+                totals.images += batch.len();
+                progress(Progress { images: totals.images, loss: None })?;
+            }
+            let [loss, correct] = self.core.look()?;
+            totals.loss_sum += loss;
+            totals.correct += correct as usize;
+            progress(Progress { images: totals.images, loss: Some(totals.loss_sum / totals.images as f64) })?;
+        }
+        Ok(totals)
+    }
+
+    fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>> {
+        let d = self.core.recipe.shape.inputs();
+        let mut logits = Vec::with_capacity(pixels.len() / d * self.core.recipe.shape.classes());
+        for part in pixels.chunks(EVALUATION_BATCH * d) {
+            let batch = self.pool.install(|| {
+                let values = self.core.variables.iter().map(|variable| variable.value.clone()).collect::<Vec<_>>();
+                let scaled = part.iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
+                self.core.forward(&values, scaled, part.len() / d, &self.core.device, None)
+            });
+            logits.extend(numbers(batch)?);
+        }
+        Ok(logits)
+    }
+
+    fn state(&mut self) -> Result<TrainingState> {
+        let mut state = TrainingState::new(&self.core.recipe.optimizer, vec![]);
+        for variable in &self.core.variables {
+            state.parameters.extend(numbers(variable.value.clone())?);
+            for (slot, tensor) in state.slots.iter_mut().zip(&variable.slots) {
+                slot.extend(numbers(tensor.clone())?);
+            }
+        }
+        state.step = self.core.step;
+        Ok(state)
+    }
+
+    fn load_state(&mut self, state: &TrainingState) -> Result<()> {
+        let device = &self.core.device;
+        let part = |all: &[f32], range: std::ops::Range<usize>| {
+            Tensor::<1>::from_data(TensorData::new(all[range.clone()].to_vec(), [range.len()]), device)
+        };
+        self.core.variables = (self.core.recipe.shape.layers().into_iter())
+            .flat_map(|layer| [layer.weights, layer.biases])
+            .map(|range| Variable {
+                value: part(&state.parameters, range.clone()),
+                slots: state.slots.iter().map(|slot| part(slot, range.clone())).collect(),
+            })
+            .collect();
+        self.core.step = state.step;
+        Ok(())
+    }
+}
+
+impl Core {
+    /// One step: forward, backward by autodiff, update.
+    fn train_step(&mut self, batch: &[u32]) {
+        let (b, d) = (batch.len(), self.recipe.shape.inputs());
+        let tracked = self.device.clone().autodiff();
+        let leaves: Vec<Tensor<1>> =
+            self.variables.iter().map(|variable| variable.value.clone().autodiff().require_grad()).collect();
+
+        let pixels = batch.iter().flat_map(|&image| &self.train.pixels[image as usize * d..][..d]);
+        let scaled: Vec<f32> = pixels.map(|&pixel| f32::from(pixel) / 255.0).collect();
+        let labels: Vec<i32> = batch.iter().map(|&image| self.train.labels[image as usize].into()).collect();
+        let labels = TensorData::new(labels, [b, 1]);
+
+        let logits = self.forward(&leaves, scaled, b, &tracked, Some(self.step)); // (B,K)
+        let right = logits.clone().inner().argmax(1).equal(Tensor::<2, Int>::from_data(labels.clone(), &self.device));
+        let labels = Tensor::<2, Int>::from_data(labels, &tracked);
+        let loss_sum = -activation::log_softmax(logits, 1).gather(1, labels).sum();
+        let mut gradients = (loss_sum.clone() / b as f32).backward();
+
+        self.step += 1;
+        for (variable, leaf) in self.variables.iter_mut().zip(leaves) {
+            if let Some(gradient) = leaf.grad_remove(&mut gradients) {
+                variable.update(&self.recipe.optimizer, self.step, gradient);
+            }
+        }
+        let sums = [loss_sum.inner(), right.float().sum()];
+        self.pending = Some(match self.pending.take() {
+            None => sums,
+            Some([loss, correct]) => [loss + sums[0].clone(), correct + sums[1].clone()],
+        });
+    }
+
+    /// Logits (B,K) of `scaled` pixels (B,D), with the dropout masks of step `dropout_step` if there is one.
+    fn forward(
+        &self,
+        variables: &[Tensor<1>],
+        scaled: Vec<f32>,
+        b: usize,
+        device: &Device,
+        dropout_step: Option<u64>,
+    ) -> Tensor<2> {
+        let layers = self.recipe.shape.layers();
+        let last = layers.len() - 1;
+        let mut a = Tensor::<2>::from_data(TensorData::new(scaled, [b, self.recipe.shape.inputs()]), device);
+        for (l, (layer, pair)) in layers.iter().zip(variables.chunks_exact(2)).enumerate() {
+            let weights: Tensor<2> = pair[0].clone().reshape([layer.inputs, layer.outputs]);
+            let biases: Tensor<2> = pair[1].clone().reshape([1, layer.outputs]);
+            a = a.matmul(weights) + biases;
+            if l == last {
+                break;
+            }
+            a = activation::relu(a);
+            if let Some(step) = dropout_step.filter(|_| self.recipe.dropout > 0.0) {
+                let mask = DropoutMask::new(self.recipe.seed, step, l, self.recipe.dropout);
+                let scale = dropout::scale(self.recipe.dropout) as f32;
+                let units = 0..(b * layer.outputs) as u32;
+                let scales: Vec<f32> = units.map(|unit| if mask.keeps(unit) { scale } else { 0.0 }).collect();
+                a = a * Tensor::from_data(TensorData::new(scales, [b, layer.outputs]), device);
+            }
+        }
+        a
+    }
+
+    /// The sums of loss and right answers since the last look; waits for the device.
+    fn look(&mut self) -> Result<[f64; 2]> {
+        let Some([loss, correct]) = self.pending.take() else { return Ok([0.0; 2]) };
+        Ok([numbers(loss)?[0].into(), numbers(correct)?[0].into()])
+    }
+}
+
+impl Variable {
+    /// [`OptimizerSettings::update`] in Burn's operations.
+    fn update(&mut self, settings: &OptimizerSettings, step: u64, g: Tensor<1>) {
+        let mut w = self.value.extract();
+        if settings.weight_decay > 0.0 {
+            w = w * settings.decay();
+        }
+        let rate = settings.learning_rate;
+        self.value = match (settings.kind, &mut self.slots[..]) {
+            (OptimizerKind::Adam | OptimizerKind::AdamW, [m, v]) => {
+                m.inplace(|m| m * BETA_1 + g.clone() * (1.0 - BETA_1));
+                v.inplace(|v| v * BETA_2 + g.square() * (1.0 - BETA_2));
+                w - m.clone() * settings.adam_step_size(step) / (v.clone().sqrt() + EPSILON)
+            }
+            (OptimizerKind::Sgd, [m]) => {
+                m.inplace(|m| m * settings.momentum - g.clone() * rate);
+                w + if settings.nesterov { m.clone() * settings.momentum - g * rate } else { m.clone() }
+            }
+            (OptimizerKind::Sgd, _) => w - g * rate,
+            (OptimizerKind::RmsProp, [v, rest @ ..]) => {
+                v.inplace(|v| v * RHO + g.clone().square() * (1.0 - RHO));
+                let change = g * rate / (v.clone() + EPSILON).sqrt();
+                w - match rest {
+                    [m] => {
+                        m.inplace(|m| m * settings.momentum + change);
+                        m.clone()
+                    }
+                    _ => change,
+                }
+            }
+            (OptimizerKind::Adagrad, [sum]) => {
+                sum.inplace(|sum| sum + g.clone().square());
+                w - g * rate / (sum.clone() + EPSILON).sqrt()
+            }
+            (kind, slots) => unreachable!("{} with {} slots", kind.name(), slots.len()),
+        };
+    }
+}
+
+/// A tensor's values, row by row; waits for the device.
+fn numbers<const R: usize>(tensor: Tensor<R>) -> Result<Vec<f32>> {
+    tensor.try_into_vec_as::<f32>().map_err(|problem| Error::Device { problem: problem.to_string() })
+}
+
+/// What `gemm`, which computes flex's matrix products, picks at run time.
+fn instruction_set() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") { "avx2+fma" } else { "sse2" }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        std::env::consts::ARCH
+    }
+}

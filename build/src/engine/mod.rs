@@ -1,0 +1,149 @@
+//! Engines: what trains a network. The host decides which images form which batch; an engine owns the memory.
+
+pub mod burn_engine;
+pub mod reference;
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::config::{DeviceChoice, EngineChoice, Parameters};
+use crate::data::dataset::Images;
+use crate::error::Result;
+use crate::model::MlpShape;
+use crate::optim::OptimizerSettings;
+
+/// What every engine is built from. Two engines of the same recipe see the same batches and the same dropout masks.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// The network.
+    pub shape: MlpShape,
+    /// The optimizer with its settings.
+    pub optimizer: OptimizerSettings,
+    /// B; an epoch's last batch may be short, and the loss is the mean over the batch as it is.
+    pub batch_size: usize,
+    /// The share of hidden activations dropped in training.
+    pub dropout: f64,
+    /// The seed of the dropout masks, see [`crate::dropout::DropoutMask`].
+    pub seed: u64,
+    /// How many threads; at least 1.
+    pub threads: usize,
+}
+
+/// Who trained, for logs and metrics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EngineInfo {
+    /// The engine's name in the parameters file.
+    pub engine: &'static str,
+    /// The device's kind in the parameters file.
+    pub device: &'static str,
+    /// What computes there.
+    pub backend: String,
+    /// Which instructions the kernels were chosen for, as far as the engine knows.
+    pub instruction_set: String,
+    /// How many threads.
+    pub threads: usize,
+}
+
+/// Everything that a step changes: what a checkpoint holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainingState {
+    /// (P), see [`MlpShape::layers`].
+    pub parameters: Vec<f32>,
+    /// The optimizer's memory: (slots, P), see [`OptimizerSettings::slots`].
+    pub slots: Vec<Vec<f32>>,
+    /// Steps done.
+    pub step: u64,
+}
+
+impl TrainingState {
+    /// The state before the first step.
+    pub fn new(optimizer: &OptimizerSettings, parameters: Vec<f32>) -> Self {
+        let slots = optimizer.slots().iter().map(|slot| vec![slot.initial; parameters.len()]).collect();
+        Self { parameters, slots, step: 0 }
+    }
+}
+
+/// Where an epoch stands.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// Images trained on so far in this epoch.
+    pub images: usize,
+    /// The mean loss over them, if the engine knows it without waiting for its device.
+    pub loss: Option<f64>,
+}
+
+/// What an epoch gave, dropout on, as Keras reports it: each batch by the parameters before its step.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct EpochTotals {
+    /// Images seen.
+    pub images: usize,
+    /// The sum of their losses.
+    pub loss_sum: f64,
+    /// How many were classified right.
+    pub correct: usize,
+}
+
+/// A network in training on one device.
+pub trait Engine {
+    /// Who this is.
+    fn info(&self) -> EngineInfo;
+
+    /// Trains one step on each batch of `order`: indices of training images, `batch_size` at a time.
+    ///
+    /// `progress` is called after every step or every few; when it fails the epoch ends there.
+    ///
+    /// # Errors
+    /// What `progress` returned, or the device failed.
+    fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals>;
+
+    /// The network's answers without dropout to `pixels` (N,D): logits (N,K).
+    ///
+    /// # Errors
+    /// The device failed.
+    fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>>;
+
+    /// A copy of parameters and optimizer state.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn state(&mut self) -> Result<TrainingState>;
+
+    /// Continues from `state`, which must fit the recipe.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn load_state(&mut self, state: &TrainingState) -> Result<()>;
+}
+
+/// The names of engine and device that `auto` stands for in this build on this machine.
+pub fn resolve(parameters: &mut Parameters) {
+    parameters.engine = EngineChoice::Burn;
+    if parameters.device == DeviceChoice::Auto {
+        parameters.device = DeviceChoice::Cpu;
+    }
+    if parameters.threads == 0 {
+        parameters.threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    }
+}
+
+/// Builds the engine that the (resolved) parameters name, with the recipe's network at its beginning.
+///
+/// # Errors
+/// The device is not there or fails.
+pub fn build(parameters: &Parameters, train: Arc<Images>) -> Result<Box<dyn Engine>> {
+    let recipe = Recipe {
+        shape: MlpShape::mnist(&parameters.hidden_layers),
+        optimizer: parameters.optimizer_settings(),
+        batch_size: parameters.batch_size,
+        dropout: parameters.dropout,
+        seed: parameters.seed,
+        threads: parameters.threads,
+    };
+    let device = match parameters.device {
+        DeviceChoice::Auto | DeviceChoice::Cpu => burn_engine::BurnDevice::Flex,
+        #[cfg(feature = "ndarray")]
+        DeviceChoice::Ndarray => burn_engine::BurnDevice::Ndarray,
+    };
+    Ok(Box::new(burn_engine::BurnEngine::new(recipe, train, device)?))
+}

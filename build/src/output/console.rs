@@ -1,0 +1,175 @@
+//! The terminal: messages and progress bars on stderr, data on stdout; and the log file, which hears all messages.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use indicatif::{MultiProgress, ProgressDrawTarget};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::error::{Error, Result};
+use crate::output::atomic::AtomicFile;
+
+/// The target of messages about progress: a terminal shows bars in their place.
+pub const PROGRESS: &str = "mnist::progress";
+/// The target of messages that are for the log file alone.
+pub const LOG: &str = "mnist::log";
+
+/// Where people read what happens. Clones share the same bars and log file.
+#[derive(Clone)]
+pub struct Console {
+    bars: MultiProgress,
+    terminal: bool,
+    log: Arc<Mutex<Option<LogFile>>>,
+}
+
+struct LogFile {
+    file: AtomicFile,
+    error: Option<io::Error>,
+}
+
+impl Console {
+    /// Takes over all messages of this process. Called once, by `main`.
+    pub fn install() -> Self {
+        let terminal = io::stderr().is_terminal();
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+        let console = Self { bars, terminal, log: Arc::default() };
+        let ours = |metadata: &tracing::Metadata| {
+            *metadata.level() <= Level::WARN
+                || (*metadata.level() == Level::INFO && metadata.target().starts_with("mnist"))
+        };
+        let to_stderr = tracing_subscriber::fmt::layer()
+            .event_format(MessageOnly)
+            .with_ansi(false)
+            .with_writer(StderrBesideBars(console.bars.clone()))
+            .with_filter(filter_fn(move |metadata| {
+                ours(metadata) && metadata.target() != LOG && !(terminal && metadata.target() == PROGRESS)
+            }));
+        let to_log = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .with_target(false)
+            .with_writer(Logs(console.log.clone()))
+            .with_filter(filter_fn(ours));
+        let subscriber = tracing_subscriber::registry().with(to_stderr).with(to_log);
+        // Fails only where another subscriber was installed before, which then has the messages.
+        let _ = tracing::subscriber::set_global_default(subscriber);
+        console
+    }
+
+    /// The bars, if there is a terminal to draw them on.
+    pub fn bars(&self) -> Option<&MultiProgress> {
+        self.terminal.then_some(&self.bars)
+    }
+
+    /// Begins the log file of `task` in `log_dir`: from here on messages go there too.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn open_log(&self, log_dir: &Path, task: &str) -> Result<()> {
+        let file = AtomicFile::create(log_dir.join(format!("mlcube_mnist_{task}.log")))?;
+        *lock(&self.log) = Some(LogFile { file, error: None });
+        Ok(())
+    }
+
+    /// Ends the log file and gives it its name.
+    ///
+    /// # Errors
+    /// A message could not be written, or the file not be finished.
+    pub fn close_log(&self) -> Result<()> {
+        match lock(&self.log).take() {
+            None => Ok(()),
+            Some(LogFile { file, error: None }) => file.commit(),
+            Some(LogFile { file, error: Some(error) }) => Err(Error::io("write", file.target())(error)),
+        }
+    }
+}
+
+/// Writes `text` to stdout; that nobody reads it any more (a closed pipe) is no error.
+///
+/// # Errors
+/// Stdout cannot be written for another reason.
+pub fn print(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("write", "stdout")(error)),
+        _ => Ok(()),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `warning: ` or `error: ` where it is one, then the message alone.
+struct MessageOnly;
+
+impl<S, N> FormatEvent<S, N> for MessageOnly
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        match *event.metadata().level() {
+            Level::ERROR => writer.write_str("error: ")?,
+            Level::WARN => writer.write_str("warning: ")?,
+            _ => {}
+        }
+        context.format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
+
+/// Stderr, with the bars taken away while something is written.
+struct StderrBesideBars(MultiProgress);
+
+impl<'a> MakeWriter<'a> for StderrBesideBars {
+    type Writer = StderrWriter<'a>;
+    fn make_writer(&'a self) -> StderrWriter<'a> {
+        StderrWriter(&self.0)
+    }
+}
+
+struct StderrWriter<'a>(&'a MultiProgress);
+
+impl Write for StderrWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.suspend(|| io::stderr().lock().write_all(bytes))?;
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The log file, if one is open.
+struct Logs(Arc<Mutex<Option<LogFile>>>);
+
+impl<'a> MakeWriter<'a> for Logs {
+    type Writer = LogWriter<'a>;
+    fn make_writer(&'a self) -> LogWriter<'a> {
+        LogWriter(lock(&self.0))
+    }
+}
+
+struct LogWriter<'a>(MutexGuard<'a, Option<LogFile>>);
+
+impl Write for LogWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(log) = self.0.as_mut()
+            && let Err(error) = log.file.write_all(bytes)
+        {
+            log.error.get_or_insert(error); // told when the file is closed: a log never stops the work it is about
+        }
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

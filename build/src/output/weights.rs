@@ -1,0 +1,234 @@
+//! `model.safetensors`: the trained parameters, laid out for PyTorch's `nn.Linear`.
+//!
+//! Tensors `layers.0.weight` (O,I), `layers.0.bias` (O), `layers.1.weight`, ... in float32. One metadata entry, `mnist`,
+//! holds JSON ([`Metadata`]); one entry only, since the format keeps several in no fixed order and equal runs must give
+//! equal bytes. Format: <https://github.com/huggingface/safetensors#format>.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use serde::{Deserialize, Serialize};
+
+use crate::data::source::DataSource;
+use crate::error::{Error, Result};
+use crate::model::{CLASSES, MlpShape, PIXELS};
+use crate::output::atomic;
+
+/// The name of the file in MODEL_DIR.
+pub const FILE_NAME: &str = "model.safetensors";
+
+/// The newest version of the file's contents that this program writes and reads.
+const FORMAT_VERSION: u32 = 1;
+
+/// What the file says about itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// The version of the file's contents.
+    pub format_version: u32,
+    /// The widths of the network, from inputs to classes.
+    pub layers: Vec<usize>,
+    /// What follows each hidden layer.
+    pub activation: String,
+    /// What a pixel (0 to 255) becomes before the first layer.
+    pub input_scaling: String,
+    /// What it was trained on.
+    pub data: DataSource,
+}
+
+/// A model as read from a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// The network.
+    pub shape: MlpShape,
+    /// (P), see [`MlpShape::layers`].
+    pub parameters: Vec<f32>,
+    /// What it was trained on.
+    pub data: DataSource,
+}
+
+/// The file's bytes for `model`.
+pub fn encode(model: &Model) -> Vec<u8> {
+    let metadata = Metadata {
+        format_version: FORMAT_VERSION,
+        layers: model.shape.widths().to_vec(),
+        activation: "relu".into(),
+        input_scaling: "pixel / 255".into(),
+        data: model.data,
+    };
+    let metadata = serde_json::to_string(&metadata).unwrap_or_else(|e| unreachable!("plain fields become JSON: {e}"));
+    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    for (l, layer) in model.shape.layers().into_iter().enumerate() {
+        let (inputs, outputs) = (layer.inputs, layer.outputs);
+        let weights = &model.parameters[layer.weights];
+        let transposed = (0..outputs).flat_map(|o| (0..inputs).map(move |i| weights[i * outputs + o]));
+        let biases = model.parameters[layer.biases].iter().copied();
+        tensors.push((format!("layers.{l}.weight"), vec![outputs, inputs], bytes(transposed)));
+        tensors.push((format!("layers.{l}.bias"), vec![outputs], bytes(biases)));
+    }
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        let view = TensorView::new(Dtype::F32, shape.clone(), bytes)
+            .unwrap_or_else(|e| unreachable!("{name} has as many bytes as its shape says: {e}"));
+        (name.as_str(), view)
+    });
+    safetensors::serialize(views, Some(HashMap::from([("mnist".to_string(), metadata)])))
+        .unwrap_or_else(|e| unreachable!("a small header of distinct names: {e}"))
+}
+
+/// Writes `model` into `model_dir`.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn save(model_dir: &Path, model: &Model) -> Result<PathBuf> {
+    let path = model_dir.join(FILE_NAME);
+    atomic::write(&path, &encode(model))?;
+    Ok(path)
+}
+
+/// Reads the model in `model_dir`.
+///
+/// # Errors
+/// There is none, or it is not what [`save`] writes: the message names the file and what is wrong with it.
+pub fn load(model_dir: &Path) -> Result<Model> {
+    let path = model_dir.join(FILE_NAME);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::NoModel { model_dir: model_dir.to_path_buf() });
+        }
+        Err(error) => return Err(Error::io("read", &path)(error)),
+    };
+    decode(&bytes).map_err(|problem| Error::Model { path, problem })
+}
+
+/// Reads a model from the bytes of a file. Nothing in them is believed before it is checked.
+pub fn decode(bytes: &[u8]) -> std::result::Result<Model, String> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| format!("is not a safetensors file: {e}"))?;
+    let tensors = SafeTensors::deserialize(bytes).map_err(|e| format!("is not a safetensors file: {e}"))?;
+    let metadata = (header.metadata().as_ref().and_then(|metadata| metadata.get("mnist")))
+        .ok_or("expected the metadata entry `mnist` of a model trained by this program, found none")?;
+    let version = serde_json::from_str::<serde_json::Value>(metadata)
+        .ok()
+        .and_then(|json| json.get("format_version")?.as_u64())
+        .ok_or("expected a format_version in the metadata entry `mnist`, found none")?;
+    if version != u64::from(FORMAT_VERSION) {
+        return Err(format!(
+            "expected format_version {FORMAT_VERSION}, found {version}: was it written by a newer program?"
+        ));
+    }
+    let metadata: Metadata =
+        serde_json::from_str(metadata).map_err(|e| format!("cannot read the metadata entry `mnist`: {e}"))?;
+    let [PIXELS, hidden @ .., CLASSES] = &metadata.layers[..] else {
+        return Err(format!("expected layers from 784 to 10, found {:?}", metadata.layers));
+    };
+    if hidden.len() > 32 || hidden.iter().any(|width| !(1..=4096).contains(width)) {
+        return Err(format!("expected at most 32 hidden layers of 1 to 4096 units, found {hidden:?}"));
+    }
+    let shape = MlpShape::mnist(hidden);
+
+    let mut parameters = vec![0.0; shape.parameter_count().min(bytes.len())];
+    let layers = shape.layers();
+    if tensors.len() != 2 * layers.len() || parameters.len() != shape.parameter_count() {
+        return Err(format!(
+            "expected {} tensors for layers {:?}, found {}",
+            2 * layers.len(),
+            shape.widths(),
+            tensors.len()
+        ));
+    }
+    for (l, layer) in layers.into_iter().enumerate() {
+        let (inputs, outputs) = (layer.inputs, layer.outputs);
+        let weights = values(&tensors, &format!("layers.{l}.weight"), &[outputs, inputs])?;
+        for (at, weight) in weights.enumerate() {
+            parameters[layer.weights.start + at % inputs * outputs + at / inputs] = weight;
+        }
+        let biases = values(&tensors, &format!("layers.{l}.bias"), &[outputs])?;
+        parameters[layer.biases].iter_mut().zip(biases).for_each(|(to, from)| *to = from);
+    }
+    if parameters.iter().any(|parameter| !parameter.is_finite()) {
+        return Err("expected finite weights, found infinite ones or NaN".into());
+    }
+    Ok(Model { shape, parameters, data: metadata.data })
+}
+
+fn values<'a>(
+    tensors: &'a SafeTensors,
+    name: &str,
+    shape: &[usize],
+) -> std::result::Result<impl Iterator<Item = f32> + 'a, String> {
+    let tensor = tensors.tensor(name).map_err(|_| format!("expected a tensor {name}, found none"))?;
+    if (tensor.dtype(), tensor.shape()) != (Dtype::F32, shape) {
+        return Err(format!("{name}: expected F32 {shape:?}, found {:?} {:?}", tensor.dtype(), tensor.shape()));
+    }
+    Ok(tensor.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)))
+}
+
+fn bytes(values: impl Iterator<Item = f32>) -> Vec<u8> {
+    values.flat_map(f32::to_le_bytes).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model() -> Model {
+        let shape = MlpShape::mnist(&[3, 2]);
+        let parameters = (0..shape.parameter_count()).map(|p| p as f32 * 0.5).collect();
+        Model { shape, parameters, data: DataSource::Synthetic }
+    }
+
+    #[test]
+    fn a_model_is_read_back_and_equal_models_give_equal_bytes() {
+        let model = model();
+        assert_eq!(encode(&model), encode(&model));
+        assert_eq!(decode(&encode(&model)), Ok(model));
+    }
+
+    #[test]
+    fn weights_are_stored_outputs_first() {
+        let model = model();
+        let bytes = encode(&model);
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let stored: Vec<f32> = values(&tensors, "layers.1.weight", &[2, 3]).unwrap().collect();
+        let begin = model.shape.layers()[1].weights.start;
+        assert_eq!(stored[1], model.parameters[begin + 2]); // output 0, input 1
+        assert_eq!(stored[3], model.parameters[begin + 1]); // output 1, input 0
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_and_says_why() {
+        let good = encode(&model());
+        let replaced = |from: &str, to: &str| {
+            let at = good.windows(from.len()).position(|w| w == from.as_bytes()).unwrap();
+            let mut bytes = good.clone();
+            bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+            decode(&bytes).unwrap_err()
+        };
+        assert!(decode(&good[..good.len() - 1]).unwrap_err().starts_with("is not a safetensors file: "));
+        assert!(decode(b"").unwrap_err().starts_with("is not a safetensors file: "));
+        assert_eq!(
+            replaced("format_version\\\":1", "format_version\\\":7"),
+            "expected format_version 1, found 7: was it written by a newer program?"
+        );
+        assert_eq!(
+            replaced("[784,3,2,10]", "[784,2,3,10]"),
+            "layers.0.weight: expected F32 [2, 784], found F32 [3, 784]"
+        );
+        assert_eq!(replaced("[784,3,2,10]", "[783,3,2,10]"), "expected layers from 784 to 10, found [783, 3, 2, 10]");
+        let mut broken = model();
+        broken.parameters[7] = f32::NAN;
+        assert_eq!(decode(&encode(&broken)).unwrap_err(), "expected finite weights, found infinite ones or NaN");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(at: proptest::sample::Index, value: u8) {
+            let mut bytes = encode(&model());
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+            let _ = decode(&bytes);
+            let _ = decode(&bytes[..at]);
+        }
+    }
+}

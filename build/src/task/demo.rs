@@ -1,0 +1,126 @@
+//! `mnist demo`: download, train and evaluate in `./workspace`, with one command. What is there is used again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::cli::{Demo, Evaluate, Overrides, Train};
+use crate::config::Parameters;
+use crate::config::keys::Draft;
+use crate::data::dataset::Dataset;
+use crate::data::fetch::Limits;
+use crate::engine;
+use crate::error::{Error, Result};
+use crate::output::console::{self, Console};
+use crate::output::logs::with_logs;
+use crate::output::{atomic, weights};
+use crate::task::{download, evaluate, train};
+
+/// How long the mirrors have to answer before the demo draws its own digits.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the documents' parameters file holds, for a workspace that has none.
+const DEFAULT_PARAMETERS: &str = "optimizer: \"adam\"\ntrain_epochs: 5\nbatch_size: 32\n";
+
+/// Where the demo's things are: the places that the cube's run configurations name.
+struct Workspace {
+    data: PathBuf,
+    model: PathBuf,
+    parameters_file: PathBuf,
+    logs: PathBuf,
+}
+
+impl Workspace {
+    fn at(root: &Path) -> Self {
+        Self {
+            data: root.join("data"),
+            model: root.join("model"),
+            parameters_file: root.join("parameters").join("default.parameters.yaml"),
+            logs: root.to_path_buf(),
+        }
+    }
+
+    fn log_dir(&self, task: &str) -> PathBuf {
+        self.logs.join(format!("{task}_logs"))
+    }
+}
+
+/// Runs the three tasks and prints what came out and where everything is.
+///
+/// # Errors
+/// One of the tasks failed; that no mirror answers is no failure.
+pub fn run(args: &Demo, console: &Console) -> Result<()> {
+    let workspace = Workspace::at(Path::new("workspace"));
+    if !workspace.parameters_file.exists() {
+        if let Some(directory) = workspace.parameters_file.parent() {
+            atomic::writable_directory(directory)?;
+        }
+        atomic::write(&workspace.parameters_file, DEFAULT_PARAMETERS.as_bytes())?;
+    }
+    with_logs(console, &workspace.log_dir("download"), "download", |mllog| {
+        mllog.run_start();
+        bring_data(&workspace, args, console)
+    })?;
+    if is_trained(&workspace) {
+        info!("{} is trained on this data with these parameters: used again", workspace.model.display());
+    } else {
+        let args = Train {
+            data_dir: workspace.data.clone(),
+            log_dir: workspace.log_dir("train"),
+            model_dir: workspace.model.clone(),
+            parameters_file: workspace.parameters_file.clone(),
+            overrides: Overrides(Draft::default()),
+        };
+        with_logs(console, &args.log_dir, "train", |mllog| train::train(&args, console, mllog))?;
+    }
+    let args = Evaluate {
+        data_dir: workspace.data.clone(),
+        log_dir: workspace.log_dir("evaluate"),
+        model_dir: workspace.model.clone(),
+    };
+    let score = with_logs(console, &args.log_dir, "evaluate", |mllog| evaluate::evaluate(&args, mllog))?;
+    console::print(&format!(
+        "{score}\ndata           {}\nmodel          {}\nparameters     {}\nlogs           {}\n\n\
+         Train again with other parameters:\n  mnist train --data_dir={} --log_dir={} --model_dir={} --parameters_file={} --train_epochs=10\n",
+        workspace.data.display(),
+        workspace.model.join(weights::FILE_NAME).display(),
+        workspace.parameters_file.display(),
+        ["download", "train", "evaluate"].map(|task| workspace.log_dir(task).display().to_string()).join(", "),
+        workspace.data.display(),
+        workspace.log_dir("train").display(),
+        workspace.model.display(),
+        workspace.parameters_file.display(),
+    ))
+}
+
+/// The data that is there, or MNIST from a mirror, or the synthetic stand-in.
+fn bring_data(workspace: &Workspace, args: &Demo, console: &Console) -> Result<()> {
+    if let Ok(dataset) = Dataset::load(&workspace.data) {
+        info!("{}: there already: {}", workspace.data.display(), dataset.provenance.source.description());
+        return Ok(());
+    }
+    let limits = Limits { first_answer: Some(PATIENCE), ..Limits::default() };
+    match download::download(&workspace.data, &args.mirrors, limits, console) {
+        Err(error @ Error::Download { .. }) => {
+            warn!("{error}");
+            warn!("no mirror could be reached: training on SYNTHETIC digits instead, which is not MNIST");
+            download::draw(&workspace.data).map(drop)
+        }
+        result => result.map(drop),
+    }
+}
+
+/// Whether MODEL_DIR holds a model of the data that is there, trained with the parameters that are there.
+fn is_trained(workspace: &Workspace) -> bool {
+    let trained = || {
+        let mut parameters = Parameters::read(Some(&workspace.parameters_file), Draft::default()).ok()?;
+        engine::resolve(&mut parameters);
+        let used = fs::read_to_string(workspace.model.join(train::PARAMETERS_FILE_NAME)).ok()?;
+        let model = weights::load(&workspace.model).ok()?;
+        let dataset = Dataset::load(&workspace.data).ok()?;
+        Some(used == parameters.to_yaml() && model.data == dataset.provenance.source)
+    };
+    trained().unwrap_or(false)
+}

@@ -1,0 +1,117 @@
+//! `mnist train`: checks everything that can fail, trains, writes MODEL_DIR.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use tracing::{info, warn};
+
+use crate::cli::Train;
+use crate::config::Parameters;
+use crate::data::dataset::{Dataset, Provenance};
+use crate::data::source::DataSource;
+use crate::engine;
+use crate::error::Result;
+use crate::model::MlpShape;
+use crate::optim::OptimizerKind;
+use crate::output::atomic;
+use crate::output::console::{self, Console};
+use crate::output::event::Listener;
+use crate::output::logs::with_logs;
+use crate::output::metrics::{self, ClassScore, Metrics};
+use crate::output::mllog::MlLog;
+use crate::output::progress::{Bars, Lines};
+use crate::output::weights::{self, Model};
+use crate::training::{self, Trained};
+
+/// The name of the file with every parameter as it was used.
+pub const PARAMETERS_FILE_NAME: &str = "parameters.yaml";
+
+/// Runs the task and prints what came out.
+///
+/// # Errors
+/// See [`train`]; the logs hold the reason too.
+pub fn run(args: &Train, console: &Console) -> Result<()> {
+    let summary = with_logs(console, &args.log_dir, "train", |mllog| train(args, console, mllog))?;
+    console::print(&summary)
+}
+
+/// Trains as `args` say and returns a summary for people.
+///
+/// # Errors
+/// An output directory cannot be written, the parameters or the data are not what they should be, or training failed.
+/// MODEL_DIR is only touched after the last epoch.
+pub fn train(args: &Train, console: &Console, mllog: &mut MlLog) -> Result<String> {
+    let begin = Instant::now();
+    let mut parameters = Parameters::read(Some(&args.parameters_file), args.overrides.0.clone())?;
+    engine::resolve(&mut parameters);
+    atomic::writable_directory(&args.model_dir)?;
+    let dataset = Dataset::load(&args.data_dir)?;
+    let mut engine = engine::build(&parameters, dataset.train.clone())?;
+    announce(&parameters, &dataset.provenance, &engine.info());
+    mllog.hyper_parameters(&parameters, &dataset.provenance);
+
+    mllog.run_start();
+    let (mut bars, mut lines) = (console.bars().cloned().map(Bars::new), Lines);
+    let mut listeners: Vec<&mut dyn Listener> = vec![mllog, &mut lines];
+    if let Some(bars) = &mut bars {
+        listeners.push(bars);
+    }
+    let trained = training::train(&parameters, &dataset, engine.as_mut(), &mut listeners)?;
+
+    let shape = MlpShape::mnist(&parameters.hidden_layers);
+    let metrics = Metrics {
+        task: "train",
+        program_version: env!("CARGO_PKG_VERSION"),
+        engine: &engine.info(),
+        data: &dataset.provenance,
+        trained_on: dataset.provenance.source,
+        parameter_count: shape.parameter_count(),
+        epochs: &trained.epochs,
+        test: &trained.test,
+        classes: ClassScore::all(&trained.test),
+        seconds: begin.elapsed().as_secs_f64(),
+    };
+    let parameters_path = args.model_dir.join(PARAMETERS_FILE_NAME);
+    let model = Model { shape, parameters: trained.state.parameters.clone(), data: dataset.provenance.source };
+    let files = [
+        ("model", weights::save(&args.model_dir, &model)?),
+        ("metrics", metrics::save(&args.model_dir, &metrics)?),
+        ("parameters", parameters_path.clone()),
+        ("logs", args.log_dir.clone()),
+    ];
+    atomic::write(parameters_path, parameters.to_yaml().as_bytes())?;
+    Ok(summary(&dataset.provenance, &trained, &files, begin.elapsed().as_secs_f64()))
+}
+
+/// Says what is about to be trained, and warns of what the user may not have meant.
+fn announce(parameters: &Parameters, data: &Provenance, engine: &engine::EngineInfo) {
+    info!("data: {}, {} training and {} test images", data.source.description(), data.train_images, data.test_images);
+    for file in &data.files {
+        info!(target: console::LOG, "{}: SHA-256 {}", file.name, file.sha256);
+    }
+    for line in parameters.to_yaml().replace("\n- ", " ").lines() {
+        info!(target: console::LOG, "parameter {line}");
+    }
+    info!(
+        "engine: {} on {} ({}, {}), {} threads",
+        engine.engine, engine.device, engine.backend, engine.instruction_set, engine.threads
+    );
+    if data.source == DataSource::Synthetic {
+        warn!("this is the synthetic stand-in: nothing trained on it says anything about MNIST");
+    }
+    if parameters.optimizer == OptimizerKind::AdamW && parameters.weight_decay == 0.0 {
+        warn!("adamw with weight_decay 0 is adam: set weight_decay (Keras takes 0.004)");
+    }
+}
+
+fn summary(data: &Provenance, trained: &Trained, files: &[(&str, PathBuf)], seconds: f64) -> String {
+    let train_seconds: f64 = trained.epochs.iter().map(|epoch| epoch.seconds).sum();
+    let mut rows = vec![
+        ("test accuracy", format!("{:.2} %", 100.0 * trained.test.accuracy)),
+        ("test loss", format!("{:.4}", trained.test.loss)),
+        ("data", data.source.description().to_string()),
+        ("epochs", format!("{} in {train_seconds:.1} s, {seconds:.1} s with everything", trained.epochs.len())),
+    ];
+    rows.extend(files.iter().map(|(name, path)| (*name, path.display().to_string())));
+    rows.iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect()
+}

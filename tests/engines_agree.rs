@@ -1,0 +1,410 @@
+//! Every engine against the reference in f64: logits, loss, gradients, ten steps of each optimizer; the reference
+//! against numeric gradients and against Keras and PyTorch; and that these checks object to broken engines.
+
+mod common;
+
+use std::sync::Arc;
+
+use mnist::data::dataset::Images;
+use mnist::engine::burn_engine::{BurnDevice, BurnEngine};
+use mnist::engine::reference::Reference;
+use mnist::engine::{Engine, EngineInfo, EpochTotals, Progress, Recipe, TrainingState};
+use mnist::error::Result;
+use mnist::model::MlpShape;
+use mnist::optim::{OptimizerKind, OptimizerSettings};
+use mnist::rng::{Purpose, Stream};
+
+/// What is compared on: D, H, K and B all differ.
+const SHAPES: [(usize, &[usize], usize); 4] = [(20, &[7], 4), (12, &[9, 5], 3), (6, &[], 10), (33, &[1, 64], 2)];
+
+/// How far an engine in f32 may be from the truth in f64: absolute, and relative to the largest value compared.
+const TOLERANCE: f64 = 2e-5;
+
+type Build = fn(Recipe, Arc<Images>) -> Box<dyn Engine>;
+
+/// The engines that users get, and the reference in f32.
+const ENGINES: &[(&str, Build)] = &[
+    ("reference f32", |recipe, train| Box::new(Reference::<f32>::new(recipe, train))),
+    ("burn flex", |recipe, train| Box::new(BurnEngine::new(recipe, train, BurnDevice::Flex).unwrap())),
+    #[cfg(feature = "ndarray")]
+    ("burn ndarray", |recipe, train| Box::new(BurnEngine::new(recipe, train, BurnDevice::Ndarray).unwrap())),
+];
+
+fn truth(recipe: &Recipe, train: &Arc<Images>) -> Reference<f64> {
+    Reference::new(recipe.clone(), train.clone())
+}
+
+fn sgd(learning_rate: f64) -> OptimizerSettings {
+    OptimizerSettings { kind: OptimizerKind::Sgd, learning_rate, momentum: 0.0, nesterov: false, weight_decay: 0.0 }
+}
+
+/// Every optimizer with every option it has.
+fn optimizers() -> Vec<(&'static str, OptimizerSettings)> {
+    let settings = |kind: OptimizerKind| OptimizerSettings { kind, ..sgd(kind.default_learning_rate()) };
+    let plain = settings(OptimizerKind::Sgd);
+    let rmsprop = settings(OptimizerKind::RmsProp);
+    vec![
+        ("adam", settings(OptimizerKind::Adam)),
+        ("adamw", OptimizerSettings { weight_decay: 0.01, ..settings(OptimizerKind::AdamW) }),
+        ("sgd", plain),
+        ("sgd_momentum", OptimizerSettings { momentum: 0.9, ..plain }),
+        ("sgd_nesterov", OptimizerSettings { momentum: 0.9, nesterov: true, ..plain }),
+        ("sgd_weight_decay", OptimizerSettings { weight_decay: 0.01, ..plain }),
+        ("rmsprop", rmsprop),
+        ("rmsprop_momentum", OptimizerSettings { momentum: 0.9, ..rmsprop }),
+        ("adagrad", settings(OptimizerKind::Adagrad)),
+    ]
+}
+
+fn recipe(shape: MlpShape, optimizer: OptimizerSettings, batch_size: usize, dropout: f64) -> Recipe {
+    Recipe { shape, optimizer, batch_size, dropout, seed: 7, threads: 2 }
+}
+
+/// `n` random images of `shape`, six in ten pixels black, with labels.
+fn images(shape: &MlpShape, n: usize) -> Arc<Images> {
+    let mut stream = Stream::new(11, Purpose::Order, n as u64);
+    let mut pixel = || if stream.below(10) < 6 { 0 } else { stream.below(256) as u8 };
+    let pixels = (0..n * shape.inputs()).map(|_| pixel()).collect();
+    let labels = (0..n).map(|_| stream.below(shape.classes() as u32) as u8).collect();
+    Arc::new(Images { pixels, labels })
+}
+
+fn agree(what: &str, found: &[f32], expected: &[f64]) -> std::result::Result<(), String> {
+    if found.len() != expected.len() {
+        return Err(format!("{what}: {} values, expected {}", found.len(), expected.len()));
+    }
+    let largest = expected.iter().fold(0.0f64, |a, b| a.max(b.abs()));
+    for (at, (&found, &expected)) in found.iter().zip(expected).enumerate() {
+        let distance = (f64::from(found) - expected).abs();
+        if distance.is_nan() || distance > TOLERANCE * largest.max(1e-3) {
+            return Err(format!("{what}[{at}]: {found}, expected {expected}"));
+        }
+    }
+    Ok(())
+}
+
+fn as_f64(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| value.into()).collect()
+}
+
+fn quiet(_: Progress) -> Result<()> {
+    Ok(())
+}
+
+/// The one runner: the same cases through the engine that `build` makes and through the truth.
+fn compare(build: impl Fn(Recipe, Arc<Images>) -> Box<dyn Engine>) -> std::result::Result<(), String> {
+    for (inputs, hidden, classes) in SHAPES {
+        let shape = MlpShape::new(inputs, hidden, classes);
+        for n in [1, 31, 32, 33] {
+            let case = |what: &str| format!("{what} of {:?} over {n} images", shape.widths());
+            let data = images(&shape, n);
+            let order: Vec<u32> = (0..n as u32).rev().collect();
+
+            let recipe_ = recipe(shape.clone(), sgd(64.0), n, 0.0);
+            let (mut engine, truth_) = (build(recipe_.clone(), data.clone()), truth(&recipe_, &data));
+            agree(&case("logits"), &engine.logits(&data.pixels).unwrap(), &truth_.exact_logits(&data.pixels))?;
+            let black = vec![0; 3 * inputs];
+            agree(&case("logits of black"), &engine.logits(&black).unwrap(), &truth_.exact_logits(&black))?;
+
+            for dropout in [0.0, 0.4] {
+                // A step of plain SGD shows the gradient; its size is a power of two, which costs no precision.
+                let recipe_ = recipe(shape.clone(), sgd(64.0), n, dropout);
+                let (mut engine, truth_) = (build(recipe_.clone(), data.clone()), truth(&recipe_, &data));
+                let before = engine.state().unwrap().parameters;
+                let expected = truth_.loss_and_gradient(&order);
+                let totals = engine.train_epoch(&order, &mut quiet).unwrap();
+                agree(&case("loss"), &[(totals.loss_sum / n as f64) as f32], &[expected.loss])?;
+                if (totals.images, totals.correct) != (n, expected.correct) {
+                    return Err(format!("{}: {totals:?}, expected {}", case("correct"), expected.correct));
+                }
+                let after = engine.state().unwrap().parameters;
+                let gradient: Vec<f32> = before.iter().zip(&after).map(|(w, v)| (w - v) / 64.0).collect();
+                agree(&case("gradient"), &gradient, &expected.gradient)?;
+            }
+        }
+
+        // Ten steps, every third batch short.
+        let data = images(&shape, 20);
+        let order: Vec<u32> = (0..80).map(|i| i * 7 % 20).collect();
+        for (name, settings) in optimizers() {
+            for dropout in [0.0, 0.4] {
+                let case = |what: &str| format!("{what} after ten steps of {name} of {:?}", shape.widths());
+                let recipe_ = recipe(shape.clone(), settings, 8, dropout);
+                let (mut engine, mut truth_) = (build(recipe_.clone(), data.clone()), truth(&recipe_, &data));
+                for part in [&order[..20], &order[20..40], &order[40..60], &order[60..68]] {
+                    engine.train_epoch(part, &mut quiet).unwrap();
+                    truth_.train_epoch(part, &mut quiet).unwrap();
+                }
+                let (state, expected) = (engine.state().unwrap(), truth_.state().unwrap());
+                if state.step != 10 {
+                    return Err(format!("{}: expected 10", case("step count")));
+                }
+                agree(&case("parameters"), &state.parameters, &as_f64(&expected.parameters))?;
+                for (slot, expected) in state.slots.iter().zip(&expected.slots) {
+                    agree(&case("optimizer state"), slot, &as_f64(expected))?;
+                }
+                // The state goes out and in: a fresh engine continues where this one stands.
+                let mut other = build(recipe_.clone(), data.clone());
+                other.load_state(&state).unwrap();
+                other.train_epoch(&order[..20], &mut quiet).unwrap();
+                engine.train_epoch(&order[..20], &mut quiet).unwrap();
+                if other.state().unwrap() != engine.state().unwrap() {
+                    return Err(case("another course after loading the state"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_engine_agrees_with_the_truth() {
+    for (name, build) in ENGINES {
+        compare(build).unwrap_or_else(|problem| panic!("{name}: {problem}"));
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let shape = MlpShape::new(784, &[128, 33], 10);
+    let data = images(&shape, 500);
+    let order: Vec<u32> = (0..500).collect();
+    for (name, build) in ENGINES {
+        let state = |threads: usize| {
+            let recipe = Recipe { threads, ..recipe(shape.clone(), optimizers()[0].1, 128, 0.2) };
+            let mut engine = build(recipe, data.clone());
+            engine.train_epoch(&order, &mut quiet).unwrap();
+            engine.state().unwrap()
+        };
+        let one = state(1);
+        for threads in [2, 3, 8] {
+            assert!(state(threads) == one, "{name} with {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn an_epoch_ends_where_progress_fails() {
+    let shape = MlpShape::new(6, &[5], 3);
+    let data = images(&shape, 20);
+    let order: Vec<u32> = (0..20).collect();
+    for (name, build) in ENGINES {
+        let mut engine = build(recipe(shape.clone(), sgd(0.1), 4, 0.0), data.clone());
+        let mut stop = |progress: Progress| match progress.images {
+            8.. => Err(mnist::error::Error::Interrupted { signal: 2 }),
+            _ => Ok(()),
+        };
+        assert!(engine.train_epoch(&order, &mut stop).is_err(), "{name}");
+        assert_eq!(engine.state().unwrap().step, 2, "{name}");
+    }
+}
+
+// ---- the truth itself
+
+#[test]
+fn the_gradients_of_the_reference_are_those_of_small_differences() {
+    for (inputs, hidden, classes) in SHAPES {
+        for dropout in [0.0, 0.4] {
+            let shape = MlpShape::new(inputs, hidden, classes);
+            let data = images(&shape, 5);
+            let mut reference = truth(&recipe(shape.clone(), sgd(0.1), 5, dropout), &data);
+            // Biases begin at zero, and a unit whose inputs are all cut then stands exactly on ReLU's bend.
+            let mut stream = Stream::new(5, Purpose::Weights, 0);
+            reference.parameters_mut().iter_mut().for_each(|p| *p += 0.2 * stream.uniform() - 0.1);
+            let batch = [0, 1, 2, 3, 4];
+            let gradient = reference.loss_and_gradient(&batch).gradient;
+            for (p, &gradient) in gradient.iter().enumerate() {
+                let step = 1e-6;
+                let mut loss_at = |offset: f64| {
+                    reference.parameters_mut()[p] += offset;
+                    let loss = reference.loss_and_gradient(&batch).loss;
+                    reference.parameters_mut()[p] -= offset;
+                    loss
+                };
+                let numeric = (loss_at(step) - loss_at(-step)) / (2.0 * step);
+                assert!((numeric - gradient).abs() < 1e-8, "{:?}[{p}]: {gradient}, numeric {numeric}", shape.widths());
+            }
+        }
+    }
+}
+
+// ---- the truth against other programs
+
+/// A network of `fixtures/*.json`; see `fixtures/README.md`.
+#[derive(serde::Deserialize)]
+struct Fixture {
+    inputs: usize,
+    hidden: Vec<usize>,
+    classes: usize,
+    batch_size: usize,
+    pixels: Vec<u8>,
+    labels: Vec<u8>,
+    parameters: Vec<f32>,
+    logits: Vec<f64>,
+    loss: f64,
+    gradient: Vec<f64>,
+    after_ten_steps: std::collections::BTreeMap<String, Vec<f64>>,
+}
+
+#[derive(serde::Deserialize)]
+struct Fixtures {
+    networks: Vec<Fixture>,
+}
+
+/// The reference in f64 with an engine's interface would lose its precision there; this asks it directly.
+fn reference_against(fixture: &Fixture, settings_tolerance: f64) {
+    let tolerance = 1e-10;
+    let shape = MlpShape::new(fixture.inputs, &fixture.hidden, fixture.classes);
+    let data = Arc::new(Images { pixels: fixture.pixels.clone(), labels: fixture.labels.clone() });
+    let order: Vec<u32> = (0..data.len() as u32).collect();
+    let near = |what: &str, found: &[f64], expected: &[f64], tolerance: f64| {
+        assert_eq!(found.len(), expected.len(), "{what}");
+        for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+            assert!((found - expected).abs() <= tolerance, "{what}[{at}]: {found}, expected {expected}");
+        }
+    };
+    let start = |settings: OptimizerSettings| {
+        let mut reference = truth(&recipe(shape.clone(), settings, fixture.batch_size, 0.0), &data);
+        reference.load_state(&TrainingState::new(&settings, fixture.parameters.clone())).unwrap();
+        reference
+    };
+    let mut reference = start(sgd(0.1));
+    near("logits", &reference.exact_logits(&fixture.pixels), &fixture.logits, tolerance);
+    let first = reference.loss_and_gradient(&order[..fixture.batch_size]);
+    near("loss", &[first.loss], &[fixture.loss], tolerance);
+    near("gradient", &first.gradient, &fixture.gradient, tolerance);
+
+    let mut compared = 0;
+    for (name, settings) in optimizers() {
+        let Some(expected) = fixture.after_ten_steps.get(name) else { continue };
+        let mut reference = start(settings);
+        for part in [&order[..], &order, &order, &order[..fixture.batch_size]] {
+            reference.train_epoch(part, &mut quiet).unwrap();
+        }
+        near(name, reference.parameters_mut(), expected, settings_tolerance);
+        compared += 1;
+    }
+    assert_eq!(compared, fixture.after_ten_steps.len(), "an optimizer of the fixtures is not compared");
+}
+
+/// And every engine in f32, from the fixture's parameters through its interface.
+fn engines_against(fixture: &Fixture) {
+    let shape = MlpShape::new(fixture.inputs, &fixture.hidden, fixture.classes);
+    let data = Arc::new(Images { pixels: fixture.pixels.clone(), labels: fixture.labels.clone() });
+    let order: Vec<u32> = (0..data.len() as u32).collect();
+    for (engine_name, build) in ENGINES {
+        for (name, settings) in optimizers() {
+            let Some(expected) = fixture.after_ten_steps.get(name) else { continue };
+            let mut engine = build(recipe(shape.clone(), settings, fixture.batch_size, 0.0), data.clone());
+            engine.load_state(&TrainingState::new(&settings, fixture.parameters.clone())).unwrap();
+            agree("logits", &engine.logits(&fixture.pixels).unwrap(), &fixture.logits).unwrap();
+            for part in [&order[..], &order, &order, &order[..fixture.batch_size]] {
+                engine.train_epoch(part, &mut quiet).unwrap();
+            }
+            agree(&format!("{engine_name}, {name}"), &engine.state().unwrap().parameters, expected).unwrap();
+        }
+    }
+}
+
+#[test]
+fn keras_computes_the_same() {
+    let fixtures: Fixtures = serde_json::from_str(include_str!("fixtures/keras.json")).unwrap();
+    for fixture in &fixtures.networks {
+        assert_eq!(fixture.after_ten_steps.len(), optimizers().len());
+        // Keras rounds an optimizer's settings to float32, whatever the network's type.
+        reference_against(fixture, 1e-7);
+        engines_against(fixture);
+    }
+}
+
+#[test]
+fn pytorch_computes_the_same() {
+    let fixtures: Fixtures = serde_json::from_str(include_str!("fixtures/pytorch.json")).unwrap();
+    for fixture in &fixtures.networks {
+        assert_eq!(fixture.after_ten_steps.len(), 4);
+        reference_against(fixture, 1e-10);
+        engines_against(fixture);
+    }
+}
+
+// ---- the checks themselves
+
+/// An engine with one thing wrong.
+struct Broken {
+    inner: Reference<f32>,
+    fault: Fault,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    ZeroLogits,
+    LastLogitOff,
+    LastImageOfTheBatchLeftOut,
+    OneParameterOff,
+    LearningRateOff,
+    StateNotLoaded,
+    CountOff,
+    NoDropout,
+}
+
+impl Engine for Broken {
+    fn info(&self) -> EngineInfo {
+        self.inner.info()
+    }
+    fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
+        let order = match self.fault {
+            Fault::LastImageOfTheBatchLeftOut if order.len() > 1 => &order[..order.len() - 1],
+            _ => order,
+        };
+        let mut totals = self.inner.train_epoch(order, progress)?;
+        totals.correct += usize::from(self.fault == Fault::CountOff);
+        Ok(totals)
+    }
+    fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>> {
+        let mut logits = self.inner.logits(pixels)?;
+        match (self.fault, logits.last_mut()) {
+            (Fault::ZeroLogits, _) => logits.fill(0.0),
+            (Fault::LastLogitOff, Some(last)) => *last += 1e-3,
+            _ => {}
+        }
+        Ok(logits)
+    }
+    fn state(&mut self) -> Result<TrainingState> {
+        let mut state = self.inner.state()?;
+        if let (Fault::OneParameterOff, 10, Some(last)) = (self.fault, state.step, state.parameters.last_mut()) {
+            *last += 1e-3;
+        }
+        Ok(state)
+    }
+    fn load_state(&mut self, state: &TrainingState) -> Result<()> {
+        if self.fault == Fault::StateNotLoaded { Ok(()) } else { self.inner.load_state(state) }
+    }
+}
+
+#[test]
+fn a_broken_engine_is_objected_to() {
+    let with = |fault: Fault| {
+        compare(move |mut recipe, train| {
+            match fault {
+                Fault::LearningRateOff => recipe.optimizer.learning_rate *= 1.01,
+                Fault::NoDropout => recipe.dropout = 0.0,
+                _ => {}
+            }
+            Box::new(Broken { inner: Reference::new(recipe, train), fault })
+        })
+    };
+    assert_eq!(with(Fault::None), Ok(()));
+    for fault in [
+        Fault::ZeroLogits,
+        Fault::LastLogitOff,
+        Fault::LastImageOfTheBatchLeftOut,
+        Fault::OneParameterOff,
+        Fault::LearningRateOff,
+        Fault::StateNotLoaded,
+        Fault::CountOff,
+        Fault::NoDropout,
+    ] {
+        assert!(with(fault).is_err(), "{fault:?} passes");
+    }
+}

@@ -1,0 +1,458 @@
+//! `mnist train`: what it leaves, that it repeats itself byte for byte, and every input that it refuses.
+
+mod common;
+
+use std::fs;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use common::{Sandbox, end, real_mnist};
+use mnist::data::idx;
+use serde_json::Value;
+
+// ---- what a run leaves
+
+#[test]
+fn a_run_leaves_logs_model_metrics_and_parameters_and_nothing_else() {
+    let sandbox = Sandbox::with_data();
+    let ended = sandbox.train("--train_epochs 3").done();
+    assert_eq!(sandbox.files("logs"), ["mlcube_mnist_train.log", "mllog_train.log"]);
+    assert_eq!(sandbox.files("model"), ["metrics.json", "model.safetensors", "parameters.yaml"]);
+    assert!(ended.stdout.starts_with("test accuracy  "), "{}", ended.stdout);
+
+    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    assert_eq!(metrics["epochs"].as_array().unwrap().len(), 3);
+    for key in ["loss", "accuracy", "seconds", "test_loss", "test_accuracy"] {
+        assert!(metrics["epochs"][2][key].is_number(), "{key}");
+    }
+    assert!(metrics["epochs"][2]["loss"].as_f64() < metrics["epochs"][0]["loss"].as_f64());
+    let images: u64 = metrics["test"]["confusion"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|row| row.as_array().unwrap())
+        .map(|n| n.as_u64().unwrap())
+        .sum();
+    assert_eq!(images, 100);
+    assert_eq!(metrics["engine"], "burn");
+    assert_eq!(metrics["device"], "cpu");
+    assert_eq!(metrics["data"]["source"], "unknown");
+    assert_eq!(metrics["program_version"], env!("CARGO_PKG_VERSION"));
+
+    let log = sandbox.read("logs/mlcube_mnist_train.log");
+    assert!(log.contains(" INFO epoch 3/3: loss "), "{log}");
+    assert!(log.contains(" INFO parameter hidden_layers: 16"), "{log}");
+}
+
+#[test]
+fn the_parameters_left_repeat_the_run() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--optimizer=SGD --momentum 0.9 --nesterov=true --hidden-layers 8,4 --dropout 0.1").done();
+    let first = fs::read(sandbox.path("model/model.safetensors")).unwrap();
+    let parameters = sandbox.read("model/parameters.yaml");
+    assert!(parameters.starts_with("optimizer: sgd\ntrain_epochs: 1\nbatch_size: 32\nlearning_rate: 0.01\n"));
+    fs::copy(sandbox.path("model/parameters.yaml"), sandbox.path("parameters.yaml")).unwrap();
+    sandbox.train("").done();
+    assert_eq!(fs::read(sandbox.path("model/model.safetensors")).unwrap(), first);
+    assert_eq!(sandbox.read("model/parameters.yaml"), parameters);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_whatever_the_threads_and_another_seed_others() {
+    let sandbox = Sandbox::with_data();
+    let model = |flags: &str| {
+        sandbox.train(flags).done();
+        fs::read(sandbox.path("model/model.safetensors")).unwrap()
+    };
+    let first = model("--threads 1");
+    assert_eq!(model("--threads 1"), first);
+    for threads in [2, 3, 8] {
+        assert_eq!(model(&format!("--threads {threads}")), first, "{threads} threads");
+    }
+    assert_ne!(model("--seed 43"), first);
+}
+
+#[test]
+fn a_short_last_batch_a_batch_of_one_and_a_batch_of_all_are_trained() {
+    let sandbox = Sandbox::with_data();
+    for batch_size in [1, 7, 299, 300, 1_000_000] {
+        sandbox.train(&format!("--batch_size {batch_size}")).done();
+    }
+}
+
+#[test]
+fn any_hidden_layers_are_trained() {
+    let sandbox = Sandbox::with_data();
+    for layers in ["[]", "1", "64,32,16"] {
+        sandbox.train(&format!("--hidden_layers={layers}")).done();
+        sandbox.run("evaluate --data_dir=data --log_dir=logs --model_dir=model").done();
+    }
+}
+
+#[test]
+fn gzipped_files_and_torchvisions_directory_are_read() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("").done();
+    let first = fs::read(sandbox.path("model/model.safetensors")).unwrap();
+
+    fs::create_dir_all(sandbox.path("other/MNIST/raw")).unwrap();
+    for name in sandbox.files("data") {
+        let zipped = common::gzip(&fs::read(sandbox.path("data").join(&name)).unwrap());
+        sandbox.write(&format!("other/MNIST/raw/{name}.gz"), zipped);
+    }
+    fs::rename(sandbox.path("other"), sandbox.path("data2")).unwrap();
+    let flags = "--data_dir=data2 --log_dir=logs --model_dir=model2 --parameters_file=parameters.yaml";
+    sandbox.run(&format!("train {flags}")).done();
+    assert_eq!(fs::read(sandbox.path("model2/model.safetensors")).unwrap(), first);
+}
+
+#[test]
+fn the_synthetic_set_is_never_passed_off_as_mnist() {
+    let sandbox = Sandbox::new();
+    sandbox.write("parameters.yaml", "train_epochs: 1\nhidden_layers: []\nbatch_size: 256\n");
+    sandbox.run("download --synthetic --data_dir=data --log_dir=logs").done();
+    let ended = sandbox.train("").done();
+    assert!(ended.stdout.contains("SYNTHETIC digits (a stand-in, not MNIST)"), "{}", ended.stdout);
+    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    assert_eq!((&metrics["trained_on"], &metrics["data"]["source"]), (&"synthetic".into(), &"synthetic".into()));
+    assert!(sandbox.read("logs/mlcube_mnist_train.log").contains("SYNTHETIC"));
+    assert!(sandbox.read("logs/mllog_train.log").contains(r#""key": "data_source", "value": "synthetic""#));
+    let header = fs::read(sandbox.path("model/model.safetensors")).unwrap();
+    assert!(String::from_utf8_lossy(&header[..1000]).contains(r#"\"data\":\"synthetic\""#));
+}
+
+#[test]
+fn a_path_with_spaces_and_other_letters_works() {
+    let sandbox = Sandbox::with_data();
+    fs::rename(sandbox.path("data"), sandbox.path("meine Daten äöü 数字")).unwrap();
+    let mut command = sandbox.program();
+    command.args(["train", "--data_dir=meine Daten äöü 数字", "--log_dir=die logs", "--model_dir", "das modell ß"]);
+    end(command.arg("--parameters_file=parameters.yaml")).done();
+    assert_eq!(sandbox.files("das modell ß").len(), 3);
+}
+
+#[test]
+fn the_default_network_learns_the_real_mnist() {
+    let Some(data) = real_mnist() else { return };
+    let sandbox = Sandbox::new();
+    sandbox.write("parameters.yaml", "optimizer: \"adam\"\ntrain_epochs: 5\nbatch_size: 32\n");
+    let mut command = sandbox.program();
+    command.arg("train").arg("--data_dir").arg(data);
+    end(command.args(["--log_dir=logs", "--model_dir=model", "--parameters_file=parameters.yaml"])).done();
+    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    assert_eq!(metrics["data"]["source"], "mnist");
+    let accuracy = metrics["test"]["accuracy"].as_f64().unwrap();
+    assert!((0.974..0.99).contains(&accuracy), "{accuracy}");
+}
+
+// ---- how a run is stopped
+
+#[test]
+fn a_signal_ends_the_run_with_its_exit_code_and_leaves_the_old_model_and_whole_logs() {
+    for (signal, name, code) in
+        [(rustix::process::Signal::INT, "SIGINT", 130), (rustix::process::Signal::TERM, "SIGTERM", 143)]
+    {
+        let sandbox = Sandbox::with_data();
+        sandbox.train("").done();
+        let model = fs::read(sandbox.path("model/model.safetensors")).unwrap();
+        let mut command = sandbox.program();
+        command.args(["train", "--data_dir=data", "--log_dir=logs", "--model_dir=model", "--train_epochs=100000"]);
+        let child = command.arg("--parameters_file=parameters.yaml").stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+        let sent = Instant::now();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(sent.elapsed() < Duration::from_secs(2), "{:?}", sent.elapsed());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert!(stderr.ends_with(&format!("error: stopped by {name}\n")), "{stderr}");
+        assert_eq!(fs::read(sandbox.path("model/model.safetensors")).unwrap(), model);
+        assert_eq!(sandbox.files("model").len(), 3);
+        assert_eq!(sandbox.files("logs"), ["mlcube_mnist_train.log", "mllog_train.log"]);
+        assert!(sandbox.read("logs/mllog_train.log").ends_with("\"status\": \"aborted\"}}\n"));
+    }
+}
+
+#[test]
+fn a_loss_that_is_no_number_any_more_is_an_error_and_writes_no_model() {
+    let sandbox = Sandbox::with_data();
+    let ended = sandbox.train("--optimizer sgd --learning_rate 1000 --train_epochs 50 --hidden_layers 64,64");
+    assert_eq!(ended.code, Some(1), "{ended:#?}");
+    assert!(ended.stderr.contains("error: training diverged: the loss of epoch "), "{}", ended.stderr);
+    assert!(ended.stderr.ends_with("hint: try a smaller learning_rate\n"), "{}", ended.stderr);
+    assert!(sandbox.files("model").is_empty());
+}
+
+// ---- data that is refused
+
+/// Spoils one data file by `spoil` and expects this error about it.
+#[track_caller]
+fn refuses_data(name: &str, spoil: impl FnOnce(Vec<u8>) -> Vec<u8>, expected: &str) {
+    let sandbox = Sandbox::with_data();
+    let path = format!("data/{name}");
+    let good = fs::read(sandbox.path(&path)).unwrap();
+    sandbox.write(&path, spoil(good));
+    sandbox
+        .train("")
+        .failed_with(&format!("{path}: {expected}\nhint: remove the file and run `mnist download` to get it again"));
+    assert!(sandbox.files("model").is_empty());
+    assert!(sandbox.read("logs/mlcube_mnist_train.log").contains(&format!("ERROR {path}: {expected}")));
+}
+
+const TRAIN_IMAGES: &str = "train-images-idx3-ubyte";
+const TEST_LABELS: &str = "t10k-labels-idx1-ubyte";
+
+#[test]
+fn an_empty_file_is_refused() {
+    refuses_data(TRAIN_IMAGES, |_| vec![], "expected an IDX file of at least 16 bytes, found 0");
+}
+
+#[test]
+fn a_truncated_file_is_refused() {
+    let expected = "is truncated: expected 235216 bytes for 300 images, found 235215";
+    refuses_data(TRAIN_IMAGES, |file| file[..file.len() - 1].to_vec(), expected);
+}
+
+#[test]
+fn a_file_that_is_too_long_is_refused() {
+    let expected = "is too long: expected 108 bytes for 100 labels, found more";
+    refuses_data(TEST_LABELS, |file| [file, vec![0]].concat(), expected);
+}
+
+#[test]
+fn a_wrong_magic_number_is_refused() {
+    let expected = "expected the magic number 0x00000803 of IDX images, found 0x00000801 (labels)";
+    refuses_data(TRAIN_IMAGES, |_| idx::encode_labels(&[1; 300]), expected);
+}
+
+#[test]
+fn wrong_dimensions_are_refused() {
+    let expected = "expected images of 28 x 28 pixels, found 32 x 32";
+    refuses_data(TRAIN_IMAGES, |_| idx::encode_images(&[1; 32 * 32], 32, 32), expected);
+}
+
+#[test]
+fn a_count_that_would_take_all_memory_is_refused_before_memory_is_taken() {
+    let expected = "expected 1 to 6000000 images, found 4294967295";
+    refuses_data(
+        TRAIN_IMAGES,
+        |mut file| {
+            file[4..8].fill(0xff);
+            file
+        },
+        expected,
+    );
+}
+
+#[test]
+fn a_label_above_9_is_refused() {
+    refuses_data(
+        TEST_LABELS,
+        |mut file| {
+            file[8 + 41] = 10;
+            file
+        },
+        "expected labels from 0 to 9, found 10 at label 41",
+    );
+}
+
+#[test]
+fn an_html_page_is_refused() {
+    let expected = "expected the magic number 0x00000801 of IDX labels, found 0x3c68746d (an HTML page?)";
+    refuses_data(TEST_LABELS, |_| b"<html><body>Log in to the network</body></html>".to_vec(), expected);
+}
+
+#[test]
+fn counts_that_differ_are_refused() {
+    let sandbox = Sandbox::with_data();
+    sandbox.write("data/train-labels-idx1-ubyte", idx::encode_labels(&[1; 299]));
+    sandbox.train("").failed_with(
+        "data/train-images-idx3-ubyte: has 300 images, but data/train-labels-idx1-ubyte has 299 labels: expected \
+         equal numbers\nhint: remove the file and run `mnist download` to get it again",
+    );
+}
+
+#[test]
+fn a_gzip_file_that_is_cut_or_corrupt_is_refused() {
+    let whole = common::gzip(&idx::encode_labels(&[1; 100]));
+    let mut corrupt = whole.clone();
+    let crc = corrupt.len() - 8;
+    corrupt[crc] ^= 1;
+    for (contents, problem) in [
+        (&whole[..whole.len() - 12], "incomplete deflate stream"),
+        (&corrupt, "corrupt gzip stream does not have a matching checksum"),
+    ] {
+        let sandbox = Sandbox::with_data();
+        fs::remove_file(sandbox.path("data").join(TEST_LABELS)).unwrap();
+        sandbox.write("data/t10k-labels-idx1-ubyte.gz", contents);
+        sandbox.train("").failed_with(&format!(
+            "data/t10k-labels-idx1-ubyte.gz: cannot decompress: {problem}\n\
+             hint: remove the file and run `mnist download` to get it again"
+        ));
+    }
+}
+
+#[test]
+fn a_gzip_bomb_is_not_unpacked() {
+    let sandbox = Sandbox::with_data();
+    fs::remove_file(sandbox.path("data").join(TEST_LABELS)).unwrap();
+    let bomb = common::gzip(&[idx::encode_labels(&[1; 100]), vec![0; 100_000_000]].concat());
+    sandbox.write("data/t10k-labels-idx1-ubyte.gz", bomb);
+    sandbox.train("").failed_with(
+        "data/t10k-labels-idx1-ubyte.gz: is too long: expected 108 bytes for 100 labels, found more\n\
+         hint: remove the file and run `mnist download` to get it again",
+    );
+}
+
+#[test]
+fn a_missing_file_is_named_with_the_way_to_get_it() {
+    let sandbox = Sandbox::with_data();
+    fs::remove_file(sandbox.path("data").join(TEST_LABELS)).unwrap();
+    sandbox.train("").failed_with(
+        "data: t10k-labels-idx1-ubyte is missing (looked for it, for t10k-labels-idx1-ubyte.gz and for both in \
+         MNIST/raw)\nhint: get the data with `mnist download --data_dir=data --log_dir=DIR`",
+    );
+}
+
+#[test]
+fn a_missing_data_directory_is_named() {
+    let sandbox = Sandbox::with_data();
+    fs::remove_dir_all(sandbox.path("data")).unwrap();
+    sandbox.train("").failed_with("data: cannot read the directory: No such file or directory (os error 2)");
+}
+
+// ---- parameters that are refused
+
+/// Expects this error about a parameters file with these contents; before any step, with nothing in MODEL_DIR.
+#[track_caller]
+fn refuses_parameters(contents: &str, expected: &str) {
+    let sandbox = Sandbox::with_data();
+    sandbox.write("parameters.yaml", contents);
+    sandbox.train("").failed_with(&format!("parameters.yaml{expected}"));
+    assert!(sandbox.files("model").is_empty());
+}
+
+#[test]
+fn a_missing_parameters_file_is_named() {
+    let sandbox = Sandbox::with_data();
+    fs::remove_file(sandbox.path("parameters.yaml")).unwrap();
+    sandbox.train("").failed_with("parameters.yaml: cannot read: No such file or directory (os error 2)");
+}
+
+#[test]
+fn an_empty_parameters_file_is_refused() {
+    refuses_parameters("", ": is empty: expected keys with values such as `batch_size: 32`");
+    refuses_parameters("# nothing\n", ": is empty: expected keys with values such as `batch_size: 32`");
+}
+
+#[test]
+fn a_parameters_file_that_is_not_yaml_or_a_list_is_refused() {
+    refuses_parameters("a: b: c\n", ":1: is not YAML: mapping values are not allowed in this context");
+    refuses_parameters("- 1\n", ": expected keys with values such as `batch_size: 32`, found [1]");
+    let sandbox = Sandbox::with_data();
+    sandbox.write("parameters.yaml", [0xff, 0xfe, 0x00]);
+    sandbox.train("").failed_with("parameters.yaml: cannot read: stream did not contain valid UTF-8");
+}
+
+#[test]
+fn a_misspelt_key_is_named_with_the_nearest_one() {
+    refuses_parameters("train_epochs: 5\nbatchsize: 32\n", ":2: unknown key batchsize: did you mean batch_size?");
+}
+
+#[test]
+fn a_batch_size_that_is_none_is_refused() {
+    for (value, found) in
+        [("0", "0"), ("-1", "-1"), ("1e99", "1e99"), ("\"32\"", "the text \"32\""), (".nan", ".nan"), ("32.5", "32.5")]
+    {
+        let expected = format!(":1: batch_size: expected a whole number from 1 to 1000000, found {found}");
+        refuses_parameters(&format!("batch_size: {value}\n"), &expected);
+    }
+}
+
+#[test]
+fn epochs_and_train_epochs_at_once_are_refused() {
+    let expected = ":2: train_epochs and epochs mean the same: keep one";
+    refuses_parameters("train_epochs: 5\nepochs: 5\n", expected);
+}
+
+#[test]
+fn an_unknown_optimizer_is_refused_with_the_known_ones() {
+    let expected = ":1: optimizer: expected adam, adamw, sgd, rmsprop or adagrad, found the text \"adamm\"";
+    refuses_parameters("optimizer: adamm\n", expected);
+}
+
+#[test]
+fn settings_that_do_not_go_together_are_refused() {
+    let expected = ": momentum: optimizer adam has none: remove it, or use optimizer sgd or rmsprop";
+    refuses_parameters("momentum: 0.9\n", expected);
+    let expected = ": nesterov: optimizer rmsprop has none: remove it, or use optimizer sgd";
+    refuses_parameters("optimizer: rmsprop\nmomentum: 0.5\nnesterov: true\n", expected);
+    let expected = ": nesterov: expected a momentum above 0 with it, found 0";
+    refuses_parameters("optimizer: sgd\nnesterov: true\n", expected);
+    let expected =
+        ": weight_decay: optimizer adam has none: remove it, or use optimizer adamw, which is adam with weight decay";
+    refuses_parameters("weight_decay: 0.01\n", expected);
+}
+
+#[test]
+fn a_yaml_bomb_is_refused_at_once() {
+    let mut bomb = String::from("a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n");
+    for level in 1..30 {
+        let alias = format!("*a{}", level - 1);
+        bomb += &format!("a{level}: &a{level} [{}]\n", [alias.as_str(); 9].join(", "));
+    }
+    let begin = Instant::now();
+    let known = "optimizer, train_epochs, batch_size, learning_rate, momentum, nesterov, weight_decay, hidden_layers, \
+                 dropout, seed, device, engine, threads";
+    refuses_parameters(&bomb, &format!(":1: unknown key a0: known are {known}"));
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+
+    let inside = "hidden_layers: [&a [1,1,1,1,1,1,1,1], &b [*a,*a,*a,*a,*a,*a,*a,*a], &c [*b,*b,*b,*b,*b,*b,*b,*b], \
+                  &d [*c,*c,*c,*c,*c,*c,*c,*c], &e [*d,*d,*d,*d,*d,*d,*d,*d], &f [*e,*e,*e,*e,*e,*e,*e,*e]]\n";
+    let expected = ":1: hidden_layers: expected a list of at most 32 widths, each a whole number from 1 to 4096, \
+                    found [[], [], [], [], [], []]";
+    refuses_parameters(inside, expected);
+}
+
+#[test]
+fn a_parameters_file_of_a_gigabyte_is_not_read() {
+    let sandbox = Sandbox::with_data();
+    fs::File::create(sandbox.path("parameters.yaml")).unwrap().set_len(1 << 30).unwrap();
+    sandbox.train("").failed_with("parameters.yaml: is longer than 65536 bytes, too long for a parameters file");
+}
+
+// ---- places that cannot be written
+
+#[test]
+fn a_read_only_output_directory_is_named_before_the_first_step() {
+    let sandbox = Sandbox::with_data();
+    let Some(mount) = common::tmpfs(&sandbox.path("full"), "ro") else { return };
+    let flags = "--data_dir=data --log_dir=logs --parameters_file=parameters.yaml";
+    sandbox.run(&format!("train {flags} --model_dir=full")).failed_with(
+        "full: cannot write into the directory: Read-only file system (os error 30)\n\
+         hint: choose a directory on a file system that can be written",
+    );
+    drop(mount);
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_the_old_model_stays() {
+    let sandbox = Sandbox::with_data();
+    let Some(mount) = common::tmpfs(&sandbox.path("full"), "size=64k") else { return };
+    fs::write(sandbox.path("full/model.safetensors"), "old").unwrap();
+    let flags = "--data_dir=data --log_dir=logs --parameters_file=parameters.yaml";
+    sandbox.run(&format!("train {flags} --model_dir=full --hidden_layers 128")).failed_with(
+        "full/model.safetensors: cannot write: No space left on device (os error 28)\n\
+         hint: free some space on that disk, or choose another directory",
+    );
+    assert_eq!(sandbox.files("full"), ["model.safetensors"]);
+    assert_eq!(sandbox.read("full/model.safetensors"), "old");
+    drop(mount);
+}
+
+#[test]
+fn a_file_in_the_place_of_an_output_directory_is_named() {
+    let sandbox = Sandbox::with_data();
+    sandbox.write("model", "");
+    sandbox.train("").failed_with("model: cannot create the directory: File exists (os error 17)");
+}
