@@ -280,7 +280,8 @@ impl<'a> Fetcher<'a> {
             return if error.is_timeout() {
                 Fault::new(Again::Never, format!("no connection within {:?}{proxy}", self.limits.connect))
             } else if cause.contains("certificate") {
-                Fault::new(Again::Never, format!("no secure connection: {cause}{proxy}"))
+                let trust = "SSL_CERT_FILE names a file of certificates to trust";
+                Fault::new(Again::Never, format!("no secure connection: {cause}{proxy}; {trust}"))
             } else {
                 Fault::new(Again::Once, format!("cannot connect: {cause}{proxy}"))
             };
