@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 
 use mnist::data::synthetic;
 
+pub mod server;
+
 /// A directory for one test, with what the tasks need in it.
 pub struct Sandbox {
     dir: tempfile::TempDir,
@@ -143,6 +145,14 @@ pub fn tmpfs(path: &Path, options: &str) -> Option<Mount> {
     }
     skipped(&format!("this user may not mount a file system ({options})"));
     None
+}
+
+impl Mount {
+    /// From now on nothing can be written there.
+    pub fn make_read_only(&self) {
+        let status = Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0).status().unwrap();
+        assert!(status.success());
+    }
 }
 
 impl Drop for Mount {

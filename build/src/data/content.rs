@@ -72,7 +72,7 @@ pub struct Content<W: Write> {
 enum Form<W: Write> {
     Unknown(Option<Sink<W>>),
     Plain(Sink<W>),
-    Gzip(MultiGzDecoder<Sink<W>>),
+    Gzip(Box<MultiGzDecoder<Sink<W>>>),
 }
 
 impl<W: Write> Content<W> {
@@ -160,7 +160,7 @@ impl<W: Write> Content<W> {
             && let Some(sink) = sink.take()
         {
             self.form = if head.starts_with(&GZIP_MAGIC) {
-                Form::Gzip(MultiGzDecoder::new(sink))
+                Form::Gzip(Box::new(MultiGzDecoder::new(sink)))
             } else if head.starts_with(&IDX_MAGIC) {
                 Form::Plain(sink)
             } else {

@@ -1,6 +1,5 @@
 //! One file from one URL: streamed, resumed where it broke, tried again while that may help.
 
-use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use tracing::warn;
 use crate::data::mirror::shown;
 use crate::data::proxy::Proxies;
 use crate::data::source::SourceFile;
-use crate::data::transfer::{Fault, Stop, Transfer};
+use crate::data::transfer::{Again, Fault, Stop, Transfer};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::output::atomic::AtomicFile;
@@ -153,7 +152,7 @@ impl<'a> Fetcher<'a> {
         tell: &(dyn Fn(Step) + Sync),
     ) -> std::result::Result<(), Failure> {
         let mut transfer = Transfer::begin(*file, url, part)?;
-        let (mut retries, mut furthest) = (0, 0);
+        let (mut retries, mut slow_retries, mut furthest) = (0, 0, 0);
         let mut last: Option<String> = None;
         loop {
             let fault = match self.attempt(&mut transfer, tell).await {
@@ -163,9 +162,14 @@ impl<'a> Fetcher<'a> {
                 Err(Stop::Run(error)) => return Err(Failure::Run(error)),
             };
             if transfer.offset >= furthest + PROGRESS_BYTES {
-                (retries, furthest) = (0, transfer.offset);
+                (retries, slow_retries, furthest) = (0, 0, transfer.offset);
             }
-            if retries >= fault.retries.min(self.limits.retries) {
+            let once_more = match fault.again {
+                Again::Never => false,
+                Again::Once => slow_retries == 0,
+                Again::Often => true,
+            };
+            if !once_more || retries == self.limits.retries {
                 return Err(Failure::Mirror(fault.answer));
             }
             let wait = fault.wait.unwrap_or_else(|| self.back_off(retries)).min(self.limits.longest_wait);
@@ -176,6 +180,7 @@ impl<'a> Fetcher<'a> {
                 Err(_) => return Err(Failure::Unanswered(self.unanswered(Some(fault.answer)))),
             }
             retries += 1;
+            slow_retries += u32::from(fault.again == Again::Once);
             last = Some(fault.answer);
         }
     }
@@ -191,8 +196,8 @@ impl<'a> Fetcher<'a> {
         let patience = limits.connect + limits.idle;
         let answer = self.unless_stopped(timeout(patience, transfer.request(&self.client).send())).await?;
         let mut response = answer
-            .map_err(|_| Fault::once(format!("no answer within {patience:?}")))?
-            .map_err(|error| self.connection_fault(&error, transfer.url))?;
+            .map_err(|_| Fault::new(Again::Once, format!("no answer within {patience:?}")))?
+            .map_err(|error| self.connection_fault(error, transfer.url))?;
         transfer.accept(&response)?;
         tell(Step::Started { total: transfer.total });
 
@@ -202,11 +207,11 @@ impl<'a> Fetcher<'a> {
             let piece = piece
                 .map_err(|_| {
                     let at = transfer.offset;
-                    Fault::once(format!("nothing more within {:?} after {at} bytes", limits.idle))
+                    Fault::new(Again::Once, format!("nothing more within {:?} after {at} bytes", limits.idle))
                 })?
                 .map_err(|error| {
                     let at = transfer.offset;
-                    Fault::passing(format!("connection broken after {at} bytes: {}", innermost(&error)))
+                    Fault::new(Again::Often, format!("connection broken after {at} bytes: {}", innermost(&error)))
                 })?;
             let Some(piece) = piece else { break };
             transfer.receive(&piece, &response)?;
@@ -221,7 +226,7 @@ impl<'a> Fetcher<'a> {
                 if per_second < limits.slowest_bytes_per_s as f64 {
                     let over = limits.slowest_over;
                     let answer = format!("too slow: {per_second:.0} bytes per second over {over:?}");
-                    return Err(Fault::lasting(answer).into());
+                    return Err(Fault::new(Again::Never, answer).into());
                 }
                 (since, bytes_since) = (Instant::now(), 0);
             }
@@ -264,22 +269,24 @@ impl<'a> Fetcher<'a> {
         whole.mul_f64(1.0 - chance / 2.0)
     }
 
-    fn connection_fault(&self, error: &reqwest::Error, url: &Url) -> Fault {
-        let cause = innermost(error);
+    fn connection_fault(&self, error: reqwest::Error, url: &Url) -> Fault {
+        let error = error.without_url(); // it may hold a password
+        let cause = innermost(&error);
         if error.is_redirect() {
-            return Fault::lasting(cause);
+            return Fault::new(Again::Never, cause);
         }
         let proxy = self.proxies.for_url(url).map(|settings| format!(" ({settings})")).unwrap_or_default();
         if error.is_connect() {
             return if error.is_timeout() {
-                Fault::lasting(format!("no connection within {:?}{proxy}", self.limits.connect))
+                Fault::new(Again::Never, format!("no connection within {:?}{proxy}", self.limits.connect))
             } else if cause.contains("certificate") {
-                Fault::lasting(format!("no secure connection: {cause}{proxy}"))
+                let trust = "SSL_CERT_FILE names a file of certificates to trust";
+                Fault::new(Again::Never, format!("no secure connection: {cause}{proxy}; {trust}"))
             } else {
-                Fault::once(format!("cannot connect: {cause}{proxy}"))
+                Fault::new(Again::Once, format!("cannot connect: {cause}{proxy}"))
             };
         }
-        Fault::passing(format!("connection broken before an answer: {cause}{proxy}"))
+        Fault::new(Again::Often, format!("connection broken before an answer: {cause}{proxy}"))
     }
 }
 
@@ -305,9 +312,5 @@ fn innermost(error: &reqwest::Error) -> String {
     while let Some(source) = inner.source() {
         inner = source;
     }
-    one_line(inner)
-}
-
-fn one_line(message: impl Display) -> String {
-    message.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+    inner.to_string()
 }

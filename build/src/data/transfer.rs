@@ -82,13 +82,13 @@ impl<'a> Transfer<'a> {
             StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if resuming => {
                 let answer = format!("{status} without the bytes from {} on", self.offset);
                 self.restart()?;
-                Err(Fault::passing(answer).into())
+                Err(Fault::new(Again::Often, answer).into())
             }
             _ => {
                 let answer = format!("{status}{}", self.redirected(response));
                 let passes = status.is_server_error()
                     || [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT].contains(&status);
-                let mut fault = if passes { Fault::passing(answer) } else { Fault::lasting(answer) };
+                let mut fault = Fault::new(if passes { Again::Often } else { Again::Never }, answer);
                 fault.wait = retry_after(response);
                 Err(fault.into())
             }
@@ -97,8 +97,8 @@ impl<'a> Transfer<'a> {
 
     /// Where a redirect has led, for messages.
     fn redirected(&self, response: &Response) -> String {
-        let to = response.url();
-        if to == self.url { String::new() } else { format!(" (redirected to {})", shown(to)) }
+        let to = shown(response.url());
+        if to == shown(self.url) { String::new() } else { format!(" (redirected to {to})") }
     }
 
     /// Takes the next bytes of an answer.
@@ -120,18 +120,18 @@ impl<'a> Transfer<'a> {
             Wrong::Write(error) => return Error::io("write", self.part.target())(error).into(),
             // Without a length the end of an answer and a broken connection look the same.
             Wrong::Cut { .. } if self.total.is_none() && self.offset > 0 => {
-                return Fault::once(wrong.to_string()).into();
+                return Fault::new(Again::Once, wrong.to_string()).into();
             }
             Wrong::Foreign(_) if is_html(response) => Wrong::Html.to_string(),
             wrong => wrong.to_string(),
         };
-        let fault = Fault::lasting(format!("{answer}{}", self.redirected(response)));
+        let fault = Fault::new(Again::Never, format!("{answer}{}", self.redirected(response)));
         if !self.resumed {
             return fault.into();
         }
         // Perhaps the pieces are of two versions of the file; one answer alone may be right.
         match self.restart() {
-            Ok(()) => Fault { retries: 1, ..fault }.into(),
+            Ok(()) => Fault::new(Again::Often, fault.answer).into(),
             Err(error) => error.into(),
         }
     }
@@ -150,26 +150,26 @@ pub enum Stop {
 /// What a mirror answered, for users, and whether asking again may help.
 pub struct Fault {
     pub answer: String,
-    /// Times that it may help to ask again.
-    pub retries: u32,
+    /// Whether it may help to ask again.
+    pub again: Again,
     /// The wait that the server asks for.
     pub wait: Option<Duration>,
 }
 
+/// How often a mirror is asked again after the same kind of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// It would answer the same.
+    Never,
+    /// It may be chance, but each attempt takes long.
+    Once,
+    /// As often as the limits allow.
+    Often,
+}
+
 impl Fault {
-    /// Asking again would bring the same answer.
-    pub fn lasting(answer: String) -> Self {
-        Self { answer, retries: 0, wait: None }
-    }
-
-    /// Asking again may help, but not often: each attempt takes long, or it is rarely by chance.
-    pub fn once(answer: String) -> Self {
-        Self { answer, retries: 1, wait: None }
-    }
-
-    /// Asking again may well help.
-    pub fn passing(answer: String) -> Self {
-        Self { answer, retries: u32::MAX, wait: None }
+    pub fn new(again: Again, answer: String) -> Self {
+        Self { answer, again, wait: None }
     }
 }
 
