@@ -268,7 +268,7 @@ fn reference_against(fixture: &Fixture, settings_tolerance: f64) {
         reference.load_state(&TrainingState::new(&settings, fixture.parameters.clone())).unwrap();
         reference
     };
-    let mut reference = start(sgd(0.1));
+    let reference = start(sgd(0.1));
     near("logits", &reference.exact_logits(&fixture.pixels), &fixture.logits, tolerance);
     let first = reference.loss_and_gradient(&order[..fixture.batch_size]);
     near("loss", &[first.loss], &[fixture.loss], tolerance);

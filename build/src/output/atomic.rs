@@ -72,7 +72,7 @@ impl Write for AtomicFile {
 /// See [`AtomicFile::create`] and [`AtomicFile::commit`].
 pub fn write(target: impl Into<PathBuf>, bytes: &[u8]) -> Result<()> {
     let mut file = AtomicFile::create(target)?;
-    file.write_all(bytes).map_err(Error::io("write", file.target().to_path_buf()))?;
+    file.write_all(bytes).map_err(Error::io("write", file.target()))?;
     file.commit()
 }
 

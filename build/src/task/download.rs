@@ -19,7 +19,7 @@ use crate::output::transfers::Transfers;
 /// Runs the task and prints where each file is from.
 ///
 /// # Errors
-/// See [`download`] and [`draw`]; the logs hold the reason too.
+/// See [`download()`] and [`draw`]; the logs hold the reason too.
 pub fn run(args: &Download, console: &Console) -> Result<()> {
     let data_dir = &args.data_dir;
     let summary = with_logs(console, &args.log_dir, "download", |mllog| {

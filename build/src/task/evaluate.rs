@@ -23,7 +23,7 @@ use crate::training;
 /// Runs the task and prints the score.
 ///
 /// # Errors
-/// See [`evaluate`]; the logs hold the reason too.
+/// See [`evaluate()`]; the logs hold the reason too.
 pub fn run(args: &Evaluate, console: &Console) -> Result<()> {
     let summary = with_logs(console, &args.log_dir, "evaluate", |mllog| evaluate(args, mllog))?;
     console::print(&summary)

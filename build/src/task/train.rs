@@ -29,7 +29,7 @@ pub const PARAMETERS_FILE_NAME: &str = "parameters.yaml";
 /// Runs the task and prints what came out.
 ///
 /// # Errors
-/// See [`train`]; the logs hold the reason too.
+/// See [`train()`]; the logs hold the reason too.
 pub fn run(args: &Train, console: &Console) -> Result<()> {
     let summary = with_logs(console, &args.log_dir, "train", |mllog| train(args, console, mllog))?;
     console::print(&summary)
