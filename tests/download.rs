@@ -244,10 +244,7 @@ fn all_files_that_do_not_come_are_reported_and_those_that_come_stay() {
     let files = ["x", "images", "y"].map(|name| source(name, &images())).to_vec();
     let case = Case::of(files, [server.url("")]);
     let url = server.url("");
-    assert_eq!(
-        case.error(),
-        format!("x: no mirror has it\n  {url}: 404 Not Found\ny: no mirror has it\n  {url}: 404 Not Found")
-    );
+    assert_eq!(case.error(), format!("x, y: no mirror has them\n  {url}: 404 Not Found"));
     assert_eq!(case.names(), ["images"]);
 }
 

@@ -76,7 +76,7 @@ pub enum Error {
     #[error("cannot set up the HTTP client: {reason}")]
     HttpClient { reason: String },
     /// No mirror has some of the files; what each of them answered.
-    #[error("{}", failures.iter().map(Unfetched::to_string).collect::<Vec<_>>().join("\n"))]
+    #[error("{}", unfetched(failures))]
     Download { failures: Vec<Unfetched> },
     /// The stand-in was to be written where MNIST itself is.
     #[error("{}: holds MNIST itself ({file}), which the synthetic stand-in does not replace", directory.display())]
@@ -102,11 +102,15 @@ pub struct Unfetched {
     pub answers: Vec<(String, String)>,
 }
 
-impl Display for Unfetched {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: no mirror has it", self.file)?;
-        self.answers.iter().try_for_each(|(mirror, answer)| write!(f, "\n  {mirror}: {answer}"))
-    }
+/// What each mirror answered, told once for all files about which all mirrors answered the same.
+fn unfetched(failures: &[Unfetched]) -> String {
+    let alike = failures.chunk_by(|a, b| a.answers == b.answers).map(|alike| {
+        let files: Vec<&str> = alike.iter().map(|failure| failure.file.as_str()).collect();
+        let answers: String =
+            alike[0].answers.iter().map(|(mirror, answer)| format!("\n  {mirror}: {answer}")).collect();
+        format!("{}: no mirror has {}{answers}", files.join(", "), if files.len() == 1 { "it" } else { "them" })
+    });
+    alike.collect::<Vec<_>>().join("\n")
 }
 
 impl Error {

@@ -7,6 +7,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::data::store::{self, Found};
 use crate::error::{Error, Result, Unfetched};
 use crate::interrupt;
 use crate::output::atomic::{AtomicFile, writable_directory};
-use crate::output::console::PROGRESS;
+use crate::output::console::{LOG, PROGRESS};
 
 const CREDIT: &str = "MNIST is by Yann LeCun, Corinna Cortes and Christopher J.C. Burges, under the licence CC BY-SA 3.0 \
                       (https://creativecommons.org/licenses/by-sa/3.0/)";
@@ -109,6 +110,7 @@ impl Watch for () {
 /// [`Error::Download`] if no mirror has some of the files (those that came stay), [`Error::Io`] if the directory cannot
 /// be read or written, [`Error::Interrupted`] after a signal; nothing incomplete is left in any case.
 pub fn run(options: &Options, watch: &dyn Watch) -> Result<Summary> {
+    let reporter = Reporter::new(watch);
     let directory = &options.data_dir;
     let found = side_by_side(&options.files, |file| store::look(directory, file));
     let found = found.into_iter().collect::<Result<Vec<_>>>()?;
@@ -118,7 +120,7 @@ pub fn run(options: &Options, watch: &dyn Watch) -> Result<Summary> {
             .iter()
             .zip(&found)
             .map(|(file, found)| (*file, if *found == Found::Plain { Origin::There } else { Origin::ThereGzipped }))
-            .inspect(|(file, origin)| tell(watch, file, &Event::Done { origin }))
+            .inspect(|(file, origin)| reporter.tell(file, &Event::Done { origin }))
             .collect(),
     };
     if found.iter().all(|found| *found == Found::Plain) {
@@ -138,9 +140,9 @@ pub fn run(options: &Options, watch: &dyn Watch) -> Result<Summary> {
         let origin = match found {
             Found::Plain => Origin::There,
             Found::Gzip(path) => unpack(options, file, path)?,
-            Found::Nothing => from_mirrors(options, file, network.as_ref(), watch)?,
+            Found::Nothing => from_mirrors(options, file, network.as_ref(), &reporter)?,
         };
-        tell(watch, file, &Event::Done { origin: &origin });
+        reporter.tell(file, &Event::Done { origin: &origin });
         Ok((*file, origin))
     });
     // Prompt even where a name is being looked up, which nothing can interrupt.
@@ -203,7 +205,12 @@ fn unpack(options: &Options, file: &SourceFile, gzip: &Path) -> Result<Origin> {
 }
 
 /// Asks one mirror after the other.
-fn from_mirrors(options: &Options, file: &SourceFile, network: Option<&Network>, watch: &dyn Watch) -> Result<Origin> {
+fn from_mirrors(
+    options: &Options,
+    file: &SourceFile,
+    network: Option<&Network>,
+    reporter: &Reporter,
+) -> Result<Origin> {
     let mut answers = Vec::new();
     for mirror in &options.mirrors {
         interrupt::check()?;
@@ -216,7 +223,7 @@ fn from_mirrors(options: &Options, file: &SourceFile, network: Option<&Network>,
                 }
                 outcome
             }
-            (Mirror::Url(url), Some(network)) => from_url(options, file, (url, &shown), network, watch),
+            (Mirror::Url(url), Some(network)) => from_url(options, file, (url, &shown), network, reporter),
             (Mirror::Url(_), None) => continue, // there is a network wherever there is a URL
         };
         let (answer, last) = match outcome {
@@ -225,7 +232,7 @@ fn from_mirrors(options: &Options, file: &SourceFile, network: Option<&Network>,
             Err(Failure::Unanswered(answer)) => (answer, true),
             Err(Failure::Run(error)) => return Err(error),
         };
-        tell(watch, file, &Event::MirrorFailed { mirror: &shown, answer: &answer });
+        reporter.tell(file, &Event::MirrorFailed { mirror: &shown, answer: &answer });
         answers.push((shown, answer));
         if last {
             break;
@@ -239,7 +246,7 @@ fn from_url(
     file: &SourceFile,
     (mirror, shown): (&Url, &str),
     network: &Network,
-    watch: &dyn Watch,
+    reporter: &Reporter,
 ) -> std::result::Result<(), Failure> {
     let url = url_of(mirror, &format!("{}.gz", file.name));
     let mut part = AtomicFile::create(options.data_dir.join(file.name))?;
@@ -249,7 +256,7 @@ fn from_url(
             Step::Received { bytes } => Event::Received { bytes },
             Step::Retry { answer, wait } => Event::Retry { mirror: shown, answer, wait },
         };
-        tell(watch, file, &event);
+        reporter.tell(file, &event);
     };
     network.runtime.handle().block_on(network.fetcher.fetch(&url, file, &mut part, &report))?;
     store::settle(part, file, &options.stand_in)?;
@@ -277,20 +284,45 @@ fn from_directory(options: &Options, file: &SourceFile, mirror: &Path) -> std::r
     Err(Failure::Mirror(answers.join("; ")))
 }
 
-/// Passes an event on and logs it.
-fn tell(watch: &dyn Watch, file: &SourceFile, event: &Event) {
-    let name = file.name;
-    match event {
-        Event::Started { mirror, total: Some(total) } => info!(target: PROGRESS, "{name}: {total} bytes from {mirror}"),
-        Event::Started { mirror, total: None } => info!(target: PROGRESS, "{name}: from {mirror}"),
-        Event::Received { .. } => {}
-        Event::Retry { mirror, answer, wait } => {
-            warn!("{name}: {mirror}: {answer}; once more in {:.1} s", wait.as_secs_f64());
-        }
-        Event::MirrorFailed { mirror, answer } => warn!("{name}: {mirror}: {answer}"),
-        Event::Done { origin } => info!(target: PROGRESS, "{name}: {origin}"),
+/// Passes events on and logs them.
+struct Reporter<'a> {
+    watch: &'a dyn Watch,
+    /// Mirrors with their answers that were told: four files fail for the same reason, most of the time.
+    told: Mutex<Vec<(String, String)>>,
+}
+
+impl<'a> Reporter<'a> {
+    fn new(watch: &'a dyn Watch) -> Self {
+        Self { watch, told: Mutex::default() }
     }
-    watch.on(file, event);
+
+    fn tell(&self, file: &SourceFile, event: &Event) {
+        let name = file.name;
+        match event {
+            Event::Started { mirror, total: Some(total) } => {
+                info!(target: PROGRESS, "{name}: {total} bytes from {mirror}");
+            }
+            Event::Started { mirror, total: None } => info!(target: PROGRESS, "{name}: from {mirror}"),
+            Event::Received { .. } => {}
+            Event::Retry { mirror, answer, wait } => {
+                warn!(target: LOG, "{name}: {mirror}: {answer}; once more in {:.1} s", wait.as_secs_f64());
+            }
+            Event::MirrorFailed { mirror, answer } if self.is_new(mirror, answer) => {
+                warn!(target: PROGRESS, "{mirror}: {answer}");
+            }
+            Event::MirrorFailed { mirror, answer } => warn!(target: LOG, "{name}: {mirror}: {answer}"),
+            Event::Done { origin } => info!(target: PROGRESS, "{name}: {origin}"),
+        }
+        self.watch.on(file, event);
+    }
+
+    fn is_new(&self, mirror: &str, answer: &str) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = (mirror.to_string(), answer.to_string());
+        let new = !told.contains(&answer);
+        told.push(answer);
+        new
+    }
 }
 
 /// Calls `job` for each item in a thread of its own; the results come in the order of the items.

@@ -13,7 +13,7 @@ use crate::data::dataset::Dataset;
 use crate::data::fetch::Limits;
 use crate::engine;
 use crate::error::{Error, Result};
-use crate::output::console::{self, Console};
+use crate::output::console::{self, Console, LOG};
 use crate::output::logs::with_logs;
 use crate::output::{atomic, weights};
 use crate::task::{download, evaluate, train};
@@ -104,7 +104,7 @@ fn bring_data(workspace: &Workspace, args: &Demo, console: &Console) -> Result<(
     let limits = Limits { first_answer: Some(PATIENCE), ..Limits::default() };
     match download::download(&workspace.data, &args.mirrors, limits, console) {
         Err(error @ Error::Download { .. }) => {
-            warn!("{error}");
+            warn!(target: LOG, "{error}");
             warn!("no mirror could be reached: training on SYNTHETIC digits instead, which is not MNIST");
             download::draw(&workspace.data).map(drop)
         }
