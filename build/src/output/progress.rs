@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use tracing::info;
 
 use crate::output::console::PROGRESS;
@@ -47,7 +47,7 @@ impl Listener for Bars {
         match (event, &self.current) {
             (Event::EpochStarted { epoch, epochs, images }, _) => {
                 let bar = self.all.add(ProgressBar::new(images as u64));
-                bar.set_style(style("{prefix} {bar:24} {percent:>3} %  {msg}  {per_sec}, {eta} left"));
+                bar.set_style(style("{prefix} {bar:24} {percent:>3} %  {msg}  {rate} images/s, {eta} left"));
                 bar.set_prefix(format!("epoch {epoch}/{epochs}"));
                 bar.enable_steady_tick(Duration::from_millis(200));
                 self.current = Some(bar);
@@ -83,5 +83,47 @@ impl Drop for Bars {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    let rate = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+        let _ = write!(text, "{:.0}", state.per_sec()); // a bar that cannot be drawn is no failure
+    };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("rate", rate)
+}
+
+#[cfg(test)]
+mod tests {
+    use indicatif::{InMemoryTerm, ProgressDrawTarget};
+
+    use super::*;
+    use crate::engine::Progress;
+    use crate::output::event::EpochRecord;
+
+    #[test]
+    fn an_epoch_has_a_bar_with_loss_rate_and_time_left_and_then_its_result() {
+        let screen = InMemoryTerm::new(5, 100);
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(screen.clone())));
+        let mut bars = Bars::new(all);
+        bars.on(Event::EpochStarted { epoch: 2, epochs: 5, images: 1000 });
+        bars.on(Event::Progress(Progress { images: 500, loss: Some(0.25) }));
+        if let Some(bar) = &bars.current {
+            bar.tick();
+        }
+        let line = screen.contents();
+        assert!(line.starts_with("epoch 2/5 ████████████░░░░░░░░░░░░  50 %  loss 0.2500  "), "{line}");
+        assert!(line.contains(" images/s, ") && line.ends_with(" left"), "{line}");
+        let record = EpochRecord {
+            epoch: 2,
+            loss: 0.2,
+            accuracy: 0.9,
+            seconds: 0.5,
+            images_per_second: 2000.0,
+            test_loss: 0.1,
+            test_accuracy: 0.95,
+        };
+        bars.on(Event::EpochFinished { epochs: 5, record: &record });
+        let line = screen.contents();
+        assert_eq!(
+            line,
+            "epoch 2/5 ████████████████████████ loss 0.2000  test accuracy 95.00 %  0.50 s  2000 images/s"
+        );
+    }
 }
