@@ -133,6 +133,31 @@ fn answer_is(replies: impl IntoIterator<Item = Reply>, expected: &str) {
     Case::new([server.url("")]).fails_with(&[(&server.url(""), &expected.replace("SERVER", &server.url("")))]);
 }
 
+/// Writes down all events but those of single bytes.
+#[derive(Default)]
+struct Notes(Mutex<Vec<String>>);
+
+impl Watch for Notes {
+    fn on(&self, file: &SourceFile, event: &Event) {
+        let text = match event {
+            Event::Started { total, .. } => format!("started, {total:?}"),
+            Event::Received { .. } => return,
+            Event::Retry { answer, .. } => format!("retry: {answer}"),
+            Event::MirrorFailed { answer, .. } => format!("failed: {answer}"),
+            Event::Done { origin } => format!("done: {origin}"),
+        };
+        self.0.lock().unwrap().push(format!("{}: {text}", file.name));
+    }
+}
+
+impl Notes {
+    fn of(case: &Case) -> Vec<String> {
+        let notes = Self::default();
+        download::run(&case.options, &notes).unwrap();
+        notes.0.into_inner().unwrap()
+    }
+}
+
 /// What is asked with Range in each request.
 fn ranges(server: &Server) -> Vec<Option<String>> {
     server.requests().iter().map(|request| request.header("Range").map(str::to_string)).collect()
@@ -424,10 +449,16 @@ fn a_server_that_cannot_resume_sends_all_of_it_again() {
         Case::new([server.url("")]).fetches_from(&server.url(""));
         assert_eq!(ranges(&server), [None, Some("bytes=100000-".to_string())]);
     }
-    for second in [Reply::WrongPart(whole.clone()), Reply::status(416, "Range Not Satisfiable")] {
+    for (second, status) in [
+        (Reply::WrongPart(whole.clone()), "206 Partial Content"),
+        (Reply::status(416, "Range Not Satisfiable"), "416 Range Not Satisfiable"),
+    ] {
         let server = Server::start();
         server.on("/images.gz", [Reply::ResetAfter(whole.clone(), 100_000), second, Reply::File(whole.clone())]);
-        Case::new([server.url("")]).fetches_from(&server.url(""));
+        let case = Case::new([server.url("")]);
+        let retry = format!("images: retry: {status} without the bytes from 100000 on");
+        assert!(Notes::of(&case).contains(&retry));
+        assert!(fs::read(case.path("images")).unwrap() == images());
         assert_eq!(ranges(&server), [None, Some("bytes=100000-".to_string()), None]);
     }
 }
@@ -748,28 +779,13 @@ fn a_signal_ends_the_download_at_once_and_leaves_nothing() {
 
 #[test]
 fn watchers_see_what_happens() {
-    struct Notes(Mutex<Vec<String>>);
-    impl Watch for Notes {
-        fn on(&self, file: &SourceFile, event: &Event) {
-            let text = match event {
-                Event::Started { total, .. } => format!("started, {total:?}"),
-                Event::Received { .. } => return,
-                Event::Retry { answer, .. } => format!("retry: {answer}"),
-                Event::MirrorFailed { answer, .. } => format!("failed: {answer}"),
-                Event::Done { origin } => format!("done: {origin}"),
-            };
-            self.0.lock().unwrap().push(format!("{}: {text}", file.name));
-        }
-    }
     let server = Server::start();
     let whole = gzip(&images());
     let total = whole.len();
     server.on("/b/images.gz", [Reply::status(500, "Internal Server Error"), Reply::File(whole)]);
     let case = Case::new([server.url("/a"), server.url("/b")]);
-    let notes = Notes(Mutex::default());
-    download::run(&case.options, &notes).unwrap();
     assert_eq!(
-        notes.0.into_inner().unwrap(),
+        Notes::of(&case),
         [
             "images: failed: 404 Not Found".to_string(),
             "images: retry: 500 Internal Server Error".to_string(),

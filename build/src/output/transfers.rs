@@ -74,52 +74,14 @@ fn style(template: &str) -> ProgressStyle {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::sync::{Arc, Mutex};
-
-    use indicatif::{ProgressDrawTarget, TermLike};
+    use indicatif::{InMemoryTerm, ProgressDrawTarget};
 
     use super::*;
     use crate::data::download::Origin;
 
-    /// A terminal of 80 columns that keeps all that was ever written.
-    #[derive(Debug, Clone, Default)]
-    struct Screen(Arc<Mutex<String>>);
-
-    impl TermLike for Screen {
-        fn width(&self) -> u16 {
-            80
-        }
-        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
-            Ok(())
-        }
-        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
-            Ok(())
-        }
-        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
-            Ok(())
-        }
-        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
-            Ok(())
-        }
-        fn write_line(&self, text: &str) -> io::Result<()> {
-            self.write_str(&format!("{text}\n"))
-        }
-        fn write_str(&self, text: &str) -> io::Result<()> {
-            self.0.lock().unwrap().push_str(text);
-            Ok(())
-        }
-        fn clear_line(&self) -> io::Result<()> {
-            Ok(())
-        }
-        fn flush(&self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[test]
     fn each_file_has_a_line() {
-        let screen = Screen::default();
+        let screen = InMemoryTerm::new(10, 80);
         let multi = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(screen.clone())));
         let file = |name| SourceFile { name, bytes: 10, sha256: "" };
         let files = [file("images"), file("labels-1"), file("labels-2"), file("labels-3")];
@@ -131,8 +93,7 @@ mod tests {
         let wait = std::time::Duration::from_millis(1500);
         transfers.on(&files[3], &Event::Retry { mirror: "http://host", answer: "500", wait });
         transfers.bars.iter().for_each(|(_, bar)| bar.tick());
-        drop(transfers);
-        let seen = screen.0.lock().unwrap();
+        let seen = screen.contents();
         for line in [
             "images   ███",
             " 1000 B of    1.95 KiB ",
