@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use mnist::data::dataset::Images;
 use mnist::engine::burn_engine::{BurnDevice, BurnEngine};
+use mnist::engine::fused::FusedEngine;
+use mnist::engine::fused::simd::InstructionSet;
 use mnist::engine::reference::Reference;
 use mnist::engine::{Engine, EngineInfo, EpochTotals, Progress, Recipe, TrainingState};
 use mnist::error::Result;
@@ -20,15 +22,26 @@ const SHAPES: [(usize, &[usize], usize); 4] = [(20, &[7], 4), (12, &[9, 5], 3), 
 /// How far an engine in f32 may be from the truth in f64: absolute, and relative to the largest value compared.
 const TOLERANCE: f64 = 2e-5;
 
-type Build = fn(Recipe, Arc<Images>) -> Box<dyn Engine>;
+type Build = Box<dyn Fn(Recipe, Arc<Images>) -> Box<dyn Engine>>;
 
-/// The engines that users get, and the reference in f32.
-const ENGINES: &[(&str, Build)] = &[
-    ("reference f32", |recipe, train| Box::new(Reference::<f32>::new(recipe, train))),
-    ("burn flex", |recipe, train| Box::new(BurnEngine::new(recipe, train, BurnDevice::Flex).unwrap())),
-    #[cfg(feature = "ndarray")]
-    ("burn ndarray", |recipe, train| Box::new(BurnEngine::new(recipe, train, BurnDevice::Ndarray).unwrap())),
-];
+/// The engines that users get, the fused one with every instruction set that this processor has, and the reference in f32.
+fn engines() -> Vec<(String, Build)> {
+    let mut engines: Vec<(String, Build)> = vec![
+        ("reference f32".into(), Box::new(|recipe, train| Box::new(Reference::<f32>::new(recipe, train)))),
+        ("burn flex".into(), Box::new(|recipe, train| burn(recipe, train, BurnDevice::Flex))),
+        #[cfg(feature = "ndarray")]
+        ("burn ndarray".into(), Box::new(|recipe, train| burn(recipe, train, BurnDevice::Ndarray))),
+    ];
+    for set in InstructionSet::available() {
+        let build: Build = Box::new(move |recipe, train| Box::new(FusedEngine::new(recipe, train, set)));
+        engines.push((format!("fused {}", set.name()), build));
+    }
+    engines
+}
+
+fn burn(recipe: Recipe, train: Arc<Images>, device: BurnDevice) -> Box<dyn Engine> {
+    Box::new(BurnEngine::new(recipe, train, device).unwrap())
+}
 
 fn truth(recipe: &Recipe, train: &Arc<Images>) -> Reference<f64> {
     Reference::new(recipe.clone(), train.clone())
@@ -159,7 +172,7 @@ fn compare(build: impl Fn(Recipe, Arc<Images>) -> Box<dyn Engine>) -> std::resul
 
 #[test]
 fn every_engine_agrees_with_the_truth() {
-    for (name, build) in ENGINES {
+    for (name, build) in engines() {
         compare(build).unwrap_or_else(|problem| panic!("{name}: {problem}"));
     }
 }
@@ -169,7 +182,7 @@ fn the_number_of_threads_changes_no_bit() {
     let shape = MlpShape::new(784, &[128, 33], 10);
     let data = images(&shape, 500);
     let order: Vec<u32> = (0..500).collect();
-    for (name, build) in ENGINES {
+    for (name, build) in engines() {
         let state = |threads: usize| {
             let recipe = Recipe { threads, ..recipe(shape.clone(), optimizers()[0].1, 128, 0.2) };
             let mut engine = build(recipe, data.clone());
@@ -188,14 +201,15 @@ fn an_epoch_ends_where_progress_fails() {
     let shape = MlpShape::new(6, &[5], 3);
     let data = images(&shape, 20);
     let order: Vec<u32> = (0..20).collect();
-    for (name, build) in ENGINES {
+    for (name, build) in engines() {
         let mut engine = build(recipe(shape.clone(), sgd(0.1), 4, 0.0), data.clone());
-        let mut stop = |progress: Progress| match progress.images {
-            8.. => Err(mnist::error::Error::Interrupted { signal: 2 }),
-            _ => Ok(()),
+        let mut seen = 0;
+        let mut stop = |progress: Progress| {
+            seen = progress.images;
+            if seen < 8 { Ok(()) } else { Err(mnist::error::Error::Interrupted { signal: 2 }) }
         };
         assert!(engine.train_epoch(&order, &mut stop).is_err(), "{name}");
-        assert_eq!(engine.state().unwrap().step, 2, "{name}");
+        assert_eq!(engine.state().unwrap().step, seen as u64 / 4, "{name}");
     }
 }
 
@@ -292,7 +306,7 @@ fn engines_against(fixture: &Fixture) {
     let shape = MlpShape::new(fixture.inputs, &fixture.hidden, fixture.classes);
     let data = Arc::new(Images { pixels: fixture.pixels.clone(), labels: fixture.labels.clone() });
     let order: Vec<u32> = (0..data.len() as u32).collect();
-    for (engine_name, build) in ENGINES {
+    for (engine_name, build) in engines() {
         for (name, settings) in optimizers() {
             let Some(expected) = fixture.after_ten_steps.get(name) else { continue };
             let mut engine = build(recipe(shape.clone(), settings, fixture.batch_size, 0.0), data.clone());

@@ -42,13 +42,15 @@ impl DeviceChoice {
 pub enum EngineChoice {
     /// The fastest for the device.
     Auto,
+    /// One hand-fused training step.
+    Fused,
     /// The network in Burn.
     Burn,
 }
 
 impl EngineChoice {
     /// The choices by their names in the parameters file.
-    pub const ALL: &[(&'static str, Self)] = &[("auto", Self::Auto), ("burn", Self::Burn)];
+    pub const ALL: &[(&'static str, Self)] = &[("auto", Self::Auto), ("fused", Self::Fused), ("burn", Self::Burn)];
 }
 
 /// Every parameter of a training run with the value it is run with.

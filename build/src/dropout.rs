@@ -10,12 +10,15 @@ use crate::rng::{Purpose, Stream};
 /// 32-bit operations only, so that eight or sixteen units go through a vector register, or one through a GPU lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DropoutMask {
-    key: [u32; 2],
+    pub(crate) key: [u32; 2],
     /// Units whose 32 bits are below this are dropped; 2^32 times the dropout rate.
-    threshold: u32,
+    pub(crate) threshold: u32,
 }
 
 impl DropoutMask {
+    /// The hash's two factors.
+    pub(crate) const FACTORS: [u32; 2] = [0x7feb_352d, 0x846c_a68b];
+
     /// The mask after hidden layer `layer` (from 0) in the step with `steps_before` steps before it.
     pub fn new(seed: u64, steps_before: u64, layer: usize, dropout: f64) -> Self {
         let bits = Stream::new(seed, Purpose::Dropout, steps_before).at(layer as u64);
@@ -30,9 +33,9 @@ impl DropoutMask {
     pub fn keeps(&self, unit: u32) -> bool {
         let mut x = unit ^ self.key[0];
         x ^= x >> 16;
-        x = x.wrapping_mul(0x7feb_352d) ^ self.key[1];
+        x = x.wrapping_mul(Self::FACTORS[0]) ^ self.key[1];
         x ^= x >> 15;
-        x = x.wrapping_mul(0x846c_a68b);
+        x = x.wrapping_mul(Self::FACTORS[1]);
         x ^= x >> 16;
         x >= self.threshold
     }

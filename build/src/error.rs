@@ -52,6 +52,12 @@ pub enum Error {
     /// The threads of an engine could not be started.
     #[error("cannot start {threads} threads: {problem}")]
     Threads { threads: usize, problem: String },
+    /// The instruction set that the environment names is not to be had.
+    #[error(
+        "the environment variable {}: expected one of {}, which this processor has, found {asked}",
+        crate::engine::fused::simd::VARIABLE, available.join(", ")
+    )]
+    InstructionSet { asked: String, available: Vec<&'static str> },
     /// The device failed.
     #[error("the device failed: {problem}")]
     Device { problem: String },

@@ -1,6 +1,7 @@
 //! Engines: what trains a network. The host decides which images form which batch; an engine owns the memory.
 
 pub mod burn_engine;
+pub mod fused;
 pub mod reference;
 
 use std::sync::Arc;
@@ -118,7 +119,9 @@ pub trait Engine {
 
 /// The names of engine and device that `auto` stands for in this build on this machine.
 pub fn resolve(parameters: &mut Parameters) {
-    parameters.engine = EngineChoice::Burn;
+    if parameters.engine == EngineChoice::Auto {
+        parameters.engine = EngineChoice::Fused;
+    }
     if parameters.device == DeviceChoice::Auto {
         parameters.device = DeviceChoice::Cpu;
     }
@@ -140,6 +143,9 @@ pub fn build(parameters: &Parameters, train: Arc<Images>) -> Result<Box<dyn Engi
         seed: parameters.seed,
         threads: parameters.threads,
     };
+    if parameters.engine == EngineChoice::Fused {
+        return Ok(Box::new(fused::FusedEngine::new(recipe, train, fused::simd::InstructionSet::choose()?)));
+    }
     let device = match parameters.device {
         DeviceChoice::Auto | DeviceChoice::Cpu => burn_engine::BurnDevice::Flex,
         #[cfg(feature = "ndarray")]

@@ -1,0 +1,235 @@
+//! The output layer: logits from the activations of the last hidden layer, softmax with its loss, and the way back.
+//!
+//! Its weights (H,K) lie with the hidden columns they belong to, a row of 16 for the 10 classes: a thread has all it needs
+//! but the sum of the logits over the columns of the others.
+
+use std::ops::Range;
+
+use super::net::Slab;
+use super::simd::{Block, LANES, Simd};
+use super::update::StepRule;
+
+/// `a W` over some column blocks of a slab: its part of the logits (B). `a` is (B,`width`), `weights` the slab's rows.
+#[inline(always)]
+pub fn partial_logits<S: Simd>(
+    s: S,
+    a: &[Block],
+    width: usize,
+    blocks: Range<usize>,
+    weights: &[Block],
+    logits: &mut [Block],
+) {
+    if S::MANY_REGISTERS {
+        partial_logits_by::<S, 8>(s, a, width, blocks, weights, logits);
+    } else {
+        partial_logits_by::<S, 4>(s, a, width, blocks, weights, logits);
+    }
+}
+
+/// `R` images at a time.
+#[inline(always)]
+fn partial_logits_by<S: Simd, const R: usize>(
+    s: S,
+    a: &[Block],
+    width: usize,
+    blocks: Range<usize>,
+    weights: &[Block],
+    logits: &mut [Block],
+) {
+    let (tiles, rest) = logits.as_chunks_mut::<R>();
+    let (tiled, a_rest) = a.split_at(tiles.len() * R * width);
+    for (logits, a) in tiles.iter_mut().zip(tiled.chunks_exact(R * width)) {
+        partial_logits_tile(s, a, width, blocks.clone(), weights, logits);
+    }
+    for (logits, a) in rest.iter_mut().zip(a_rest.chunks_exact(width)) {
+        partial_logits_tile::<S, 1>(s, a, width, blocks.clone(), weights, std::array::from_mut(logits));
+    }
+}
+
+#[inline(always)]
+fn partial_logits_tile<S: Simd, const R: usize>(
+    s: S,
+    a: &[Block],
+    width: usize,
+    blocks: Range<usize>,
+    weights: &[Block],
+    logits: &mut [Block; R],
+) {
+    let mut sums = [s.splat(0.0); R];
+    for block in blocks {
+        let mut columns = [&Block::ZERO; R];
+        for r in 0..R {
+            columns[r] = &a[r * width + block];
+        }
+        let rows = &weights[block * LANES..][..LANES];
+        for lane in 0..LANES {
+            let row = s.load(&rows[lane]);
+            for r in 0..R {
+                sums[r] = s.mul_add(s.splat(columns[r].0[lane]), row, sums[r]);
+            }
+        }
+    }
+    for r in 0..R {
+        s.store(sums[r], &mut logits[r]);
+    }
+}
+
+/// What a batch scored.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Scored {
+    /// The sum of the losses.
+    pub loss_sum: f64,
+    /// How many were classified right.
+    pub correct: usize,
+}
+
+impl std::ops::AddAssign for Scored {
+    fn add_assign(&mut self, other: Self) {
+        self.loss_sum += other.loss_sum;
+        self.correct += other.correct;
+    }
+}
+
+/// Turns logits (B) in place into their gradient `(softmax(z) - onehot(label)) / B`, zero in the lanes from `classes` on.
+#[inline(always)]
+pub fn softmax_gradient<S: Simd>(
+    s: S,
+    logits: &mut [Block],
+    labels: impl Iterator<Item = u8>,
+    classes: usize,
+) -> Scored {
+    let mut scored = Scored::default();
+    let (mut inside, mut outside) = (Block::ZERO, Block::ZERO);
+    inside.0[..classes].fill(1.0);
+    outside.0[classes..].fill(-1e30);
+    let (inside, outside) = (s.load(&inside), s.load(&outside));
+    let per_image = 1.0 / logits.len() as f32;
+    // The product of some images' sums: one logarithm for all of them. Each sum is from 1 to 16.
+    let mut product = 1.0;
+    for (n, (block, label)) in logits.iter_mut().zip(labels).enumerate() {
+        let label = usize::from(label);
+        let z = s.add(s.load(block), outside);
+        let highest = s.highest(z);
+        let e = s.where_positive(inside, s.exp(s.sub(z, s.splat(highest))));
+        let sum = s.sum(e);
+        let right = block.0[label];
+        if right == highest {
+            // Of equals the first is the answer.
+            scored.correct += usize::from(block.0[..label].iter().all(|&z| z < highest));
+        }
+        scored.loss_sum += f64::from(highest - right);
+        product *= f64::from(sum);
+        if n % 200 == 199 {
+            scored.loss_sum += product.ln();
+            product = 1.0;
+        }
+        s.store(s.mul(e, s.splat(per_image / sum)), block);
+        block.0[label] -= per_image;
+    }
+    scored.loss_sum += product.ln();
+    scored
+}
+
+/// The gradient of the hidden activations of a slab, cut where they were (B,W): `d = (d_logits W^T) scale` where `a > 0`.
+///
+/// `transposed` is room for the slab's rows, the other way round.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "a kernel: what it reads and what it writes")]
+pub fn hidden_gradient<S: Simd>(
+    s: S,
+    d_logits: &[Block],
+    classes: usize,
+    weights: &[Block],
+    a: &[Block],
+    scale: f32,
+    transposed: &mut Vec<Block>,
+    d: &mut [Block],
+) {
+    match weights.len() / LANES {
+        1 => hidden_gradient_wide::<S, 1>(s, d_logits, classes, weights, a, scale, transposed, d),
+        2 => hidden_gradient_wide::<S, 2>(s, d_logits, classes, weights, a, scale, transposed, d),
+        3 => hidden_gradient_wide::<S, 3>(s, d_logits, classes, weights, a, scale, transposed, d),
+        _ => hidden_gradient_wide::<S, 4>(s, d_logits, classes, weights, a, scale, transposed, d),
+    }
+}
+
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "a kernel: what it reads and what it writes")]
+fn hidden_gradient_wide<S: Simd, const W: usize>(
+    s: S,
+    d_logits: &[Block],
+    classes: usize,
+    weights: &[Block],
+    a: &[Block],
+    scale: f32,
+    transposed: &mut Vec<Block>,
+    d: &mut [Block],
+) {
+    transposed.resize(LANES * W, Block::ZERO);
+    let transposed = transposed.as_chunks_mut::<W>().0;
+    for (column, row) in weights.iter().enumerate() {
+        for k in 0..classes {
+            transposed[k][column / LANES].0[column % LANES] = row.0[k] * scale;
+        }
+    }
+    let (a, d) = (a.as_chunks::<W>().0, d.as_chunks_mut::<W>().0);
+    for ((d_logits, a), d) in d_logits.iter().zip(a).zip(d) {
+        let mut sums = [s.splat(0.0); W];
+        for (&d_logit, row) in d_logits.0[..classes].iter().zip(transposed.iter()) {
+            let x = s.splat(d_logit);
+            for j in 0..W {
+                sums[j] = s.mul_add(x, s.load(&row[j]), sums[j]);
+            }
+        }
+        for j in 0..W {
+            s.store(s.where_positive(s.load(&a[j]), sums[j]), &mut d[j]);
+        }
+    }
+}
+
+/// The gradient `a^T d_logits` of the slab's output weights (rows of `slab`) and their update.
+#[inline(always)]
+pub fn update<S: Simd>(
+    s: S,
+    slab: &mut Slab,
+    a: &[Block],
+    d_logits: &[Block],
+    rule: &StepRule,
+    gradient: &mut [Block],
+) {
+    if S::MANY_REGISTERS {
+        update_by::<S, 8>(s, slab, a, d_logits, rule, gradient);
+    } else {
+        update_by::<S, 4>(s, slab, a, d_logits, rule, gradient);
+    }
+}
+
+/// `R` rows at a time.
+#[inline(always)]
+fn update_by<S: Simd, const R: usize>(
+    s: S,
+    slab: &mut Slab,
+    a: &[Block],
+    d_logits: &[Block],
+    rule: &StepRule,
+    gradient: &mut [Block],
+) {
+    let width = slab.rows() / LANES;
+    for block in 0..width {
+        for first in (0..LANES).step_by(R) {
+            let mut sums = [s.splat(0.0); R];
+            for (d, a) in d_logits.iter().zip(a.chunks_exact(width)) {
+                let d = s.load(d);
+                let a = &a[block].0[first..first + R];
+                for r in 0..R {
+                    sums[r] = s.mul_add(s.splat(a[r]), d, sums[r]);
+                }
+            }
+            let gradient = &mut gradient[block * LANES + first..][..R];
+            for r in 0..R {
+                s.store(sums[r], &mut gradient[r]);
+            }
+        }
+    }
+    slab.update(s, rule, 0..width * LANES, gradient);
+}
