@@ -104,6 +104,31 @@ fn quiet(_: Progress) -> Result<()> {
     Ok(())
 }
 
+/// A step of plain SGD on one batch of `n` images, which shows the gradient; its size is a power of two, which costs no
+/// precision.
+fn compare_a_step(
+    build: &impl Fn(Recipe, Arc<Images>) -> Box<dyn Engine>,
+    shape: &MlpShape,
+    n: usize,
+    dropout: f64,
+) -> std::result::Result<(), String> {
+    let case = |what: &str| format!("{what} of {:?} over {n} images, dropout {dropout}", shape.widths());
+    let data = images(shape, n);
+    let order: Vec<u32> = (0..n as u32).rev().collect();
+    let recipe_ = recipe(shape.clone(), sgd(64.0), n, dropout);
+    let (mut engine, truth_) = (build(recipe_.clone(), data.clone()), truth(&recipe_, &data));
+    let before = engine.state().unwrap().parameters;
+    let expected = truth_.loss_and_gradient(&order);
+    let totals = engine.train_epoch(&order, &mut quiet).unwrap();
+    agree(&case("loss"), &[(totals.loss_sum / n as f64) as f32], &[expected.loss])?;
+    if (totals.images, totals.correct) != (n, expected.correct) {
+        return Err(format!("{}: {totals:?}, expected {}", case("correct"), expected.correct));
+    }
+    let after = engine.state().unwrap().parameters;
+    let gradient: Vec<f32> = before.iter().zip(&after).map(|(w, v)| (w - v) / 64.0).collect();
+    agree(&case("gradient"), &gradient, &expected.gradient)
+}
+
 /// The one runner: the same cases through the engine that `build` makes and through the truth.
 fn compare(build: impl Fn(Recipe, Arc<Images>) -> Box<dyn Engine>) -> std::result::Result<(), String> {
     for (inputs, hidden, classes) in SHAPES {
@@ -111,8 +136,6 @@ fn compare(build: impl Fn(Recipe, Arc<Images>) -> Box<dyn Engine>) -> std::resul
         for n in [1, 31, 32, 33] {
             let case = |what: &str| format!("{what} of {:?} over {n} images", shape.widths());
             let data = images(&shape, n);
-            let order: Vec<u32> = (0..n as u32).rev().collect();
-
             let recipe_ = recipe(shape.clone(), sgd(64.0), n, 0.0);
             let (mut engine, truth_) = (build(recipe_.clone(), data.clone()), truth(&recipe_, &data));
             agree(&case("logits"), &engine.logits(&data.pixels).unwrap(), &truth_.exact_logits(&data.pixels))?;
@@ -120,19 +143,7 @@ fn compare(build: impl Fn(Recipe, Arc<Images>) -> Box<dyn Engine>) -> std::resul
             agree(&case("logits of black"), &engine.logits(&black).unwrap(), &truth_.exact_logits(&black))?;
 
             for dropout in [0.0, 0.4] {
-                // A step of plain SGD shows the gradient; its size is a power of two, which costs no precision.
-                let recipe_ = recipe(shape.clone(), sgd(64.0), n, dropout);
-                let (mut engine, truth_) = (build(recipe_.clone(), data.clone()), truth(&recipe_, &data));
-                let before = engine.state().unwrap().parameters;
-                let expected = truth_.loss_and_gradient(&order);
-                let totals = engine.train_epoch(&order, &mut quiet).unwrap();
-                agree(&case("loss"), &[(totals.loss_sum / n as f64) as f32], &[expected.loss])?;
-                if (totals.images, totals.correct) != (n, expected.correct) {
-                    return Err(format!("{}: {totals:?}, expected {}", case("correct"), expected.correct));
-                }
-                let after = engine.state().unwrap().parameters;
-                let gradient: Vec<f32> = before.iter().zip(&after).map(|(w, v)| (w - v) / 64.0).collect();
-                agree(&case("gradient"), &gradient, &expected.gradient)?;
+                compare_a_step(&build, &shape, n, dropout)?;
             }
         }
 
@@ -174,6 +185,52 @@ fn compare(build: impl Fn(Recipe, Arc<Images>) -> Box<dyn Engine>) -> std::resul
 fn every_engine_agrees_with_the_truth() {
     for (name, build) in engines() {
         compare(build).unwrap_or_else(|problem| panic!("{name}: {problem}"));
+    }
+}
+
+/// Wider networks and larger batches than a kernel works on at a time, and sizes that leave a rest everywhere.
+#[test]
+fn every_engine_agrees_beyond_its_blocks() {
+    for (name, build) in engines() {
+        for (inputs, hidden, n) in [(170, &[300, 33][..], 600), (170, &[300, 33], 9), (40, &[33, 70, 20], 130), (400, &[530], 70)] {
+            let shape = MlpShape::new(inputs, hidden, 10);
+            compare_a_step(&build, &shape, n, 0.2).unwrap_or_else(|problem| panic!("{name}: {problem}"));
+        }
+    }
+}
+
+/// Pixels that are seldom lit: their weights rest for many steps, past the end of a period, and are woken at odd times.
+#[test]
+fn weights_without_gradient_move_on_by_what_the_optimizer_remembers() {
+    let shape = MlpShape::new(30, &[17], 3);
+    let mut stream = Stream::new(3, Purpose::Order, 0);
+    let n = 700;
+    // Pixel p is lit in one of p^2 images.
+    let mut pixel = |p: u32| if stream.below((p * p).max(1)) == 0 { 100 + stream.below(156) as u8 } else { 0 };
+    let pixels: Vec<u8> = (0..n * 30).map(|i| pixel(i % 30)).collect();
+    let labels = (0..n).map(|i| (i % 3) as u8).collect();
+    let data = Arc::new(Images { pixels, labels });
+    let order: Vec<u32> = (0..n).collect();
+    for (name, build) in engines() {
+        for (optimizer, settings) in optimizers() {
+            let recipe = recipe(shape.clone(), settings, 2, 0.0);
+            let (mut engine, mut truth) = (build(recipe.clone(), data.clone()), truth(&recipe, &data));
+            for part in [&order[..300], &order[300..310], &order[310..]] {
+                engine.train_epoch(part, &mut quiet).unwrap();
+                truth.train_epoch(part, &mut quiet).unwrap();
+                let (found, expected) = (engine.state().unwrap(), truth.state().unwrap());
+                // Some hundred steps on a course that rounding alone makes drift.
+                let near = |what: &str, found: &[f32], expected: &[f32]| {
+                    let largest = expected.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+                    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+                        let distance = (found - expected).abs();
+                        assert!(distance <= 1e-3 * largest, "{name}, {optimizer}: {what}[{i}] {found}, expected {expected}");
+                    }
+                };
+                near("parameters", &found.parameters, &expected.parameters);
+                found.slots.iter().zip(&expected.slots).for_each(|(found, expected)| near("slots", found, expected));
+            }
+        }
     }
 }
 

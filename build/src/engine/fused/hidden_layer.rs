@@ -1,13 +1,30 @@
-//! A hidden layer after the first: dense products, in tiles that stay in registers.
+//! A hidden layer after the first: dense products, in tiles of sums that stay in registers.
 //!
-//! The matrices lie in slabs of up to 64 columns, which is the order that a matrix product would first copy them into.
+//! The matrices lie in slabs of a few columns, which is the order that a library for matrix products would first copy them
+//! into. Each sum runs over its terms one by one, so that no bit depends on how the work is divided.
+
+#![expect(unsafe_code, reason = "one check of bounds for a tile instead of one for each of its rows")]
+
+use std::ops::Range;
 
 use super::net::Slab;
-use super::simd::{Block, LANES, Simd};
+use super::simd::{Block, LANES, Simd, add};
 use super::update::StepRule;
 
-/// Images whose part of a gradient is summed before the next: their activations stay in the second-level cache.
-const IMAGES_AT_A_TIME: usize = 256;
+/// Column blocks of the inputs that are worked on before the next: their weights, 16 KB for a block of outputs, stay in the
+/// first-level cache while all images come by.
+const INPUT_BLOCKS: usize = 16;
+/// Images that all products of a layer are made with before the next: what they take stays in the cache.
+pub const IMAGES_AT_A_TIME: usize = 512;
+/// Images whose part of a gradient is summed before the next: a block of a and one of d stay in the first-level cache.
+const IMAGES_PER_SUM: usize = 128;
+/// From so many images on, turning the weights round pays off on the way back.
+const MANY_IMAGES: usize = 8;
+
+/// `images` by [`IMAGES_AT_A_TIME`].
+pub fn parts(images: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..images).step_by(IMAGES_AT_A_TIME).map(move |begin| begin..(begin + IMAGES_AT_A_TIME).min(images))
+}
 
 /// A matrix (B,W) that belongs to a slab of columns.
 #[derive(Debug, Clone, Copy)]
@@ -18,96 +35,142 @@ pub struct Panel<'a> {
     pub width: usize,
 }
 
+/// A block of columns of a [`Panel`].
+#[derive(Debug, Clone, Copy)]
+struct Column<'a> {
+    panel: Panel<'a>,
+    block: usize,
+}
+
+impl<'a> Column<'a> {
+    /// What images `first` and following have in it.
+    #[inline(always)]
+    fn images<const R: usize>(&self, first: usize) -> [&'a [f32; LANES]; R] {
+        let Panel { blocks, width } = self.panel;
+        assert!((first + R) * width <= blocks.len() && self.block < width);
+        let mut images = [&[0.0; LANES]; R];
+        for r in 0..R {
+            // SAFETY: the last of them is there, as asserted; one check for all.
+            images[r] = unsafe { &blocks.get_unchecked((first + r) * width + self.block).0 };
+        }
+        images
+    }
+}
+
+/// The column blocks of some panels, in order.
+#[inline(always)]
+fn columns<'a>(panels: impl Iterator<Item = Panel<'a>> + Clone) -> impl Iterator<Item = Column<'a>> + Clone {
+    panels.flat_map(|panel| (0..panel.width).map(move |block| Column { panel, block }))
+}
+
+/// The blocks of columns that dense layers are worked on by: with enough registers, two.
+#[inline(always)]
+pub const fn tile_width(registers: usize) -> usize {
+    if registers >= 32 { 2 } else { 1 }
+}
+
 /// `z = a W + b` for the slab's columns: z (B,W); `inputs` are the panels of a (B,I), from the first column on.
 #[inline(always)]
-pub fn forward<'a, S: Simd>(
+pub fn forward<'a, S: Simd>(s: S, slab: &Slab, inputs: impl Iterator<Item = Panel<'a>> + Clone, z: &mut [Block]) {
+    let (weights, biases) = slab.weights.split_at(slab.weights.len() - slab.width);
+    for z in z.chunks_exact_mut(slab.width) {
+        z.copy_from_slice(biases);
+    }
+    add_product(s, inputs, weights, slab.width, z, slab.width, 0);
+}
+
+/// `z += a W` for `width` blocks of columns of z (B,`stride`), from block `first` on: `inputs` are the panels of a (B,I),
+/// `weights` is (I,`width`).
+#[inline(always)]
+fn add_product<'a, S: Simd>(
     s: S,
-    slab: &Slab,
     inputs: impl Iterator<Item = Panel<'a>> + Clone,
+    weights: &[Block],
+    width: usize,
     z: &mut [Block],
+    stride: usize,
+    first: usize,
 ) {
-    if S::MANY_REGISTERS {
-        match slab.width {
-            1 => forward_by::<S, 12, 1>(s, slab, inputs, z),
-            2 => forward_by::<S, 8, 2>(s, slab, inputs, z),
-            3 => forward_by::<S, 6, 3>(s, slab, inputs, z),
-            _ => forward_by::<S, 6, 4>(s, slab, inputs, z),
-        }
-    } else {
-        forward_by::<S, 6, 1>(s, slab, inputs, z);
+    // As many images to a tile as give sums enough to keep the processor busy, and no more than fit into its registers.
+    let inputs = columns(inputs);
+    match (S::REGISTERS, width) {
+        (32.., 2) => add_product_by::<S, 2, 12>(s, inputs, weights, z, stride, first),
+        (32.., _) => add_product_by::<S, 1, 12>(s, inputs, weights, z, stride, first),
+        (8.., _) => add_product_by::<S, 1, 6>(s, inputs, weights, z, stride, first),
+        (_, _) => add_product_by::<S, 1, 3>(s, inputs, weights, z, stride, first),
     }
 }
 
-/// Tiles of `R` images and `C` column blocks.
+/// By [`INPUT_BLOCKS`] of the inputs; of these, by tiles of `R` images: their sums for `W` blocks of columns are in
+/// registers, and each input adds `R` times `W` products, from `R` numbers of a and `W` blocks of the weights.
 #[inline(always)]
-fn forward_by<'a, S: Simd, const R: usize, const C: usize>(
+fn add_product_by<'a, S: Simd, const W: usize, const R: usize>(
     s: S,
-    slab: &Slab,
-    inputs: impl Iterator<Item = Panel<'a>> + Clone,
+    mut inputs: impl Iterator<Item = Column<'a>>,
+    weights: &[Block],
     z: &mut [Block],
+    stride: usize,
+    first: usize,
 ) {
-    let images = z.len() / slab.width;
-    let whole = images / R * R;
-    for column in (0..slab.width).step_by(C) {
-        for image in (0..whole).step_by(R) {
-            forward_tile::<S, R, C>(s, slab, inputs.clone(), image, column, z);
+    let images = z.len() / stride;
+    for weights in weights.as_chunks::<W>().0.chunks(INPUT_BLOCKS * LANES) {
+        let mut some = [Column { panel: Panel { blocks: &[], width: 0 }, block: 0 }; INPUT_BLOCKS];
+        let some = &mut some[..weights.len() / LANES];
+        some.iter_mut().for_each(|column| *column = inputs.next().expect("a column of a for each row of the weights"));
+        let tiled = images / R * R;
+        for image in (0..tiled).step_by(R) {
+            add_tile::<S, W, R>(s, some, weights, image, z, stride, first);
         }
-        for image in whole..images {
-            forward_tile::<S, 1, C>(s, slab, inputs.clone(), image, column, z);
+        for image in tiled..images {
+            add_tile::<S, W, 1>(s, some, weights, image, z, stride, first);
         }
     }
 }
 
 #[inline(always)]
-fn forward_tile<'a, S: Simd, const R: usize, const C: usize>(
+fn add_tile<S: Simd, const W: usize, const R: usize>(
     s: S,
-    slab: &Slab,
-    inputs: impl Iterator<Item = Panel<'a>>,
+    inputs: &[Column],
+    weights: &[[Block; W]],
     image: usize,
-    column: usize,
     z: &mut [Block],
+    stride: usize,
+    first: usize,
 ) {
-    let biases = &slab.weights[(slab.rows() - 1) * slab.width + column..][..C];
-    let mut sums = [[s.splat(0.0); C]; R];
-    for sums in &mut sums {
-        for c in 0..C {
-            sums[c] = s.load(&biases[c]);
+    let mut sums = [[s.splat(0.0); W]; R];
+    for r in 0..R {
+        let z = &z[(image + r) * stride + first..][..W];
+        for j in 0..W {
+            sums[r][j] = s.load(&z[j]);
         }
     }
-    let mut rows = slab.weights.chunks_exact(slab.width);
-    for panel in inputs {
-        for block in 0..panel.width {
-            let mut a = [&Block::ZERO; R];
-            for r in 0..R {
-                a[r] = &panel.blocks[(image + r) * panel.width + block];
+    for (column, weights) in inputs.iter().zip(weights.as_chunks::<LANES>().0) {
+        let a = column.images::<R>(image);
+        for lane in 0..LANES {
+            let mut w = [s.splat(0.0); W];
+            for j in 0..W {
+                w[j] = s.load(&weights[lane][j]);
             }
-            for (lane, row) in (0..LANES).zip(&mut rows) {
-                let row = &row[column..column + C];
-                let mut w = [s.splat(0.0); C];
-                for c in 0..C {
-                    w[c] = s.load(&row[c]);
-                }
-                for r in 0..R {
-                    let x = s.splat(a[r].0[lane]);
-                    for c in 0..C {
-                        sums[r][c] = s.mul_add(x, w[c], sums[r][c]);
-                    }
+            for r in 0..R {
+                let x = s.splat(a[r][lane]);
+                for j in 0..W {
+                    sums[r][j] = s.mul_add(x, w[j], sums[r][j]);
                 }
             }
         }
     }
     for r in 0..R {
-        let z = &mut z[(image + r) * slab.width + column..][..C];
-        for c in 0..C {
-            s.store(sums[r][c], &mut z[c]);
+        let z = &mut z[(image + r) * stride + first..][..W];
+        for j in 0..W {
+            s.store(sums[r][j], &mut z[j]);
         }
     }
 }
 
 /// The gradient of the activations before the layer, for some columns of them, cut where they were:
-/// `d_in = (d W^T) scale` where `a > 0`; d_in and a are (B,`width`) from column `first` of the layer's inputs on.
+/// `d_in = (d W^T) scale` where `a > 0`; d_in and a are (B,W) from column `first` of the layer's inputs on.
 ///
-/// `outputs` are the layer's slabs, each with its panel of d (B,O).
+/// `outputs` are the layer's slabs, each with its panel of d (B,O). `room` is for some columns of `W^T`.
 #[inline(always)]
 pub fn input_gradient<'a, S: Simd>(
     s: S,
@@ -115,173 +178,168 @@ pub fn input_gradient<'a, S: Simd>(
     first: usize,
     a: Panel,
     scale: f32,
+    room: &mut Vec<Block>,
     d_in: &mut [Block],
 ) {
-    if S::MANY_REGISTERS {
-        input_gradient_by::<S, 4, 4>(s, outputs, first, a, scale, d_in);
+    if d_in.len() / a.width < MANY_IMAGES {
+        for (image, d_in) in d_in.chunks_exact_mut(a.width).enumerate() {
+            image_gradient(s, outputs.clone(), first, image, d_in);
+        }
     } else {
-        input_gradient_by::<S, 1, 4>(s, outputs, first, a, scale, d_in);
-    }
-}
-
-/// Tiles of `R` images and `Q` inputs.
-#[inline(always)]
-fn input_gradient_by<'a, S: Simd, const R: usize, const Q: usize>(
-    s: S,
-    outputs: impl Iterator<Item = (&'a Slab, Panel<'a>)> + Clone,
-    first: usize,
-    a: Panel,
-    scale: f32,
-    d_in: &mut [Block],
-) {
-    let images = d_in.len() / a.width;
-    let whole = images / R * R;
-    for column in (0..a.width * LANES).step_by(Q) {
-        for image in (0..whole).step_by(R) {
-            input_gradient_tile::<S, R, Q>(s, outputs.clone(), first, a, scale, image, column, d_in);
-        }
-        for image in whole..images {
-            input_gradient_tile::<S, 1, Q>(s, outputs.clone(), first, a, scale, image, column, d_in);
-        }
-    }
-}
-
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "a kernel: what it reads and what it writes")]
-fn input_gradient_tile<'a, S: Simd, const R: usize, const Q: usize>(
-    s: S,
-    outputs: impl Iterator<Item = (&'a Slab, Panel<'a>)>,
-    first: usize,
-    a: Panel,
-    scale: f32,
-    image: usize,
-    column: usize,
-    d_in: &mut [Block],
-) {
-    let mut sums = [[s.splat(0.0); Q]; R];
-    for (slab, d) in outputs {
-        for block in 0..d.width {
-            let mut w = [s.splat(0.0); Q];
-            for q in 0..Q {
-                w[q] = s.load(&slab.weights[(first + column + q) * slab.width + block]);
+        d_in.fill(Block::ZERO);
+        let tile_width = tile_width(S::REGISTERS);
+        for block in (0..a.width).step_by(tile_width) {
+            let width = tile_width.min(a.width - block);
+            room.clear();
+            for (slab, _) in outputs.clone() {
+                turn_round(slab, first + block * LANES, width, room);
             }
-            for r in 0..R {
-                let d = s.load(&d.blocks[(image + r) * d.width + block]);
-                for q in 0..Q {
-                    sums[r][q] = s.mul_add(d, w[q], sums[r][q]);
+            add_product(s, outputs.clone().map(|(_, panel)| panel), room, width, d_in, a.width, block);
+        }
+    }
+    for (a, d_in) in a.blocks.iter().zip(d_in) {
+        let d = s.mul(s.load(d_in), s.splat(scale));
+        s.store(s.where_positive(s.load(a), d), d_in);
+    }
+}
+
+/// Appends to `turned` (O,`width`) the weights of the slab's outputs from input `first` on.
+#[inline(always)]
+fn turn_round(slab: &Slab, first: usize, width: usize, turned: &mut Vec<Block>) {
+    for column in 0..slab.width {
+        let begin = turned.len();
+        turned.resize(begin + LANES * width, Block::ZERO);
+        let turned = &mut turned[begin..];
+        for block in 0..width {
+            for i in 0..LANES {
+                let weights = &slab.weights[(first + block * LANES + i) * slab.width + column];
+                for o in 0..LANES {
+                    turned[o * width + block].0[i] = weights.0[o];
                 }
             }
         }
     }
-    for r in 0..R {
-        let at = (image + r) * a.width + column / LANES;
-        for q in 0..Q {
-            let lane = column % LANES + q;
-            let cut = a.blocks[at].0[lane] <= 0.0;
-            d_in[at].0[lane] = if cut { 0.0 } else { s.sum(sums[r][q]) * scale };
+}
+
+/// One image's row of `d W^T`, for few images: each weight is used where it lies.
+#[inline(always)]
+fn image_gradient<'a, S: Simd>(
+    s: S,
+    outputs: impl Iterator<Item = (&'a Slab, Panel<'a>)> + Clone,
+    first: usize,
+    image: usize,
+    d_in: &mut [Block],
+) {
+    const AT_A_TIME: usize = 4;
+    for (block, d_in) in d_in.iter_mut().enumerate() {
+        for (n, d_in) in d_in.0.as_chunks_mut::<AT_A_TIME>().0.iter_mut().enumerate() {
+            let first = first + block * LANES + n * AT_A_TIME;
+            let mut sums = [s.splat(0.0); AT_A_TIME];
+            for (slab, d) in outputs.clone() {
+                let d = &d.blocks[image * d.width..][..d.width];
+                for i in 0..AT_A_TIME {
+                    for (d, w) in d.iter().zip(&slab.weights[(first + i) * slab.width..]) {
+                        sums[i] = s.mul_add(s.load(d), s.load(w), sums[i]);
+                    }
+                }
+            }
+            for i in 0..AT_A_TIME {
+                d_in[i] = s.sum(sums[i]);
+            }
         }
     }
 }
 
-/// The gradient `a^T d` of the slab's weights over the batch, and their update by `rule`; `inputs` as for [`forward`].
-///
-/// `gradient` is room for the slab's weights.
+/// The gradient `a^T d` of the slab's weights over some images, added to those `before` in `gradient`, and with the last of
+/// them the update by `rule`; `inputs` as for [`forward`].
 #[inline(always)]
 pub fn update<'a, S: Simd>(
     s: S,
     slab: &mut Slab,
     inputs: impl Iterator<Item = Panel<'a>> + Clone,
     d: &[Block],
-    rule: &StepRule,
+    before: bool,
+    rule: Option<&StepRule>,
     gradient: &mut [Block],
 ) {
-    match (S::MANY_REGISTERS, slab.width) {
-        (true, 2) => update_by::<S, 8, 2>(s, slab, inputs, d, rule, gradient),
-        (true, 3) => update_by::<S, 4, 3>(s, slab, inputs, d, rule, gradient),
-        (true, 4) => update_by::<S, 4, 4>(s, slab, inputs, d, rule, gradient),
-        _ => update_by::<S, 4, 1>(s, slab, inputs, d, rule, gradient),
+    let inputs = columns(inputs);
+    match (S::REGISTERS, slab.width) {
+        (32.., 2) => update_by::<S, 2, 8, 8>(s, slab, inputs, d, before, rule, gradient),
+        (32.., _) => update_by::<S, 1, 8, 8>(s, slab, inputs, d, before, rule, gradient),
+        (8.., _) => update_by::<S, 1, 6, 4>(s, slab, inputs, d, before, rule, gradient),
+        (_, _) => update_by::<S, 1, 2, 2>(s, slab, inputs, d, before, rule, gradient),
     }
 }
 
-/// Tiles of `R` inputs and `C` column blocks.
+/// By [`IMAGES_PER_SUM`]; of these, by tiles of `R` inputs (and a last one of `L`, which make 16), whose sums for the slab's
+/// columns are in registers.
 #[inline(always)]
-fn update_by<'a, S: Simd, const R: usize, const C: usize>(
+fn update_by<'a, S: Simd, const W: usize, const R: usize, const L: usize>(
     s: S,
     slab: &mut Slab,
-    inputs: impl Iterator<Item = Panel<'a>> + Clone,
+    inputs: impl Iterator<Item = Column<'a>> + Clone,
     d: &[Block],
-    rule: &StepRule,
+    before: bool,
+    rule: Option<&StepRule>,
     gradient: &mut [Block],
 ) {
-    let width = slab.width;
-    let images = d.len() / width;
-    let bias = slab.rows() - 1;
-    for begin in (0..images).step_by(IMAGES_AT_A_TIME) {
-        let end = (begin + IMAGES_AT_A_TIME).min(images);
-        let d = &d[begin * width..end * width];
-        let mut input = 0;
-        for panel in inputs.clone() {
-            for block in 0..panel.width {
-                let a = &panel.blocks[begin * panel.width..end * panel.width];
-                for first in (0..LANES).step_by(R) {
-                    for column in (0..width).step_by(C) {
-                        let gradient = &mut gradient[(input + first) * width..][..R * width];
-                        update_tile::<S, R, C>(s, a, panel.width, block, first, d, width, column, begin == 0, gradient);
-                    }
-                }
-                if end == images {
-                    slab.update(s, rule, input..input + LANES, &gradient[input * width..]);
-                }
-                input += LANES;
-            }
+    let d = d.as_chunks::<W>().0;
+    let (biases, weights) = gradient.as_chunks_mut::<W>().0[..slab.rows()].split_last_mut().expect("a row of biases");
+    if !before {
+        *biases = [Block::ZERO; W];
+    }
+    for (n, (column, gradient)) in inputs.zip(weights.chunks_exact_mut(LANES)).enumerate() {
+        if !before {
+            gradient.fill([Block::ZERO; W]);
         }
-        let gradient = &mut gradient[bias * width..][..width];
-        for column in 0..width {
-            let mut sum = if begin == 0 { s.splat(0.0) } else { s.load(&gradient[column]) };
-            for d in d.chunks_exact(width) {
-                sum = s.add(sum, s.load(&d[column]));
+        for (part, d) in d.chunks(IMAGES_PER_SUM).enumerate() {
+            for lane in (0..LANES - L).step_by(R) {
+                gradient_tile::<S, W, R>(s, column, part * IMAGES_PER_SUM, lane, d, gradient);
             }
-            s.store(sum, &mut gradient[column]);
+            gradient_tile::<S, W, L>(s, column, part * IMAGES_PER_SUM, LANES - L, d, gradient);
+        }
+        if let Some(rule) = rule {
+            slab.update(s, rule, n * LANES..(n + 1) * LANES, gradient.as_flattened());
         }
     }
-    slab.update(s, rule, bias..bias + 1, &gradient[bias * width..]);
+    for d in d {
+        add(s, biases, d);
+    }
+    if let Some(rule) = rule {
+        slab.update(s, rule, slab.rows() - 1..slab.rows(), biases);
+    }
 }
 
+/// Adds to the gradient of `R` inputs, from `lane` of `column` on, what images `first` and following give.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "a kernel: what it reads and what it writes")]
-fn update_tile<S: Simd, const R: usize, const C: usize>(
+fn gradient_tile<S: Simd, const W: usize, const R: usize>(
     s: S,
-    a: &[Block],
-    a_width: usize,
-    block: usize,
+    column: Column,
     first: usize,
-    d: &[Block],
-    width: usize,
-    column: usize,
-    fresh: bool,
-    gradient: &mut [Block],
+    lane: usize,
+    d: &[[Block; W]],
+    gradient: &mut [[Block; W]],
 ) {
-    let mut sums = [[s.splat(0.0); C]; R];
-    if !fresh {
-        for r in 0..R {
-            for c in 0..C {
-                sums[r][c] = s.load(&gradient[r * width + column + c]);
-            }
+    let gradient = &mut gradient[lane..lane + R];
+    let mut sums = [[s.splat(0.0); W]; R];
+    for r in 0..R {
+        for j in 0..W {
+            sums[r][j] = s.load(&gradient[r][j]);
         }
     }
-    for (a, d) in a.chunks_exact(a_width).zip(d.chunks_exact(width)) {
-        let a = &a[block].0[first..first + R];
-        let d = &d[column..column + C];
+    let rows = column.panel.blocks[first * column.panel.width + column.block..].iter().step_by(column.panel.width);
+    for (a, d) in rows.zip(d) {
+        let a = &a.0[lane..lane + R];
         for r in 0..R {
             let x = s.splat(a[r]);
-            for c in 0..C {
-                sums[r][c] = s.mul_add(x, s.load(&d[c]), sums[r][c]);
+            for j in 0..W {
+                sums[r][j] = s.mul_add(x, s.load(&d[j]), sums[r][j]);
             }
         }
     }
     for r in 0..R {
-        for c in 0..C {
-            s.store(sums[r][c], &mut gradient[r * width + column + c]);
+        for j in 0..W {
+            s.store(sums[r][j], &mut gradient[r][j]);
         }
     }
 }

@@ -46,7 +46,7 @@ impl FusedEngine {
     /// The network may have at most 16 classes.
     pub fn new(recipe: Recipe, train: Arc<Images>, set: InstructionSet) -> Self {
         let initial = TrainingState::new(&recipe.optimizer, recipe.shape.initial_parameters(recipe.seed));
-        let net = Net::new(recipe, train);
+        let net = Net::new(recipe, train, set);
         let threads = net.barrier.threads();
         let workers = (0..threads).map(|rank| Worker::new(&net, rank, threads)).collect();
         let mut engine = Self { net, workers, set, step: 0, steps_per_round: 16 };

@@ -1,8 +1,9 @@
 //! The network as the team shares it: its weights in slabs of columns, and what passes between them in a step.
 
 use super::group::GROUP;
+use super::hidden_layer::{self, Panel};
 use super::lit::LitPixels;
-use super::simd::{Block, LANES, Simd};
+use super::simd::{Block, InstructionSet, LANES, Simd};
 use super::team::{Barrier, Shared};
 use super::update::StepRule;
 use crate::data::dataset::Images;
@@ -98,10 +99,9 @@ impl Slab {
 }
 
 impl SplitLayer {
-    /// Layer `layer` with `rows` rows (inputs, and one of biases) for `threads` threads and `images` images at a time.
-    fn new(layer: &Layer, rows: usize, recipe: &Recipe, threads: usize, images: usize) -> Self {
+    /// Layer `layer` with `rows` rows (inputs, and one of biases), in slabs of `width` blocks, for `images` images at a time.
+    fn new(layer: &Layer, rows: usize, width: usize, recipe: &Recipe, images: usize) -> Self {
         let blocks = layer.outputs.div_ceil(LANES);
-        let width = blocks.div_ceil(threads).next_multiple_of(grain(layer.outputs)).min(WIDEST);
         let places: Vec<_> = (0..blocks).step_by(width).map(|begin| (begin, width.min(blocks - begin))).collect();
         let slab = |&(_, width): &(usize, usize)| Slab::new(rows, width, &recipe.optimizer.slots());
         let panel = |&(_, width): &(usize, usize)| vec![Block::ZERO; images * width];
@@ -113,6 +113,20 @@ impl SplitLayer {
             gradients: Shared::new(places.iter().map(panel).collect()),
             places,
         }
+    }
+
+    /// The rows of `images` of each slab's matrix, which `matrix` gives.
+    #[inline(always)]
+    pub fn panels<'a>(
+        &'a self,
+        matrix: impl Fn(usize) -> &'a Vec<Block> + Clone,
+        images: &Range<usize>,
+    ) -> impl Iterator<Item = Panel<'a>> + Clone {
+        let images = images.clone();
+        self.places.iter().enumerate().map(move |(q, &(_, width))| Panel {
+            blocks: &matrix(q)[images.start * width..images.end * width],
+            width,
+        })
     }
 
     /// The slabs of thread `rank` of `threads`.
@@ -146,8 +160,8 @@ impl Place<'_> {
 }
 
 impl Net {
-    /// Memory for the network of `recipe`, all of it zero.
-    pub fn new(recipe: Recipe, train: Arc<Images>) -> Self {
+    /// Memory for the network of `recipe`, all of it zero, laid out for `set`.
+    pub fn new(recipe: Recipe, train: Arc<Images>, set: InstructionSet) -> Self {
         let layers = recipe.shape.layers();
         let (inputs, classes) = (recipe.shape.inputs(), recipe.shape.classes());
         assert!(classes <= LANES, "{classes} classes: the fused engine has room for {LANES}");
@@ -161,8 +175,12 @@ impl Net {
 
         let mut rows = inputs;
         let mut split: Vec<SplitLayer> = (split.iter())
-            .map(|layer| {
-                let split = SplitLayer::new(layer, rows + 1, &recipe, threads, images);
+            .enumerate()
+            .map(|(l, layer)| {
+                let grain = grain(layer.outputs);
+                let widest = layer.outputs.div_ceil(LANES).div_ceil(threads).next_multiple_of(grain).min(WIDEST);
+                let width = if l == 0 { widest } else { set.tile_width() };
+                let split = SplitLayer::new(layer, rows + 1, width, &recipe, images);
                 rows = layer.outputs.next_multiple_of(LANES);
                 split
             })
@@ -172,7 +190,7 @@ impl Net {
         let slots = recipe.optimizer.slots();
         let output_rows = if hidden > 0 { &last.places[..] } else { &[] };
         let outputs = Shared::new(output_rows.iter().map(|(_, width)| Slab::new(width * LANES, 1, &slots)).collect());
-        let grain = grain(last.outputs);
+        let grain = if hidden > 1 { set.tile_width() } else { grain(last.outputs) };
         let parts = if hidden > 0 { last.outputs.div_ceil(LANES * grain) } else { 0 };
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         Self {
@@ -202,14 +220,15 @@ impl Net {
         self.recipe.batch_size.min(self.train.len())
     }
 
-    /// Room, in blocks, for the largest gradient that thread `rank` of `threads` keeps: a row of the first layer or, for
-    /// batches of several groups, all rows of its columns there; a slab of another layer, or a slab's rows of the output
-    /// layer.
+    /// Room, in blocks, for the largest gradient that thread `rank` of `threads` keeps: of a slab of a layer after the first
+    /// or, for batches in several parts, all its slabs of a layer; or a slab's rows of the output layer.
     pub fn largest_gradient(&self, rank: usize, threads: usize) -> usize {
-        let own: usize = self.layers[0].own(rank, threads).map(|q| self.layers[0].places[q].1).sum();
-        let first = if self.batch() > GROUP { self.recipe.shape.inputs() * own } else { WIDEST };
-        let others = self.layers[1..].iter().map(|layer| layer.rows).max().unwrap_or(0);
-        first.max(WIDEST * others).max(WIDEST * LANES)
+        let own = |layer: &SplitLayer| layer.own(rank, threads).map(|q| layer.places[q].1).sum::<usize>();
+        let first = if self.batch() > GROUP { self.inputs() * own(&self.layers[0]) } else { 0 };
+        let several = self.batch() > hidden_layer::IMAGES_AT_A_TIME;
+        let other = |layer: &SplitLayer| layer.rows * if several { own(layer) } else { WIDEST };
+        let others = self.layers[1..].iter().map(other).max().unwrap_or(0);
+        first.max(others).max(WIDEST * LANES)
     }
 
     /// Calls `visit` with each parameter's index in the flat block and its place here.

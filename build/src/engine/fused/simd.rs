@@ -86,6 +86,19 @@ impl InstructionSet {
         }
     }
 
+    /// The blocks of columns that dense layers are worked on by, see [`super::hidden_layer::tile_width`].
+    pub(super) fn tile_width(self) -> usize {
+        struct TileWidth;
+        impl Job for TileWidth {
+            type Output = usize;
+            #[inline(always)]
+            fn run<S: Simd>(self, _: S) -> usize {
+                super::hidden_layer::tile_width(S::REGISTERS)
+            }
+        }
+        self.run(TileWidth)
+    }
+
     /// Does `job` with it.
     pub fn run<J: Job>(self, job: J) -> J::Output {
         match self.0 {
@@ -104,8 +117,10 @@ impl InstructionSet {
 pub trait Simd: Copy + Send + Sync {
     /// Sixteen numbers in registers.
     type F: Copy;
-    /// Whether at least 24 `F` fit into the registers, or only a few.
-    const MANY_REGISTERS: bool;
+    /// How many `F` fit into the registers.
+    const REGISTERS: usize;
+    /// Whether twice as many sums fit as a row of the widest slab has.
+    const MANY_REGISTERS: bool = Self::REGISTERS >= 16;
 
     /// All sixteen `x`.
     fn splat(self, x: f32) -> Self::F;
@@ -194,7 +209,7 @@ macro_rules! lanes {
 
 impl Simd for Portable {
     type F = [f32; LANES];
-    const MANY_REGISTERS: bool = false;
+    const REGISTERS: usize = if cfg!(target_arch = "aarch64") { 8 } else { 4 };
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -314,7 +329,7 @@ mod x86 {
 
     impl Simd for Avx512 {
         type F = __m512;
-        const MANY_REGISTERS: bool = true;
+        const REGISTERS: usize = 32;
 
         #[inline(always)]
         fn splat(self, x: f32) -> __m512 {
@@ -431,7 +446,7 @@ mod x86 {
 
     impl Simd for Avx2 {
         type F = [__m256; 2];
-        const MANY_REGISTERS: bool = false;
+        const REGISTERS: usize = 8;
 
         #[inline(always)]
         fn splat(self, x: f32) -> Self::F {

@@ -145,17 +145,17 @@ impl Net {
         for l in 1..hidden {
             self.barrier.wait();
             let (before, layer) = (&self.layers[l - 1], &self.layers[l]);
-            for q in layer.own(*rank, *threads) {
-                let slab = unsafe { layer.slabs.read(q) };
-                let (begin, width) = layer.places[q];
-                let z = unsafe { &mut layer.activations.write(q)[..b * width] };
-                let inputs = before.places.iter().enumerate().map(|(q, &(_, width))| Panel {
-                    blocks: unsafe { &before.activations.read(q)[..b * width] },
-                    width,
-                });
-                hidden_layer::forward(s, slab, inputs, z);
-                let first_unit = |image: usize| (image * layer.outputs + begin * LANES) as u32;
-                activate(s, z, width, mask(l).as_ref(), scale, first_unit);
+            let mask = mask(l);
+            for part in hidden_layer::parts(b) {
+                for q in layer.own(*rank, *threads) {
+                    let (begin, width) = layer.places[q];
+                    let slab = unsafe { layer.slabs.read(q) };
+                    let inputs = before.panels(|q| unsafe { before.activations.read(q) }, &part);
+                    let z = &mut unsafe { layer.activations.write(q) }[part.start * width..part.end * width];
+                    hidden_layer::forward(s, slab, inputs, z);
+                    let first_unit = |image: usize| ((part.start + image) * layer.outputs + begin * LANES) as u32;
+                    activate(s, z, width, mask.as_ref(), scale, first_unit);
+                }
             }
         }
 
@@ -209,30 +209,35 @@ impl Net {
         for l in (1..hidden).rev() {
             self.barrier.wait();
             let (before, layer) = (&self.layers[l - 1], &self.layers[l]);
-            for q in before.own(*rank, *threads) {
-                let (begin, width) = before.places[q];
-                let a = Panel { blocks: unsafe { &before.activations.read(q)[..b * width] }, width };
-                let d_in = unsafe { &mut before.gradients.write(q)[..b * width] };
-                let outputs = layer.places.iter().enumerate().map(|(q, &(_, width))| {
-                    let d = unsafe { &layer.gradients.read(q)[..b * width] };
-                    (unsafe { layer.slabs.read(q) }, Panel { blocks: d, width })
-                });
-                hidden_layer::input_gradient(s, outputs, begin * LANES, a, scale, d_in);
+            for part in hidden_layer::parts(b) {
+                for q in before.own(*rank, *threads) {
+                    let (begin, width) = before.places[q];
+                    let blocks = part.start * width..part.end * width;
+                    let a = Panel { blocks: &unsafe { before.activations.read(q) }[blocks.clone()], width };
+                    let d_in = &mut unsafe { before.gradients.write(q) }[blocks];
+                    let d = layer.panels(|q| unsafe { layer.gradients.read(q) }, &part);
+                    let outputs = (0..layer.places.len()).map(|q| unsafe { layer.slabs.read(q) }).zip(d);
+                    hidden_layer::input_gradient(s, outputs, begin * LANES, a, scale, transposed, d_in);
+                }
             }
         }
         if hidden > 1 {
             self.barrier.wait();
             for l in 1..hidden {
                 let (before, layer) = (&self.layers[l - 1], &self.layers[l]);
-                for q in layer.own(*rank, *threads) {
-                    let (_, width) = layer.places[q];
-                    let slab = unsafe { layer.slabs.write(q) };
-                    let inputs = before.places.iter().enumerate().map(|(q, &(_, width))| Panel {
-                        blocks: unsafe { &before.activations.read(q)[..b * width] },
-                        width,
-                    });
-                    let d = unsafe { &layer.gradients.read(q)[..b * width] };
-                    hidden_layer::update(s, slab, inputs, d, &rule, gradient);
+                for part in hidden_layer::parts(b) {
+                    let rule = (part.end == b).then_some(&rule);
+                    let mut room = &mut gradient[..];
+                    for q in layer.own(*rank, *threads) {
+                        let (_, width) = layer.places[q];
+                        let slab = unsafe { layer.slabs.write(q) };
+                        let inputs = before.panels(|q| unsafe { before.activations.read(q) }, &part);
+                        let d = &unsafe { layer.gradients.read(q) }[part.start * width..part.end * width];
+                        hidden_layer::update(s, slab, inputs, d, part.start > 0, rule, room);
+                        if b > hidden_layer::IMAGES_AT_A_TIME {
+                            room = &mut room[slab.weights.len()..];
+                        }
+                    }
                 }
             }
             // The next step begins with new activations of the first layer, which these updates read.
