@@ -192,7 +192,9 @@ fn every_engine_agrees_with_the_truth() {
 #[test]
 fn every_engine_agrees_beyond_its_blocks() {
     for (name, build) in engines() {
-        for (inputs, hidden, n) in [(170, &[300, 33][..], 600), (170, &[300, 33], 9), (40, &[33, 70, 20], 130), (400, &[530], 70)] {
+        for (inputs, hidden, n) in
+            [(170, &[300, 33][..], 600), (170, &[300, 33], 9), (40, &[33, 70, 20], 130), (400, &[530], 70)]
+        {
             let shape = MlpShape::new(inputs, hidden, 10);
             compare_a_step(&build, &shape, n, 0.2).unwrap_or_else(|problem| panic!("{name}: {problem}"));
         }
@@ -224,7 +226,10 @@ fn weights_without_gradient_move_on_by_what_the_optimizer_remembers() {
                     let largest = expected.iter().fold(0.0f32, |a, b| a.max(b.abs()));
                     for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
                         let distance = (found - expected).abs();
-                        assert!(distance <= 1e-3 * largest, "{name}, {optimizer}: {what}[{i}] {found}, expected {expected}");
+                        assert!(
+                            distance <= 1e-3 * largest,
+                            "{name}, {optimizer}: {what}[{i}] {found}, expected {expected}"
+                        );
                     }
                 };
                 near("parameters", &found.parameters, &expected.parameters);

@@ -48,7 +48,8 @@ impl Job for Evaluation<'_> {
                         first_layer::forward(s, slab, &lit, &order[..b], None, z);
                     } else {
                         let places = &net.layers[l - 1].places;
-                        let inputs = before[l - 1].iter().zip(places).map(|(blocks, &(_, width))| Panel { blocks, width });
+                        let inputs =
+                            before[l - 1].iter().zip(places).map(|(blocks, &(_, width))| Panel { blocks, width });
                         hidden_layer::forward(s, slab, inputs, z);
                     }
                     if net.hidden() > 0 {

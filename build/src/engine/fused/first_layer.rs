@@ -32,7 +32,6 @@ macro_rules! for_width {
     };
 }
 
-
 /// `z = x W + b` for `images` of `lit` and the slab's columns: z (B,W), with W blocks of columns.
 ///
 /// Stretch by stretch through the pixels, so that the weights of a stretch stay in the first-level cache while the images
@@ -105,13 +104,17 @@ fn forward_wide<S: Simd, const W: usize>(
 /// Brings the weights of the pixels that are lit in `group` up to date.
 #[inline(always)]
 pub fn wake<S: Simd>(s: S, slab: &mut Slab, group: &Group, rest: &Rest) {
-    group.lit().iter().for_each(|&pixel| wake_row(s, slab, pixel.into(), rest));
+    for &pixel in group.lit() {
+        wake_row(s, slab, pixel.into(), rest);
+    }
 }
 
 /// Brings all weights up to date.
 #[inline(always)]
 pub fn wake_all<S: Simd>(s: S, slab: &mut Slab, rest: &Rest) {
-    (0..slab.since.len()).for_each(|pixel| wake_row(s, slab, pixel, rest));
+    for pixel in 0..slab.since.len() {
+        wake_row(s, slab, pixel, rest);
+    }
 }
 
 #[inline(always)]

@@ -25,7 +25,12 @@ impl Group {
     pub fn new(d: usize) -> Self {
         // Places in stretches are used without a check, the last stretch as if it were whole, and the place after it.
         let places = d.next_multiple_of(STRETCH) + 1;
-        Self { values: vec![[0; GROUP]; places], lit: Vec::with_capacity(d), masks: Vec::with_capacity(d), flags: vec![0; d.div_ceil(64)] }
+        Self {
+            values: vec![[0; GROUP]; places],
+            lit: Vec::with_capacity(d),
+            masks: Vec::with_capacity(d),
+            flags: vec![0; d.div_ceil(64)],
+        }
     }
 
     /// Begins a group of up to [`GROUP`] images, indices into `lit`: lists the pixels lit in any. Their values are still to
@@ -36,7 +41,9 @@ impl Group {
         self.values.fill([0; GROUP]);
         self.flags.resize(lit.words(), 0);
         self.flags.fill(0);
-        images.iter().for_each(|&image| lit.add_flags(image as usize, &mut self.flags));
+        for &image in images {
+            lit.add_flags(image as usize, &mut self.flags);
+        }
         self.lit.clear();
         for (word, &flags) in self.flags.iter().enumerate() {
             let mut flags = flags;
@@ -63,7 +70,9 @@ impl Group {
     #[inline(always)]
     pub fn end<S: Simd>(&mut self, s: S) {
         self.masks.clear();
-        self.masks.extend(self.lit.iter().map(|&pixel| s.lit(&self.values[usize::from(pixel)])));
+        for &pixel in &self.lit {
+            self.masks.push(s.lit(&self.values[usize::from(pixel)]));
+        }
     }
 
     /// Begins a group, puts all values and ends it.

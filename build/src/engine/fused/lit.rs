@@ -2,7 +2,7 @@
 //!
 //! Four in five pixels of MNIST are black; they add nothing to a product and have no gradient.
 
-use super::simd::Simd;
+use super::simd::{Simd, lit_of_eight};
 
 /// Pixels whose weights are worked on together while a batch's images come by: those of them that are lit, times 64
 /// columns, about fit into a first-level cache; fewer would mean more loops that end unforeseen.
@@ -30,6 +30,19 @@ impl Lit {
     }
 }
 
+/// Which of up to 64 pixels are lit: pixel i is bit i.
+fn flags_of(pixels: &[u8]) -> u64 {
+    let (eights, rest) = pixels.as_chunks::<8>();
+    let mut flags = 0;
+    for (n, eight) in eights.iter().enumerate() {
+        flags |= u64::from(lit_of_eight(*eight)) << (8 * n);
+    }
+    for (i, &pixel) in rest.iter().enumerate() {
+        flags |= u64::from(pixel != 0) << (8 * eights.len() + i);
+    }
+    flags
+}
+
 /// The lit pixels of each image, stretch by stretch, in pairs (the last of a stretch may be filled up).
 #[derive(Debug, Default)]
 pub struct LitPixels {
@@ -44,47 +57,71 @@ pub struct LitPixels {
 }
 
 impl LitPixels {
-    /// Lists the lit ones of `pixels` (N,D).
-    pub fn new(pixels: &[u8], d: usize) -> Self {
-        let mut lit = Self::default();
-        lit.fill(pixels, d);
-        lit
+    /// Lists the lit ones of `pixels` (N,D), with `threads` threads.
+    pub fn new(pixels: &[u8], d: usize, threads: usize) -> Self {
+        let images = pixels.len() / d;
+        let mut parts = pixels.chunks(images.div_ceil(threads).max(1) * d);
+        let mut all = Self::default();
+        let first = parts.next().unwrap_or_default();
+        std::thread::scope(|scope| {
+            let others: Vec<_> = parts.map(|part| scope.spawn(move || Self::new(part, d, 1))).collect();
+            all.fill(first, d);
+            for part in others {
+                let part = part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                all.begins.extend(part.begins.iter().map(|begin| begin + all.records.len()));
+                all.records.extend_from_slice(&part.records);
+                all.flags.extend_from_slice(&part.flags);
+            }
+        });
+        all
     }
 
-    /// The same in memory that is there.
+    /// Lists the lit ones of `pixels` (N,D) in memory that is there.
     pub fn fill(&mut self, pixels: &[u8], d: usize) {
         self.stretches = d.div_ceil(STRETCH);
+        self.words = d.div_ceil(64);
         self.records.clear();
         self.begins.clear();
-        self.begins.reserve(pixels.len() / d);
-        self.words = d.div_ceil(64);
         self.flags.clear();
-        self.flags.resize(pixels.len() / d * self.words, 0);
-        let mut list = [Lit::default(); STRETCH + 9]; // what one stretch may hold, and room to write past the end
-        for (image, flags) in pixels.chunks_exact(d).zip(self.flags.chunks_exact_mut(self.words)) {
-            let begin = self.records.len();
-            self.begins.push(begin);
-            self.records.resize(begin + self.stretches, [Lit::default(); 2]);
-            for (n, stretch) in image.chunks(STRETCH).enumerate() {
-                let mut count = 0;
-                let mut note = |place: usize, value: u8| {
-                    list[count] = Lit::new(place, value);
-                    count += usize::from(value != 0);
-                    let pixel = n * STRETCH + place;
-                    flags[pixel / 64] |= u64::from(value != 0) << (pixel % 64);
-                };
-                let (eights, rest) = stretch.as_chunks::<8>();
-                for (n, eight) in eights.iter().enumerate() {
-                    if u64::from_ne_bytes(*eight) != 0 {
-                        eight.iter().enumerate().for_each(|(i, &value)| note(8 * n + i, value));
-                    }
-                }
-                rest.iter().enumerate().for_each(|(i, &value)| note(8 * eights.len() + i, value));
-                let black = stretch.iter().position(|&value| value == 0);
-                list[count] = Lit::new(black.unwrap_or(stretch.len()), 0);
-                self.records.extend_from_slice(&list.as_chunks().0[..count.div_ceil(2)]);
-                self.records[begin + n] = [Lit((self.records.len() - begin) as u16), Lit::default()];
+        for image in pixels.chunks_exact(d) {
+            let flags = self.flags.len();
+            self.flags.extend(image.chunks(64).map(flags_of));
+            self.begins.push(self.records.len());
+            self.list(image, flags);
+        }
+    }
+
+    /// Appends the record of `image`, whose flags begin at `flags`.
+    fn list(&mut self, image: &[u8], flags: usize) {
+        let begin = self.records.len();
+        self.records.resize(begin + self.stretches, [Lit::default(); 2]);
+        let mut list = [Lit::default(); STRETCH + 1];
+        let (mut stretch, mut count) = (0, 0);
+        let mut end_stretch = |stretch: usize, list: &mut [Lit], count: usize| {
+            let pixels = &image[stretch * STRETCH..image.len().min((stretch + 1) * STRETCH)];
+            if count % 2 == 1 {
+                let black = pixels.iter().position(|&value| value == 0);
+                list[count] = Lit::new(black.unwrap_or(pixels.len()), 0);
             }
+            self.records.extend_from_slice(&list.as_chunks().0[..count.div_ceil(2)]);
+            self.records[begin + stretch] = [Lit((self.records.len() - begin) as u16), Lit::default()];
+        };
+        for (word, &flags) in self.flags[flags..].iter().enumerate() {
+            let mut flags = flags;
+            while flags != 0 {
+                let pixel = 64 * word + flags.trailing_zeros() as usize;
+                flags &= flags - 1;
+                while pixel >= (stretch + 1) * STRETCH {
+                    end_stretch(stretch, &mut list, count);
+                    (stretch, count) = (stretch + 1, 0);
+                }
+                list[count] = Lit::new(pixel - stretch * STRETCH, image[pixel]);
+                count += 1;
+            }
+        }
+        while stretch < self.stretches {
+            end_stretch(stretch, &mut list, count);
+            (stretch, count) = (stretch + 1, 0);
         }
     }
 
@@ -144,7 +181,7 @@ mod tests {
                 .map(|_| if stream.below(share) == 0 { stream.below(256) as u8 } else { 0 })
                 .chain(vec![0; d])
                 .collect();
-            let lit = LitPixels::new(&pixels, d);
+            let lit = LitPixels::new(&pixels, d, 3);
             let mut found = vec![0; pixels.len()];
             for image in 0..=n {
                 for stretch in 0..lit.stretches() {
@@ -154,6 +191,12 @@ mod tests {
                 }
             }
             assert_eq!(found, pixels);
+            let mut any = vec![0; lit.words()];
+            (0..=n).for_each(|image| lit.add_flags(image, &mut any));
+            for pixel in 0..d {
+                let lit_in_any = (0..=n).any(|image| pixels[image * d + pixel] > 0);
+                assert_eq!(any[pixel / 64] >> (pixel % 64) & 1 == 1, lit_in_any);
+            }
         }
     }
 }

@@ -123,10 +123,10 @@ impl SplitLayer {
         images: &Range<usize>,
     ) -> impl Iterator<Item = Panel<'a>> + Clone {
         let images = images.clone();
-        self.places.iter().enumerate().map(move |(q, &(_, width))| Panel {
-            blocks: &matrix(q)[images.start * width..images.end * width],
-            width,
-        })
+        self.places
+            .iter()
+            .enumerate()
+            .map(move |(q, &(_, width))| Panel { blocks: &matrix(q)[images.start * width..images.end * width], width })
     }
 
     /// The slabs of thread `rank` of `threads`.
@@ -194,7 +194,7 @@ impl Net {
         let parts = if hidden > 0 { last.outputs.div_ceil(LANES * grain) } else { 0 };
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         Self {
-            lit: LitPixels::new(&train.pixels, inputs),
+            lit: LitPixels::new(&train.pixels, inputs, threads),
             layers: split,
             outputs,
             parts: Shared::new(vec![vec![Block::ZERO; images]; 2 * parts]),
@@ -232,7 +232,11 @@ impl Net {
     }
 
     /// Calls `visit` with each parameter's index in the flat block and its place here.
-    pub fn each_parameter<'a>(&'a mut self, biases: impl Iterator<Item = &'a mut Slab>, mut visit: impl FnMut(usize, Place)) {
+    pub fn each_parameter<'a>(
+        &'a mut self,
+        biases: impl Iterator<Item = &'a mut Slab>,
+        mut visit: impl FnMut(usize, Place),
+    ) {
         let layers = self.recipe.shape.layers();
         let hidden = layers.len() - 1;
         for (layer, split) in layers.iter().zip(&mut self.layers) {

@@ -61,9 +61,7 @@ impl Rest {
     pub fn new(settings: OptimizerSettings) -> Self {
         let momentum = settings.momentum;
         let (moves, ratio, slots) = match settings.kind {
-            OptimizerKind::Adam | OptimizerKind::AdamW => {
-                (Moves::Moments, BETA_1 / BETA_2.sqrt(), [BETA_1, BETA_2])
-            }
+            OptimizerKind::Adam | OptimizerKind::AdamW => (Moves::Moments, BETA_1 / BETA_2.sqrt(), [BETA_1, BETA_2]),
             OptimizerKind::Sgd if momentum > 0.0 => (Moves::Momentum(0), momentum, [momentum, 1.0]),
             OptimizerKind::RmsProp if momentum > 0.0 => (Moves::Momentum(1), momentum, [RHO, momentum]),
             OptimizerKind::RmsProp => (Moves::Nothing, 0.0, [RHO, 1.0]),
@@ -159,6 +157,94 @@ impl Rest {
             if factor != 1.0 {
                 for value in slot {
                     s.store(s.mul(s.load(value), s.splat(factor)), value);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::simd::{InstructionSet, Job};
+    use super::super::update::StepRule;
+    use super::*;
+    use crate::engine::fused::team::FlushDenormals;
+
+    /// A block of weights and slots that rests since step `since` of a period, in one go and step by step.
+    struct Both {
+        settings: OptimizerSettings,
+        since: usize,
+        steps: usize,
+    }
+
+    impl Job for Both {
+        type Output = [[Block; 3]; 2];
+
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> Self::Output {
+            let _flush = FlushDenormals::begin();
+            let row = |scale: f32| Block(std::array::from_fn(|i| scale * (i as f32 - 4.5)));
+            // Roots of second moments around epsilon, where each part of Adam's closed form counts.
+            let begin = [row(1e-3), row(1e-7), Block(std::array::from_fn(|i| 1e-17 * 10f32.powi(i as i32 / 2)))];
+            let (mut one, mut other) = (begin, begin);
+            let mut rest = Rest::new(self.settings);
+            for step in 1..=(self.since + self.steps) as u64 {
+                rest.step(step);
+                if step > self.since as u64 {
+                    let [w, m, v] = &mut one;
+                    let rule = StepRule::new(&self.settings, step);
+                    rule.apply(s, std::slice::from_mut(w), slots(&self.settings, m, v), &[Block::ZERO]);
+                }
+            }
+            let [w, m, v] = &mut other;
+            rest.wake(s, self.since, std::slice::from_mut(w), slots(&self.settings, m, v));
+            [one, other]
+        }
+    }
+
+    fn slots<'a>(settings: &OptimizerSettings, m: &'a mut Block, v: &'a mut Block) -> [&'a mut [Block]; 2] {
+        let [m, v] = [m, v].map(std::slice::from_mut);
+        match (settings.kind, settings.momentum > 0.0) {
+            (OptimizerKind::Adam | OptimizerKind::AdamW, _) => [m, v],
+            (OptimizerKind::Sgd, true) => [m, &mut []],
+            (OptimizerKind::Sgd, false) => [&mut [], &mut []],
+            (OptimizerKind::RmsProp, true) => [v, m],
+            (OptimizerKind::RmsProp | OptimizerKind::Adagrad, _) => [v, &mut []],
+        }
+    }
+
+    #[test]
+    fn a_rest_is_as_many_steps_without_gradient() {
+        let plain = |kind: OptimizerKind| OptimizerSettings {
+            kind,
+            learning_rate: 0.01,
+            momentum: 0.0,
+            nesterov: false,
+            weight_decay: 0.0,
+        };
+        let sgd = plain(OptimizerKind::Sgd);
+        let cases = [
+            plain(OptimizerKind::Adam),
+            OptimizerSettings { weight_decay: 0.1, ..plain(OptimizerKind::AdamW) },
+            sgd,
+            OptimizerSettings { weight_decay: 0.1, ..sgd },
+            OptimizerSettings { momentum: 0.9, ..sgd },
+            OptimizerSettings { momentum: 0.9, nesterov: true, weight_decay: 0.1, ..sgd },
+            plain(OptimizerKind::RmsProp),
+            OptimizerSettings { momentum: 0.9, ..plain(OptimizerKind::RmsProp) },
+            OptimizerSettings { weight_decay: 0.1, ..plain(OptimizerKind::Adagrad) },
+        ];
+        for set in InstructionSet::available() {
+            for settings in cases {
+                for (since, steps) in [(0, 1), (5, 2), (40, 10), (3, 60), (0, PERIOD), (PERIOD - 1, 1)] {
+                    let [one, other] = set.run(Both { settings, since, steps });
+                    for (array, (one, other)) in one.iter().zip(&other).enumerate() {
+                        let largest = one.0.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+                        for (i, (one, other)) in one.0.iter().zip(&other.0).enumerate() {
+                            let near = (one - other).abs() <= 2e-5 * one.abs().max(1e-3 * largest);
+                            assert!(near, "{settings:?} {since} {steps} array {array}[{i}]: {one}, at once {other}");
+                        }
+                    }
                 }
             }
         }

@@ -69,10 +69,8 @@ impl InstructionSet {
         let Some(asked) = std::env::var(VARIABLE).ok().filter(|asked| !asked.is_empty()) else {
             return Ok(available[0]);
         };
-        (available.iter().copied().find(|set| set.name() == asked)).ok_or_else(|| Error::InstructionSet {
-            asked,
-            available: available.iter().map(|set| set.name()).collect(),
-        })
+        (available.iter().copied().find(|set| set.name() == asked))
+            .ok_or_else(|| Error::InstructionSet { asked, available: available.iter().map(|set| set.name()).collect() })
     }
 
     /// Its name in messages, metrics and [`VARIABLE`].
@@ -187,6 +185,15 @@ pub fn add<S: Simd>(s: S, sums: &mut [Block], part: &[Block]) {
     }
 }
 
+/// Which of eight bytes are not zero: byte i is bit i.
+#[inline(always)]
+pub fn lit_of_eight(bytes: [u8; 8]) -> u8 {
+    // The highest bit of each byte that is not zero; a product then brings the eight together.
+    let x = u64::from_le_bytes(bytes);
+    let lit = (((x & 0x7f7f_7f7f_7f7f_7f7f) + 0x7f7f_7f7f_7f7f_7f7f) | x) & 0x8080_8080_8080_8080;
+    ((lit >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8
+}
+
 /// No instructions of its own: loops that every compiler makes vectors of.
 #[derive(Debug, Clone, Copy)]
 pub struct Portable;
@@ -261,14 +268,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     fn lit(self, bytes: &[u8; 32]) -> u32 {
-        let mut mask = 0;
-        for (n, eight) in bytes.as_chunks::<8>().0.iter().enumerate() {
-            // The highest bit of each byte that is not zero; a product then brings the eight together.
-            let x = u64::from_le_bytes(*eight);
-            let lit = ((x & 0x7f7f_7f7f_7f7f_7f7f) + 0x7f7f_7f7f_7f7f_7f7f | x) & 0x8080_8080_8080_8080;
-            mask |= ((lit >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) << (8 * n);
-        }
-        mask as u32
+        u32::from_le_bytes(std::array::from_fn(|n| lit_of_eight(bytes.as_chunks::<8>().0[n])))
     }
     #[inline(always)]
     fn prefetch<T>(self, _: Option<&T>) {}
@@ -562,6 +562,102 @@ mod x86 {
                 let pairs = _mm_max_ps(four, _mm_movehdup_ps(four));
                 _mm_cvtss_f32(_mm_max_ss(pairs, _mm_movehl_ps(pairs, pairs)))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What each function gives for some blocks.
+    #[derive(Clone, Copy)]
+    struct All {
+        a: Block,
+        b: Block,
+        mask: DropoutMask,
+    }
+
+    impl Job for All {
+        type Output = (Vec<(&'static str, [f32; LANES])>, Vec<u32>);
+
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> Self::Output {
+            let (a, b) = (s.load(&self.a), s.load(&self.b));
+            let positive = s.mul_add(b, b, s.splat(1e-6));
+            let values = [
+                ("splat", s.splat(1.5)),
+                ("add", s.add(a, b)),
+                ("sub", s.sub(a, b)),
+                ("mul", s.mul(a, b)),
+                ("mul_add", s.mul_add(a, b, s.splat(0.25))),
+                ("neg_mul_add", s.neg_mul_add(a, b, s.splat(0.25))),
+                ("max", s.max(a, b)),
+                ("where_positive", s.where_positive(a, b)),
+                ("keep", s.keep(&self.mask, 77, a)),
+                ("round", s.round(s.mul(a, s.splat(9.3)))),
+                ("pow2", s.pow2(s.round(s.mul(a, s.splat(9.3))))),
+                ("exp", s.exp(s.neg_mul_add(a, a, s.splat(0.0)))),
+                ("over_root", s.over_root(a, positive, 30.0, 1e-4)),
+                ("sum", s.splat(s.sum(a))),
+                ("highest", s.splat(s.highest(a))),
+            ];
+            let stored = values.iter().map(|&(name, value)| {
+                let mut block = Block::ZERO;
+                s.store(value, &mut block);
+                (name, block.0)
+            });
+            let bytes = std::array::from_fn(|i| if i % 3 == 0 || i == 31 { 0 } else { 7 * i as u8 + 1 });
+            (stored.collect(), vec![s.lit(&bytes), s.lit(&[0; 32]), s.lit(&[128; 32])])
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_computes_what_plain_numbers_do() {
+        let a = Block(std::array::from_fn(|i| (i as f32 - 7.3) * 0.77));
+        let b = Block(std::array::from_fn(|i| (11.0 - i as f32) * 1e-3));
+        let mask = DropoutMask::new(3, 4, 0, 0.5);
+        for set in InstructionSet::available() {
+            let (values, lit) = set.run(All { a, b, mask });
+            for (name, values) in values {
+                for (i, found) in values.into_iter().enumerate() {
+                    let (x, y) = (f64::from(a.0[i]), f64::from(b.0[i]));
+                    let expected = match name {
+                        "splat" => 1.5,
+                        "add" => x + y,
+                        "sub" => x - y,
+                        "mul" => x * y,
+                        "mul_add" => x * y + 0.25,
+                        "neg_mul_add" => 0.25 - x * y,
+                        "max" => x.max(y),
+                        "where_positive" => {
+                            if x > 0.0 {
+                                y
+                            } else {
+                                0.0
+                            }
+                        }
+                        "keep" => {
+                            if mask.keeps(77 + i as u32) {
+                                x
+                            } else {
+                                0.0
+                            }
+                        }
+                        "round" => (x * f64::from(9.3f32)).round(),
+                        "pow2" => (x * f64::from(9.3f32)).round().exp2(),
+                        "exp" => (-x * x).exp(),
+                        "over_root" => x / ((y * y + 1e-6).sqrt() * 30.0 + 1e-4),
+                        "sum" => a.0.iter().map(|&x| f64::from(x)).sum(),
+                        "highest" => a.0.iter().fold(f64::MIN, |highest, &x| highest.max(x.into())),
+                        _ => unreachable!("{name}"),
+                    };
+                    let near = (f64::from(found) - expected).abs() <= 1e-6 * expected.abs().max(1e-2);
+                    assert!(near, "{} {name}[{i}]: {found}, expected {expected}", set.name());
+                }
+            }
+            let expected = (0..32).filter(|i| !(i % 3 == 0 || *i == 31)).fold(0, |mask, i| mask | 1 << i);
+            assert_eq!(lit, [expected, 0, u32::MAX], "{}", set.name());
         }
     }
 }

@@ -1,0 +1,156 @@
+//! What this machine could do at best: the rates that the fused engine's step is held against, as one JSON object.
+//!
+//! `cargo bench --bench limits -- DATA_DIR` counts what a step on MNIST must cost too. Rates are medians of several runs.
+
+#![expect(unsafe_code, reason = "gemm takes pointers")]
+
+use std::hint::black_box;
+use std::path::Path;
+use std::time::Instant;
+
+use mnist::data::dataset::{Dataset, epoch_order};
+use mnist::engine::fused::simd::{Block, InstructionSet, Job, LANES, Simd};
+use mnist::model::{CLASSES, PIXELS};
+use serde_json::json;
+
+const RUNS: usize = 9;
+
+fn main() {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let set = InstructionSet::choose().expect("an instruction set");
+    let mut rates = vec![];
+    for threads in [1, threads] {
+        rates.push(json!({
+            "threads": threads,
+            "fma_per_s": together(threads, || set.run(MultiplyAdds)),
+            "l2_bytes_per_s": together(threads, || set.run(ReadWrite)),
+            "gemm_fma_per_s": matrix_product(threads),
+        }));
+    }
+    let data_dir = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let step = data_dir.map(|dir| step_of_mnist(Path::new(&dir), 32, 128));
+    println!("{}", json!({ "instruction_set": set.name(), "rates": rates, "step": step }));
+}
+
+/// The median over some runs of the sum of what `work` reaches on each of `threads` threads at once.
+fn together(threads: usize, work: impl Fn() -> f64 + Sync) -> f64 {
+    let run = || {
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
+            others.into_iter().map(|other| other.join().expect("no panic")).sum()
+        })
+    };
+    median((0..RUNS).map(|_| run()).collect())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Multiply-adds in registers: single numbers per second.
+struct MultiplyAdds;
+
+impl Job for MultiplyAdds {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f64 {
+        // As many sums as are under way at a time on the processors of today, and as registers hold.
+        const SUMS: usize = 6;
+        const STEPS: usize = 2_000_000;
+        let (factor, term) = (s.splat(black_box(0.999)), s.splat(black_box(0.001)));
+        let mut sums = [s.splat(black_box(1.0)); SUMS];
+        let begin = Instant::now();
+        for _ in 0..STEPS {
+            for sum in &mut sums {
+                *sum = s.mul_add(*sum, factor, term);
+            }
+        }
+        let seconds = begin.elapsed().as_secs_f64();
+        sums.into_iter().for_each(|sum| {
+            black_box(s.sum(sum));
+        });
+        (STEPS * SUMS * LANES) as f64 / seconds
+    }
+}
+
+/// Reads and writes 256 KB, which only the second-level cache holds: bytes per second, both ways counted.
+struct ReadWrite;
+
+impl Job for ReadWrite {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f64 {
+        const BLOCKS: usize = 256 * 1024 / size_of::<Block>();
+        const STEPS: usize = 2_000;
+        let mut blocks = vec![Block([1.0; LANES]); BLOCKS];
+        let factor = s.splat(black_box(0.999));
+        let begin = Instant::now();
+        for _ in 0..STEPS {
+            for block in black_box(&mut blocks[..]) {
+                s.store(s.mul(s.load(block), factor), block);
+            }
+        }
+        (2 * STEPS * BLOCKS * size_of::<Block>()) as f64 / begin.elapsed().as_secs_f64()
+    }
+}
+
+/// What `gemm` reaches on (512,1024) x (1024,1024): multiply-adds per second.
+fn matrix_product(threads: usize) -> f64 {
+    const M: usize = 512;
+    const N: usize = 1024;
+    let (a, b) = (vec![0.5f32; M * N], vec![0.25f32; N * N]);
+    let mut c = vec![0.0f32; M * N];
+    let parallelism = if threads > 1 { gemm::Parallelism::Rayon(threads) } else { gemm::Parallelism::None };
+    let mut run = || {
+        let begin = Instant::now();
+        // SAFETY: column-major matrices of exactly these sizes.
+        unsafe {
+            let (m, n) = (M as isize, N as isize);
+            let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
+            gemm::gemm(M, N, N, c, m, 1, true, a, m, 1, b, n, 1, 0.0, 1.0, false, false, false, parallelism);
+        }
+        (M * N * N) as f64 / begin.elapsed().as_secs_f64()
+    };
+    run();
+    median((0..3 * RUNS).map(|_| run()).collect())
+}
+
+/// What one step must cost on the first epoch's batches of the training set, on average.
+fn step_of_mnist(data_dir: &Path, batch: usize, hidden: usize) -> serde_json::Value {
+    let train = Dataset::load(data_dir).expect("the data set").train;
+    let order = epoch_order(42, 0, train.len());
+    let batches: Vec<&[u32]> = order.chunks_exact(batch).collect();
+    let (mut lit, mut lit_in_any, mut woken) = (0, 0, 0);
+    let mut lit_before = [true; PIXELS];
+    for batch in &batches {
+        let mut now = [false; PIXELS];
+        for &image in *batch {
+            let pixels = &train.pixels[image as usize * PIXELS..][..PIXELS];
+            lit += pixels.iter().filter(|&&pixel| pixel > 0).count();
+            now.iter_mut().zip(pixels).for_each(|(now, &pixel)| *now |= pixel > 0);
+        }
+        lit_in_any += now.iter().filter(|&&now| now).count();
+        woken += now.iter().zip(lit_before).filter(|&(&now, before)| now && !before).count();
+        lit_before = now;
+    }
+    let per_step = |count: usize| count as f64 / batches.len() as f64;
+    let (h, k) = (hidden as f64, CLASSES as f64);
+    // Operations on single numbers, a multiply-add counted as one. Adam: 12 for a parameter, 16 for one that rested.
+    let products = 2.0 * per_step(lit) * h + 3.0 * batch as f64 * h * k;
+    let updates = 12.0 * (per_step(lit_in_any) * h + h + h * k + k) + 16.0 * per_step(woken) * h;
+    // Weights once more than weight and moments, which are read and written.
+    let bytes = 4.0 * h * (7.0 * per_step(lit_in_any) + 6.0 * per_step(woken));
+    json!({
+        "batch": batch,
+        "hidden": hidden,
+        "steps_per_epoch": train.len().div_ceil(batch),
+        "lit_pixels_per_image": per_step(lit) / batch as f64,
+        "pixels_lit_in_any": per_step(lit_in_any),
+        "pixels_woken": per_step(woken),
+        "operations": products + updates,
+        "l2_bytes": bytes,
+    })
+}
