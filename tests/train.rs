@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::{Sandbox, end, real_mnist};
 use mnist::data::idx;
+use mnist::engine::fused::simd::InstructionSet;
 use serde_json::Value;
 
 // ---- what a run leaves
@@ -34,14 +35,50 @@ fn a_run_leaves_logs_model_metrics_and_parameters_and_nothing_else() {
         .map(|n| n.as_u64().unwrap())
         .sum();
     assert_eq!(images, 100);
-    assert_eq!(metrics["engine"], "burn");
-    assert_eq!(metrics["device"], "cpu");
+    assert_eq!((&metrics["engine"], &metrics["device"]), (&"fused".into(), &"cpu".into()));
+    assert_eq!(metrics["instruction_set"], InstructionSet::available()[0].name());
     assert_eq!(metrics["data"]["source"], "unknown");
     assert_eq!(metrics["program_version"], env!("CARGO_PKG_VERSION"));
 
     let log = sandbox.read("logs/mlcube_mnist_train.log");
     assert!(log.contains(" INFO epoch 3/3: loss "), "{log}");
     assert!(log.contains(" INFO parameter hidden_layers: 16"), "{log}");
+    assert!(
+        log.contains(&format!("engine: fused on cpu (own kernels, {})", InstructionSet::available()[0].name())),
+        "{log}"
+    );
+}
+
+#[test]
+fn the_environment_chooses_the_instruction_set_among_those_there_are() {
+    let sandbox = Sandbox::with_data();
+    let train = |set: &str| {
+        let mut command = sandbox.program();
+        let flags = "--data_dir=data --log_dir=logs --model_dir=model --parameters_file=parameters.yaml --threads=2";
+        end(command.arg("train").args(flags.split(' ')).env("MNIST_INSTRUCTION_SET", set))
+    };
+    let names: Vec<&str> = InstructionSet::available().iter().map(|set| set.name()).collect();
+    for name in &names {
+        train(name).done();
+        let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+        assert_eq!(metrics["instruction_set"], *name);
+    }
+    let refused = train("mmx");
+    let expected = format!(
+        "error: the environment variable MNIST_INSTRUCTION_SET: expected one of {}, which this processor has, found mmx\n\
+         hint: unset it, and the fastest is taken\n",
+        names.join(", ")
+    );
+    assert!(refused.stderr.ends_with(&expected), "{refused:#?}");
+    assert_eq!(refused.code, Some(2));
+}
+
+#[test]
+fn the_burn_engine_is_there_when_asked_for() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--engine burn").done();
+    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    assert_eq!(metrics["engine"], "burn");
 }
 
 #[test]

@@ -137,6 +137,7 @@ impl Error {
             }
             Error::NoModel { .. } => Some("train one first with `mnist train`".into()),
             Error::Diverged { .. } => Some("try a smaller learning_rate".into()),
+            Error::InstructionSet { .. } => Some("unset it, and the fastest is taken".into()),
             Error::Threads { .. } => Some("set threads to a smaller number".into()),
 
             // ---- download
@@ -156,7 +157,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Interrupted { signal } => 128 + *signal as u8,
-            Error::Mirror { .. } => 2,
+            Error::Mirror { .. } | Error::InstructionSet { .. } => 2,
             _ => 1,
         }
     }

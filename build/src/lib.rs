@@ -5,7 +5,7 @@
 //! ```text
 //! cli -> config -> task (download | train | evaluate | demo | cube check)
 //! data: fetch or synthetic -> idx -> dataset -> order of an epoch
-//!       -> engine (reference | burn), driven by training
+//!       -> engine (reference | fused | burn), driven by training
 //!       -> events -> output: console, logs, MLLOG, metrics, weights
 //! ```
 //!

@@ -168,7 +168,7 @@ pub const KEYS: [Key; 13] = [
         name: "engine",
         synonym: None,
         aliases: &[],
-        help: "auto or burn [default: auto]",
+        help: "auto, fused or burn; auto is fused [default: auto]",
         set: |draft, given| choice(given, EngineChoice::ALL).map(|v| draft.engine = Some(v)),
     },
     Key {

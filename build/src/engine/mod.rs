@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use self::fused::FusedEngine;
+use self::fused::simd::InstructionSet;
 use crate::config::{DeviceChoice, EngineChoice, Parameters};
 use crate::data::dataset::Images;
 use crate::error::Result;
@@ -133,7 +135,7 @@ pub fn resolve(parameters: &mut Parameters) {
 /// Builds the engine that the (resolved) parameters name, with the recipe's network at its beginning.
 ///
 /// # Errors
-/// The device is not there or fails.
+/// The device is not there or fails, or the environment names an instruction set that this processor lacks.
 pub fn build(parameters: &Parameters, train: Arc<Images>) -> Result<Box<dyn Engine>> {
     let recipe = Recipe {
         shape: MlpShape::mnist(&parameters.hidden_layers),
@@ -144,7 +146,7 @@ pub fn build(parameters: &Parameters, train: Arc<Images>) -> Result<Box<dyn Engi
         threads: parameters.threads,
     };
     if parameters.engine == EngineChoice::Fused {
-        return Ok(Box::new(fused::FusedEngine::new(recipe, train, fused::simd::InstructionSet::choose()?)));
+        return Ok(Box::new(FusedEngine::new(recipe, train, InstructionSet::choose()?)));
     }
     let device = match parameters.device {
         DeviceChoice::Auto | DeviceChoice::Cpu => burn_engine::BurnDevice::Flex,
