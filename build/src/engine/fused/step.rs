@@ -2,10 +2,12 @@
 
 #![expect(unsafe_code, reason = "threads take turns at the memory they share")]
 
+use std::ops::Range;
+
 use super::first_layer;
 use super::group::{GROUP, Group};
 use super::hidden_layer::{self, Panel};
-use super::net::{Net, Slab};
+use super::net::{Net, Slab, SplitLayer};
 use super::output_layer::{self, Scored};
 use super::rest::Rest;
 use super::simd::{Block, Job, LANES, Simd, add};
@@ -45,6 +47,11 @@ impl Worker {
             transposed: vec![],
         }
     }
+
+    /// The slabs of `layer` that are this thread's.
+    fn own(&self, layer: &SplitLayer) -> Range<usize> {
+        layer.own(self.rank, self.threads)
+    }
 }
 
 /// A thread's part in some steps.
@@ -69,8 +76,7 @@ impl Job for Round<'_> {
         for step in step.. {
             let Some(batch) = batches.next() else { break };
             let next = batches.peek().copied().unwrap_or_default();
-            scored += net.step(s, worker, batch, next, step);
-            worker.rest.step(step + 1);
+            scored += Step::new(net, batch, next, step).take(s, worker);
             if worker.rest.is_over() {
                 net.wake_all(s, worker);
             }
@@ -85,7 +91,7 @@ impl Job for Round<'_> {
 impl Net {
     #[inline(always)]
     fn wake_all<S: Simd>(&self, s: S, worker: &mut Worker) {
-        for q in self.layers[0].own(worker.rank, worker.threads) {
+        for q in worker.own(&self.layers[0]) {
             // SAFETY: its own slab, which no other thread uses.
             let slab = unsafe { self.layers[0].slabs.write(q) };
             first_layer::wake_all(s, slab, &worker.rest);
@@ -93,185 +99,250 @@ impl Net {
         }
         worker.rest.begin();
     }
+}
 
-    /// One step; all threads of the team take it together.
+/// A step, which all threads of the team take together.
+struct Step<'a> {
+    net: &'a Net,
+    images: &'a [u32],
+    /// The images of the step after it.
+    next: &'a [u32],
+    /// Steps done before.
+    before: u64,
+    rule: StepRule,
+    /// What activations that are kept are multiplied by.
+    scale: f32,
+}
+
+// SAFETY, for every block below: a thread writes only its own slabs, activations and gradients, and parts of logits. Those
+// of others it reads only where a barrier stands between the writing before, the reading, and the next writing:
+// - slabs of the first layer, its gradients and, where it is the only one, its activations are nobody else's;
+// - activations of layer l are written before the barrier at which the layer after it begins, and read until the barrier
+//   at the end of the way back through the dense layers;
+// - gradients of layer l are written before the barrier at which the way back through layer l begins, and read by others
+//   until the next one;
+// - slabs of dense layers are read by others on the way back, and written after the barrier that ends it;
+// - parts of logits are written before the barrier of the output layer and read after it; the next step's are others.
+impl<'a> Step<'a> {
+    fn new(net: &'a Net, images: &'a [u32], next: &'a [u32], before: u64) -> Self {
+        let rule = StepRule::new(&net.recipe.optimizer, before + 1);
+        Self { net, images, next, before, rule, scale: dropout::scale(net.recipe.dropout) as f32 }
+    }
+
     #[inline(always)]
-    fn step<S: Simd>(&self, s: S, worker: &mut Worker, images: &[u32], next: &[u32], step: u64) -> Scored {
-        let Worker { rank, threads, output_biases, rest, group, logits, gradient, transposed } = worker;
-        let b = images.len();
-        let classes = self.recipe.shape.classes();
-        let hidden = self.hidden();
-        let (first, last) = (&self.layers[0], &self.layers[self.layers.len() - 1]);
-        let dropout = self.recipe.dropout;
-        let scale = dropout::scale(dropout) as f32;
-        let mask = |l: usize| (dropout > 0.0).then(|| DropoutMask::new(self.recipe.seed, step, l, dropout));
-
-        // SAFETY, for every block below: a thread writes only its own slabs, activations and gradients, and parts of
-        // logits; it reads those of others only in another stretch between two barriers than the one they are written in:
-        // - the slabs of the first layer are nobody else's;
-        // - activations of layer l are written before the barrier that the layer after it (or the logits) begins with,
-        //   and in the next step only after the barrier that ends this one, if others read them at all;
-        // - gradients of layer l likewise before the barrier on the way back;
-        // - the slabs of layers after the first are read by others between two barriers, and written after the second;
-        // - parts of logits are written twice as often as barriers are passed at most, in turns.
-        let whole = b <= GROUP;
-        if whole {
-            group.begin(&self.lit, images);
+    fn take<S: Simd>(&self, s: S, worker: &mut Worker) -> Scored {
+        self.first_layer(s, worker);
+        for l in 1..self.net.hidden() {
+            self.hidden_layer(s, worker, l);
         }
-        for (n, q) in first.own(*rank, *threads).enumerate() {
-            let slab = unsafe { first.slabs.write(q) };
-            if whole {
-                first_layer::wake(s, slab, group, rest);
+        let scored = self.output_layer(s, worker);
+        if self.net.hidden() > 1 {
+            self.hidden_layers_back(s, worker);
+        }
+        self.first_layer_back(s, worker);
+        worker.rest.step(self.before + 1);
+        scored
+    }
+
+    /// The dropout mask after hidden layer `l`, if there is dropout.
+    fn mask(&self, l: usize) -> Option<DropoutMask> {
+        let dropout = self.net.recipe.dropout;
+        (dropout > 0.0).then(|| DropoutMask::new(self.net.recipe.seed, self.before, l, dropout))
+    }
+
+    /// Whether the batch is a single group.
+    fn is_whole(&self) -> bool {
+        self.images.len() <= GROUP
+    }
+
+    #[inline(always)]
+    fn first_layer<S: Simd>(&self, s: S, worker: &mut Worker) {
+        let (net, layer) = (self.net, &self.net.layers[0]);
+        if self.is_whole() {
+            worker.group.begin(&net.lit, self.images);
+        }
+        let mask = self.mask(0);
+        for (n, q) in worker.own(layer).enumerate() {
+            let slab = unsafe { layer.slabs.write(q) };
+            if self.is_whole() {
+                first_layer::wake(s, slab, &worker.group, &worker.rest);
             } else {
-                first_layer::wake_all(s, slab, rest);
+                first_layer::wake_all(s, slab, &worker.rest);
             }
-            let z = unsafe { first.activations.write(q) };
-            let (begin, width) = first.places[q];
-            let mask = mask(0);
-            let mut values = (whole && n == 0).then_some(&mut *group);
-            for (n, images) in images.chunks(IMAGES_AT_A_TIME).enumerate() {
+            let z = unsafe { layer.activations.write(q) };
+            let (begin, width) = layer.places[q];
+            let mut values = (self.is_whole() && n == 0).then_some(&mut worker.group);
+            for (n, images) in self.images.chunks(IMAGES_AT_A_TIME).enumerate() {
                 let before = n * IMAGES_AT_A_TIME;
                 let z = &mut z[before * width..][..images.len() * width];
-                first_layer::forward(s, slab, &self.lit, images, values.as_deref_mut(), z);
-                if hidden > 0 {
-                    let first_unit = |image: usize| ((before + image) * first.outputs + begin * LANES) as u32;
-                    activate(s, z, width, mask.as_ref(), scale, first_unit);
+                first_layer::forward(s, slab, &net.lit, images, values.as_deref_mut(), z);
+                if net.hidden() > 0 {
+                    let first_unit = |image: usize| ((before + image) * layer.outputs + begin * LANES) as u32;
+                    activate(s, z, width, mask.as_ref(), self.scale, first_unit);
                 }
             }
         }
-        if whole {
-            group.end(s);
+        if self.is_whole() {
+            worker.group.end(s);
         }
-        for l in 1..hidden {
-            self.barrier.wait();
-            let (before, layer) = (&self.layers[l - 1], &self.layers[l]);
-            let mask = mask(l);
-            for part in hidden_layer::parts(b) {
-                for q in layer.own(*rank, *threads) {
-                    let (begin, width) = layer.places[q];
-                    let slab = unsafe { layer.slabs.read(q) };
-                    let inputs = before.panels(|q| unsafe { before.activations.read(q) }, &part);
-                    let z = &mut unsafe { layer.activations.write(q) }[part.start * width..part.end * width];
-                    hidden_layer::forward(s, slab, inputs, z);
-                    let first_unit = |image: usize| ((part.start + image) * layer.outputs + begin * LANES) as u32;
-                    activate(s, z, width, mask.as_ref(), scale, first_unit);
-                }
+    }
+
+    #[inline(always)]
+    fn hidden_layer<S: Simd>(&self, s: S, worker: &mut Worker, l: usize) {
+        self.net.barrier.wait();
+        let (before, layer) = (&self.net.layers[l - 1], &self.net.layers[l]);
+        let mask = self.mask(l);
+        for part in hidden_layer::parts(self.images.len()) {
+            for q in worker.own(layer) {
+                let (begin, width) = layer.places[q];
+                let slab = unsafe { layer.slabs.read(q) };
+                let inputs = before.panels(|q| unsafe { before.activations.read(q) }, &part);
+                let z = &mut unsafe { layer.activations.write(q) }[part.start * width..part.end * width];
+                hidden_layer::forward(s, slab, inputs, z);
+                let first_unit = |image: usize| ((part.start + image) * layer.outputs + begin * LANES) as u32;
+                activate(s, z, width, mask.as_ref(), self.scale, first_unit);
             }
+        }
+    }
+
+    /// Logits, loss and their gradient; the way back through the output layer and its update.
+    #[inline(always)]
+    fn output_layer<S: Simd>(&self, s: S, worker: &mut Worker) -> Scored {
+        let (net, b) = (self.net, self.images.len());
+        let classes = net.recipe.shape.classes();
+        let labels = self.images.iter().map(|&image| net.train.labels[image as usize]);
+        let last = &net.layers[net.layers.len() - 1];
+        let own = worker.own(last);
+        let Worker { output_biases, logits, gradient, transposed, .. } = worker;
+        let logits = &mut logits[..b];
+        if net.hidden() == 0 {
+            logits.copy_from_slice(unsafe { &last.activations.read(0)[..b] });
+            let scored = output_layer::softmax_gradient(s, logits, labels, classes);
+            unsafe { last.gradients.write(0)[..b].copy_from_slice(logits) };
+            return scored;
         }
 
-        let logits = &mut logits[..b];
-        if hidden > 0 {
-            let parts = self.parts.len() / 2;
-            let turn = (step % 2) as usize * parts;
-            for q in last.own(*rank, *threads) {
-                let (begin, width) = last.places[q];
-                let a = unsafe { &last.activations.read(q)[..b * width] };
-                let rows = unsafe { &self.outputs.read(q).weights };
-                for block in (0..width).step_by(self.grain) {
-                    let part = unsafe { &mut self.parts.write(turn + (begin + block) / self.grain)[..b] };
-                    let blocks = block..(block + self.grain).min(width);
-                    output_layer::partial_logits(s, a, width, blocks, rows, part);
-                }
+        let parts = net.parts.len() / 2;
+        let turn = (self.before % 2) as usize * parts;
+        for q in own.clone() {
+            let (begin, width) = last.places[q];
+            let a = unsafe { &last.activations.read(q)[..b * width] };
+            let rows = unsafe { &net.outputs.read(q).weights };
+            for block in (0..width).step_by(net.grain) {
+                let part = unsafe { &mut net.parts.write(turn + (begin + block) / net.grain)[..b] };
+                let blocks = block..(block + net.grain).min(width);
+                output_layer::partial_logits(s, a, width, blocks, rows, part);
             }
-            // While others are waited for, the images of the next batch come from memory.
-            self.lit.prefetch(s, next);
-            self.barrier.wait();
-            logits.fill(output_biases.weights[0]);
-            for part in 0..parts {
-                add(s, logits, unsafe { &self.parts.read(turn + part)[..b] });
-            }
-        } else {
-            logits.copy_from_slice(unsafe { &last.activations.read(0)[..b] });
         }
-        let labels = images.iter().map(|&image| self.train.labels[image as usize]);
+        // While others are waited for, the images of the next batch come from memory.
+        net.lit.prefetch(s, self.next);
+        net.barrier.wait();
+        logits.fill(output_biases.weights[0]);
+        for part in 0..parts {
+            add(s, logits, unsafe { &net.parts.read(turn + part)[..b] });
+        }
         let scored = output_layer::softmax_gradient(s, logits, labels, classes);
 
-        let rule = StepRule::new(&self.recipe.optimizer, step + 1);
-        if hidden > 0 {
-            for q in last.own(*rank, *threads) {
-                let (_, width) = last.places[q];
-                let slab = unsafe { self.outputs.write(q) };
-                let a = unsafe { &last.activations.read(q)[..b * width] };
-                let d = unsafe { &mut last.gradients.write(q)[..b * width] };
-                output_layer::hidden_gradient(s, logits, classes, &slab.weights, a, scale, transposed, d);
-                output_layer::update(s, slab, a, logits, &rule, gradient);
-            }
-            let mut sum = s.splat(0.0);
-            for d in &*logits {
-                sum = s.add(sum, s.load(d));
-            }
-            s.store(sum, &mut gradient[0]);
-            output_biases.update(s, &rule, 0..1, gradient);
-        } else {
-            unsafe { last.gradients.write(0)[..b].copy_from_slice(logits) };
+        for q in own {
+            let (_, width) = last.places[q];
+            let slab = unsafe { net.outputs.write(q) };
+            let a = unsafe { &last.activations.read(q)[..b * width] };
+            let d = unsafe { &mut last.gradients.write(q)[..b * width] };
+            output_layer::hidden_gradient(s, logits, classes, &slab.weights, a, self.scale, transposed, d);
+            output_layer::update(s, slab, a, logits, &self.rule, gradient);
         }
+        let sum = &mut gradient[..1];
+        sum.fill(Block::ZERO);
+        for d in &*logits {
+            add(s, sum, std::slice::from_ref(d));
+        }
+        output_biases.update(s, &self.rule, 0..1, sum);
+        scored
+    }
 
-        for l in (1..hidden).rev() {
-            self.barrier.wait();
-            let (before, layer) = (&self.layers[l - 1], &self.layers[l]);
+    #[inline(always)]
+    fn hidden_layers_back<S: Simd>(&self, s: S, worker: &mut Worker) {
+        let (net, b) = (self.net, self.images.len());
+        for l in (1..net.hidden()).rev() {
+            net.barrier.wait();
+            let (before, layer) = (&net.layers[l - 1], &net.layers[l]);
             for part in hidden_layer::parts(b) {
-                for q in before.own(*rank, *threads) {
+                for q in worker.own(before) {
                     let (begin, width) = before.places[q];
                     let blocks = part.start * width..part.end * width;
                     let a = Panel { blocks: &unsafe { before.activations.read(q) }[blocks.clone()], width };
                     let d_in = &mut unsafe { before.gradients.write(q) }[blocks];
                     let d = layer.panels(|q| unsafe { layer.gradients.read(q) }, &part);
                     let outputs = (0..layer.places.len()).map(|q| unsafe { layer.slabs.read(q) }).zip(d);
-                    hidden_layer::input_gradient(s, outputs, begin * LANES, a, scale, transposed, d_in);
+                    let room = &mut worker.transposed;
+                    hidden_layer::input_gradient(s, outputs, begin * LANES, a, self.scale, room, d_in);
                 }
             }
         }
-        if hidden > 1 {
-            self.barrier.wait();
-            for l in 1..hidden {
-                let (before, layer) = (&self.layers[l - 1], &self.layers[l]);
-                for part in hidden_layer::parts(b) {
-                    let rule = (part.end == b).then_some(&rule);
-                    let mut room = &mut gradient[..];
-                    for q in layer.own(*rank, *threads) {
-                        let (_, width) = layer.places[q];
-                        let slab = unsafe { layer.slabs.write(q) };
-                        let inputs = before.panels(|q| unsafe { before.activations.read(q) }, &part);
-                        let d = &unsafe { layer.gradients.read(q) }[part.start * width..part.end * width];
-                        hidden_layer::update(s, slab, inputs, d, part.start > 0, rule, room);
-                        if b > hidden_layer::IMAGES_AT_A_TIME {
-                            room = &mut room[slab.weights.len()..];
-                        }
+        net.barrier.wait();
+        for l in 1..net.hidden() {
+            let (before, layer) = (&net.layers[l - 1], &net.layers[l]);
+            for part in hidden_layer::parts(b) {
+                let rule = (part.end == b).then_some(&self.rule);
+                let own = worker.own(layer);
+                let mut room = &mut worker.gradient[..];
+                for q in own {
+                    let (_, width) = layer.places[q];
+                    let slab = unsafe { layer.slabs.write(q) };
+                    let inputs = before.panels(|q| unsafe { before.activations.read(q) }, &part);
+                    let d = &unsafe { layer.gradients.read(q) }[part.start * width..part.end * width];
+                    hidden_layer::update(s, slab, inputs, d, part.start > 0, rule, room);
+                    if b > hidden_layer::IMAGES_AT_A_TIME {
+                        room = &mut room[slab.weights.len()..];
                     }
                 }
             }
-            // The next step begins with new activations of the first layer, which these updates read.
-            self.barrier.wait();
         }
-        for (n, images) in images.chunks(GROUP).enumerate().skip(usize::from(whole)) {
-            group.take(s, &self.lit, images);
-            let (begin, end) = (n * GROUP, n * GROUP + images.len());
-            let mut room = &mut gradient[..];
-            for q in first.own(*rank, *threads) {
-                let (_, width) = first.places[q];
-                let d = unsafe { &first.gradients.read(q)[begin * width..end * width] };
-                let (gradient, others) = room.split_at_mut(self.inputs() * width);
-                if n == 0 {
-                    gradient.fill(Block::ZERO);
-                }
-                first_layer::accumulate(s, width, group, d, gradient);
-                room = others;
-            }
+        // The next step begins with new activations of the first layer, which these updates read.
+        net.barrier.wait();
+    }
+
+    #[inline(always)]
+    fn first_layer_back<S: Simd>(&self, s: S, worker: &mut Worker) {
+        let (net, layer) = (self.net, &self.net.layers[0]);
+        let own = worker.own(layer);
+        let Worker { rest, group, gradient, .. } = worker;
+        if !self.is_whole() {
+            self.first_gradient(s, own.clone(), group, gradient);
         }
-        let mut room = &gradient[..];
-        for q in first.own(*rank, *threads) {
-            let (_, width) = first.places[q];
-            let slab = unsafe { first.slabs.write(q) };
-            let d = unsafe { &first.gradients.read(q)[..b * width] };
-            if whole {
-                first_layer::backward(s, slab, group, d, &rule, rest);
+        let mut gradient = &gradient[..];
+        for q in own {
+            let (_, width) = layer.places[q];
+            let slab = unsafe { layer.slabs.write(q) };
+            let d = unsafe { &layer.gradients.read(q)[..self.images.len() * width] };
+            if self.is_whole() {
+                first_layer::backward(s, slab, group, d, &self.rule, rest);
             } else {
-                first_layer::update(s, slab, &room[..self.inputs() * width], &rule, rest);
-                room = &room[self.inputs() * width..];
+                let (own, others) = gradient.split_at(net.inputs() * width);
+                first_layer::update(s, slab, own, &self.rule, rest);
+                gradient = others;
             }
-            first_layer::update_biases(s, slab, d, &rule);
+            first_layer::update_biases(s, slab, d, &self.rule);
         }
-        scored
+    }
+
+    /// The gradients of the thread's slabs of the first layer, one after the other, over all groups of the batch.
+    #[inline(always)]
+    fn first_gradient<S: Simd>(&self, s: S, own: Range<usize>, group: &mut Group, gradient: &mut [Block]) {
+        let (net, layer) = (self.net, &self.net.layers[0]);
+        gradient.fill(Block::ZERO);
+        for (n, images) in self.images.chunks(GROUP).enumerate() {
+            group.take(s, &net.lit, images);
+            let (begin, end) = (n * GROUP, n * GROUP + images.len());
+            let mut gradient = &mut *gradient;
+            for q in own.clone() {
+                let (_, width) = layer.places[q];
+                let d = unsafe { &layer.gradients.read(q)[begin * width..end * width] };
+                let (slab_gradient, others) = gradient.split_at_mut(net.inputs() * width);
+                first_layer::accumulate(s, width, group, d, slab_gradient);
+                gradient = others;
+            }
+        }
     }
 }
 
