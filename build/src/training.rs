@@ -35,7 +35,7 @@ pub fn train(
     let epochs = parameters.train_epochs;
     let images = dataset.train.len();
     let mut records = Vec::new();
-    let mut test = evaluate(engine, dataset)?;
+    let mut test = None;
     for epoch in 1..=epochs {
         tell(Event::EpochStarted { epoch, epochs, images });
         let order = dataset::epoch_order(parameters.seed, u64::from(epoch - 1), images);
@@ -51,20 +51,22 @@ pub fn train(
         if !loss.is_finite() {
             return Err(Error::Diverged { epoch, loss });
         }
-        test = evaluate(engine, dataset)?;
-        tell(Event::Evaluated { epoch, score: &test });
+        let score = evaluate(engine, dataset)?;
+        tell(Event::Evaluated { epoch, score: &score });
         let record = EpochRecord {
             epoch,
             loss,
             accuracy: totals.correct as f64 / totals.images as f64,
             seconds,
             images_per_second: totals.images as f64 / seconds,
-            test_loss: test.loss,
-            test_accuracy: test.accuracy,
+            test_loss: score.loss,
+            test_accuracy: score.accuracy,
         };
         tell(Event::EpochFinished { epochs, record: &record });
         records.push(record);
+        test = Some(score);
     }
+    let test = test.unwrap_or_else(|| unreachable!("train_epochs is at least 1"));
     Ok(Trained { state: engine.state()?, epochs: records, test })
 }
 

@@ -172,9 +172,11 @@ impl MlLog {
     }
 
     fn write(&mut self, line: &Value) -> std::io::Result<()> {
-        self.file.write_all(b":::MLLOG ")?;
-        line.serialize(&mut serde_json::Serializer::with_formatter(&mut self.file, PythonSpacing))?;
-        self.file.write_all(b"\n")
+        // The serializer writes every comma by itself: collected, a line is one call of the system.
+        let mut text = b":::MLLOG ".to_vec();
+        line.serialize(&mut serde_json::Serializer::with_formatter(&mut text, PythonSpacing))?;
+        text.push(b'\n');
+        self.file.write_all(&text)
     }
 }
 
