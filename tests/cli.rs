@@ -63,14 +63,77 @@ fn a_mirror_that_is_none_is_refused() {
     assert_eq!(ended.stderr, expected);
 }
 
+#[test]
+fn a_mirror_of_the_environment_is_named_and_only_matters_where_it_is_asked() {
+    let sandbox = Sandbox::new();
+    let download = |more: &str| {
+        let mut command = sandbox.program();
+        command.args("download --data_dir=data --log_dir=logs".split(' ')).args(more.split_whitespace());
+        end(command.env("MNIST_MIRROR", "/no/such/place"))
+    };
+    let ended = download("");
+    assert_eq!(ended.code, Some(2), "{ended:#?}");
+    let expected = "error: mirror MNIST_MIRROR=/no/such/place: expected a URL with http:// or https://, or a directory, \
+                    found a path that cannot be opened: No such file or directory (os error 2)\n";
+    assert_eq!(ended.stderr, expected);
+    let drawing = "warning: drawing synthetic digits: a stand-in for trying things out, not MNIST\n";
+    assert_eq!(download("--synthetic").done().stderr, drawing);
+    assert_eq!(download("--synthetic").done().stderr, "");
+}
+
+#[test]
+fn a_download_with_everything_there_asks_no_mirror_and_refuses_to_draw() {
+    let Some(data) = common::real_mnist() else { return };
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.program();
+    command.args(["download", "--log_dir=logs", "--data_dir=data", "--mirror"]).arg(data);
+    end(&mut command).done();
+    let mut command = sandbox.program();
+    command.args(["download", "--log_dir=logs", "--data_dir=data"]).env("MNIST_MIRROR", "/no/such/place");
+    end(&mut command).done();
+    let ended = sandbox.run("download --log_dir=logs --data_dir=data --synthetic");
+    assert!(!ended.stderr.contains("drawing"), "{}", ended.stderr);
+    ended.failed_with(
+        "data: holds MNIST itself (train-images-idx3-ubyte), which the synthetic stand-in does not replace\n\
+         hint: give the stand-in another directory with --data_dir=DIR",
+    );
+}
+
+#[test]
+fn mirrors_are_asked_in_the_order_in_which_they_are_named_by_flag_or_else_by_the_environment() {
+    let sandbox = Sandbox::new();
+    let server = common::server::Server::start();
+    let download = |flags: &[String]| {
+        let mut command = sandbox.program();
+        command.args(["download", "--data_dir=data", "--log_dir=logs"]).args(flags);
+        // Port 9 of this machine is a proxy that nobody runs: the known mirrors cannot be reached, on any machine.
+        command.env("MNIST_MIRROR", server.url("/environment")).env("https_proxy", "http://127.0.0.1:9");
+        let ended = end(&mut command);
+        assert_eq!(ended.code, Some(1), "{ended:#?}");
+        let asked = server.url("");
+        let lines = ended.stderr.lines().filter_map(|line| line.strip_prefix("  ")?.strip_prefix(&asked));
+        lines.map(String::from).collect::<Vec<_>>()
+    };
+    let flags = ["/first", "/second"].map(|path| format!("--mirror={}", server.url(path)));
+    assert_eq!(download(&flags), ["/first: 404 Not Found", "/second: 404 Not Found"]);
+    assert_eq!(download(&[]), ["/environment: 404 Not Found"]);
+    let mut asked: Vec<String> = server.requests().into_iter().map(|request| request.target).collect();
+    asked.sort();
+    assert_eq!(asked.len(), 12);
+    assert_eq!(asked[0], "/environment/t10k-images-idx3-ubyte.gz");
+}
+
 // ---- help and streams
 
 #[test]
 fn help_goes_to_stdout_and_tells_the_exit_codes() {
     let sandbox = Sandbox::new();
-    for arguments in ["--help", "train --help", "download --help", "evaluate --help", "demo --help"] {
-        let ended = sandbox.run(arguments).done();
-        assert!(ended.stdout.contains("Exit codes: 0 done; 1 failed; 2 wrong arguments; 130 and 143 after SIGINT"));
+    for arguments in ["", "train", "download", "evaluate", "demo", "cube", "cube check"] {
+        let ended = sandbox.run(&format!("{arguments} --help")).done();
+        let help = ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+        let codes =
+            "Exit codes: 0 done; 1 failed; 2 wrong arguments; 129, 130 and 143 after SIGHUP, SIGINT and SIGTERM.";
+        assert!(help.contains(codes), "{arguments}: {help}");
         assert_eq!(ended.stderr, "");
     }
     assert_eq!(sandbox.run("--version").done().stdout, concat!("mnist ", env!("CARGO_PKG_VERSION"), "\n"));
@@ -171,6 +234,24 @@ fn the_demo_without_a_network_draws_its_own_digits_and_a_second_call_uses_what_i
     assert_eq!(second.stdout, first.stdout);
     assert_eq!(model(), trained);
     assert!(!second.stderr.contains("warning: no mirror"), "{}", second.stderr);
+    let way = "workspace/data: there already: SYNTHETIC digits (a stand-in, not MNIST)\nto have MNIST itself: mnist \
+               download --data_dir=workspace/data --log_dir=workspace/download_logs, then the demo once more\n";
+    assert!(second.stderr.starts_with(way), "{}", second.stderr);
+
+    // A mirror that is named is asked, which this time does not help either.
+    let empty = tempfile::tempdir().unwrap();
+    for by_flag in [true, false] {
+        let mut command = sandbox.program();
+        command.arg("demo").env("https_proxy", "http://127.0.0.1:9");
+        match by_flag {
+            true => command.arg("--mirror").arg(empty.path()),
+            false => command.env("MNIST_MIRROR", empty.path()),
+        };
+        let ended = end(&mut command).done();
+        let answer = format!("warning: {}: holds neither NAME.gz nor NAME\n", empty.path().display());
+        assert!(ended.stderr.contains(&answer) && ended.stderr.contains(plain), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("drawing"), "{}", ended.stderr);
+    }
 
     // Other parameters: trained again, on the same data.
     sandbox
@@ -180,9 +261,29 @@ fn the_demo_without_a_network_draws_its_own_digits_and_a_second_call_uses_what_i
 }
 
 #[test]
-fn the_demo_takes_mnist_from_a_mirror() {
+fn the_demo_with_a_part_of_mnist_and_no_mirror_says_what_to_do() {
     let Some(mirror) = common::real_mnist() else { return };
     let sandbox = Sandbox::new();
+    fs::create_dir_all(sandbox.path("workspace/data")).unwrap();
+    let name = "t10k-labels-idx1-ubyte.gz";
+    fs::copy(mirror.join(name), sandbox.path("workspace/data").join(name)).unwrap();
+    let ended = end(sandbox.program().arg("demo").env("https_proxy", "http://127.0.0.1:9"));
+    assert!(!ended.stderr.contains("SYNTHETIC"), "{}", ended.stderr);
+    let error =
+        "\nerror: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte: no mirror has them\n";
+    assert!(ended.stderr.contains(error), "{}", ended.stderr);
+    let hint = "\nhint: workspace/data holds a part of MNIST: put the rest there by hand, plain or as NAME.gz, name a \
+                mirror of your own with --mirror=URL_OR_DIRECTORY, or remove workspace/data to go on with synthetic \
+                digits; behind a proxy, set https_proxy\n";
+    assert!(ended.stderr.ends_with(hint), "{}", ended.stderr);
+    assert_eq!(ended.code, Some(1));
+}
+
+#[test]
+fn the_demo_takes_mnist_from_a_mirror_in_place_of_drawn_digits() {
+    let Some(mirror) = common::real_mnist() else { return };
+    let sandbox = Sandbox::new();
+    sandbox.run("download --synthetic --data_dir=workspace/data --log_dir=logs").done();
     fs::create_dir_all(sandbox.path("workspace/parameters")).unwrap();
     sandbox.write("workspace/parameters/default.parameters.yaml", "train_epochs: 1\n");
     let ended = end(sandbox.program().arg("demo").env("MNIST_MIRROR", mirror)).done();

@@ -13,7 +13,6 @@ use common::{gzip, tmpfs};
 use mnist::data::content::in_hex;
 use mnist::data::download::{self, Event, Options, Origin, Summary, Watch};
 use mnist::data::fetch::Limits;
-use mnist::data::mirror::Mirror;
 use mnist::data::source::SourceFile;
 use mnist::error::{Error, Result};
 use sha2::{Digest, Sha256};
@@ -70,7 +69,7 @@ impl Case {
 
     fn of<M: AsRef<str>>(files: Vec<SourceFile>, mirrors: impl IntoIterator<Item = M>) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let mirrors = mirrors.into_iter().map(|mirror| Mirror::parse(mirror.as_ref()).unwrap()).collect();
+        let mirrors = mirrors.into_iter().map(|mirror| mirror.as_ref().to_string()).collect();
         let data_dir = home.path().join("data");
         let options = Options { data_dir, mirrors, limits: impatient(), files, stand_in: Vec::new() };
         Self { _home: home, options }
@@ -211,12 +210,12 @@ fn a_mirror_may_be_a_directory_with_files_gzipped_or_plain() {
     fs::create_dir(&mirror).unwrap();
     let shown = mirror.to_str().unwrap();
     let case = Case::new([shown]);
-    case.fails_with(&[(shown, "holds neither images.gz nor images")]);
+    case.fails_with(&[(shown, "holds neither NAME.gz nor NAME")]);
 
     fs::write(mirror.join("images.gz"), &gzip(&images())[..1000]).unwrap();
     let case = Case::new([shown]);
     let message = case.error();
-    assert!(message.starts_with(&format!("images: no mirror has it\n  {shown}: images.gz: cut short: ")), "{message}");
+    assert!(message.starts_with(&format!("images: no mirror has it\n  {shown}: NAME.gz: cut short: ")), "{message}");
 
     fs::write(mirror.join("images"), images()).unwrap();
     case.fetches_from(shown);
@@ -224,6 +223,20 @@ fn a_mirror_may_be_a_directory_with_files_gzipped_or_plain() {
     fs::remove_file(mirror.join("images")).unwrap();
     Case::new([shown]).fetches_from(shown);
     assert_eq!(names(&mirror), ["images.gz"]);
+}
+
+#[test]
+fn a_directory_that_has_none_of_the_files_is_told_once() {
+    let mirror = tempfile::tempdir().unwrap();
+    let shown = mirror.path().to_str().unwrap();
+    let case = Case::of(["a", "b", "c", "d"].map(|name| source(name, &images())).to_vec(), [shown]);
+    assert_eq!(case.error(), format!("a, b, c, d: no mirror has them\n  {shown}: holds neither NAME.gz nor NAME"));
+    // A directory in the place of a file stands for all that cannot be read: root may read everything else.
+    for name in ["a", "b", "c", "d"] {
+        fs::create_dir(mirror.path().join(name)).unwrap();
+    }
+    let answer = "NAME: Is a directory (os error 21)";
+    assert_eq!(case.error(), format!("a, b, c, d: no mirror has them\n  {shown}: {answer}"));
 }
 
 #[test]
@@ -430,10 +443,15 @@ fn a_mirror_that_breaks_every_time_is_given_up() {
     let answer = "connection broken after 0 bytes: Connection reset by peer (os error 104)";
     Case::new([&url]).fails_with(&[(&url, answer)]);
     assert_eq!(server.requests().len(), 3);
+    // Each attempt goes on after the 1000 bytes that the one before has brought.
+    server.on("/images.gz", [Reply::ResetAfter(whole.clone(), 1000)]);
+    let answer = "connection broken after 3000 bytes: Connection reset by peer (os error 104)";
+    Case::new([&url]).fails_with(&[(&url, answer)]);
+    assert_eq!(server.requests().len(), 6);
     // As long as it gets on by much, it may break as often as it likes.
     server.on("/images.gz", [Reply::ResetAfter(gzip(&idx(BYTES * 3, 1)), 70_000)]);
     Case::of(vec![source("images", &idx(BYTES * 3, 1))], [&url]).run().unwrap();
-    assert_eq!(server.requests().len(), 3 + 9);
+    assert_eq!(server.requests().len(), 6 + 9);
 }
 
 #[test]
@@ -681,7 +699,7 @@ fn run_in_child(limits: &str, mirror: &str, variables: &[(&str, &str)]) -> Child
 fn child() {
     let variable = |name| std::env::var(name).unwrap();
     mnist::interrupt::install().unwrap();
-    let mut case = Case::new([variable("MIRROR")]);
+    let mut case = Case::new([Ok(variable("MIRROR")), std::env::var("MIRROR_2")].into_iter().flatten());
     case.options.data_dir = variable("DATA").into();
     if variable("LIMITS") == "patient" {
         case.options.limits = Limits::default();
@@ -744,6 +762,16 @@ fn a_proxy_that_does_not_answer_is_named() {
         message,
         "1 the environment variable http_proxy: expected the URL of an HTTP proxy, such as http://proxy.example:3128"
     );
+}
+
+#[test]
+fn a_directory_needs_no_proxy_not_even_a_right_one() {
+    let mirror = tempfile::tempdir().unwrap();
+    fs::write(mirror.path().join("images"), images()).unwrap();
+    let directory = mirror.path().to_str().unwrap();
+    let unasked = ("MIRROR_2", "http://mirror.invalid");
+    let child = run_in_child("", directory, &[("ALL_PROXY", "socks5://host:1080"), unasked]);
+    assert_eq!(child.wait(), format!("from {directory}, SHA-256 right"));
 }
 
 #[test]

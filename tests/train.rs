@@ -3,12 +3,13 @@
 mod common;
 
 use std::fs;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Sandbox, end, real_mnist};
 use mnist::data::idx;
 use mnist::engine::fused::simd::InstructionSet;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 // ---- what a run leaves
@@ -184,30 +185,77 @@ fn the_default_network_learns_the_real_mnist() {
 
 // ---- how a run is stopped
 
+/// Starts a training that would take for ever, and sends it a signal as soon as it has begun, so many times.
+#[track_caller]
+fn stops(signal: Signal, name: &str, code: i32, times: u32) {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("").done();
+    let model = fs::read(sandbox.path("model/model.safetensors")).unwrap();
+    let mut command = sandbox.program();
+    command.args(["train", "--data_dir=data", "--log_dir=logs", "--model_dir=model", "--train_epochs=100000"]);
+    let child = command.arg("--parameters_file=parameters.yaml").stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let sent = Instant::now();
+    for _ in 0..times {
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(sent.elapsed() < Duration::from_secs(2), "{:?}", sent.elapsed());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert!(stderr.ends_with(&format!("error: stopped by {name}\n")), "{stderr}");
+    assert_eq!(fs::read(sandbox.path("model/model.safetensors")).unwrap(), model);
+    assert_eq!(sandbox.files("model").len(), 3);
+    assert_eq!(sandbox.files("logs"), ["mlcube_mnist_train.log", "mllog_train.log"]);
+    assert!(sandbox.read("logs/mllog_train.log").ends_with("\"status\": \"aborted\"}}\n"));
+}
+
 #[test]
 fn a_signal_ends_the_run_with_its_exit_code_and_leaves_the_old_model_and_whole_logs() {
     for (signal, name, code) in
-        [(rustix::process::Signal::INT, "SIGINT", 130), (rustix::process::Signal::TERM, "SIGTERM", 143)]
+        [(Signal::HUP, "SIGHUP", 129), (Signal::INT, "SIGINT", 130), (Signal::TERM, "SIGTERM", 143)]
     {
-        let sandbox = Sandbox::with_data();
-        sandbox.train("").done();
-        let model = fs::read(sandbox.path("model/model.safetensors")).unwrap();
-        let mut command = sandbox.program();
-        command.args(["train", "--data_dir=data", "--log_dir=logs", "--model_dir=model", "--train_epochs=100000"]);
-        let child = command.arg("--parameters_file=parameters.yaml").stderr(Stdio::piped()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(500));
-        let sent = Instant::now();
-        rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(sent.elapsed() < Duration::from_secs(2), "{:?}", sent.elapsed());
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{stderr}");
-        assert!(stderr.ends_with(&format!("error: stopped by {name}\n")), "{stderr}");
-        assert_eq!(fs::read(sandbox.path("model/model.safetensors")).unwrap(), model);
-        assert_eq!(sandbox.files("model").len(), 3);
-        assert_eq!(sandbox.files("logs"), ["mlcube_mnist_train.log", "mllog_train.log"]);
-        assert!(sandbox.read("logs/mllog_train.log").ends_with("\"status\": \"aborted\"}}\n"));
+        stops(signal, name, code, 1);
     }
+}
+
+#[test]
+fn a_signal_that_comes_twice_at_once_counts_once() {
+    stops(Signal::TERM, "SIGTERM", 143, 2);
+}
+
+#[test]
+fn a_second_signal_ends_a_run_that_does_not_hear_the_first() {
+    let sandbox = Sandbox::with_data();
+    // A pipe that nobody writes into: opening it takes for ever.
+    assert!(Command::new("mkfifo").arg(sandbox.path("pipe")).status().unwrap().success());
+    let mut command = sandbox.program();
+    command.args(["train", "--data_dir=data", "--log_dir=logs", "--model_dir=model", "--parameters_file=pipe"]);
+    let mut child = command.spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let mut kill_and_wait = |milliseconds| {
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        child.try_wait().unwrap().map(|status| status.code())
+    };
+    assert_eq!(kill_and_wait(1500), None);
+    assert_eq!(kill_and_wait(300), Some(Some(143)));
+}
+
+#[test]
+fn a_run_started_by_nohup_outlives_its_terminal() {
+    let sandbox = Sandbox::with_data();
+    let mut command = Command::new("nohup");
+    command.arg(env!("CARGO_BIN_EXE_mnist")).current_dir(sandbox.path("")).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(["train", "--data_dir=data", "--log_dir=logs", "--model_dir=model", "--train_epochs=100000"]);
+    let mut child = command.arg("--parameters_file=parameters.yaml").spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(child.try_wait().unwrap().is_none());
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

@@ -8,7 +8,7 @@ use clap::{Arg, ArgMatches, Args, Command as ClapCommand, CommandFactory, FromAr
 use crate::config::keys::{Draft, KEYS, Key};
 
 const AFTER_HELP: &str = "Flags may be written with hyphens for underscores (--log-dir), with `=` or a space.\n\n\
-    Exit codes: 0 done; 1 failed; 2 wrong arguments; 130 and 143 after SIGINT and SIGTERM.";
+    Exit codes: 0 done; 1 failed; 2 wrong arguments; 129, 130 and 143 after SIGHUP, SIGINT and SIGTERM.";
 
 /// The MNIST MLCube as one native program: download the data, train a network, evaluate it.
 #[derive(Debug, Parser)]
@@ -31,7 +31,7 @@ pub enum Command {
     /// Download, train and evaluate in ./workspace, with one command
     Demo(Demo),
     /// Work with the cube: the directory with mlcube.yaml
-    #[command(subcommand)]
+    #[command(subcommand, after_help = AFTER_HELP)]
     Cube(Cube),
 }
 
@@ -102,6 +102,7 @@ pub struct Demo {
 #[derive(Debug, Subcommand)]
 pub enum Cube {
     /// Verify the cube's files: schemas, tasks, run configurations, parameters
+    #[command(after_help = AFTER_HELP)]
     Check {
         /// The cube: its directory, or the mlcube.yaml in it
         #[arg(long, value_name = "DIR", default_value = ".")]

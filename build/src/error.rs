@@ -84,6 +84,9 @@ pub enum Error {
     /// No mirror has some of the files; what each of them answered.
     #[error("{}", unfetched(failures))]
     Download { failures: Vec<Unfetched> },
+    /// The same, where some of the files are there already, so that the stand-in cannot take their place.
+    #[error("{}", unfetched(failures))]
+    DownloadInPart { data_dir: PathBuf, failures: Vec<Unfetched> },
     /// The stand-in was to be written where MNIST itself is.
     #[error("{}: holds MNIST itself ({file}), which the synthetic stand-in does not replace", directory.display())]
     RealData { directory: PathBuf, file: String },
@@ -94,8 +97,8 @@ pub enum Error {
     Cube { path: PathBuf, faults: usize },
 
     // ---- the run itself
-    /// SIGINT or SIGTERM arrived; what was written so far is intact.
-    #[error("stopped by {}", signal_name(*signal))]
+    /// A signal arrived; what was written so far is intact.
+    #[error("stopped by {}", signal_hook::low_level::signal_name(*signal).unwrap_or("a signal"))]
     Interrupted { signal: i32 },
 }
 
@@ -147,13 +150,19 @@ impl Error {
                  --mirror=URL_OR_DIRECTORY, or draw a stand-in with --synthetic; behind a proxy, set https_proxy"
                     .to_string(),
             ),
+            Error::DownloadInPart { data_dir, .. } => Some(format!(
+                "{0} holds a part of MNIST: put the rest there by hand, plain or as NAME.gz, name a mirror of your own \
+                 with --mirror=URL_OR_DIRECTORY, or remove {0} to go on with synthetic digits; behind a proxy, set \
+                 https_proxy",
+                data_dir.display()
+            )),
             Error::RealData { .. } => Some("give the stand-in another directory with --data_dir=DIR".to_string()),
             _ => None,
         }
     }
 
-    /// The process's exit code: 1 failed, 2 wrong arguments (most are clap's), 130 after SIGINT, 143
-    /// after SIGTERM.
+    /// The process's exit code: 1 failed, 2 wrong arguments (most are clap's), 129 after SIGHUP, 130 after
+    /// SIGINT, 143 after SIGTERM.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Interrupted { signal } => 128 + *signal as u8,
@@ -171,14 +180,6 @@ fn io_hint(error: &io::Error) -> Option<&'static str> {
         io::ErrorKind::PermissionDenied => "check the owner and permissions, or choose another directory",
         _ => return None,
     })
-}
-
-fn signal_name(signal: i32) -> &'static str {
-    match signal {
-        2 => "SIGINT",
-        15 => "SIGTERM",
-        _ => "a signal",
-    }
 }
 
 /// The known name nearest to `typed`, if any is near enough to be what was meant.

@@ -1,28 +1,55 @@
-//! SIGINT and SIGTERM as a flag that long work asks between steps. A second signal ends the process at once.
+//! SIGHUP, SIGINT and SIGTERM as a flag that long work asks between steps. Another signal ends the process at once, but
+//! only some time after the first: `timeout` and shells send the same one to a process and then to its group.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use crate::error::{Error, Result};
 
+/// Signals within this time after the first are the same one.
+const SAME: Duration = Duration::from_secs(1);
+/// How often the thread that counts this time looks for the first signal.
+const TICK: Duration = Duration::from_millis(100);
+
 static RECEIVED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 
 /// Starts listening. Called once, by `main`, before any work.
 pub fn install() -> Result<()> {
-    let received = RECEIVED.get_or_init(Arc::default);
+    let signals = RECEIVED.get_or_init(Arc::default);
     let again = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // Order matters: on the first signal `again` is still false and the process lives on.
+    let mut listened = vec![SIGINT, SIGTERM];
+    #[cfg(unix)]
+    if !hang_up_is_ignored() {
+        listened.push(signal_hook::consts::SIGHUP);
+    }
+    for signal in listened {
         flag::register_conditional_shutdown(signal, 128 + signal, again.clone())
-            .and_then(|_| flag::register(signal, again.clone()))
-            .and_then(|_| flag::register_usize(signal, received.clone(), signal as usize))
+            .and_then(|_| flag::register_usize(signal, signals.clone(), signal as usize))
             .map_err(Error::io("listen for signals to", "this process"))?;
     }
+    thread::spawn(move || {
+        while received().is_none() {
+            thread::sleep(TICK);
+        }
+        thread::sleep(SAME);
+        again.store(true, Ordering::Relaxed);
+    });
     Ok(())
+}
+
+/// `nohup` starts a program with SIGHUP ignored, so that it outlives its terminal; where nothing tells, it is left alone.
+#[cfg(unix)]
+fn hang_up_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_none_or(|mask| mask & 1 << (signal_hook::consts::SIGHUP - 1) != 0)
 }
 
 /// The signal received so far, if any.

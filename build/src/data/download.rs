@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -15,7 +15,6 @@ use reqwest::Url;
 use tokio::runtime::{Builder, Runtime};
 use tracing::{info, warn};
 
-use crate::data::content::Wrong;
 use crate::data::fetch::{Failure, Fetcher, Limits, Step};
 use crate::data::mirror::{Mirror, url_of};
 use crate::data::source::SourceFile;
@@ -33,8 +32,9 @@ const CREDIT: &str = "MNIST is by Yann LeCun, Corinna Cortes and Christopher J.C
 pub struct Options {
     /// Where the files go; made if it is missing.
     pub data_dir: PathBuf,
-    /// Where they come from, in the order in which to try: the user's own, then [`Mirror::table`].
-    pub mirrors: Vec<Mirror>,
+    /// Where they come from, as [`Mirror::parse`] reads it, in the order in which to try: the user's own, then
+    /// [`MIRRORS`](crate::data::source::MIRRORS). Only read where a file has to come from there.
+    pub mirrors: Vec<String>,
     /// Patience with the mirrors.
     pub limits: Limits,
     /// The files: [`crate::data::source::MNIST`].
@@ -107,8 +107,9 @@ impl Watch for () {
 /// Brings the files into the directory.
 ///
 /// # Errors
-/// [`Error::Download`] if no mirror has some of the files (those that came stay), [`Error::Io`] if the directory cannot
-/// be read or written, [`Error::Interrupted`] after a signal; nothing incomplete is left in any case.
+/// [`Error::Mirror`] if a mirror is needed and one of them is none, [`Error::Download`] if no mirror has some of the
+/// files (those that came stay), [`Error::Io`] if the directory cannot be read or written, [`Error::Interrupted`] after a
+/// signal; nothing incomplete is left in any case.
 pub fn run(options: &Options, watch: &dyn Watch) -> Result<Summary> {
     let reporter = Reporter::new(watch);
     let directory = &options.data_dir;
@@ -126,28 +127,30 @@ pub fn run(options: &Options, watch: &dyn Watch) -> Result<Summary> {
     if found.iter().all(|found| *found == Found::Plain) {
         return Ok(as_it_is());
     }
+    let complete = !found.contains(&Found::Nothing);
+    let mirrors = if complete { &[][..] } else { &options.mirrors };
+    let mirrors = mirrors.iter().map(|mirror| Mirror::parse(mirror)).collect::<Result<Vec<_>>>()?;
     if let Err(error) = writable_directory(directory) {
         // A data set that others keep, and whose files are all there, need not be writable.
-        let complete = !found.contains(&Found::Nothing);
         return if complete { Ok(as_it_is()) } else { Err(error) };
     }
     store::clear_stale(directory, &options.files);
     info!("{CREDIT}");
 
-    let network = Network::if_needed(options, &found)?;
+    let network = Network::new(&options.limits);
     let jobs: Vec<(SourceFile, &Found)> = options.files.iter().copied().zip(&found).collect();
     let origins = side_by_side(&jobs, |(file, found)| {
         let origin = match found {
             Found::Plain => Origin::There,
             Found::Gzip(path) => unpack(options, file, path)?,
-            Found::Nothing => from_mirrors(options, file, network.as_ref(), &reporter)?,
+            Found::Nothing => from_mirrors(options, file, (&mirrors, &network), &reporter)?,
         };
         reporter.tell(file, &Event::Done { origin: &origin });
         Ok((*file, origin))
     });
     // Prompt even where a name is being looked up, which nothing can interrupt.
-    if let Some(network) = network {
-        network.runtime.shutdown_background();
+    if let Some((_, runtime)) = network.running.into_inner() {
+        runtime.shutdown_background();
     }
     Ok(Summary { files: all_or_failures(origins)? })
 }
@@ -158,10 +161,8 @@ pub fn run(options: &Options, watch: &dyn Watch) -> Result<Summary> {
 /// [`Error::RealData`] if one of `files`, MNIST itself, is there; those of `draw` and of files that cannot be read.
 pub fn run_synthetic(options: &Options, draw: impl FnOnce(&Path) -> Result<()>) -> Result<Summary> {
     let directory = &options.data_dir;
-    for file in &options.files {
-        if store::look(directory, file)? != Found::Nothing {
-            return Err(Error::RealData { directory: directory.clone(), file: file.name.to_string() });
-        }
+    if let Some(file) = genuine(options)? {
+        return Err(Error::RealData { directory: directory.clone(), file: file.name.to_string() });
     }
     let there = side_by_side(&options.stand_in, |file| store::look(directory, file));
     let there = there.into_iter().collect::<Result<Vec<_>>>()?;
@@ -177,21 +178,41 @@ pub fn run_synthetic(options: &Options, draw: impl FnOnce(&Path) -> Result<()>) 
     Ok(Summary { files: options.stand_in.iter().map(|file| (*file, origin.clone())).collect() })
 }
 
-/// The HTTP client and the thread that drives it.
+/// The first of `files` that is there and right, plain or gzipped.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn genuine(options: &Options) -> Result<Option<SourceFile>> {
+    for file in &options.files {
+        if store::look(&options.data_dir, file)? != Found::Nothing {
+            return Ok(Some(*file));
+        }
+    }
+    Ok(None)
+}
+
+/// The HTTP client and the thread that drives it, set up when the first URL is to be asked: who takes all from a
+/// directory may have a proxy that is of no use.
 struct Network<'a> {
-    fetcher: Fetcher<'a>,
-    runtime: Runtime,
+    limits: &'a Limits,
+    running: OnceLock<(Fetcher<'a>, Runtime)>,
+    starting: Mutex<()>,
 }
 
 impl<'a> Network<'a> {
-    fn if_needed(options: &'a Options, found: &[Found]) -> Result<Option<Self>> {
-        let urls = options.mirrors.iter().any(|mirror| matches!(mirror, Mirror::Url(_)));
-        if !urls || !found.contains(&Found::Nothing) {
-            return Ok(None);
+    fn new(limits: &'a Limits) -> Self {
+        Self { limits, running: OnceLock::new(), starting: Mutex::new(()) }
+    }
+
+    fn running(&self) -> Result<&(Fetcher<'a>, Runtime)> {
+        let _one_at_a_time = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = self.running.get() {
+            return Ok(running);
         }
+        let fetcher = Fetcher::new(self.limits)?;
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|e| Error::HttpClient { reason: e.to_string() })?;
-        Ok(Some(Self { fetcher: Fetcher::new(&options.limits)?, runtime }))
+        Ok(self.running.get_or_init(|| (fetcher, runtime)))
     }
 }
 
@@ -208,23 +229,16 @@ fn unpack(options: &Options, file: &SourceFile, gzip: &Path) -> Result<Origin> {
 fn from_mirrors(
     options: &Options,
     file: &SourceFile,
-    network: Option<&Network>,
+    (mirrors, network): (&[Mirror], &Network),
     reporter: &Reporter,
 ) -> Result<Origin> {
     let mut answers = Vec::new();
-    for mirror in &options.mirrors {
+    for mirror in mirrors {
         interrupt::check()?;
         let shown = mirror.to_string();
-        let outcome = match (mirror, network) {
-            (Mirror::Directory(path), network) => {
-                let outcome = from_directory(options, file, path);
-                if let (Ok(()), Some(network)) = (&outcome, network) {
-                    network.fetcher.set_answered();
-                }
-                outcome
-            }
-            (Mirror::Url(url), Some(network)) => from_url(options, file, (url, &shown), network, reporter),
-            (Mirror::Url(_), None) => continue, // there is a network wherever there is a URL
+        let outcome = match mirror {
+            Mirror::Directory(path) => from_directory(options, file, path),
+            Mirror::Url(url) => from_url(options, file, (url, &shown), network, reporter),
         };
         let (answer, last) = match outcome {
             Ok(()) => return Ok(Origin::Mirror(shown)),
@@ -248,6 +262,7 @@ fn from_url(
     network: &Network,
     reporter: &Reporter,
 ) -> std::result::Result<(), Failure> {
+    let (fetcher, runtime) = network.running()?;
     let url = url_of(mirror, &format!("{}.gz", file.name));
     let mut part = AtomicFile::create(options.data_dir.join(file.name))?;
     let report = |step: Step| {
@@ -258,28 +273,31 @@ fn from_url(
         };
         reporter.tell(file, &event);
     };
-    network.runtime.handle().block_on(network.fetcher.fetch(&url, file, &mut part, &report))?;
+    runtime.handle().block_on(fetcher.fetch(&url, file, &mut part, &report))?;
     store::settle(part, file, &options.stand_in)?;
     Ok(())
 }
 
-/// Takes `NAME.gz` or else `NAME`, whichever is right.
+/// Takes `NAME.gz` or else `NAME`, whichever is right. The answer names no file, so that it is told once for all.
 fn from_directory(options: &Options, file: &SourceFile, mirror: &Path) -> std::result::Result<(), Failure> {
     let mut answers = Vec::new();
-    for name in [format!("{}.gz", file.name), file.name.to_string()] {
-        let path = mirror.join(&name);
-        let answer: Box<dyn fmt::Display> = match File::open(&path) {
-            Ok(open) => match store::unpack((open, &path), &options.data_dir, file, &options.stand_in)? {
-                Ok(()) => return Ok(()),
-                Err(wrong) => Box::<Wrong>::new(wrong),
-            },
+    for suffix in [".gz", ""] {
+        let path = mirror.join(format!("{}{suffix}", file.name));
+        let taken = match File::open(&path) {
+            Ok(open) => store::unpack((open, &path), &options.data_dir, file, &options.stand_in),
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => Box::new(error),
+            Err(error) => Err(Error::io("read", &path)(error)),
         };
-        answers.push(format!("{name}: {answer}"));
+        let answer = match taken {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(wrong)) => wrong.to_string(),
+            Err(Error::Io { path: of, source, .. }) if of == path => source.to_string(),
+            Err(error) => return Err(error.into()),
+        };
+        answers.push(format!("NAME{suffix}: {answer}"));
     }
     if answers.is_empty() {
-        answers.push(format!("holds neither {0}.gz nor {0}", file.name));
+        answers.push("holds neither NAME.gz nor NAME".to_string());
     }
     Err(Failure::Mirror(answers.join("; ")))
 }

@@ -39,7 +39,7 @@ pub struct Limits {
     pub back_off: Duration,
     /// The longest wait, also where a server asks for more by Retry-After.
     pub longest_wait: Duration,
-    /// If no mirror has delivered any bytes of any file within this time, the download ends.
+    /// If no URL has delivered any bytes of any file within this time, the download ends.
     pub first_answer: Option<Duration>,
 }
 
@@ -135,8 +135,8 @@ impl<'a> Fetcher<'a> {
         Ok(Self { client, proxies, limits, started: Instant::now(), answered: AtomicBool::new(false) })
     }
 
-    /// Says that bytes of a file came from elsewhere, so that slow mirrors get the time they need.
-    pub fn set_answered(&self) {
+    /// From now on slow mirrors get the time they need.
+    fn set_answered(&self) {
         self.answered.store(true, Ordering::Relaxed);
     }
 

@@ -11,6 +11,7 @@ use crate::config::Parameters;
 use crate::config::keys::Draft;
 use crate::data::dataset::Dataset;
 use crate::data::fetch::Limits;
+use crate::data::source::DataSource;
 use crate::engine;
 use crate::error::{Error, Result};
 use crate::output::console::{self, Console, LOG};
@@ -95,21 +96,36 @@ pub fn run(args: &Demo, console: &Console) -> Result<()> {
     ))
 }
 
-/// The data that is there, or MNIST from a mirror, or the synthetic stand-in.
+/// The data that is there, or MNIST from a mirror, or the synthetic stand-in. Where the stand-in is there, only a mirror
+/// that the user names is asked: without a network the others would cost [`PATIENCE`] each time.
 fn bring_data(workspace: &Workspace, args: &Demo, console: &Console) -> Result<()> {
-    if let Ok(dataset) = Dataset::load(&workspace.data) {
-        info!("{}: there already: {}", workspace.data.display(), dataset.provenance.source.description());
+    let data_dir = &workspace.data;
+    let there = Dataset::load(data_dir).ok().map(|dataset| dataset.provenance.source);
+    let stand_in = there == Some(DataSource::Synthetic);
+    if let Some(source) = there
+        && !(stand_in && !download::named_mirrors(&args.mirrors).is_empty())
+    {
+        info!("{}: there already: {}", data_dir.display(), source.description());
+        if stand_in {
+            let (data_dir, log_dir) = (data_dir.display(), workspace.log_dir("download"));
+            info!(
+                "to have MNIST itself: mnist download --data_dir={data_dir} --log_dir={}, then the demo once more",
+                log_dir.display()
+            );
+        }
         return Ok(());
     }
     let limits = Limits { first_answer: Some(PATIENCE), ..Limits::default() };
-    match download::download(&workspace.data, &args.mirrors, limits, console) {
-        Err(error @ Error::Download { .. }) => {
-            warn!(target: LOG, "{error}");
-            warn!("no mirror could be reached: training on SYNTHETIC digits instead, which is not MNIST");
-            download::draw(&workspace.data).map(drop)
-        }
-        result => result.map(drop),
+    let failures = match download::download(data_dir, &args.mirrors, limits, console) {
+        Err(Error::Download { failures }) => failures,
+        result => return result.map(drop),
+    };
+    if download::holds_mnist(data_dir)? {
+        return Err(Error::DownloadInPart { data_dir: data_dir.clone(), failures });
     }
+    warn!(target: LOG, "{}", Error::Download { failures });
+    warn!("no mirror could be reached: training on SYNTHETIC digits instead, which is not MNIST");
+    download::draw(data_dir).map(drop)
 }
 
 /// Whether MODEL_DIR holds a model of the data that is there, trained with the parameters that are there.

@@ -8,13 +8,15 @@ use tracing::warn;
 use crate::cli::Download;
 use crate::data::download::{self, Options, Summary, Watch};
 use crate::data::fetch::Limits;
-use crate::data::mirror::Mirror;
-use crate::data::source::{DataSource, MNIST, SYNTHETIC};
+use crate::data::source::{DataSource, MIRRORS, MNIST, SYNTHETIC};
 use crate::data::synthetic;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::output::console::{self, Console};
 use crate::output::logs::with_logs;
 use crate::output::transfers::Transfers;
+
+/// The environment variable that names a mirror where no flag does.
+const MIRROR_VARIABLE: &str = "MNIST_MIRROR";
 
 /// Runs the task and prints where each file is from.
 ///
@@ -31,16 +33,29 @@ pub fn run(args: &Download, console: &Console) -> Result<()> {
     console::print(&table(data_dir, &summary))
 }
 
-/// Brings MNIST into `data_dir`, from the `mirrors` that the user names (or MNIST_MIRROR does) or else the known ones.
+/// Brings MNIST into `data_dir`, from the `mirrors` that the user names (or [`MIRROR_VARIABLE`] does) or else the known
+/// ones.
 ///
 /// # Errors
 /// A mirror is none, no mirror has the files, `data_dir` cannot be written, or a signal arrived.
 pub fn download(data_dir: &Path, mirrors: &[String], limits: Limits, console: &Console) -> Result<Summary> {
-    let options = options(data_dir, mirrors, limits)?;
-    match console.bars() {
+    let options = options(data_dir, &named_mirrors(mirrors), limits);
+    let done = match console.bars() {
         Some(bars) => download::run(&options, &Transfers::new(bars, &options.files) as &dyn Watch),
         None => download::run(&options, &()),
-    }
+    };
+    done.map_err(|error| match error {
+        Error::Mirror { given, found } if !mirrors.contains(&given) => {
+            Error::Mirror { given: format!("{MIRROR_VARIABLE}={given}"), found }
+        }
+        error => error,
+    })
+}
+
+/// The mirrors that the user names: by flags, or else by [`MIRROR_VARIABLE`].
+pub fn named_mirrors(flags: &[String]) -> Vec<String> {
+    let from_environment = || std::env::var(MIRROR_VARIABLE).ok().filter(|mirror| !mirror.is_empty());
+    if flags.is_empty() { from_environment().into_iter().collect() } else { flags.to_vec() }
 }
 
 /// Draws the synthetic stand-in into `data_dir`.
@@ -48,18 +63,23 @@ pub fn download(data_dir: &Path, mirrors: &[String], limits: Limits, console: &C
 /// # Errors
 /// MNIST itself is there, `data_dir` cannot be written, or a signal arrived.
 pub fn draw(data_dir: &Path) -> Result<Summary> {
-    warn!("drawing synthetic digits: a stand-in for trying things out, not MNIST");
-    download::run_synthetic(&options(data_dir, &[], Limits::default())?, |directory| {
+    download::run_synthetic(&options(data_dir, &[], Limits::default()), |directory| {
+        warn!("drawing synthetic digits: a stand-in for trying things out, not MNIST");
         synthetic::write(directory, synthetic::TRAIN, synthetic::TEST)
     })
 }
 
-fn options(data_dir: &Path, mirrors: &[String], limits: Limits) -> Result<Options> {
-    let from_environment = std::env::var("MNIST_MIRROR").ok().filter(|mirror| mirrors.is_empty() && !mirror.is_empty());
-    let given = mirrors.iter().chain(&from_environment);
-    let mut mirrors = given.map(|mirror| Mirror::parse(mirror)).collect::<Result<Vec<_>>>()?;
-    mirrors.extend(Mirror::table());
-    Ok(Options { data_dir: data_dir.into(), mirrors, limits, files: MNIST.to_vec(), stand_in: SYNTHETIC.to_vec() })
+/// Whether `data_dir` holds any of the four files of MNIST itself.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn holds_mnist(data_dir: &Path) -> Result<bool> {
+    Ok(download::genuine(&options(data_dir, &[], Limits::default()))?.is_some())
+}
+
+fn options(data_dir: &Path, mirrors: &[String], limits: Limits) -> Options {
+    let mirrors = mirrors.iter().map(String::as_str).chain(MIRRORS).map(String::from).collect();
+    Options { data_dir: data_dir.into(), mirrors, limits, files: MNIST.to_vec(), stand_in: SYNTHETIC.to_vec() }
 }
 
 fn table(data_dir: &Path, summary: &Summary) -> String {
