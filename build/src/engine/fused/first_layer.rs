@@ -7,7 +7,7 @@ use super::lit::{LitPixels, STRETCH};
 use super::net::{Slab, WIDEST};
 use super::rest::Rest;
 use super::simd::{Block, Simd, add};
-use super::update::StepRule;
+use super::update::{StepRule, Update};
 
 /// `pixel / 255`.
 static SCALED: [f32; 256] = {
@@ -134,7 +134,10 @@ fn wake_row<S: Simd>(s: S, slab: &mut Slab, row: usize, rest: &Rest) {
 /// cache, and updates the pixel's weights at once.
 #[inline(always)]
 pub fn backward<S: Simd>(s: S, slab: &mut Slab, group: &Group, d_z: &[Block], rule: &StepRule, rest: &Rest) {
-    for_width!(slab.width, backward_wide::<S>(s, slab, group, d_z, rule, rest))
+    match rule.adam() {
+        Some(adam) => for_width!(slab.width, backward_wide::<S>(s, slab, group, d_z, &adam, rest)),
+        None => for_width!(slab.width, backward_wide::<S>(s, slab, group, d_z, rule, rest)),
+    }
 }
 
 #[inline(always)]
@@ -143,7 +146,7 @@ fn backward_wide<S: Simd, const W: usize>(
     slab: &mut Slab,
     group: &Group,
     d_z: &[Block],
-    rule: &StepRule,
+    rule: &impl Update,
     rest: &Rest,
 ) {
     let d_z = d_z.as_chunks::<W>().0;

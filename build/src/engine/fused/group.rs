@@ -38,7 +38,9 @@ impl Group {
     #[inline(always)]
     pub fn begin(&mut self, lit: &LitPixels, images: &[u32]) {
         assert!(images.len() <= GROUP && lit.stretches() * STRETCH < self.values.len());
-        self.values.fill([0; GROUP]);
+        for &pixel in &self.lit {
+            self.values[usize::from(pixel)] = [0; GROUP];
+        }
         self.flags.resize(lit.words(), 0);
         self.flags.fill(0);
         for &image in images {

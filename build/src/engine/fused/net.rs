@@ -5,7 +5,7 @@ use super::hidden_layer::{self, Panel};
 use super::lit::LitPixels;
 use super::simd::{Block, InstructionSet, LANES, Simd};
 use super::team::{Barrier, Shared};
-use super::update::StepRule;
+use super::update::Update;
 use crate::data::dataset::Images;
 use crate::engine::Recipe;
 use crate::model::Layer;
@@ -83,7 +83,7 @@ impl Slab {
 
     /// Updates some rows by their gradient.
     #[inline(always)]
-    pub fn update<S: Simd>(&mut self, s: S, rule: &StepRule, rows: Range<usize>, gradient: &[Block]) {
+    pub fn update<S: Simd>(&mut self, s: S, rule: &impl Update, rows: Range<usize>, gradient: &[Block]) {
         let (weights, slots) = self.rows_mut(rows);
         rule.apply(s, weights, slots, gradient);
     }

@@ -166,7 +166,7 @@ impl Rest {
 #[cfg(test)]
 mod tests {
     use super::super::simd::{InstructionSet, Job};
-    use super::super::update::StepRule;
+    use super::super::update::{StepRule, Update};
     use super::*;
     use crate::engine::fused::team::FlushDenormals;
 

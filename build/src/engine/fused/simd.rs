@@ -486,17 +486,14 @@ mod x86 {
         }
         #[inline(always)]
         fn over_root(self, a: Self::F, x: Self::F, scale: f32, offset: f32) -> Self::F {
-            // As for AVX-512, but from 12 bits.
+            // As for AVX-512, but from 12 bits, and with a division, which takes a turn of its own beside the products.
             let (half, three_halves) = (self.splat(0.5 * scale), self.splat(1.5 * scale));
-            let (offset, two) = (self.splat(offset), self.splat(2.0));
+            let offset = self.splat(offset);
             halves!(h => {
                 let r = _mm256_rsqrt_ps(x[h]);
                 let root = _mm256_mul_ps(x[h], r);
                 let factor = _mm256_fnmadd_ps(_mm256_mul_ps(root, r), half[h], three_halves[h]);
-                let divisor = _mm256_fmadd_ps(root, factor, offset[h]);
-                let r = _mm256_rcp_ps(divisor);
-                let factor = _mm256_fnmadd_ps(divisor, r, two[h]);
-                _mm256_mul_ps(_mm256_mul_ps(a[h], r), factor)
+                _mm256_div_ps(a[h], _mm256_fmadd_ps(root, factor, offset[h]))
             })
         }
         #[inline(always)]

@@ -48,9 +48,31 @@ impl StepRule {
         Self { decay: settings.decay() as f32, formula }
     }
 
+    /// The rule alone, where it is Adam's without weight decay: the one that is worth a loop of its own.
+    pub fn adam(&self) -> Option<Adam> {
+        match self.formula {
+            Formula::Adam(adam) if self.decay == 1.0 => Some(adam),
+            _ => None,
+        }
+    }
+}
+
+/// What updates weights.
+pub trait Update {
     /// Updates `weights` by `gradient`; `slots` hold as many numbers each, where the optimizer has them.
+    fn apply<S: Simd>(&self, s: S, weights: &mut [Block], slots: [&mut [Block]; 2], gradient: &[Block]);
+}
+
+impl Update for Adam {
     #[inline(always)]
-    pub fn apply<S: Simd>(&self, s: S, weights: &mut [Block], slots: [&mut [Block]; 2], gradient: &[Block]) {
+    fn apply<S: Simd>(&self, s: S, weights: &mut [Block], slots: [&mut [Block]; 2], gradient: &[Block]) {
+        each(s, *self, weights, slots, gradient);
+    }
+}
+
+impl Update for StepRule {
+    #[inline(always)]
+    fn apply<S: Simd>(&self, s: S, weights: &mut [Block], slots: [&mut [Block]; 2], gradient: &[Block]) {
         if self.decay != 1.0 {
             for w in weights.iter_mut() {
                 let decayed = s.mul(s.load(w), s.splat(self.decay));
@@ -105,8 +127,9 @@ fn each<S: Simd, R: Rule>(s: S, rule: R, weights: &mut [Block], slots: [&mut [Bl
 /// epsilon to notice.
 const TINY: f32 = 1e-30;
 
+/// Adam, see [`OptimizerSettings::update`].
 #[derive(Debug, Clone, Copy)]
-struct Adam {
+pub struct Adam {
     /// 1 / step size: one multiplication less for each parameter.
     scale: f32,
     /// Epsilon / step size.
