@@ -103,7 +103,7 @@ fn bring_data(workspace: &Workspace, args: &Demo, console: &Console) -> Result<(
     let there = Dataset::load(data_dir).ok().map(|dataset| dataset.provenance.source);
     let stand_in = there == Some(DataSource::Synthetic);
     if let Some(source) = there
-        && !(stand_in && !download::named_mirrors(&args.mirrors).is_empty())
+        && (!stand_in || download::named_mirrors(&args.mirrors).is_empty())
     {
         info!("{}: there already: {}", data_dir.display(), source.description());
         if stand_in {
