@@ -204,9 +204,10 @@ fn a_model_that_is_missing_or_damaged_is_refused() {
     sandbox.train("").done();
     let good = fs::read(sandbox.path("model/model.safetensors")).unwrap();
     sandbox.write("model/model.safetensors", &good[..good.len() / 2]);
-    sandbox
-        .run(evaluate)
-        .failed_with("model/model.safetensors: is not a safetensors file: incomplete metadata, file not fully covered");
+    sandbox.run(evaluate).failed_with(
+        "model/model.safetensors: is not a safetensors file: incomplete metadata, file not fully covered\n\
+             hint: train the model again with `mnist train`, or bring the file back",
+    );
 }
 
 // ---- demo

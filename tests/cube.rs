@@ -261,7 +261,8 @@ fn a_parameter_that_the_program_has_no_flag_for_is_found() {
     }
     assert_eq!(
         sandbox.run("cube check").stdout,
-        "tasks/download.yaml:7: outputs[0].name: expected a flag of `mnist download` (data_dir, log_dir, mirror or \
+        "tasks/download.yaml: expected data_dir, which `mnist download` needs, found no such parameter\n\
+         tasks/download.yaml:7: outputs[0].name: expected a flag of `mnist download` (data_dir, log_dir, mirror or \
          synthetic), found data_path\n"
     );
     let sandbox = copy();
@@ -273,6 +274,110 @@ fn a_parameter_that_the_program_has_no_flag_for_is_found() {
         sandbox.run("cube check").stdout,
         "tasks/score.yaml: expected a task of the program, found score, which it has not\n"
     );
+}
+
+#[test]
+fn a_flag_that_the_program_needs_and_no_parameter_gives_is_found() {
+    let sandbox = copy();
+    sandbox.write(
+        "tasks/train.yaml",
+        sandbox.read("tasks/train.yaml").replace("  - name: model_dir\n    type: directory\n", ""),
+    );
+    sandbox.write("run/train.yaml", sandbox.read("run/train.yaml").replace("  model_dir: $WORKSPACE/model\n", ""));
+    let configuration = sandbox.read("mlcube-2.0.yaml").replacen("        model_dir: model/\n", "", 1);
+    sandbox.write("mlcube-2.0.yaml", configuration);
+    assert_eq!(
+        sandbox.run("cube check").stdout,
+        "tasks/train.yaml: expected model_dir, which `mnist train` needs, found no such parameter\n"
+    );
+}
+
+#[test]
+fn parameters_of_another_type_or_listed_twice_are_found() {
+    finds(
+        "tasks/train.yaml",
+        "type: file",
+        "type: directory",
+        &[
+            "mlcube-2.0.yaml:31: tasks.train.parameters.inputs.parameters_file: expected a path that ends in a slash, \
+             found file",
+            "tasks/train.yaml:9: inputs[1].type: expected file, which parameters_file is, found directory",
+        ],
+    );
+    finds(
+        "tasks/download.yaml",
+        "  - name: log_dir\n    type: directory",
+        "  - name: log_dir\n    type: directory\n  - name: log_dir\n    type: directory",
+        &["tasks/download.yaml:11: outputs[2].name: expected each parameter once, found log_dir again"],
+    );
+}
+
+#[test]
+fn a_variable_that_no_runner_knows_is_found() {
+    finds(
+        "run/train.yaml",
+        "data_dir: $WORKSPACE/data",
+        "data_dir: $WORKSPCE/data",
+        &[
+            "run/train.yaml:7: input_binding.data_dir: expected a path, perhaps below $WORKSPACE, found \"$WORKSPCE/data\"",
+        ],
+    );
+}
+
+#[test]
+fn a_directory_that_lacks_what_it_is_there_for_is_found() {
+    for (directory, fault) in [
+        ("run", "run: expected a run configuration (*.yaml) of task download, found none\n"),
+        ("platforms", "platforms: expected a platform file (*.yaml), found none\n"),
+    ] {
+        let sandbox = copy();
+        fs::remove_dir_all(sandbox.path(directory)).unwrap();
+        assert!(sandbox.run("cube check").stdout.starts_with(fault), "{directory}");
+    }
+    let sandbox = copy();
+    fs::remove_file(sandbox.path("run/evaluate.yaml")).unwrap();
+    assert_eq!(
+        sandbox.run("cube check").stdout,
+        "run: expected a run configuration (*.yaml) of task evaluate, found none\n"
+    );
+}
+
+#[test]
+fn faults_of_configuration_2_are_found() {
+    let finds = |from, to, fault: &str| finds("mlcube-2.0.yaml", from, to, &[fault]);
+    finds("name: mnist", "name: 3", "mlcube-2.0.yaml:2: name: expected a text, found 3");
+    finds(
+        "  gpu_args: --gpus=all",
+        "  gpu_arg: --gpus=all",
+        "mlcube-2.0.yaml:15: docker.gpu_arg: unknown key: did you mean gpu_args?",
+    );
+    finds(
+        "data_dir: data/",
+        "data_dir: data",
+        "mlcube-2.0.yaml:25: tasks.download.parameters.outputs.data_dir: expected a path that ends in a slash, found no type",
+    );
+    finds(
+        "{ type: file, default: parameters/default.parameters.yaml }",
+        "{ type: file, default: parameters/other.yaml }",
+        "mlcube-2.0.yaml:31: tasks.train.parameters.inputs.parameters_file: expected a file workspace/parameters/other.yaml, \
+         found none",
+    );
+}
+
+#[test]
+fn a_fault_is_one_line_whatever_the_file_says() {
+    let ended = check_with("platforms/docker.yaml", "docker_runtime:", "\"a\\nb\": 1\ndocker_runtime:");
+    assert_eq!(ended.stdout.lines().count(), 1, "{ended:#?}");
+    assert!(ended.stdout.contains("a\\nb: unknown key"), "{ended:#?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_a_fault_and_not_waited_for() {
+    let sandbox = copy();
+    let made = std::process::Command::new("mkfifo").arg(sandbox.path("run/other.yaml")).status().unwrap();
+    assert!(made.success());
+    assert_eq!(sandbox.run("cube check").stdout, "run/other.yaml: expected a file, found something else\n");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use mnist::data::idx;
 use mnist::engine::fused::simd::InstructionSet;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use sha2::Digest;
 
 // ---- what a run leaves
 
@@ -39,6 +40,11 @@ fn a_run_leaves_logs_model_metrics_and_parameters_and_nothing_else() {
     assert_eq!((&metrics["engine"], &metrics["device"]), (&"fused".into(), &"cpu".into()));
     assert_eq!(metrics["instruction_set"], InstructionSet::available()[0].name());
     assert_eq!(metrics["data"]["source"], "unknown");
+    for file in metrics["data"]["files"].as_array().unwrap() {
+        let bytes = fs::read(sandbox.path("data").join(file["name"].as_str().unwrap())).unwrap();
+        let digest: String = sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(file["sha256"], digest);
+    }
     assert_eq!(metrics["program_version"], env!("CARGO_PKG_VERSION"));
 
     let log = sandbox.read("logs/mlcube_mnist_train.log");
@@ -157,6 +163,22 @@ fn the_synthetic_set_is_never_passed_off_as_mnist() {
     assert!(sandbox.read("logs/mllog_train.log").contains(r#""key": "data_source", "value": "synthetic""#));
     let header = fs::read(sandbox.path("model/model.safetensors")).unwrap();
     assert!(String::from_utf8_lossy(&header[..1000]).contains(r#"\"data\":\"synthetic\""#));
+}
+
+/// Hard enough to mean something: the default network learns nearly all of them, a linear one clearly fewer.
+#[test]
+fn the_synthetic_digits_tell_a_network_from_a_linear_classifier() {
+    let sandbox = Sandbox::new();
+    sandbox.run("download --synthetic --data_dir=data --log_dir=logs").done();
+    let accuracy = |parameters: &str| {
+        sandbox.write("parameters.yaml", parameters);
+        sandbox.train("").done();
+        let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+        metrics["test"]["accuracy"].as_f64().unwrap()
+    };
+    let (network, linear) = (accuracy("train_epochs: 5\n"), accuracy("train_epochs: 5\nhidden_layers: []\n"));
+    assert!((0.96..0.995).contains(&network), "{network}");
+    assert!((0.80..0.94).contains(&linear), "{linear}");
 }
 
 #[test]
@@ -403,7 +425,31 @@ fn a_missing_file_is_named_with_the_way_to_get_it() {
 fn a_missing_data_directory_is_named() {
     let sandbox = Sandbox::with_data();
     fs::remove_dir_all(sandbox.path("data")).unwrap();
-    sandbox.train("").failed_with("data: cannot read the directory: No such file or directory (os error 2)");
+    sandbox.train("").failed_with(
+        "data: expected the directory with the data, found none\n\
+         hint: get the data with `mnist download --data_dir=data --log_dir=DIR`",
+    );
+    let mut command = sandbox.program();
+    command.args(["train", "--data_dir=my data", "--log_dir=logs", "--model_dir=model"]);
+    end(command.arg("--parameters_file=parameters.yaml")).failed_with(
+        "my data: expected the directory with the data, found none\n\
+         hint: get the data with `mnist download --data_dir='my data' --log_dir=DIR`",
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_data_directory_that_may_not_be_searched_is_not_called_empty() {
+    use std::os::unix::fs::PermissionsExt;
+    if rustix::process::geteuid().is_root() {
+        common::skipped("root may search every directory");
+        return;
+    }
+    let sandbox = Sandbox::with_data();
+    fs::set_permissions(sandbox.path("data"), fs::Permissions::from_mode(0o400)).unwrap();
+    let ended = sandbox.train("");
+    fs::set_permissions(sandbox.path("data"), fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(ended.stderr.contains("data/train-images-idx3-ubyte: cannot read: Permission denied"), "{ended:#?}");
 }
 
 // ---- parameters that are refused
@@ -452,6 +498,27 @@ fn a_batch_size_that_is_none_is_refused() {
         let expected = format!(":1: batch_size: expected a whole number from 1 to 1000000, found {found}");
         refuses_parameters(&format!("batch_size: {value}\n"), &expected);
     }
+}
+
+#[test]
+fn values_that_are_hardly_values_are_refused_as_what_they_are() {
+    let batch_size = ":1: batch_size: expected a whole number from 1 to 1000000, found ";
+    refuses_parameters("batch_size: !foo 32\n", &format!("{batch_size}a value with a tag"));
+    let seed = ":1: seed: expected a whole number from 0 to 18446744073709551615, found ";
+    refuses_parameters("seed: 99999999999999999999999999\n", &format!("{seed}99999999999999999999999999"));
+    refuses_parameters("seed: -99999999999999999999999999\n", &format!("{seed}-99999999999999999999999999"));
+    let keys = ": expected keys with values such as `batch_size: 32`, found a value with a tag";
+    refuses_parameters("!foo {batch_size: 32}\n", keys);
+}
+
+#[test]
+fn flags_that_do_not_go_with_the_file_are_not_blamed_on_it() {
+    let sandbox = Sandbox::with_data();
+    let ended = sandbox.train("--momentum 0.9");
+    let expected = "error: with the parameters given as flags: momentum: optimizer adam has none: remove it, or use \
+                    optimizer sgd or rmsprop\n";
+    assert!(ended.stderr.ends_with(expected), "{ended:#?}");
+    assert_eq!(ended.code, Some(2));
 }
 
 #[test]
@@ -533,6 +600,47 @@ fn a_full_disk_is_an_error_and_the_old_model_stays() {
     assert_eq!(sandbox.files("full"), ["model.safetensors"]);
     assert_eq!(sandbox.read("full/model.safetensors"), "old");
     drop(mount);
+}
+
+#[test]
+fn a_directory_in_the_place_of_an_output_file_is_named_before_the_first_step() {
+    for name in ["model.safetensors", "metrics.json", "parameters.yaml"] {
+        let sandbox = Sandbox::with_data();
+        fs::create_dir_all(sandbox.path("model").join(name)).unwrap();
+        let ended = sandbox.train("");
+        ended.failed_with(&format!("model/{name}: cannot write: is a directory"));
+        assert!(!ended.stderr.contains("epoch 1"), "{ended:#?}");
+    }
+}
+
+#[test]
+fn a_log_directory_that_cannot_be_written_is_named() {
+    let sandbox = Sandbox::with_data();
+    let Some(mount) = common::tmpfs(&sandbox.path("full"), "ro") else { return };
+    let flags = "--data_dir=data --log_dir=full --model_dir=model --parameters_file=parameters.yaml";
+    let ended = sandbox.run(&format!("train {flags}"));
+    assert!(ended.stderr.contains("full: cannot write into the directory: Read-only file system"), "{ended:#?}");
+    assert_eq!(ended.code, Some(1));
+    drop(mount);
+}
+
+#[cfg(unix)]
+#[test]
+fn what_root_writes_belongs_to_the_owner_of_the_directory() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    if !rustix::process::geteuid().is_root() {
+        common::skipped("only root can give files away");
+        return;
+    }
+    let sandbox = Sandbox::with_data();
+    fs::create_dir(sandbox.path("theirs")).unwrap();
+    chown(sandbox.path("theirs"), Some(12345), Some(54321)).unwrap();
+    let flags = "--data_dir=data --log_dir=theirs/logs --model_dir=theirs/model --parameters_file=parameters.yaml";
+    sandbox.run(&format!("train {flags}")).done();
+    for name in ["logs", "logs/mllog_train.log", "model", "model/model.safetensors", "model/metrics.json"] {
+        let metadata = sandbox.path("theirs").join(name).metadata().unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), (12345, 54321), "{name}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use clap::builder::ValueParser;
 use clap::{Arg, ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::keys::{Draft, KEYS, Key};
+use crate::cube::check::Flag;
 
 const AFTER_HELP: &str = "Flags may be written with hyphens for underscores (--log-dir), with `=` or a space.\n\n\
     Exit codes: 0 done; 1 failed; 2 wrong arguments; 129, 130 and 143 after SIGHUP, SIGINT and SIGTERM.";
@@ -148,10 +149,12 @@ impl FromArgMatches for Overrides {
 }
 
 /// The flags of a task by their canonical names, without hyphens before them; none where there is no such task.
-pub fn flags_of(task: &str) -> Option<Vec<String>> {
+pub fn flags_of(task: &str) -> Option<Vec<Flag>> {
     let command = Cli::command();
     let task = command.find_subcommand(task)?;
-    Some(task.get_arguments().filter_map(|argument| argument.get_long().map(String::from)).collect())
+    let flag =
+        |argument: &Arg| Some(Flag { name: argument.get_long()?.to_string(), required: argument.is_required_set() });
+    Some(task.get_arguments().filter_map(flag).collect())
 }
 
 #[cfg(test)]
@@ -167,7 +170,7 @@ mod tests {
     fn every_parameter_is_a_flag_of_train() {
         let flags = flags_of("train").unwrap();
         for key in &KEYS {
-            assert!(flags.contains(&key.name.to_string()), "{}", key.name);
+            assert!(flags.iter().any(|flag| flag.name == key.name && !flag.required), "{}", key.name);
         }
         assert_eq!(flags_of("trian"), None);
     }

@@ -131,13 +131,13 @@ impl Parameters {
     /// Reads the parameters file at `path`, if any, lets `overrides` take precedence, and fills in defaults.
     ///
     /// # Errors
-    /// The file is not what it should be, or its settings do not go together.
+    /// The file is not what it should be, its settings do not go together, or not with those given as flags.
     pub fn read(path: Option<&Path>, overrides: Draft) -> Result<Self> {
-        let draft = path.map(file::read).transpose()?.unwrap_or_default().overridden_by(overrides);
-        Self::resolve(draft).map_err(|problem| Error::ParametersFile {
-            path: path.unwrap_or(Path::new("parameters")).to_path_buf(),
-            line: None,
-            problem,
+        let draft = path.map(file::read).transpose()?.unwrap_or_default();
+        let file_alone = Self::resolve(draft.clone());
+        Self::resolve(draft.overridden_by(overrides)).map_err(|problem| match (path, file_alone) {
+            (Some(path), Err(_)) => Error::ParametersFile { path: path.to_path_buf(), line: None, problem },
+            _ => Error::ParameterFlags { problem },
         })
     }
 

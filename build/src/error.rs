@@ -24,6 +24,9 @@ pub enum Error {
     },
 
     // ---- data
+    /// DATA_DIR is not there.
+    #[error("{}: expected the directory with the data, found none", data_dir.display())]
+    NoDataDir { data_dir: PathBuf },
     /// One of the four files is not in DATA_DIR in any of its forms.
     #[error("{}: {name} is missing (looked for it, for {name}.gz and for both in MNIST/raw)", data_dir.display())]
     DataMissing { data_dir: PathBuf, name: String },
@@ -69,6 +72,10 @@ pub enum Error {
     /// A parameters file that cannot be used as it is.
     #[error("{}{}: {problem}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
     ParametersFile { path: PathBuf, line: Option<usize>, problem: String },
+    /// Parameters given as flags that do not go together, or not with those of the file.
+    #[error("with the parameters given as flags: {problem}")]
+    ParameterFlags { problem: String },
+
     // ---- download
     /// What was given as a mirror is none.
     #[error("mirror {given}: expected a URL with http:// or https://, or a directory, found {found}")]
@@ -132,13 +139,14 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Io { source, .. } => io_hint(source).map(str::to_string),
-            Error::DataMissing { data_dir, .. } => {
-                Some(format!("get the data with `mnist download --data_dir={} --log_dir=DIR`", data_dir.display()))
+            Error::NoDataDir { data_dir } | Error::DataMissing { data_dir, .. } => {
+                Some(format!("get the data with `mnist download --data_dir={} --log_dir=DIR`", quoted(data_dir)))
             }
             Error::Idx { .. } | Error::Gzip { .. } | Error::CountsDiffer { .. } => {
                 Some("remove the file and run `mnist download` to get it again".into())
             }
             Error::NoModel { .. } => Some("train one first with `mnist train`".into()),
+            Error::Model { .. } => Some("train the model again with `mnist train`, or bring the file back".into()),
             Error::Diverged { .. } => Some("try a smaller learning_rate".into()),
             Error::InstructionSet { .. } => Some("unset it, and the fastest is taken".into()),
             Error::Threads { .. } => Some("set threads to a smaller number".into()),
@@ -166,7 +174,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Interrupted { signal } => 128 + *signal as u8,
-            Error::Mirror { .. } | Error::InstructionSet { .. } => 2,
+            Error::Mirror { .. } | Error::InstructionSet { .. } | Error::ParameterFlags { .. } => 2,
             _ => 1,
         }
     }
@@ -180,6 +188,13 @@ fn io_hint(error: &io::Error) -> Option<&'static str> {
         io::ErrorKind::PermissionDenied => "check the owner and permissions, or choose another directory",
         _ => return None,
     })
+}
+
+/// `path` as a shell takes it, for commands to be copied from messages.
+pub fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// The known name nearest to `typed`, if any is near enough to be what was meant.
@@ -214,6 +229,13 @@ mod tests {
         assert_eq!(nearest("batchsize", keys), Some("batch_size"));
         assert_eq!(nearest("Optimiser", keys), Some("optimizer"));
         assert_eq!(nearest("verbose", keys), None);
+    }
+
+    #[test]
+    fn paths_in_commands_are_quoted_where_a_shell_would_split_them() {
+        assert_eq!(quoted(Path::new("/data/mnist-1")), "/data/mnist-1");
+        assert_eq!(quoted(Path::new("my data")), "'my data'");
+        assert_eq!(quoted(Path::new("it's")), r"'it'\''s'");
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl FileReader {
                 Some(near) => format!("did you mean {near}?"),
                 None => format!("known are {}", KEYS.map(|key| key.name).join(", ")),
             };
-            return Err(format!("unknown key {}: {advice}", shortened(&name)));
+            return Err(format!("unknown key {}: {advice}", shortened(&name).escape_debug()));
         };
         let mut met = self.met.borrow_mut();
         if let Some((_, before)) = met.iter().find(|(canonical, _)| *canonical == key.name) {

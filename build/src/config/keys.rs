@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor};
 
 use super::{DeviceChoice, EngineChoice};
 use crate::error::one_of;
@@ -245,6 +245,7 @@ pub enum Given {
     Text(String),
     List(Vec<Given>),
     Mapping,
+    Tagged,
 }
 
 impl fmt::Display for Given {
@@ -261,6 +262,7 @@ impl fmt::Display for Given {
                 write!(f, "[{}{}]", items.join(", "), if list.len() > 8 { ", ..." } else { "" })
             }
             Given::Mapping => f.write_str("a mapping"),
+            Given::Tagged => f.write_str("a value with a tag"),
         }
     }
 }
@@ -333,6 +335,12 @@ where
     fn visit_i64<E: serde::de::Error>(self, value: i64) -> std::result::Result<T, E> {
         self.take(Given::Whole(value.into()))
     }
+    fn visit_i128<E: serde::de::Error>(self, value: i128) -> std::result::Result<T, E> {
+        self.take(Given::Whole(value))
+    }
+    fn visit_u128<E: serde::de::Error>(self, value: u128) -> std::result::Result<T, E> {
+        self.take(i128::try_from(value).map_or(Given::Number(value as f64), Given::Whole))
+    }
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> std::result::Result<T, E> {
         self.take(Given::Number(value))
     }
@@ -353,5 +361,10 @@ where
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<T, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         self.take(Given::Mapping)
+    }
+    fn visit_enum<A: EnumAccess<'de>>(self, tagged: A) -> std::result::Result<T, A::Error> {
+        let (_, value) = tagged.variant::<IgnoredAny>()?;
+        value.newtype_variant::<IgnoredAny>()?;
+        self.take(Given::Tagged)
     }
 }

@@ -15,10 +15,19 @@ use crate::error::one_of;
 /// The longest file of a cube that is read, in bytes.
 const LONGEST: u64 = 1 << 20;
 
+/// A flag of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flag {
+    /// Without hyphens before it.
+    pub name: String,
+    /// Whether the task does not run without it.
+    pub required: bool,
+}
+
 /// What the check needs to know of the program around it.
 pub struct Program<'a> {
-    /// The flags of a task, without hyphens before them; none where there is no such task.
-    pub flags_of: &'a dyn Fn(&str) -> Option<Vec<String>>,
+    /// The flags of a task; none where there is no such task.
+    pub flags_of: &'a dyn Fn(&str) -> Option<Vec<Flag>>,
     /// Reads a parameters file; the error is one line that begins with the path.
     pub check_parameters: &'a dyn Fn(&Path) -> Result<(), String>,
 }
@@ -48,7 +57,9 @@ pub struct Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = self.line.map(|line| format!(":{line}")).unwrap_or_default();
-        write!(f, "{}{line}: {}", self.file, self.problem)
+        // What a file says may hold line breaks.
+        let text = format!("{}{line}: {}", self.file, self.problem);
+        text.chars().try_for_each(|c| if c.is_control() { write!(f, "{}", c.escape_debug()) } else { write!(f, "{c}") })
     }
 }
 
@@ -66,14 +77,27 @@ struct Task {
     outputs: BTreeMap<String, String>,
 }
 
+impl Task {
+    fn has(&self, parameter: &str) -> bool {
+        self.inputs.contains_key(parameter) || self.outputs.contains_key(parameter)
+    }
+}
+
 /// Checks the cube at `mlcube`: its directory, or the mlcube.yaml in it.
 pub fn check(mlcube: &Path, program: &Program) -> Report {
     let root = if mlcube.is_file() { mlcube.parent().unwrap_or(mlcube) } else { mlcube };
     let mut checker = Checker { root: root.to_path_buf(), program, report: Report::default() };
-    let tasks = checker.tasks();
+    let Some(tasks) = checker.tasks() else {
+        // Without the cube's own file nothing else can be held against anything.
+        return checker.report;
+    };
     checker.runs(&tasks);
-    for name in checker.yaml_files("platforms").into_iter().chain(checker.yaml_files_one_below("platforms")) {
-        checker.read(&name, schema::PLATFORMS);
+    let platforms = [checker.yaml_files("platforms"), checker.yaml_files_one_below("platforms")].concat();
+    for name in &platforms {
+        checker.read(name, schema::PLATFORMS);
+    }
+    if platforms.is_empty() {
+        checker.missing("platforms", "a platform file (*.yaml)");
     }
     for name in checker.yaml_files("workspace/parameters") {
         checker.parameters(&name);
@@ -93,9 +117,9 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     /// mlcube.yaml and the tasks that it lists.
-    fn tasks(&mut self) -> BTreeMap<String, Task> {
+    fn tasks(&mut self) -> Option<BTreeMap<String, Task>> {
         let mut tasks = BTreeMap::new();
-        let Some(cube) = self.read("mlcube.yaml", &[schema::ROOT]) else { return tasks };
+        let cube = self.read("mlcube.yaml", &[schema::ROOT])?;
         let listed = cube.value.get("tasks").and_then(Value::as_sequence).cloned().unwrap_or_default();
         for (nth, file) in listed.iter().enumerate() {
             let Some(file) = file.as_str() else { continue };
@@ -115,41 +139,69 @@ impl Checker<'_> {
             self.flags(&document, &name, &task);
             tasks.insert(name, task);
         }
-        tasks
+        Some(tasks)
     }
 
-    /// Each parameter of a task is a flag of the program's own task.
+    /// A task has the program's own task, each of its parameters is a flag of it, and no flag that it needs is missing.
     fn flags(&mut self, document: &Document, name: &str, task: &Task) {
         let Some(flags) = (self.program.flags_of)(name) else {
             self.fault(document, &[], format!("expected a task of the program, found {name}, which it has not"));
             return;
         };
-        for (direction, parameters) in [("inputs", &task.inputs), ("outputs", &task.outputs)] {
-            let listed = document.value.get(direction).and_then(Value::as_sequence).cloned().unwrap_or_default();
-            for parameter in parameters.keys().filter(|name| !flags.contains(name)) {
-                let nth = listed.iter().position(|item| item.get("name").and_then(Value::as_str) == Some(parameter));
-                let path = [key(direction), Step::Item(nth.unwrap_or(0)), key("name")];
-                let problem = format!(
-                    "{}: expected a flag of `mnist {name}` ({}), found {parameter}",
-                    shown(&path),
-                    one_of(&flags)
-                );
-                self.fault(document, &path, problem);
+        let names: Vec<&str> = flags.iter().map(|flag| flag.name.as_str()).collect();
+        let mut seen: Vec<&str> = vec![];
+        for direction in ["inputs", "outputs"] {
+            let listed = document.value.get(direction).and_then(Value::as_sequence).into_iter().flatten();
+            for (nth, item) in listed.enumerate() {
+                let at = |field: &str| [key(direction), Step::Item(nth), key(field)];
+                let Some(parameter) = item.get("name").and_then(Value::as_str) else { continue };
+                let mut fault = |field: &str, expected: &str, found: &str| {
+                    let path = at(field);
+                    self.fault(document, &path, format!("{}: expected {expected}, found {found}", shown(&path)));
+                };
+                if seen.contains(&parameter) {
+                    fault("name", "each parameter once", &format!("{parameter} again"));
+                }
+                seen.push(parameter);
+                if !names.contains(&parameter) {
+                    fault("name", &format!("a flag of `mnist {name}` ({})", one_of(&names)), parameter);
+                    continue;
+                }
+                let kind = if parameter.ends_with("_file") { "file" } else { "directory" };
+                if let Some(found @ ("file" | "directory")) = item.get("type").and_then(Value::as_str)
+                    && found != kind
+                {
+                    fault("type", &format!("{kind}, which {parameter} is"), found);
+                }
             }
+        }
+        for needed in flags.iter().filter(|flag| flag.required && !task.has(&flag.name)) {
+            let problem = format!("expected {}, which `mnist {name}` needs, found no such parameter", needed.name);
+            self.fault(document, &[], problem);
         }
     }
 
-    /// Every run configuration names a task and binds exactly its parameters.
+    /// Every run configuration names a task and binds exactly its parameters, and every task has one.
     fn runs(&mut self, tasks: &BTreeMap<String, Task>) {
+        let mut without: Vec<&String> = tasks.keys().collect();
         for file in self.yaml_files("run") {
-            let Some(document) = self.read(&file, &[schema::INVOKE]) else { continue };
-            let Some(name) = document.value.get("task_name").and_then(Value::as_str) else { continue };
+            // A file that does not tell its task may be any task's.
+            let Some(document) = self.read(&file, &[schema::INVOKE]) else {
+                without.clear();
+                continue;
+            };
+            let Some(name) = document.value.get("task_name").and_then(Value::as_str) else {
+                without.clear();
+                continue;
+            };
             let Some(task) = tasks.get(name) else {
+                without.clear();
                 let known: Vec<&String> = tasks.keys().collect();
                 let problem = format!("task_name: expected {}, found {name:?}", one_of(&known));
                 self.fault(&document, &[key("task_name")], problem);
                 continue;
             };
+            without.retain(|task| *task != name);
             for (binding, parameters) in [("input_binding", &task.inputs), ("output_binding", &task.outputs)] {
                 let bound = document.value.get(binding).and_then(Value::as_mapping).cloned().unwrap_or_default();
                 let path = [key(binding)];
@@ -160,6 +212,12 @@ impl Checker<'_> {
                 for (parameter, value) in &bound {
                     let (Some(parameter), Some(value)) = (parameter.as_str(), value.as_str()) else { continue };
                     let path = joined(&path, key(parameter));
+                    if value.strip_prefix("$WORKSPACE").unwrap_or(value).contains('$') {
+                        let problem =
+                            format!("{}: expected a path, perhaps below $WORKSPACE, found {value:?}", shown(&path));
+                        self.fault(&document, &path, problem);
+                        continue;
+                    }
                     match parameters.get(parameter).map(String::as_str) {
                         None => {
                             let known: Vec<&String> = parameters.keys().collect();
@@ -174,6 +232,15 @@ impl Checker<'_> {
                 }
             }
         }
+        for task in without {
+            self.missing("run", &format!("a run configuration (*.yaml) of task {task}"));
+        }
+    }
+
+    /// Something that a directory of the cube should hold.
+    fn missing(&mut self, directory: &str, expected: &str) {
+        let problem = format!("expected {expected}, found none");
+        self.report.faults.push(Fault { file: directory.into(), line: None, problem });
     }
 
     /// An input file in the workspace comes with the cube; one elsewhere is its user's affair.
@@ -196,6 +263,10 @@ impl Checker<'_> {
         }
         self.report.files.push(name.to_string());
         let path = self.root.join(name);
+        if let Err(problem) = regular(&path) {
+            self.report.faults.push(Fault { file: name.into(), line: None, problem });
+            return;
+        }
         if let Err(problem) = (self.program.check_parameters)(&path) {
             // The message begins with the path, and with the line where there is one.
             let problem = problem.strip_prefix(&*path.to_string_lossy()).unwrap_or(&problem);
@@ -210,10 +281,13 @@ impl Checker<'_> {
     /// mlcube-2.0.yaml, where there is one, has the same tasks with the same parameters.
     fn configuration_2(&mut self, tasks: &BTreeMap<String, Task>) {
         let name = "mlcube-2.0.yaml";
-        if !self.root.join(name).is_file() {
+        if self.root.join(name).symlink_metadata().is_err() {
             return;
         }
         let Some(document) = self.read(name, &[]) else { return };
+        for (path, problem) in schema::check_configuration_2(&document.value) {
+            self.fault(&document, &path, problem);
+        }
         let Some(listed) = document.value.get("tasks").and_then(Value::as_mapping).cloned() else {
             self.fault(&document, &[key("tasks")], "tasks: expected the cube's tasks, found none".into());
             return;
@@ -232,7 +306,29 @@ impl Checker<'_> {
                 let path = [key("tasks"), key(task_name), key("parameters"), key(direction)];
                 let found = names(definition.get("parameters").and_then(|parameters| parameters.get(direction)));
                 self.same(&document, &path, &found, &parameters.keys().cloned().collect::<Vec<_>>());
+                for (parameter, kind) in parameters {
+                    let definition = definition.get("parameters").and_then(|all| all.get(direction)?.get(parameter));
+                    if let Some(definition) = definition {
+                        self.definition_2(&document, &joined(&path, key(parameter)), definition, kind, direction);
+                    }
+                }
             }
+        }
+    }
+
+    /// A parameter of configuration 2.0: a path, which is a directory if it ends in a slash, or its type and its default.
+    fn definition_2(&mut self, document: &Document, path: &[Step], definition: &Value, kind: &str, direction: &str) {
+        let default = definition.as_str().or_else(|| definition.get("default")?.as_str());
+        let found = match (definition.get("type").and_then(Value::as_str), default) {
+            (Some(kind), _) => kind,
+            (None, Some(default)) if default.ends_with('/') => "directory",
+            _ => "no type",
+        };
+        if found != kind && ["file", "directory"].contains(&kind) {
+            let expected = if kind == "file" { "type: file" } else { "a path that ends in a slash" };
+            self.fault(document, path, format!("{}: expected {expected}, found {found}", shown(path)));
+        } else if let ("file", "inputs", Some(default)) = (kind, direction, default) {
+            self.input_file(document, path, default);
         }
     }
 
@@ -250,12 +346,16 @@ impl Checker<'_> {
     /// Reads a file and holds it against `schemas` (none: any keys); nothing if it is not YAML, with the fault noted.
     fn read(&mut self, name: &str, schemas: &[Schema]) -> Option<Document> {
         let mut text = String::new();
-        let read = File::open(self.root.join(name)).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text));
+        let path = self.root.join(name);
         self.report.files.push(name.to_string());
         let mut fault = |line, problem| {
             self.report.faults.push(Fault { file: name.to_string(), line, problem });
             None
         };
+        if let Err(problem) = regular(&path) {
+            return fault(None, problem);
+        }
+        let read = File::open(&path).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text));
         if let Err(error) = read {
             return fault(None, format!("cannot read: {error}"));
         }
@@ -305,6 +405,15 @@ impl Checker<'_> {
         let mut files: Vec<String> = names.flat_map(|name| self.yaml_files(&format!("{directory}/{name}"))).collect();
         files.sort();
         files
+    }
+}
+
+/// Whether there is a file at `path` that can be read to its end: a pipe might never have one.
+fn regular(path: &Path) -> Result<(), String> {
+    match fs::metadata(path) {
+        Err(error) => Err(format!("cannot read: {error}")),
+        Ok(metadata) if metadata.is_file() => Ok(()),
+        Ok(_) => Err("expected a file, found something else".into()),
     }
 }
 

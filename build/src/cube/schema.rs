@@ -34,10 +34,15 @@ enum Shape {
     Record(&'static [Field]),
     /// Any names with texts.
     Binding,
+    Any,
 }
 
 const fn required(name: &'static str, value: Shape) -> Field {
     Field { name, required: true, value }
+}
+
+const fn optional(name: &'static str, value: Shape) -> Field {
+    Field { name, required: false, value }
 }
 
 const PARAMETER: &[Field] = &[required("name", Shape::Text), required("type", Shape::OneOf(&["directory", "file"]))];
@@ -90,15 +95,42 @@ pub const PLATFORMS: &[Schema] = &[
                     required("version", Shape::Text),
                 ]),
             ),
-            required(
-                "container",
-                Shape::Record(&[
-                    required("image", Shape::Text),
-                    Field { name: "runtime", required: false, value: Shape::Text },
-                ]),
-            ),
+            required("container", Shape::Record(&[required("image", Shape::Text), optional("runtime", Shape::Text)])),
         ],
     },
+];
+
+/// mlcube-2.0.yaml but for its tasks, other runners' sections left alone. The keys are those of the runners' defaults in
+/// `mlcube-docker` and `mlcube-singularity` 0.0.9, which refuse others.
+const CONFIGURATION_2: &[Field] = &[
+    required("name", Shape::Text),
+    required(
+        "docker",
+        Shape::Record(&[
+            required("image", Shape::Text),
+            optional("runner", Shape::Text),
+            optional("docker", Shape::Text),
+            optional("env_args", Shape::Any),
+            optional("gpu_args", Shape::Any),
+            optional("cpu_args", Shape::Any),
+            optional("build_args", Shape::Any),
+            optional("build_context", Shape::Text),
+            optional("build_file", Shape::Text),
+            optional("build_strategy", Shape::OneOf(&["pull", "auto", "always"])),
+        ]),
+    ),
+    required(
+        "singularity",
+        Shape::Record(&[
+            required("image", Shape::Text),
+            optional("runner", Shape::Text),
+            optional("image_dir", Shape::Text),
+            optional("singularity", Shape::Text),
+            optional("build_args", Shape::Any),
+            optional("run_args", Shape::Any),
+            optional("build_file", Shape::Text),
+        ]),
+    ),
 ];
 
 /// What is wrong in a document, and where.
@@ -122,6 +154,13 @@ pub fn check(document: &Value, schemas: &[Schema]) -> Vec<Problem> {
     problems
 }
 
+/// Holds mlcube-2.0.yaml, without its tasks, against what its runners know.
+pub fn check_configuration_2(document: &Value) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    values(document, CONFIGURATION_2.iter(), &[], &mut problems);
+    problems
+}
+
 fn fields(value: &Value, groups: &[&[Field]], path: &[Step], problems: &mut Vec<Problem>) {
     let known: Vec<&str> = groups.iter().flat_map(|group| group.iter().map(|field| field.name)).collect();
     let Some(mapping) = value.as_mapping() else {
@@ -139,9 +178,14 @@ fn fields(value: &Value, groups: &[&[Field]], path: &[Step], problems: &mut Vec<
             problems.push((path.clone(), format!("{}: unknown key: {advice}", shown(&path))));
         }
     }
-    for field in groups.iter().flat_map(|group| group.iter()) {
+    values(value, groups.iter().flat_map(|group| group.iter()), path, problems);
+}
+
+/// The values of `fields`, whatever other keys there are.
+fn values<'a>(value: &Value, fields: impl Iterator<Item = &'a Field>, path: &[Step], problems: &mut Vec<Problem>) {
+    for field in fields {
         let path = joined(path, key(field.name));
-        match mapping.get(field.name) {
+        match value.get(field.name) {
             Some(value) => shape(value, &field.value, &path, problems),
             None if field.required => {
                 problems.push((path.clone(), format!("{}: expected it, found nothing", shown(&path))))
@@ -187,6 +231,7 @@ fn shape(value: &Value, expected: &Shape, path: &[Step], problems: &mut Vec<Prob
             }
         }
         Shape::Record(of) => fields(value, &[of], path, problems),
+        Shape::Any => {}
         Shape::Binding => match value.as_mapping() {
             None => problems.push(wrong(path, "parameters with their values", value)),
             Some(mapping) => {

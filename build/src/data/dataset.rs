@@ -1,7 +1,7 @@
 //! From the four files in DATA_DIR to checked images and labels in memory, and the order of an epoch.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -75,7 +75,12 @@ impl Dataset {
     /// # Errors
     /// A file is missing, unreadable, not what it should be, or does not fit the others; the message names it.
     pub fn load(data_dir: &Path) -> Result<Self> {
-        std::fs::read_dir(data_dir).map_err(Error::io("read the directory", data_dir))?;
+        match std::fs::read_dir(data_dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(Error::NoDataDir { data_dir: data_dir.to_path_buf() });
+            }
+            listed => listed.map_err(Error::io("read the directory", data_dir))?,
+        };
         let paths = MNIST.iter().map(|file| find(data_dir, file.name)).collect::<Result<Vec<_>>>()?;
         let kinds = [Kind::Images, Kind::Labels, Kind::Images, Kind::Labels];
         let mut loaded = (paths.par_iter().zip(kinds).map(|(path, kind)| load_file(path, kind)))
@@ -118,8 +123,14 @@ fn find(data_dir: &Path, name: &str) -> Result<PathBuf> {
     let zipped = format!("{name}.gz");
     let torchvision = Path::new("MNIST").join("raw");
     let places = [PathBuf::from(name), PathBuf::from(&zipped), torchvision.join(name), torchvision.join(&zipped)];
-    (places.iter().map(|place| data_dir.join(place)).find(|path| path.exists()))
-        .ok_or_else(|| Error::DataMissing { data_dir: data_dir.to_path_buf(), name: name.to_string() })
+    for path in places.iter().map(|place| data_dir.join(place)) {
+        match path.metadata() {
+            Ok(_) => return Ok(path),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+            Err(error) => return Err(Error::io("read", path)(error)),
+        }
+    }
+    Err(Error::DataMissing { data_dir: data_dir.to_path_buf(), name: name.to_string() })
 }
 
 /// One file's values, with the header taken off.

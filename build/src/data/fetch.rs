@@ -172,7 +172,7 @@ impl<'a> Fetcher<'a> {
             if !once_more || retries == self.limits.retries {
                 return Err(Failure::Mirror(fault.answer));
             }
-            let wait = fault.wait.unwrap_or_else(|| self.back_off(retries)).min(self.limits.longest_wait);
+            let wait = fault.wait.unwrap_or_else(|| back_off(self.limits, retries)).min(self.limits.longest_wait);
             tell(Step::Retry { answer: &fault.answer, wait });
             match self.unless_stopped(sleep(wait)).await {
                 Ok(()) => {}
@@ -261,14 +261,6 @@ impl<'a> Fetcher<'a> {
         format!("{last}given up, since no mirror has delivered anything within {most:?}")
     }
 
-    /// The wait before the next attempt, with up to half of it left out by chance, so that the machines of a cluster
-    /// do not come back all at once.
-    fn back_off(&self, retries: u32) -> Duration {
-        let whole = self.limits.back_off.saturating_mul(2u32.saturating_pow(retries)).min(self.limits.longest_wait);
-        let chance = RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64;
-        whole.mul_f64(1.0 - chance / 2.0)
-    }
-
     fn connection_fault(&self, error: reqwest::Error, url: &Url) -> Fault {
         let error = error.without_url(); // it may hold a password
         let cause = innermost(&error);
@@ -313,4 +305,27 @@ fn innermost(error: &reqwest::Error) -> String {
         inner = source;
     }
     inner.to_string()
+}
+
+/// The wait before the next attempt, with up to half of it left out by chance, so that the machines of a cluster do not come
+/// back all at once.
+fn back_off(limits: &Limits, retries: u32) -> Duration {
+    let whole = limits.back_off.saturating_mul(2u32.saturating_pow(retries)).min(limits.longest_wait);
+    let chance = RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64;
+    whole.mul_f64(1.0 - chance / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_doubles_up_to_the_longest_and_up_to_half_of_it_is_left_out_by_chance() {
+        let limits = Limits { longest_wait: Duration::from_secs(3), ..Limits::default() };
+        for (retries, whole) in [(0, 500), (1, 1000), (2, 2000), (3, 3000), (40, 3000)] {
+            let waits: Vec<u128> = (0..200).map(|_| back_off(&limits, retries).as_millis()).collect();
+            assert!(waits.iter().all(|wait| (whole / 2..=whole).contains(wait)), "{retries}: {waits:?}");
+            assert!(waits.iter().max().unwrap() - waits.iter().min().unwrap() > whole / 4, "{retries}: {waits:?}");
+        }
+    }
 }

@@ -90,6 +90,14 @@ pub fn writable_directory(directory: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Checks that no directory is in the place of a file to be written later.
+///
+/// # Errors
+/// There is one.
+pub fn no_directory(path: &Path) -> Result<()> {
+    if path.is_dir() { Err(Error::io("write", path)(io::ErrorKind::IsADirectory.into())) } else { Ok(()) }
+}
+
 fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

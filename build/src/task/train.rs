@@ -45,6 +45,9 @@ pub fn train(args: &Train, console: &Console, mllog: &mut MlLog) -> Result<Strin
     let mut parameters = Parameters::read(Some(&args.parameters_file), args.overrides.0.clone())?;
     engine::resolve(&mut parameters);
     atomic::writable_directory(&args.model_dir)?;
+    for name in [weights::FILE_NAME, metrics::FILE_NAME, PARAMETERS_FILE_NAME] {
+        atomic::no_directory(&args.model_dir.join(name))?;
+    }
     let dataset = Dataset::load(&args.data_dir)?;
     let mut engine = engine::build(&parameters, dataset.train.clone())?;
     announce(&parameters, &dataset.provenance, &engine.info());
