@@ -33,7 +33,7 @@ pub fn run(args: &Download, console: &Console) -> Result<()> {
     console::print(&table(data_dir, &summary))
 }
 
-/// Brings MNIST into `data_dir`, from the `mirrors` that the user names (or [`MIRROR_VARIABLE`] does) or else the known
+/// Brings MNIST into `data_dir`, from the `mirrors` that the user names (or `MIRROR_VARIABLE` does) or else the known
 /// ones.
 ///
 /// # Errors
@@ -52,7 +52,7 @@ pub fn download(data_dir: &Path, mirrors: &[String], limits: Limits, console: &C
     })
 }
 
-/// The mirrors that the user names: by flags, or else by [`MIRROR_VARIABLE`].
+/// The mirrors that the user names: by flags, or else by `MIRROR_VARIABLE`.
 pub fn named_mirrors(flags: &[String]) -> Vec<String> {
     let from_environment = || std::env::var(MIRROR_VARIABLE).ok().filter(|mirror| !mirror.is_empty());
     if flags.is_empty() { from_environment().into_iter().collect() } else { flags.to_vec() }
