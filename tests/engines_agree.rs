@@ -193,7 +193,7 @@ fn every_engine_agrees_with_the_truth() {
 fn every_engine_agrees_beyond_its_blocks() {
     for (name, build) in engines() {
         for (inputs, hidden, n) in
-            [(170, &[300, 33][..], 600), (170, &[300, 33], 9), (40, &[33, 70, 20], 130), (400, &[530], 70)]
+            [(170, &[300, 33][..], 600), (170, &[300, 33], 9), (40, &[33, 300, 20], 130), (400, &[530], 70)]
         {
             let shape = MlpShape::new(inputs, hidden, 10);
             compare_a_step(&build, &shape, n, 0.2).unwrap_or_else(|problem| panic!("{name}: {problem}"));

@@ -41,19 +41,24 @@ impl Job for Evaluation<'_> {
             lit.fill(pixels, d);
             for (l, layer) in net.layers.iter().enumerate() {
                 let (before, after) = activations.split_at_mut(l);
-                for (q, z) in after[0].iter_mut().enumerate() {
-                    let slab = unsafe { layer.slabs.read(q) };
-                    let z = &mut z[..b * slab.width];
-                    if l == 0 {
-                        first_layer::forward(s, slab, &lit, &order[..b], None, z);
-                    } else {
-                        let places = &net.layers[l - 1].places;
-                        let inputs =
-                            before[l - 1].iter().zip(places).map(|(blocks, &(_, width))| Panel { blocks, width });
-                        hidden_layer::forward(s, slab, inputs, z);
+                if l == 0 {
+                    for (q, z) in after[0].iter_mut().enumerate() {
+                        let slab = unsafe { layer.slabs.read(q) };
+                        first_layer::forward(s, slab, &lit, &order[..b], None, &mut z[..b * slab.width]);
                     }
-                    if net.hidden() > 0 {
-                        activate(s, z, slab.width, None, 1.0, |_| 0);
+                } else {
+                    let places = &net.layers[l - 1].places;
+                    let inputs = before[l - 1].iter().zip(places).map(|(blocks, &(_, width))| Panel { blocks, width });
+                    for inputs in hidden_layer::chunks(inputs) {
+                        for (q, z) in after[0].iter_mut().enumerate() {
+                            let slab = unsafe { layer.slabs.read(q) };
+                            hidden_layer::forward(s, slab, &inputs, &mut z[..b * slab.width]);
+                        }
+                    }
+                }
+                if net.hidden() > 0 {
+                    for (z, &(_, width)) in after[0].iter_mut().zip(&layer.places) {
+                        activate(s, &mut z[..b * width], width, None, 1.0, |_| 0);
                     }
                 }
             }

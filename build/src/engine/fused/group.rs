@@ -46,14 +46,17 @@ impl Group {
         for &image in images {
             lit.add_flags(image as usize, &mut self.flags);
         }
-        self.lit.clear();
+        self.lit.resize(64 * lit.words(), 0);
+        let mut count = 0;
         for (word, &flags) in self.flags.iter().enumerate() {
             let mut flags = flags;
             while flags != 0 {
-                self.lit.push((64 * word) as u16 + flags.trailing_zeros() as u16);
+                self.lit[count] = (64 * word) as u16 + flags.trailing_zeros() as u16;
+                count += 1;
                 flags &= flags - 1;
             }
         }
+        self.lit.truncate(count);
     }
 
     /// Puts the value of a pixel of stretch `stretch` in the group's image `image`.
@@ -71,9 +74,9 @@ impl Group {
     /// Ends it, with all values put.
     #[inline(always)]
     pub fn end<S: Simd>(&mut self, s: S) {
-        self.masks.clear();
-        for &pixel in &self.lit {
-            self.masks.push(s.lit(&self.values[usize::from(pixel)]));
+        self.masks.resize(self.lit.len(), 0);
+        for (mask, &pixel) in self.masks.iter_mut().zip(&self.lit) {
+            *mask = s.lit(&self.values[usize::from(pixel)]);
         }
     }
 

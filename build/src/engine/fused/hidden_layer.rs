@@ -11,15 +11,16 @@ use super::net::Slab;
 use super::simd::{Block, LANES, Simd, add};
 use super::update::StepRule;
 
-/// Column blocks of the inputs that are worked on before the next: their weights, 16 KB for a block of outputs, stay in the
-/// first-level cache while all images come by.
-const INPUT_BLOCKS: usize = 16;
-/// Images that all products of a layer are made with before the next: what they take stays in the cache.
-pub const IMAGES_AT_A_TIME: usize = 512;
+/// Column blocks of a matrix that all products are made with before the next: what they take of [`IMAGES_AT_A_TIME`] stays
+/// in the second-level cache while all slabs come by, and the weights they meet, 16 KB of a slab, in the first-level cache
+/// while all images do.
+const CHUNK: usize = 16;
+/// Images that all products of a layer are made with before the next.
+pub const IMAGES_AT_A_TIME: usize = 256;
 /// Images whose part of a gradient is summed before the next: a block of a and one of d stay in the first-level cache.
 const IMAGES_PER_SUM: usize = 128;
 /// From so many images on, turning the weights round pays off on the way back.
-const MANY_IMAGES: usize = 8;
+pub const MANY_IMAGES: usize = 8;
 
 /// `images` by [`IMAGES_AT_A_TIME`].
 pub fn parts(images: usize) -> impl Iterator<Item = Range<usize>> {
@@ -57,10 +58,39 @@ impl<'a> Column<'a> {
     }
 }
 
-/// The column blocks of some panels, in order.
+/// Some column blocks of a matrix (B,I).
+#[derive(Debug)]
+pub struct Chunk<'a> {
+    /// Column blocks before it.
+    pub begin: usize,
+    columns: [Column<'a>; CHUNK],
+    count: usize,
+}
+
+impl<'a> Chunk<'a> {
+    #[inline(always)]
+    fn columns(&self) -> &[Column<'a>] {
+        &self.columns[..self.count]
+    }
+
+    /// The column blocks of it, counted from the first of the matrix.
+    pub fn blocks(&self) -> Range<usize> {
+        self.begin..self.begin + self.count
+    }
+}
+
+/// A matrix, given as its panels, by [`CHUNK`].
 #[inline(always)]
-fn columns<'a>(panels: impl Iterator<Item = Panel<'a>> + Clone) -> impl Iterator<Item = Column<'a>> + Clone {
-    panels.flat_map(|panel| (0..panel.width).map(move |block| Column { panel, block }))
+pub fn chunks<'a>(panels: impl Iterator<Item = Panel<'a>>) -> impl Iterator<Item = Chunk<'a>> {
+    let mut columns = panels.flat_map(|panel| (0..panel.width).map(move |block| Column { panel, block }));
+    let mut begin = 0;
+    std::iter::from_fn(move || {
+        let mut chunk = [Column { panel: Panel { blocks: &[], width: 0 }, block: 0 }; CHUNK];
+        let count = chunk.iter_mut().zip(&mut columns).map(|(place, column)| *place = column).count();
+        let chunk = Chunk { begin, columns: chunk, count };
+        begin += count;
+        (count > 0).then_some(chunk)
+    })
 }
 
 /// The blocks of columns that dense layers are worked on by: with enough registers, two.
@@ -69,22 +99,26 @@ pub const fn tile_width(registers: usize) -> usize {
     if registers >= 32 { 2 } else { 1 }
 }
 
-/// `z = a W + b` for the slab's columns: z (B,W); `inputs` are the panels of a (B,I), from the first column on.
+/// `z = a W + b` for the slab's columns, as far as `inputs`, the next chunk of a (B,I), add to it: z (B,W).
 #[inline(always)]
-pub fn forward<'a, S: Simd>(s: S, slab: &Slab, inputs: impl Iterator<Item = Panel<'a>> + Clone, z: &mut [Block]) {
-    let (weights, biases) = slab.weights.split_at(slab.weights.len() - slab.width);
-    for z in z.chunks_exact_mut(slab.width) {
-        z.copy_from_slice(biases);
+pub fn forward<S: Simd>(s: S, slab: &Slab, inputs: &Chunk, z: &mut [Block]) {
+    let width = slab.width;
+    if inputs.begin == 0 {
+        let biases = &slab.weights[slab.weights.len() - width..];
+        for z in z.chunks_exact_mut(width) {
+            z.copy_from_slice(biases);
+        }
     }
-    add_product(s, inputs, weights, slab.width, z, slab.width, 0);
+    let Range { start, end } = inputs.blocks();
+    add_product(s, inputs, &slab.weights[start * LANES * width..end * LANES * width], width, z, width, 0);
 }
 
-/// `z += a W` for `width` blocks of columns of z (B,`stride`), from block `first` on: `inputs` are the panels of a (B,I),
-/// `weights` is (I,`width`).
+/// `z += a W` for `width` blocks of columns of z (B,`stride`), from block `first` on: `inputs` are some columns of a, and
+/// `weights` (those,`width`).
 #[inline(always)]
-fn add_product<'a, S: Simd>(
+fn add_product<S: Simd>(
     s: S,
-    inputs: impl Iterator<Item = Panel<'a>> + Clone,
+    inputs: &Chunk,
     weights: &[Block],
     width: usize,
     z: &mut [Block],
@@ -92,7 +126,7 @@ fn add_product<'a, S: Simd>(
     first: usize,
 ) {
     // As many images to a tile as give sums enough to keep the processor busy, and no more than fit into its registers.
-    let inputs = columns(inputs);
+    let inputs = inputs.columns();
     match (S::REGISTERS, width) {
         (32.., 2) => add_product_by::<S, 2, 12>(s, inputs, weights, z, stride, first),
         (32.., _) => add_product_by::<S, 1, 12>(s, inputs, weights, z, stride, first),
@@ -101,29 +135,25 @@ fn add_product<'a, S: Simd>(
     }
 }
 
-/// By [`INPUT_BLOCKS`] of the inputs; of these, by tiles of `R` images: their sums for `W` blocks of columns are in
-/// registers, and each input adds `R` times `W` products, from `R` numbers of a and `W` blocks of the weights.
+/// By tiles of `R` images: their sums for `W` blocks of columns are in registers, and each input adds `R` times `W`
+/// products, from `R` numbers of a and `W` blocks of the weights.
 #[inline(always)]
-fn add_product_by<'a, S: Simd, const W: usize, const R: usize>(
+fn add_product_by<S: Simd, const W: usize, const R: usize>(
     s: S,
-    mut inputs: impl Iterator<Item = Column<'a>>,
+    inputs: &[Column],
     weights: &[Block],
     z: &mut [Block],
     stride: usize,
     first: usize,
 ) {
     let images = z.len() / stride;
-    for weights in weights.as_chunks::<W>().0.chunks(INPUT_BLOCKS * LANES) {
-        let mut some = [Column { panel: Panel { blocks: &[], width: 0 }, block: 0 }; INPUT_BLOCKS];
-        let some = &mut some[..weights.len() / LANES];
-        some.iter_mut().for_each(|column| *column = inputs.next().expect("a column of a for each row of the weights"));
-        let tiled = images / R * R;
-        for image in (0..tiled).step_by(R) {
-            add_tile::<S, W, R>(s, some, weights, image, z, stride, first);
-        }
-        for image in tiled..images {
-            add_tile::<S, W, 1>(s, some, weights, image, z, stride, first);
-        }
+    let weights = weights.as_chunks::<W>().0;
+    let tiled = images / R * R;
+    for image in (0..tiled).step_by(R) {
+        add_tile::<S, W, R>(s, inputs, weights, image, z, stride, first);
+    }
+    for image in tiled..images {
+        add_tile::<S, W, 1>(s, inputs, weights, image, z, stride, first);
     }
 }
 
@@ -167,102 +197,105 @@ fn add_tile<S: Simd, const W: usize, const R: usize>(
     }
 }
 
-/// The gradient of the activations before the layer, for some columns of them, cut where they were:
-/// `d_in = (d W^T) scale` where `a > 0`; d_in and a are (B,W) from column `first` of the layer's inputs on.
+/// The gradient `d_in = d W^T` of what goes into the layer, for some columns of it, as far as `d`, the next chunk of d
+/// (B,O), adds to it: d_in is (B,`width`) from column `first` of the layer's inputs on.
 ///
-/// `outputs` are the layer's slabs, each with its panel of d (B,O). `room` is for some columns of `W^T`.
+/// `weights` gives a column block of the layer's outputs: its slab, and which of the slab's it is. `room` is for some rows
+/// of `W^T`.
 #[inline(always)]
 pub fn input_gradient<'a, S: Simd>(
     s: S,
-    outputs: impl Iterator<Item = (&'a Slab, Panel<'a>)> + Clone,
+    d: &Chunk,
+    weights: impl Fn(usize) -> (&'a Slab, usize),
     first: usize,
-    a: Panel,
-    scale: f32,
+    width: usize,
     room: &mut Vec<Block>,
     d_in: &mut [Block],
 ) {
-    if d_in.len() / a.width < MANY_IMAGES {
-        for (image, d_in) in d_in.chunks_exact_mut(a.width).enumerate() {
-            image_gradient(s, outputs.clone(), first, image, d_in);
-        }
-    } else {
+    if d.begin == 0 {
         d_in.fill(Block::ZERO);
-        let tile_width = tile_width(S::REGISTERS);
-        for block in (0..a.width).step_by(tile_width) {
-            let width = tile_width.min(a.width - block);
-            room.clear();
-            for (slab, _) in outputs.clone() {
-                turn_round(slab, first + block * LANES, width, room);
-            }
-            add_product(s, outputs.clone().map(|(_, panel)| panel), room, width, d_in, a.width, block);
-        }
     }
-    for (a, d_in) in a.blocks.iter().zip(d_in) {
-        let d = s.mul(s.load(d_in), s.splat(scale));
-        s.store(s.where_positive(s.load(a), d), d_in);
+    let tile_width = tile_width(S::REGISTERS);
+    for block in (0..width).step_by(tile_width) {
+        let tile_width = tile_width.min(width - block);
+        room.clear();
+        for output in d.blocks() {
+            let (slab, column) = weights(output);
+            turn_round(slab, column, first + block * LANES, tile_width, room);
+        }
+        add_product(s, d, room, tile_width, d_in, width, block);
     }
 }
 
-/// Appends to `turned` (O,`width`) the weights of the slab's outputs from input `first` on.
+/// Appends to `turned` (O,`width`) the weights of a column block of the slab's outputs from input `first` on.
 #[inline(always)]
-fn turn_round(slab: &Slab, first: usize, width: usize, turned: &mut Vec<Block>) {
-    for column in 0..slab.width {
-        let begin = turned.len();
-        turned.resize(begin + LANES * width, Block::ZERO);
-        let turned = &mut turned[begin..];
-        for block in 0..width {
-            for i in 0..LANES {
-                let weights = &slab.weights[(first + block * LANES + i) * slab.width + column];
-                for o in 0..LANES {
-                    turned[o * width + block].0[i] = weights.0[o];
-                }
+fn turn_round(slab: &Slab, column: usize, first: usize, width: usize, turned: &mut Vec<Block>) {
+    let begin = turned.len();
+    turned.resize(begin + LANES * width, Block::ZERO);
+    let turned = &mut turned[begin..];
+    for block in 0..width {
+        for i in 0..LANES {
+            let weights = &slab.weights[(first + block * LANES + i) * slab.width + column];
+            for o in 0..LANES {
+                turned[o * width + block].0[i] = weights.0[o];
             }
         }
     }
 }
 
-/// One image's row of `d W^T`, for few images: each weight is used where it lies.
+/// What [`input_gradient`] gives of all chunks, for few images: each weight is used where it lies. `outputs` are the
+/// layer's slabs, each with its panel of d.
 #[inline(always)]
-fn image_gradient<'a, S: Simd>(
+pub fn input_gradient_of_few<'a, S: Simd>(
     s: S,
     outputs: impl Iterator<Item = (&'a Slab, Panel<'a>)> + Clone,
     first: usize,
-    image: usize,
+    width: usize,
     d_in: &mut [Block],
 ) {
     const AT_A_TIME: usize = 4;
-    for (block, d_in) in d_in.iter_mut().enumerate() {
-        for (n, d_in) in d_in.0.as_chunks_mut::<AT_A_TIME>().0.iter_mut().enumerate() {
-            let first = first + block * LANES + n * AT_A_TIME;
-            let mut sums = [s.splat(0.0); AT_A_TIME];
-            for (slab, d) in outputs.clone() {
-                let d = &d.blocks[image * d.width..][..d.width];
-                for i in 0..AT_A_TIME {
-                    for (d, w) in d.iter().zip(&slab.weights[(first + i) * slab.width..]) {
-                        sums[i] = s.mul_add(s.load(d), s.load(w), sums[i]);
+    for (image, d_in) in d_in.chunks_exact_mut(width).enumerate() {
+        for (block, d_in) in d_in.iter_mut().enumerate() {
+            for (n, d_in) in d_in.0.as_chunks_mut::<AT_A_TIME>().0.iter_mut().enumerate() {
+                let first = first + block * LANES + n * AT_A_TIME;
+                let mut sums = [s.splat(0.0); AT_A_TIME];
+                for (slab, d) in outputs.clone() {
+                    let d = &d.blocks[image * d.width..][..d.width];
+                    for i in 0..AT_A_TIME {
+                        for (d, w) in d.iter().zip(&slab.weights[(first + i) * slab.width..]) {
+                            sums[i] = s.mul_add(s.load(d), s.load(w), sums[i]);
+                        }
                     }
                 }
-            }
-            for i in 0..AT_A_TIME {
-                d_in[i] = s.sum(sums[i]);
+                for i in 0..AT_A_TIME {
+                    d_in[i] = s.sum(sums[i]);
+                }
             }
         }
     }
 }
 
-/// The gradient `a^T d` of the slab's weights over some images, added to those `before` in `gradient`, and with the last of
-/// them the update by `rule`; `inputs` as for [`forward`].
+/// Cuts the gradient of activations `a` where they were cut, in place: `d scale` where `a > 0`.
 #[inline(always)]
-pub fn update<'a, S: Simd>(
+pub fn cut<S: Simd>(s: S, a: &[Block], scale: f32, d: &mut [Block]) {
+    for (a, d) in a.iter().zip(d) {
+        let scaled = s.mul(s.load(d), s.splat(scale));
+        s.store(s.where_positive(s.load(a), scaled), d);
+    }
+}
+
+/// The gradient `a^T d` of some rows of the slab's weights over some images, added to those `before` in `gradient` (all
+/// rows), and with the last of them the update by `rule`; `inputs` as for [`forward`].
+#[inline(always)]
+pub fn update<S: Simd>(
     s: S,
     slab: &mut Slab,
-    inputs: impl Iterator<Item = Panel<'a>> + Clone,
+    inputs: &Chunk,
     d: &[Block],
     before: bool,
     rule: Option<&StepRule>,
     gradient: &mut [Block],
 ) {
-    let inputs = columns(inputs);
     match (S::REGISTERS, slab.width) {
         (32.., 2) => update_by::<S, 2, 8, 8>(s, slab, inputs, d, before, rule, gradient),
         (32.., _) => update_by::<S, 1, 8, 8>(s, slab, inputs, d, before, rule, gradient),
@@ -274,21 +307,19 @@ pub fn update<'a, S: Simd>(
 /// By [`IMAGES_PER_SUM`]; of these, by tiles of `R` inputs (and a last one of `L`, which make 16), whose sums for the slab's
 /// columns are in registers.
 #[inline(always)]
-fn update_by<'a, S: Simd, const W: usize, const R: usize, const L: usize>(
+fn update_by<S: Simd, const W: usize, const R: usize, const L: usize>(
     s: S,
     slab: &mut Slab,
-    inputs: impl Iterator<Item = Column<'a>> + Clone,
+    inputs: &Chunk,
     d: &[Block],
     before: bool,
     rule: Option<&StepRule>,
     gradient: &mut [Block],
 ) {
-    let d = d.as_chunks::<W>().0;
-    let (biases, weights) = gradient.as_chunks_mut::<W>().0[..slab.rows()].split_last_mut().expect("a row of biases");
-    if !before {
-        *biases = [Block::ZERO; W];
-    }
-    for (n, (column, gradient)) in inputs.zip(weights.chunks_exact_mut(LANES)).enumerate() {
+    let (d, gradient) = (d.as_chunks::<W>().0, gradient.as_chunks_mut::<W>().0);
+    for (&column, block) in inputs.columns().iter().zip(inputs.blocks()) {
+        let rows = block * LANES..(block + 1) * LANES;
+        let gradient = &mut gradient[rows.clone()];
         if !before {
             gradient.fill([Block::ZERO; W]);
         }
@@ -299,14 +330,31 @@ fn update_by<'a, S: Simd, const W: usize, const R: usize, const L: usize>(
             gradient_tile::<S, W, L>(s, column, part * IMAGES_PER_SUM, LANES - L, d, gradient);
         }
         if let Some(rule) = rule {
-            slab.update(s, rule, n * LANES..(n + 1) * LANES, gradient.as_flattened());
+            slab.update(s, rule, rows, gradient.as_flattened());
         }
     }
-    for d in d {
-        add(s, biases, d);
+}
+
+/// As [`update`], for the slab's biases, the last of the rows.
+#[inline(always)]
+pub fn update_biases<S: Simd>(
+    s: S,
+    slab: &mut Slab,
+    d: &[Block],
+    before: bool,
+    rule: Option<&StepRule>,
+    gradient: &mut [Block],
+) {
+    let rows = slab.rows() - 1..slab.rows();
+    let gradient = &mut gradient[rows.start * slab.width..rows.end * slab.width];
+    if !before {
+        gradient.fill(Block::ZERO);
+    }
+    for d in d.chunks_exact(slab.width) {
+        add(s, gradient, d);
     }
     if let Some(rule) = rule {
-        slab.update(s, rule, slab.rows() - 1..slab.rows(), biases);
+        slab.update(s, rule, rows, gradient);
     }
 }
 

@@ -129,6 +129,12 @@ impl SplitLayer {
             .map(move |(q, &(_, width))| Panel { blocks: &matrix(q)[images.start * width..images.end * width], width })
     }
 
+    /// The slab that holds a block of columns, and which of the slab's it is.
+    pub fn slab_of(&self, block: usize) -> (usize, usize) {
+        let (_, width) = self.places[0];
+        (block / width, block % width)
+    }
+
     /// The slabs of thread `rank` of `threads`.
     pub fn own(&self, rank: usize, threads: usize) -> Range<usize> {
         let n = self.places.len();

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::first_layer;
 use super::group::{GROUP, Group};
-use super::hidden_layer::{self, Panel};
+use super::hidden_layer;
 use super::net::{Net, Slab, SplitLayer};
 use super::output_layer::{self, Scored};
 use super::rest::Rest;
@@ -193,14 +193,19 @@ impl<'a> Step<'a> {
         let (before, layer) = (&self.net.layers[l - 1], &self.net.layers[l]);
         let mask = self.mask(l);
         for part in hidden_layer::parts(self.images.len()) {
+            let z = |q: usize| {
+                let (_, width) = layer.places[q];
+                unsafe { &mut layer.activations.write(q)[part.start * width..part.end * width] }
+            };
+            for inputs in hidden_layer::chunks(before.panels(|q| unsafe { before.activations.read(q) }, &part)) {
+                for q in worker.own(layer) {
+                    hidden_layer::forward(s, unsafe { layer.slabs.read(q) }, &inputs, z(q));
+                }
+            }
             for q in worker.own(layer) {
                 let (begin, width) = layer.places[q];
-                let slab = unsafe { layer.slabs.read(q) };
-                let inputs = before.panels(|q| unsafe { before.activations.read(q) }, &part);
-                let z = &mut unsafe { layer.activations.write(q) }[part.start * width..part.end * width];
-                hidden_layer::forward(s, slab, inputs, z);
                 let first_unit = |image: usize| ((part.start + image) * layer.outputs + begin * LANES) as u32;
-                activate(s, z, width, mask.as_ref(), self.scale, first_unit);
+                activate(s, z(q), width, mask.as_ref(), self.scale, first_unit);
             }
         }
     }
@@ -266,35 +271,64 @@ impl<'a> Step<'a> {
         for l in (1..net.hidden()).rev() {
             net.barrier.wait();
             let (before, layer) = (&net.layers[l - 1], &net.layers[l]);
+            let own = worker.own(before);
             for part in hidden_layer::parts(b) {
-                for q in worker.own(before) {
-                    let (begin, width) = before.places[q];
-                    let blocks = part.start * width..part.end * width;
-                    let a = Panel { blocks: &unsafe { before.activations.read(q) }[blocks.clone()], width };
-                    let d_in = &mut unsafe { before.gradients.write(q) }[blocks];
-                    let d = layer.panels(|q| unsafe { layer.gradients.read(q) }, &part);
+                let d_in = |q: usize| {
+                    let (_, width) = before.places[q];
+                    unsafe { &mut before.gradients.write(q)[part.start * width..part.end * width] }
+                };
+                let d = layer.panels(|q| unsafe { layer.gradients.read(q) }, &part);
+                if part.len() < hidden_layer::MANY_IMAGES {
                     let outputs = (0..layer.places.len()).map(|q| unsafe { layer.slabs.read(q) }).zip(d);
-                    let room = &mut worker.transposed;
-                    hidden_layer::input_gradient(s, outputs, begin * LANES, a, self.scale, room, d_in);
+                    for q in own.clone() {
+                        let (begin, width) = before.places[q];
+                        hidden_layer::input_gradient_of_few(s, outputs.clone(), begin * LANES, width, d_in(q));
+                    }
+                } else {
+                    for d in hidden_layer::chunks(d) {
+                        for q in own.clone() {
+                            let (begin, width) = before.places[q];
+                            let weights = |block| {
+                                let (q, column) = layer.slab_of(block);
+                                (unsafe { layer.slabs.read(q) }, column)
+                            };
+                            let room = &mut worker.transposed;
+                            hidden_layer::input_gradient(s, &d, weights, begin * LANES, width, room, d_in(q));
+                        }
+                    }
+                }
+                for q in own.clone() {
+                    let (_, width) = before.places[q];
+                    let a = &unsafe { before.activations.read(q) }[part.start * width..part.end * width];
+                    hidden_layer::cut(s, a, self.scale, d_in(q));
                 }
             }
         }
         net.barrier.wait();
         for l in 1..net.hidden() {
             let (before, layer) = (&net.layers[l - 1], &net.layers[l]);
+            let own = worker.own(layer);
             for part in hidden_layer::parts(b) {
-                let rule = (part.end == b).then_some(&self.rule);
-                let own = worker.own(layer);
-                let mut room = &mut worker.gradient[..];
-                for q in own {
+                let (more, rule) = (part.start > 0, (part.end == b).then_some(&self.rule));
+                let d = |q: usize| {
                     let (_, width) = layer.places[q];
-                    let slab = unsafe { layer.slabs.write(q) };
-                    let inputs = before.panels(|q| unsafe { before.activations.read(q) }, &part);
-                    let d = &unsafe { layer.gradients.read(q) }[part.start * width..part.end * width];
-                    hidden_layer::update(s, slab, inputs, d, part.start > 0, rule, room);
-                    if b > hidden_layer::IMAGES_AT_A_TIME {
-                        room = &mut room[slab.weights.len()..];
+                    unsafe { &layer.gradients.read(q)[part.start * width..part.end * width] }
+                };
+                // Between parts, each slab's gradient is kept.
+                let several = b > hidden_layer::IMAGES_AT_A_TIME;
+                let room = |q: usize| {
+                    let first = if several { layer.places[q].0 - layer.places[own.start].0 } else { 0 };
+                    first * layer.rows..
+                };
+                for inputs in hidden_layer::chunks(before.panels(|q| unsafe { before.activations.read(q) }, &part)) {
+                    for q in own.clone() {
+                        let slab = unsafe { layer.slabs.write(q) };
+                        hidden_layer::update(s, slab, &inputs, d(q), more, rule, &mut worker.gradient[room(q)]);
                     }
+                }
+                for q in own.clone() {
+                    let slab = unsafe { layer.slabs.write(q) };
+                    hidden_layer::update_biases(s, slab, d(q), more, rule, &mut worker.gradient[room(q)]);
                 }
             }
         }
