@@ -7,7 +7,7 @@ use std::path::Path;
 
 use common::{Ended, Sandbox, end};
 
-const FILES: [&str; 13] = [
+const FILES: [&str; 16] = [
     "mlcube.yaml",
     "mlcube-2.0.yaml",
     "tasks/download.yaml",
@@ -16,11 +16,14 @@ const FILES: [&str; 13] = [
     "run/download.yaml",
     "run/train.yaml",
     "run/evaluate.yaml",
+    "run/train-sgd.yaml",
     "platforms/docker.yaml",
     "platforms/singularity.yaml",
+    "platforms/native.yaml",
     "platforms/mlcube-0.0.3/docker.yaml",
     "platforms/mlcube-0.0.3/singularity.yaml",
     "workspace/parameters/default.parameters.yaml",
+    "workspace/parameters/sgd.parameters.yaml",
 ];
 
 fn root() -> &'static Path {
@@ -62,7 +65,7 @@ fn our_cube_is_right() {
     let ended = end(command.args(["cube", "check", "--mlcube"]).arg(root())).done();
     assert!(ended.stdout.ends_with(" files are right, tasks download, evaluate, train\n"), "{}", ended.stdout);
     let ended = copy().run("cube check --mlcube=mlcube.yaml").done();
-    assert_eq!(ended.stdout, "mlcube.yaml: 13 files are right, tasks download, evaluate, train\n");
+    assert_eq!(ended.stdout, "mlcube.yaml: 16 files are right, tasks download, evaluate, train\n");
 }
 
 #[test]
@@ -181,8 +184,8 @@ fn faults_of_the_schemas_are_found() {
         "platforms/mlcube-0.0.3/docker.yaml",
         "mlcube_platform",
         "mlcube_root",
-        &["platforms/mlcube-0.0.3/docker.yaml:3: schema_type: expected mlcube_docker, mlcube_singularity or \
-           mlcube_platform, found \"mlcube_root\""],
+        &["platforms/mlcube-0.0.3/docker.yaml:3: schema_type: expected mlcube_docker, mlcube_singularity, \
+           mlcube_native or mlcube_platform, found \"mlcube_root\""],
     );
     finds(
         "platforms/mlcube-0.0.3/docker.yaml",
@@ -284,6 +287,7 @@ fn a_flag_that_the_program_needs_and_no_parameter_gives_is_found() {
         sandbox.read("tasks/train.yaml").replace("  - name: model_dir\n    type: directory\n", ""),
     );
     sandbox.write("run/train.yaml", sandbox.read("run/train.yaml").replace("  model_dir: $WORKSPACE/model\n", ""));
+    fs::remove_file(sandbox.path("run/train-sgd.yaml")).unwrap();
     let configuration = sandbox.read("mlcube-2.0.yaml").replacen("        model_dir: model/\n", "", 1);
     sandbox.write("mlcube-2.0.yaml", configuration);
     assert_eq!(

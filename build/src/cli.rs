@@ -109,6 +109,56 @@ pub enum Cube {
         #[arg(long, value_name = "DIR", default_value = ".")]
         mlcube: PathBuf,
     },
+    /// Build the image that a platform file names
+    #[command(after_help = AFTER_HELP)]
+    Configure {
+        /// Where the cube is.
+        #[command(flatten)]
+        place: Place,
+        /// The platform file, such as platforms/docker.yaml
+        #[arg(long, value_name = "FILE")]
+        platform: PathBuf,
+        /// Print the command instead of running it
+        #[arg(long = "dry_run", alias = "dry-run")]
+        dry_run: bool,
+    },
+    /// Run a task where a platform file says, building the image if it is missing
+    #[command(after_help = AFTER_HELP)]
+    Run {
+        /// Where the cube is.
+        #[command(flatten)]
+        place: Place,
+        /// The platform file, such as platforms/docker.yaml
+        #[arg(long, value_name = "FILE")]
+        platform: PathBuf,
+        /// The run configuration, such as run/train.yaml
+        #[arg(long, value_name = "FILE")]
+        task: PathBuf,
+        /// Print the command instead of running it
+        #[arg(long = "dry_run", alias = "dry-run")]
+        dry_run: bool,
+    },
+    /// Remove the outputs of earlier runs from the workspace; parameters stay
+    #[command(after_help = AFTER_HELP)]
+    Clean {
+        /// Where the cube is.
+        #[command(flatten)]
+        place: Place,
+        /// Only say what would be removed
+        #[arg(long = "dry_run", alias = "dry-run")]
+        dry_run: bool,
+    },
+}
+
+/// A cube and its workspace.
+#[derive(Debug, Args)]
+pub struct Place {
+    /// The cube: its directory, or the mlcube.yaml in it
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub mlcube: PathBuf,
+    /// What $WORKSPACE stands for [default: the cube's workspace directory]
+    #[arg(long, value_name = "DIR")]
+    pub workspace: Option<PathBuf>,
 }
 
 /// Parameters given as flags, which take precedence over the file's.

@@ -103,6 +103,37 @@ pub enum Error {
     #[error("{}: {faults} {} in the cube's files", path.display(), if *faults == 1 { "fault" } else { "faults" })]
     Cube { path: PathBuf, faults: usize },
 
+    /// A program of the host that is not there.
+    #[error("{program}: expected this program in PATH, found none")]
+    NoProgram { program: String },
+    /// The Docker engine does not answer, or not to this user.
+    #[error("docker: the engine does not answer: {problem}")]
+    DockerEngine { problem: String },
+    /// Singularity does not work.
+    #[error("singularity: does not work: {problem}")]
+    Singularity { problem: String },
+    /// A Singularity that only root can build with.
+    #[error("{found}: expected 3.5 or newer, with which others than root can build images (--fakeroot)")]
+    OldSingularity { found: String },
+    /// No image, and nothing to build it from.
+    #[error("docker image {image}: not there, and {} has no Dockerfile to build it from", build.display())]
+    NoDockerImage { image: String, build: PathBuf },
+    /// The same for Singularity.
+    #[error("{}: not there, and {} has no Singularity.recipe to build it from", image.display(), build.display())]
+    NoSingularityImage { image: PathBuf, build: PathBuf },
+    /// The image's directory cannot be made or written.
+    #[error("{}: cannot write the image there: {source}", image.display())]
+    ImageDirectory { image: PathBuf, source: io::Error },
+    /// The build failed; it said why.
+    #[error("{image}: the image could not be built; what went wrong stands above")]
+    ImageBuild { image: String },
+    /// An input of a task that is not there.
+    #[error("{name}: expected a {expected} {}, found none", path.display())]
+    CubeInput { name: String, path: PathBuf, expected: &'static str },
+    /// The task failed where it was run; it said why.
+    #[error("task {task}: {status}")]
+    Task { task: String, status: std::process::ExitStatus },
+
     // ---- the run itself
     /// A signal arrived; what was written so far is intact.
     #[error("stopped by {}", signal_hook::low_level::signal_name(*signal).unwrap_or("a signal"))]
@@ -164,6 +195,36 @@ impl Error {
                  https_proxy",
                 data_dir.display()
             )),
+            // ---- the cube
+            Error::NoProgram { program } => Some(match program.as_str() {
+                "docker" => "install Docker, or give another platform file, such as platforms/singularity.yaml".into(),
+                _ => "install Apptainer or SingularityCE (on a cluster perhaps `module load apptainer`), or give another \
+                      platform file, such as platforms/docker.yaml"
+                    .into(),
+            }),
+            Error::DockerEngine { problem } if problem.contains("permission denied") => Some(
+                "this user may not speak to the engine: `sudo usermod -aG docker $USER` and a new login change that; \
+                 without root's help, platforms/singularity.yaml needs no engine"
+                    .into(),
+            ),
+            Error::DockerEngine { .. } => {
+                Some("start it (`sudo systemctl start docker`, or Docker Desktop), or set DOCKER_HOST to where it is".into())
+            }
+            Error::OldSingularity { .. } => Some(
+                "ask for a newer version, build the image as root, or build it on another machine and copy the file".into(),
+            ),
+            Error::NoDockerImage { image, .. } => {
+                Some(format!("get it with `docker pull {image}`, or give the cube with its build directory as --mlcube"))
+            }
+            Error::NoSingularityImage { .. } => {
+                Some("copy the image there, or give the cube with its build directory as --mlcube".into())
+            }
+            Error::ImageDirectory { .. } => Some(
+                "give a platform file whose image lies where this user can write; a relative path, as in \
+                 platforms/mlcube-0.0.3/singularity.yaml, is below the workspace"
+                    .into(),
+            ),
+            Error::CubeInput { .. } => Some("run the task that makes it first, as download before train".into()),
             Error::RealData { .. } => Some("give the stand-in another directory with --data_dir=DIR".to_string()),
             _ => None,
         }
@@ -174,6 +235,8 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Interrupted { signal } => 128 + *signal as u8,
+            // 128 and more: ended by a signal.
+            Error::Task { status, .. } => status.code().map_or(1, |code| code as u8),
             Error::Mirror { .. } | Error::InstructionSet { .. } | Error::ParameterFlags { .. } => 2,
             _ => 1,
         }
@@ -193,7 +256,7 @@ fn io_hint(error: &io::Error) -> Option<&'static str> {
 /// `path` as a shell takes it, for commands to be copied from messages.
 pub fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
-    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
     if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 

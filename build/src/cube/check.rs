@@ -86,7 +86,7 @@ impl Task {
 /// Checks the cube at `mlcube`: its directory, or the mlcube.yaml in it.
 pub fn check(mlcube: &Path, program: &Program) -> Report {
     let root = if mlcube.is_file() { mlcube.parent().unwrap_or(mlcube) } else { mlcube };
-    let mut checker = Checker { root: root.to_path_buf(), program, report: Report::default() };
+    let mut checker = Checker::new(root, Path::new("workspace"), program);
     let Some(tasks) = checker.tasks() else {
         // Without the cube's own file nothing else can be held against anything.
         return checker.report;
@@ -109,13 +109,79 @@ pub fn check(mlcube: &Path, program: &Program) -> Report {
     checker.report
 }
 
+/// What a run configuration asks for, with nothing wrong in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invocation {
+    /// The task's name.
+    pub task: String,
+    /// Its parameters with their values, inputs before outputs, each in the file's order.
+    pub bindings: Vec<Binding>,
+}
+
+/// A parameter of a task and its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// The parameter.
+    pub name: String,
+    /// A file; otherwise a directory.
+    pub is_file: bool,
+    /// An input; otherwise an output.
+    pub is_input: bool,
+    /// A path, perhaps below `$WORKSPACE`.
+    pub value: String,
+}
+
+/// Reads the run configuration `task` of the cube in `root` and what it depends on; relative paths in it are below
+/// `workspace`.
+///
+/// # Errors
+/// What is wrong with these files.
+pub fn invocation(root: &Path, workspace: &Path, task: &Path, program: &Program) -> Result<Invocation, Vec<Fault>> {
+    let mut checker = Checker::new(root, workspace, program);
+    let invocation = checker.tasks().and_then(|tasks| checker.run(&task.to_string_lossy(), &tasks));
+    checker.ended(invocation)
+}
+
+/// Reads a platform file.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn platform(file: &Path, program: &Program) -> Result<Value, Vec<Fault>> {
+    let mut checker = Checker::new(Path::new(""), Path::new(""), program);
+    let document = checker.read(&file.to_string_lossy(), schema::PLATFORMS);
+    checker.ended(document.map(|document| document.value))
+}
+
+/// All run configurations of the cube in `root`.
+///
+/// # Errors
+/// What is wrong with the cube's tasks; a run configuration with a fault is left out.
+pub fn invocations(root: &Path, workspace: &Path, program: &Program) -> Result<Vec<Invocation>, Vec<Fault>> {
+    let mut checker = Checker::new(root, workspace, program);
+    let Some(tasks) = checker.tasks() else { return checker.ended(None) };
+    let files = checker.yaml_files("run");
+    Ok(files.iter().filter_map(|file| checker.run(file, &tasks)).collect())
+}
+
 struct Checker<'a> {
     root: PathBuf,
+    workspace: PathBuf,
     program: &'a Program<'a>,
     report: Report,
 }
 
-impl Checker<'_> {
+impl<'a> Checker<'a> {
+    fn new(root: &Path, workspace: &Path, program: &'a Program) -> Self {
+        Self { root: root.to_path_buf(), workspace: workspace.to_path_buf(), program, report: Report::default() }
+    }
+
+    /// `value`, where nothing was found that is wrong.
+    fn ended<T>(mut self, value: Option<T>) -> Result<T, Vec<Fault>> {
+        self.report.faults.sort();
+        self.report.faults.dedup();
+        value.filter(|_| self.report.faults.is_empty()).ok_or(self.report.faults)
+    }
+
     /// mlcube.yaml and the tasks that it lists.
     fn tasks(&mut self) -> Option<BTreeMap<String, Task>> {
         let mut tasks = BTreeMap::new();
@@ -185,56 +251,59 @@ impl Checker<'_> {
     fn runs(&mut self, tasks: &BTreeMap<String, Task>) {
         let mut without: Vec<&String> = tasks.keys().collect();
         for file in self.yaml_files("run") {
-            // A file that does not tell its task may be any task's.
-            let Some(document) = self.read(&file, &[schema::INVOKE]) else {
-                without.clear();
-                continue;
-            };
-            let Some(name) = document.value.get("task_name").and_then(Value::as_str) else {
-                without.clear();
-                continue;
-            };
-            let Some(task) = tasks.get(name) else {
-                without.clear();
-                let known: Vec<&String> = tasks.keys().collect();
-                let problem = format!("task_name: expected {}, found {name:?}", one_of(&known));
-                self.fault(&document, &[key("task_name")], problem);
-                continue;
-            };
-            without.retain(|task| *task != name);
-            for (binding, parameters) in [("input_binding", &task.inputs), ("output_binding", &task.outputs)] {
-                let bound = document.value.get(binding).and_then(Value::as_mapping).cloned().unwrap_or_default();
-                let path = [key(binding)];
-                for missing in parameters.keys().filter(|name| !bound.contains_key(name.as_str())) {
-                    let problem = format!("{binding}: expected a value for {missing} of task {name}, found none");
-                    self.fault(&document, &path, problem);
-                }
-                for (parameter, value) in &bound {
-                    let (Some(parameter), Some(value)) = (parameter.as_str(), value.as_str()) else { continue };
-                    let path = joined(&path, key(parameter));
-                    if value.strip_prefix("$WORKSPACE").unwrap_or(value).contains('$') {
-                        let problem =
-                            format!("{}: expected a path, perhaps below $WORKSPACE, found {value:?}", shown(&path));
-                        self.fault(&document, &path, problem);
-                        continue;
-                    }
-                    match parameters.get(parameter).map(String::as_str) {
-                        None => {
-                            let known: Vec<&String> = parameters.keys().collect();
-                            let known = if known.is_empty() { "no parameter".into() } else { one_of(&known) };
-                            let problem =
-                                format!("{}: expected {known} of task {name}, found {parameter}", shown(&path));
-                            self.fault(&document, &path, problem);
-                        }
-                        Some("file") if binding == "input_binding" => self.input_file(&document, &path, value),
-                        Some(_) => {}
-                    }
-                }
+            match self.run(&file, tasks) {
+                Some(Invocation { task, .. }) => without.retain(|name| **name != task),
+                // A file that does not tell its task may be any task's.
+                None => without.clear(),
             }
         }
         for task in without {
             self.missing("run", &format!("a run configuration (*.yaml) of task {task}"));
         }
+    }
+
+    /// A run configuration, as far as it is one of a task of the cube.
+    fn run(&mut self, file: &str, tasks: &BTreeMap<String, Task>) -> Option<Invocation> {
+        let document = self.read(file, &[schema::INVOKE])?;
+        let name = document.value.get("task_name").and_then(Value::as_str)?;
+        let Some(task) = tasks.get(name) else {
+            let known: Vec<&String> = tasks.keys().collect();
+            let problem = format!("task_name: expected {}, found {name:?}", one_of(&known));
+            self.fault(&document, &[key("task_name")], problem);
+            return None;
+        };
+        let mut bindings = vec![];
+        for (binding, parameters) in [("input_binding", &task.inputs), ("output_binding", &task.outputs)] {
+            let bound = document.value.get(binding).and_then(Value::as_mapping).cloned().unwrap_or_default();
+            let path = [key(binding)];
+            for missing in parameters.keys().filter(|name| !bound.contains_key(name.as_str())) {
+                let problem = format!("{binding}: expected a value for {missing} of task {name}, found none");
+                self.fault(&document, &path, problem);
+            }
+            for (parameter, value) in &bound {
+                let (Some(parameter), Some(value)) = (parameter.as_str(), value.as_str()) else { continue };
+                let path = joined(&path, key(parameter));
+                if value.strip_prefix("$WORKSPACE").unwrap_or(value).contains('$') {
+                    let problem =
+                        format!("{}: expected a path, perhaps below $WORKSPACE, found {value:?}", shown(&path));
+                    self.fault(&document, &path, problem);
+                    continue;
+                }
+                let Some(kind) = parameters.get(parameter) else {
+                    let known: Vec<&String> = parameters.keys().collect();
+                    let known = if known.is_empty() { "no parameter".into() } else { one_of(&known) };
+                    let problem = format!("{}: expected {known} of task {name}, found {parameter}", shown(&path));
+                    self.fault(&document, &path, problem);
+                    continue;
+                };
+                let (is_file, is_input) = (kind == "file", binding == "input_binding");
+                if is_file && is_input {
+                    self.input_file(&document, &path, value);
+                }
+                bindings.push(Binding { name: parameter.into(), is_file, is_input, value: value.into() });
+            }
+        }
+        Some(Invocation { task: name.into(), bindings })
     }
 
     /// Something that a directory of the cube should hold.
@@ -249,7 +318,7 @@ impl Checker<'_> {
         if Path::new(in_workspace).is_absolute() {
             return;
         }
-        let file = format!("workspace/{in_workspace}");
+        let file = self.workspace.join(in_workspace).to_string_lossy().into_owned();
         if self.root.join(&file).is_file() {
             self.parameters(&file);
         } else {

@@ -24,6 +24,7 @@ struct Field {
 /// What a value must look like.
 enum Shape {
     Text,
+    Bool,
     /// Three numbers between points.
     Version,
     OneOf(&'static [&'static str]),
@@ -75,7 +76,7 @@ pub const INVOKE: Schema = Schema {
     ],
 };
 
-/// platforms/**/*.yaml: the documents' two, and the one of the runners 0.0.1 to 0.0.3.
+/// platforms/**/*.yaml: the documents' two, the one of the runners 0.0.1 to 0.0.3, and ours for no container.
 pub const PLATFORMS: &[Schema] = &[
     Schema {
         name: "mlcube_docker",
@@ -84,7 +85,9 @@ pub const PLATFORMS: &[Schema] = &[
             required("docker_runtime", Shape::OneOf(&["docker", "nvidia-docker"])),
         ],
     },
-    Schema { name: "mlcube_singularity", fields: &[required("image", Shape::Text)] },
+    // `nv` is ours: the documents say nothing of GPUs.
+    Schema { name: "mlcube_singularity", fields: &[required("image", Shape::Text), optional("nv", Shape::Bool)] },
+    Schema { name: "mlcube_native", fields: &[] },
     Schema {
         name: "mlcube_platform",
         fields: &[
@@ -207,6 +210,11 @@ fn shape(value: &Value, expected: &Shape, path: &[Step], problems: &mut Vec<Prob
         Shape::Text => {
             if value.as_str().is_none_or(str::is_empty) {
                 problems.push(wrong(path, "a text", value));
+            }
+        }
+        Shape::Bool => {
+            if value.as_bool().is_none() {
+                problems.push(wrong(path, "true or false", value));
             }
         }
         Shape::Version => {

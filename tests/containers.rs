@@ -1,0 +1,370 @@
+//! The cube in real containers: each generation of runners with Docker and with Singularity configures it, downloads and
+//! trains, in a workspace that belongs to a plain user. Where an engine or a runner is missing, its tests say so.
+//!
+//! Published runners are found by MNIST_TEST_MLCUBE_003 and MNIST_TEST_MLCUBE_009, the directories of their programs. A
+//! Singularity image takes minutes to build; MNIST_TEST_SIF names one that is copied to where each runner keeps its own.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use common::server::{Reply, Server};
+use common::{Ended, Sandbox, end, real_mnist, skipped};
+
+/// The plain user.
+const USER: u32 = 1000;
+const IMAGE: &str = "mlcommons/mlcube:mnist";
+
+/// One engine at a time: the tests share the machine and the image.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn works(program: &str, argument: &str) -> bool {
+    let found = Command::new(program).arg(argument).output().is_ok_and(|output| output.status.success());
+    if !found {
+        skipped(&format!("`{program} {argument}` does not work here"));
+    }
+    found
+}
+
+fn docker_works() -> bool {
+    works("docker", "info")
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+/// The directory of a published runner's programs.
+fn runner(variable: &str) -> Option<PathBuf> {
+    let found = std::env::var_os(variable).map(PathBuf::from);
+    if found.is_none() {
+        skipped(&format!("{variable} names no published runner"));
+    }
+    found
+}
+
+/// A copy of the cube in which everything belongs to [`USER`], with the real MNIST, gzipped, in its workspace.
+struct Cube {
+    sandbox: Sandbox,
+}
+
+impl Cube {
+    /// None where the real MNIST or a right is missing.
+    fn new(with_data: bool) -> Option<Self> {
+        if !is_root() {
+            skipped("only root can act as a plain user");
+            return None;
+        }
+        let mnist = real_mnist()?;
+        let cube = Self { sandbox: Sandbox::new() };
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for name in ["mlcube.yaml", "mlcube-2.0.yaml", "tasks", "run", "platforms", "build", "workspace/parameters"] {
+            copy(&root.join(name), &cube.sandbox.path("cube").join(name));
+        }
+        // For 0.0.9, whose recipe lies below the root.
+        for name in ["Cargo.toml", "Cargo.lock", "src"] {
+            std::os::unix::fs::symlink(Path::new("build").join(name), cube.path(name)).unwrap();
+        }
+        if with_data {
+            for file in fs::read_dir(mnist).unwrap().map(|entry| entry.unwrap().path()) {
+                if file.extension().is_some_and(|extension| extension == "gz") {
+                    copy(&file, &cube.path("workspace/data").join(file.file_name().unwrap()));
+                }
+            }
+        }
+        cube.give_away();
+        Some(cube)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.sandbox.path("cube").join(name)
+    }
+
+    fn give_away(&self) {
+        each(&self.sandbox.path(""), &mut |path| std::os::unix::fs::lchown(path, Some(USER), Some(USER)).unwrap());
+    }
+
+    /// Puts the image that was built before where a runner looks for it.
+    fn image_at(&self, name: &str) {
+        if let Some(image) = std::env::var_os("MNIST_TEST_SIF") {
+            copy(Path::new(&image), &self.path(name));
+            self.give_away();
+        }
+    }
+
+    /// Runs `program` in the cube as root, whose Singularity runs as the plain user.
+    fn as_root(&self, program: impl AsRef<Path>, arguments: &str) -> Ended {
+        end(self.command(program, arguments).env("BENCH_UID", USER.to_string()))
+    }
+
+    /// Runs `program` in the cube as the plain user, who may speak to the Docker engine.
+    fn as_user(&self, program: impl AsRef<Path>, arguments: &str) -> Ended {
+        let socket = fs::metadata("/var/run/docker.sock").expect("a Docker engine on this machine");
+        let mut command = Command::new("setpriv");
+        command.arg(format!("--reuid={USER}")).arg(format!("--regid={USER}")).arg(format!("--groups={}", socket.gid()));
+        command.arg(program.as_ref()).args(arguments.split_whitespace());
+        end(self.in_cube(&mut command).env("HOME", self.sandbox.path("")))
+    }
+
+    fn command(&self, program: impl AsRef<Path>, arguments: &str) -> Command {
+        let mut command = Command::new(program.as_ref());
+        command.args(arguments.split_whitespace());
+        self.in_cube(&mut command);
+        command
+    }
+
+    fn in_cube<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.current_dir(self.path("")).env_remove("MNIST_MIRROR")
+    }
+
+    /// The program of this build, where a plain user may start it.
+    fn program(&self) -> PathBuf {
+        let program = self.sandbox.path("mnist");
+        if !program.exists() {
+            copy(Path::new(env!("CARGO_BIN_EXE_mnist")), &program);
+        }
+        program
+    }
+
+    /// What the tasks left is MNIST's, is good, and belongs to the plain user.
+    #[track_caller]
+    fn is_trained(&self) {
+        let metrics = fs::read_to_string(self.path("workspace/model/metrics.json")).unwrap();
+        let metrics: serde_json::Value = serde_json::from_str(&metrics).unwrap();
+        assert_eq!(metrics["data"]["source"], "mnist", "{metrics:#}");
+        assert!(metrics["test"]["accuracy"].as_f64().unwrap() > 0.97, "{metrics:#}");
+        let outputs = ["data", "download_logs", "train_logs", "model"];
+        assert!(self.path("workspace/train_logs/mlcube_mnist_train.log").is_file());
+        for output in outputs {
+            each(&self.path("workspace").join(output), &mut |path| {
+                let owner = fs::symlink_metadata(path).unwrap().uid();
+                assert_eq!(owner, USER, "{} belongs to {owner}", path.display());
+            });
+        }
+    }
+}
+
+/// Copies a file, or a directory without build outputs.
+fn copy(from: &Path, to: &Path) {
+    if from.is_dir() {
+        for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
+            if entry.file_name() != "target" {
+                copy(&entry.path(), &to.join(entry.file_name()));
+            }
+        }
+    } else {
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(from, to).unwrap();
+    }
+}
+
+/// Visits `path` and all below it.
+fn each(path: &Path, visit: &mut dyn FnMut(&Path)) {
+    visit(path);
+    if path.symlink_metadata().unwrap().is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            each(&entry.unwrap().path(), visit);
+        }
+    }
+}
+
+/// Configures, downloads and trains, with what each step needs.
+#[track_caller]
+fn three_steps(step: impl Fn(&str) -> Ended) {
+    for name in ["configure", "download", "train"] {
+        step(name).done();
+    }
+}
+
+#[test]
+fn the_documents_platform_file_with_docker() {
+    let _alone = alone();
+    if !docker_works() {
+        return;
+    }
+    let Some(cube) = Cube::new(true) else { return };
+    let platform = "--mlcube=. --platform=platforms/docker.yaml";
+    three_steps(|step| match step {
+        "configure" => cube.as_user(cube.program(), &format!("cube configure {platform}")),
+        task => cube.as_user(cube.program(), &format!("cube run {platform} --task=run/{task}.yaml")),
+    });
+    cube.is_trained();
+    // The container's exit code is ours, and what it says is heard.
+    fs::write(cube.path("workspace/parameters/default.parameters.yaml"), "learning_rate: 1e30\n").unwrap();
+    let ended = cube.as_user(cube.program(), &format!("cube run {platform} --task=run/train.yaml"));
+    assert_eq!(ended.code, Some(1), "{ended:#?}");
+    assert!(ended.stderr.contains("diverged"), "{ended:#?}");
+}
+
+#[test]
+fn the_documents_platform_file_with_singularity() {
+    let _alone = alone();
+    if !works("singularity", "--version") {
+        return;
+    }
+    let Some(cube) = Cube::new(true) else { return };
+    let platform = cube.path("platforms/singularity.yaml");
+    let text = fs::read_to_string(&platform).unwrap();
+    assert!(text.contains("/opt/singularity/"));
+    let image = cube.path("images/mnist.simg");
+    fs::write(
+        &platform,
+        text.replace("/opt/singularity/mlcommons_mlcube_mnist-0.01.simg", &image.display().to_string()),
+    )
+    .unwrap();
+    cube.image_at("images/mnist.simg");
+    let platform = "--mlcube=. --platform=platforms/singularity.yaml";
+    three_steps(|step| match step {
+        "configure" => cube.as_root(cube.program(), &format!("cube configure {platform}")),
+        task => cube.as_root(cube.program(), &format!("cube run {platform} --task=run/{task}.yaml")),
+    });
+    cube.is_trained();
+}
+
+#[test]
+fn runner_0_0_3_with_docker() {
+    let _alone = alone();
+    let Some(bin) = runner("MNIST_TEST_MLCUBE_003").filter(|_| docker_works()) else { return };
+    let Some(cube) = Cube::new(true) else { return };
+    let arguments = "--mlcube=. --platform=platforms/mlcube-0.0.3/docker.yaml";
+    three_steps(|step| match step {
+        "configure" => cube.as_user(bin.join("mlcube_docker"), &format!("configure {arguments}")),
+        task => cube.as_user(bin.join("mlcube_docker"), &format!("run {arguments} --task=run/{task}.yaml")),
+    });
+    cube.is_trained();
+}
+
+#[test]
+fn runner_0_0_3_with_singularity() {
+    let _alone = alone();
+    let Some(bin) = runner("MNIST_TEST_MLCUBE_003").filter(|_| works("singularity", "--version")) else { return };
+    let Some(cube) = Cube::new(true) else { return };
+    cube.image_at("workspace/mlcommons_mlcube_mnist-0.01.simg");
+    let arguments = "--mlcube=. --platform=platforms/mlcube-0.0.3/singularity.yaml";
+    cube.make_outputs();
+    three_steps(|step| match step {
+        "configure" => cube.as_root(bin.join("mlcube_singularity"), &format!("configure {arguments}")),
+        task => cube.as_root(bin.join("mlcube_singularity"), &format!("run {arguments} --task=run/{task}.yaml")),
+    });
+    cube.is_trained();
+}
+
+#[test]
+fn runner_0_0_9_with_docker() {
+    let _alone = alone();
+    let Some(bin) = runner("MNIST_TEST_MLCUBE_009").filter(|_| docker_works()) else { return };
+    let Some(cube) = Cube::new(true) else { return };
+    let arguments = "--mlcube=mlcube-2.0.yaml --platform=docker";
+    three_steps(|step| match step {
+        "configure" => cube.as_user(bin.join("mlcube"), &format!("configure {arguments}")),
+        task => cube.as_user(bin.join("mlcube"), &format!("run {arguments} --task={task}")),
+    });
+    cube.is_trained();
+}
+
+#[test]
+fn runner_0_0_9_with_singularity() {
+    let _alone = alone();
+    let Some(bin) = runner("MNIST_TEST_MLCUBE_009").filter(|_| works("singularity", "--version")) else { return };
+    let Some(cube) = Cube::new(true) else { return };
+    cube.image_at("workspace/.image/mlcommons_mlcube_mnist-0.01.sif");
+    let arguments = "--mlcube=mlcube-2.0.yaml --platform=singularity";
+    cube.make_outputs();
+    three_steps(|step| match step {
+        "configure" => cube.as_root(bin.join("mlcube"), &format!("configure {arguments}")),
+        task => cube.as_root(bin.join("mlcube"), &format!("run {arguments} --task={task}")),
+    });
+    cube.is_trained();
+}
+
+impl Cube {
+    /// Published runners that run as root make missing directories root's.
+    fn make_outputs(&self) {
+        for output in ["data", "download_logs", "train_logs", "model"] {
+            fs::create_dir_all(self.path("workspace").join(output)).unwrap();
+        }
+        self.give_away();
+    }
+}
+
+#[test]
+fn a_mirror_of_this_machine_is_reached_from_containers() {
+    let _alone = alone();
+    let Some(mnist) = real_mnist() else { return };
+    let Some(cube) = Cube::new(false) else { return };
+    let server = Server::start();
+    for file in fs::read_dir(mnist).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        server.on(&format!("/{name}"), [Reply::File(fs::read(file).unwrap())]);
+    }
+    let download = |platform: &str| {
+        let line = format!("cube run --platform={platform} --task=run/download.yaml");
+        let mut command = cube.command(cube.program(), &line);
+        end(command.env("MNIST_MIRROR", server.url("")).env("BENCH_UID", USER.to_string())).done();
+        let file = cube.path("workspace/data/train-images-idx3-ubyte");
+        assert_eq!(fs::metadata(&file).unwrap().uid(), USER);
+        fs::remove_dir_all(cube.path("workspace/data")).unwrap();
+    };
+    if docker_works() {
+        download("platforms/docker.yaml");
+    }
+    if works("singularity", "--version") {
+        cube.image_at("workspace/mlcommons_mlcube_mnist-0.01.simg");
+        download("platforms/mlcube-0.0.3/singularity.yaml");
+    }
+}
+
+#[test]
+fn the_image_runs_as_anyone_without_any_right() {
+    let _alone = alone();
+    if !docker_works() {
+        return;
+    }
+    let Some(cube) = Cube::new(true) else { return };
+    cube.as_user(cube.program(), "cube configure --platform=platforms/docker.yaml").done();
+    let workspace = cube.path("workspace");
+    each(&workspace, &mut |path| chown(path, Some(1234), Some(1234)).unwrap());
+    let run = |task: &str| {
+        let mut command = Command::new("docker");
+        command.args(["run", "--rm", "--read-only", "--cap-drop=ALL", "--user=1234:1234", "--network=none"]);
+        command.arg(format!("--volume={}:/w", workspace.display())).arg(IMAGE);
+        end(command.args(task.split_whitespace())).done()
+    };
+    run("download --data_dir=/w/data --log_dir=/w/download_logs");
+    run("train --data_dir=/w/data --log_dir=/w/train_logs --model_dir=/w/model \
+         --parameters_file=/w/parameters/default.parameters.yaml");
+    let ended = run("evaluate --data_dir=/w/data --log_dir=/w/evaluate_logs --model_dir=/w/model");
+    assert!(ended.stdout.contains("accuracy"), "{ended:#?}");
+    assert_eq!(fs::metadata(workspace.join("model/model.safetensors")).unwrap().uid(), 1234);
+}
+
+#[test]
+fn images_are_small() {
+    let _alone = alone();
+    if docker_works() {
+        let size = end(Command::new("docker").args(["image", "inspect", "--format={{.Size}}", IMAGE]));
+        match size.stdout.trim().parse::<u64>() {
+            Ok(size) => assert!(size < 60_000_000, "{IMAGE}: {size} bytes"),
+            Err(_) => skipped(&format!("{IMAGE} was not built")),
+        }
+    }
+    if let Some(image) = std::env::var_os("MNIST_TEST_SIF") {
+        let size = fs::metadata(image).unwrap().len();
+        assert!(size < 60_000_000, "the Singularity image: {size} bytes");
+    }
+}
+
+#[test]
+fn the_labels_tell_the_version_of_the_crate() {
+    let read = |name: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(read("build/Dockerfile").contains(&format!("image.version=\"{version}\"")));
+    assert!(read("build/Singularity.recipe").contains(&format!("image.version {version}\n")));
+}

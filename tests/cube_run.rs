@@ -1,0 +1,491 @@
+//! `mnist cube configure | run | clean`: what is asked of docker and singularity, and what happens when they refuse. Scripts
+//! stand in for the two here; the real ones are in `containers.rs`.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Ended, Sandbox, end, skipped};
+
+/// The cube's files that the runner reads.
+const FILES: [&str; 11] = [
+    "mlcube.yaml",
+    "tasks/download.yaml",
+    "tasks/train.yaml",
+    "tasks/evaluate.yaml",
+    "run/download.yaml",
+    "run/train.yaml",
+    "platforms/docker.yaml",
+    "platforms/native.yaml",
+    "platforms/mlcube-0.0.3/docker.yaml",
+    "platforms/mlcube-0.0.3/singularity.yaml",
+    "workspace/parameters/default.parameters.yaml",
+];
+
+/// A docker that has the image, and writes down what it is asked, an argument a line.
+const DOCKER: &str = r#"case "$1 $2" in
+version*) echo 28.2.2 ;;
+info*) echo '["name=seccomp"]' ;;
+"image inspect") test -e "$HERE/image" ;;
+build*) printf '%s\n' "$@" >"$HERE/build"; touch "$HERE/image" ;;
+rm*) printf '%s\n' "$@" >"$HERE/removed" ;;
+run*) printf '%s\n' "$@" >"$HERE/run"; env >"$HERE/environment" ;;
+esac"#;
+
+const SINGULARITY: &str = r#"case "$1" in
+--version) echo singularity version 3.8.7 ;;
+build) printf '%s\n' "$PWD" "$@" >"$HERE/build"; while [ $# -gt 2 ]; do shift; done; echo image >"$1" ;;
+run) printf '%s\n' "$@" >"$HERE/run"; env >"$HERE/environment" ;;
+esac"#;
+
+/// A cube in a directory whose name has a space, with programs of its own in PATH.
+struct Cube {
+    sandbox: Sandbox,
+}
+
+impl Cube {
+    fn new() -> Self {
+        let sandbox = Sandbox::new();
+        let cube = Self { sandbox };
+        for file in FILES {
+            cube.write(file, fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap());
+        }
+        cube.write("build/Dockerfile", "");
+        cube.write("build/Singularity.recipe", "");
+        fs::create_dir_all(cube.sandbox.path("bin")).unwrap();
+        fs::create_dir_all(cube.sandbox.path("the cube/workspace/data")).unwrap();
+        cube
+    }
+
+    /// With `script` as `program`.
+    fn with(self, program: &str, script: &str) -> Self {
+        let file = self.sandbox.path("bin").join(program);
+        let here = self.sandbox.path("");
+        fs::write(&file, format!("#!/bin/sh\nHERE='{}'\n{script}\n", here.display())).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        self
+    }
+
+    fn write(&self, file: &str, contents: impl AsRef<[u8]>) {
+        let path = self.sandbox.path("the cube").join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, contents).unwrap();
+    }
+
+    /// `mnist cube ARGUMENTS`, split at spaces, in the cube.
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = self.sandbox.program();
+        let path = format!("{}:/usr/bin:/bin", self.sandbox.path("bin").display());
+        command.arg("cube").args(arguments.split_whitespace()).env("PATH", path);
+        command.current_dir(self.sandbox.path("the cube"));
+        command
+    }
+
+    fn run(&self, arguments: &str) -> Ended {
+        end(&mut self.command(arguments))
+    }
+
+    /// What a program wrote down.
+    fn wrote(&self, name: &str) -> Vec<String> {
+        self.sandbox.read(name).lines().map(String::from).collect()
+    }
+
+    /// The absolute path of something in the workspace.
+    fn workspace(&self, name: &str) -> String {
+        self.sandbox.path("the cube/workspace").join(name).display().to_string()
+    }
+}
+
+fn is_root() -> bool {
+    end(Command::new("id").arg("-u")).stdout.trim() == "0"
+}
+
+const TRAIN: &str = "run --mlcube=. --platform=platforms/docker.yaml --task=run/train.yaml";
+
+#[test]
+fn docker_gets_inputs_to_read_and_outputs_to_write() {
+    let cube = Cube::new().with("docker", DOCKER);
+    cube.sandbox.write("image", "");
+    let secret = "http://user:secret@proxy.example:3128";
+    end(cube.command(TRAIN).env("https_proxy", secret).env("MNIST_MIRROR", "http://mirror.example/mnist")).done();
+    let mut run = cube.wrote("run");
+    let user = run.iter().position(|argument| argument.starts_with("--user=")).map(|at| run.remove(at));
+    assert_eq!(user.is_none(), is_root(), "{user:?}");
+    assert!(run[3].starts_with("--name=mlcube_train_"), "{run:#?}");
+    run.remove(3);
+    let mount = |name: &str, n: usize, more: &str| {
+        format!("--mount=type=bind,source={},target=/mlcube_io{n}{more}", cube.workspace(name))
+    };
+    let expected = [
+        "run",
+        "--rm",
+        "--network=host",
+        "--env=https_proxy",
+        "--env=MNIST_MIRROR",
+        &mount("data", 0, ",readonly"),
+        &mount("parameters", 1, ",readonly"),
+        &mount("train_logs", 2, ""),
+        &mount("model", 3, ""),
+        "mlcommons/mlcube:mnist",
+        "train",
+        "--data_dir=/mlcube_io0",
+        "--parameters_file=/mlcube_io1/default.parameters.yaml",
+        "--log_dir=/mlcube_io2",
+        "--model_dir=/mlcube_io3",
+    ];
+    assert_eq!(run, expected);
+    assert!(cube.wrote("environment").contains(&format!("https_proxy={secret}")));
+    assert!(Path::new(&cube.workspace("model")).is_dir());
+    assert!(!cube.sandbox.path("build").exists(), "there was an image");
+}
+
+#[test]
+fn a_gpu_is_given_where_the_platform_file_says_so() {
+    let cube = Cube::new().with("docker", DOCKER).with("singularity", SINGULARITY);
+    cube.write(
+        "platforms/gpu.yaml",
+        "schema_version: 1.0.0\nschema_type: mlcube_docker\nimage: i\ndocker_runtime: nvidia-docker\n",
+    );
+    let ended = cube.run("run --platform=platforms/gpu.yaml --task=run/download.yaml --dry_run").done();
+    assert!(ended.stdout.contains(" --gpus=all "), "{ended:#?}");
+    cube.write(
+        "platforms/gpu.yaml",
+        "schema_version: 1.0.0\nschema_type: mlcube_singularity\nimage: i.sif\nnv: true\n",
+    );
+    let ended = cube.run("run --platform=platforms/gpu.yaml --task=run/download.yaml --dry-run").done();
+    assert!(ended.stdout.starts_with("singularity run --nv --bind "), "{ended:#?}");
+    cube.write("platforms/gpu.yaml", "schema_version: 1.0.0\nschema_type: mlcube_singularity\nimage: i.sif\nnv: 1\n");
+    let ended = cube.run("run --platform=platforms/gpu.yaml --task=run/download.yaml");
+    assert_eq!(ended.stdout, "platforms/gpu.yaml:4: nv: expected true or false, found 1\n");
+}
+
+#[test]
+fn a_dry_run_prints_what_can_be_typed_and_does_nothing() {
+    let cube = Cube::new().with("docker", DOCKER);
+    let ended = cube.run(&format!("{TRAIN} --dry_run")).done();
+    assert!(ended.stdout.contains(&format!("'--mount=type=bind,source={},", cube.workspace("data"))), "{ended:#?}");
+    assert!(!cube.sandbox.path("run").exists() && !Path::new(&cube.workspace("model")).exists());
+    // Typed into a shell, it is the same command.
+    let path = format!("{}:/usr/bin:/bin", cube.sandbox.path("bin").display());
+    end(Command::new("sh").arg("-c").arg(&ended.stdout).env("PATH", path)).done();
+    assert_eq!(cube.wrote("run").last().unwrap(), "--model_dir=/mlcube_io3");
+    let ended = cube.run("configure --platform=platforms/docker.yaml --dry_run").done();
+    assert!(ended.stdout.starts_with("docker build --tag=mlcommons/mlcube:mnist '--file=/"), "{ended:#?}");
+    assert!(!cube.sandbox.path("build").exists());
+}
+
+#[test]
+fn a_mirror_that_is_a_directory_comes_along() {
+    let cube = Cube::new().with("docker", DOCKER).with("singularity", SINGULARITY);
+    cube.sandbox.write("image", "");
+    let mirror = cube.sandbox.path("my mirror");
+    fs::create_dir(&mirror).unwrap();
+    let download = |platform: &str| {
+        let line = format!("run --platform={platform} --task=run/download.yaml");
+        end(cube.command(&line).env("MNIST_MIRROR", &mirror)).done();
+        cube.wrote("run")
+    };
+    let run = download("platforms/docker.yaml");
+    assert!(run.contains(&"--env=MNIST_MIRROR=/mlcube_mirror".into()), "{run:#?}");
+    let mount = format!("--mount=type=bind,source={},target=/mlcube_mirror,readonly", mirror.display());
+    assert!(run.contains(&mount), "{run:#?}");
+    let run = download("platforms/mlcube-0.0.3/singularity.yaml");
+    assert!(run.contains(&format!("{}:/mlcube_mirror:ro", mirror.display())), "{run:#?}");
+    assert!(cube.wrote("environment").contains(&"MNIST_MIRROR=/mlcube_mirror".into()));
+}
+
+#[test]
+fn a_missing_image_is_built_first() {
+    let cube = Cube::new().with("docker", DOCKER).with("singularity", SINGULARITY);
+    end(cube.command("run --platform=platforms/docker.yaml --task=run/download.yaml").env("http_proxy", "http://p:1"))
+        .done();
+    let build = cube.sandbox.path("the cube/build").display().to_string();
+    let file = format!("--file={build}/Dockerfile");
+    assert_eq!(cube.wrote("build"), ["build", "--build-arg=http_proxy", "--tag=mlcommons/mlcube:mnist", &file, &build]);
+    assert!(cube.sandbox.path("run").exists());
+
+    cube.run("run --platform=platforms/mlcube-0.0.3/singularity.yaml --task=run/download.yaml").done();
+    let image = cube.workspace("mlcommons_mlcube_mnist-0.01.simg");
+    let unfinished = cube.workspace("mlcommons_mlcube_mnist-0.01.unfinished");
+    let wrote = cube.wrote("build");
+    assert_eq!(wrote[..2], [build, "build".into()]);
+    assert_eq!(wrote.contains(&"--fakeroot".into()), !is_root());
+    assert_eq!(wrote[wrote.len() - 2..], [unfinished.clone(), "Singularity.recipe".into()]);
+    assert!(Path::new(&image).exists() && !Path::new(&unfinished).exists());
+    let run = cube.wrote("run");
+    let bind = |name: &str, n: usize| format!("{}:/mlcube_io{n}", cube.workspace(name));
+    let expected = [
+        "run",
+        "--bind",
+        &bind("data", 0),
+        "--bind",
+        &bind("download_logs", 1),
+        &image,
+        "download",
+        "--data_dir=/mlcube_io0",
+        "--log_dir=/mlcube_io1",
+    ];
+    assert_eq!(run, expected);
+}
+
+#[test]
+fn a_singularity_image_is_built_again_once_its_sources_are_newer() {
+    let cube = Cube::new().with("singularity", SINGULARITY);
+    let configure = "configure --platform=platforms/mlcube-0.0.3/singularity.yaml";
+    cube.run(configure).done();
+    fs::remove_file(cube.sandbox.path("build")).unwrap();
+    let ended = cube.run(configure).done();
+    assert!(ended.stderr.contains("newer than everything it is built from, so it stays"), "{ended:#?}");
+    assert!(!cube.sandbox.path("build").exists());
+    std::thread::sleep(Duration::from_millis(20));
+    cube.write("build/src/main.rs", "changed");
+    cube.run(configure).done();
+    assert!(cube.sandbox.path("build").exists());
+}
+
+#[test]
+fn a_failing_build_leaves_the_old_image() {
+    let cube = Cube::new().with("singularity", "case \"$1\" in --version) echo 3.8.7 ;; *) while [ $# -gt 2 ]; do shift; done; echo half >\"$1\"; exit 9 ;; esac");
+    let image = "mlcommons_mlcube_mnist-0.01.simg";
+    cube.write(&format!("workspace/{image}"), "old");
+    std::thread::sleep(Duration::from_millis(20));
+    cube.write("build/Singularity.recipe", "newer");
+    let ended = cube.run("configure --platform=platforms/mlcube-0.0.3/singularity.yaml");
+    ended
+        .failed_with(&format!("{}: the image could not be built; what went wrong stands above", cube.workspace(image)));
+    assert_eq!(fs::read_to_string(cube.workspace(image)).unwrap(), "old");
+    assert_eq!(cube.sandbox.files("the cube/workspace"), ["data", image, "parameters"]);
+
+    let cube = Cube::new().with("docker", &DOCKER.replace("touch \"$HERE/image\"", "exit 9"));
+    cube.run(TRAIN).failed_with("mlcommons/mlcube:mnist: the image could not be built; what went wrong stands above");
+}
+
+#[test]
+fn the_exit_code_is_the_tasks() {
+    let cube = Cube::new().with("docker", &DOCKER.replace("env >\"$HERE/environment\"", "exit 77"));
+    cube.sandbox.write("image", "");
+    let ended = cube.run(TRAIN);
+    assert_eq!(ended.code, Some(77), "{ended:#?}");
+    assert!(ended.stderr.ends_with("error: task train: exit status: 77\n"), "{ended:#?}");
+}
+
+#[test]
+fn a_signal_stops_the_container() {
+    let script = DOCKER.replace(
+        "env >\"$HERE/environment\"",
+        "trap 'echo stopped >\"$HERE/stopped\"; exit 0' INT; touch \"$HERE/started\"; while :; do sleep 0.05; done",
+    );
+    let cube = Cube::new().with("docker", &script);
+    cube.sandbox.write("image", "");
+    let mut child: Child = cube.command(TRAIN).stderr(Stdio::null()).spawn().unwrap();
+    let begin = Instant::now();
+    while !cube.sandbox.path("started").exists() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "it did not start");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(signal.success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(cube.sandbox.read("stopped"), "stopped\n");
+    assert_eq!(cube.wrote("removed")[..2], ["rm", "--force"]);
+}
+
+#[test]
+fn an_engine_that_does_not_answer_is_named_with_what_to_do() {
+    let refuse = |problem: &str| format!("echo '{problem}' >&2; exit 1");
+    let down = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?";
+    Cube::new().with("docker", &refuse(down)).run(TRAIN).failed_with(&format!(
+        "docker: the engine does not answer: {down}\nhint: start it (`sudo systemctl start docker`, or Docker Desktop), \
+         or set DOCKER_HOST to where it is"
+    ));
+    let denied = "permission denied while trying to connect to the Docker daemon socket";
+    Cube::new().with("docker", &refuse(denied)).run(TRAIN).failed_with(&format!(
+        "docker: the engine does not answer: {denied}\nhint: this user may not speak to the engine: `sudo usermod -aG \
+         docker $USER` and a new login change that; without root's help, platforms/singularity.yaml needs no engine"
+    ));
+}
+
+#[test]
+fn programs_that_are_not_there_are_named() {
+    let nothing = |cube: &Cube, line: &str| end(cube.command(line).env("PATH", cube.sandbox.path("bin")));
+    let cube = Cube::new();
+    nothing(&cube, TRAIN).failed_with(
+        "docker: expected this program in PATH, found none\nhint: install Docker, or give another platform file, such as \
+         platforms/singularity.yaml",
+    );
+    nothing(&cube, "configure --platform=platforms/mlcube-0.0.3/singularity.yaml").failed_with(
+        "singularity: expected this program in PATH, found none\nhint: install Apptainer or SingularityCE (on a cluster \
+         perhaps `module load apptainer`), or give another platform file, such as platforms/docker.yaml",
+    );
+    // Apptainer by its own name is as good.
+    let cube = cube.with("apptainer", SINGULARITY);
+    cube.run("configure --platform=platforms/mlcube-0.0.3/singularity.yaml").done();
+}
+
+#[test]
+fn a_singularity_too_old_for_plain_users_is_named() {
+    if !is_root() {
+        skipped("only root can become a plain user");
+        return;
+    }
+    let cube = Cube::new().with("singularity", "echo singularity version 3.4.2");
+    let all = Command::new("chmod").args(["-R", "a+rwX"]).arg(cube.sandbox.path("")).status().unwrap();
+    assert!(all.success());
+    let mut command = cube.command("configure --platform=platforms/mlcube-0.0.3/singularity.yaml");
+    std::os::unix::process::CommandExt::uid(&mut command, 1000);
+    let Ok(output) = command.output() else {
+        skipped("a plain user may not start this build of the program");
+        return;
+    };
+    let ended =
+        Ended { code: output.status.code(), stdout: String::new(), stderr: String::from_utf8(output.stderr).unwrap() };
+    ended.failed_with(
+        "singularity version 3.4.2: expected 3.5 or newer, with which others than root can build images (--fakeroot)\n\
+         hint: ask for a newer version, build the image as root, or build it on another machine and copy the file",
+    );
+}
+
+#[test]
+fn no_image_and_nothing_to_build_it_from() {
+    let cube = Cube::new().with("docker", DOCKER).with("singularity", SINGULARITY);
+    fs::remove_dir_all(cube.sandbox.path("the cube/build")).unwrap();
+    let build = cube.sandbox.path("the cube/build").display().to_string();
+    cube.run(TRAIN).failed_with(&format!(
+        "docker image mlcommons/mlcube:mnist: not there, and {build} has no Dockerfile to build it from\nhint: get it with \
+         `docker pull mlcommons/mlcube:mnist`, or give the cube with its build directory as --mlcube"
+    ));
+    cube.run("run --platform=platforms/mlcube-0.0.3/singularity.yaml --task=run/train.yaml").failed_with(&format!(
+        "{}: not there, and {build} has no Singularity.recipe to build it from\nhint: copy the image there, or give the \
+         cube with its build directory as --mlcube",
+        cube.workspace("mlcommons_mlcube_mnist-0.01.simg")
+    ));
+}
+
+#[test]
+fn an_image_where_nothing_can_be_written() {
+    let cube = Cube::new().with("singularity", SINGULARITY);
+    cube.write("file", "");
+    let image = cube.sandbox.path("the cube/file/image.simg").display().to_string();
+    let text = format!("schema_version: 1.0.0\nschema_type: mlcube_singularity\nimage: '{image}'\n");
+    cube.write("platforms/there.yaml", text);
+    let ended = cube.run("configure --platform=platforms/there.yaml");
+    assert!(ended.stderr.contains(&format!("error: {image}: cannot write the image there: ")), "{ended:#?}");
+    assert!(
+        ended.stderr.contains("hint: give a platform file whose image lies where this user can write;"),
+        "{ended:#?}"
+    );
+}
+
+#[test]
+fn faults_of_the_files_are_told_as_by_the_check() {
+    let cube = Cube::new().with("docker", DOCKER);
+    let faults = |cube: &Cube, line: &str, fault: &str| {
+        let ended = cube.run(line);
+        assert_eq!(ended.stdout, format!("{fault}\n"));
+        ended.failed_with(".: 1 fault in the cube's files");
+    };
+    cube.write("platforms/odd.yaml", "schema_type: mlcube_odd\nschema_version: 1.0.0\n");
+    faults(
+        &cube,
+        "configure --platform=platforms/odd.yaml",
+        "platforms/odd.yaml:1: schema_type: expected mlcube_docker, mlcube_singularity, mlcube_native or mlcube_platform, \
+         found \"mlcube_odd\"",
+    );
+    faults(
+        &cube,
+        "configure --platform=platforms/none.yaml",
+        "./platforms/none.yaml: cannot read: No such file or directory (os error 2)",
+    );
+    let run = |name: &str| format!("run --platform=platforms/docker.yaml --task=run/{name}.yaml");
+    let text = |from: &str, to: &str| cube.sandbox.read("the cube/run/train.yaml").replace(from, to);
+    let file = |name: &str| cube.sandbox.path(format!("the cube/run/{name}.yaml")).display().to_string();
+    cube.write("run/unknown.yaml", text("task_name: train", "task_name: trian"));
+    faults(
+        &cube,
+        &run("unknown"),
+        &format!("{}:4: task_name: expected download, evaluate or train, found \"trian\"", file("unknown")),
+    );
+    cube.write("run/few.yaml", text("  model_dir: $WORKSPACE/model\n", ""));
+    faults(
+        &cube,
+        &run("few"),
+        &format!("{}:9: output_binding: expected a value for model_dir of task train, found none", file("few")),
+    );
+    cube.write("run/many.yaml", format!("{}  more: x\n", text("", "")));
+    faults(
+        &cube,
+        &run("many"),
+        &format!("{}:12: output_binding.more: expected log_dir or model_dir of task train, found more", file("many")),
+    );
+    assert!(!cube.sandbox.path("run").exists(), "nothing was started");
+}
+
+#[test]
+fn an_input_that_is_not_there_is_named_before_anything_starts() {
+    let cube = Cube::new().with("docker", DOCKER);
+    fs::remove_dir(cube.workspace("data")).unwrap();
+    cube.run(TRAIN).failed_with(&format!(
+        "data_dir: expected a directory {}, found none\nhint: run the task that makes it first, as download before train",
+        cube.workspace("data")
+    ));
+    assert!(!Path::new(&cube.workspace("model")).exists());
+}
+
+#[test]
+fn another_workspace_and_a_cube_elsewhere() {
+    let cube = Cube::new().with("docker", DOCKER);
+    cube.sandbox.write("image", "");
+    let other = cube.sandbox.path("other");
+    fs::create_dir_all(other.join("parameters")).unwrap();
+    fs::create_dir(other.join("data")).unwrap();
+    fs::write(other.join("parameters/default.parameters.yaml"), "batch_size: 8\n").unwrap();
+    let mut command = cube.command("run --platform=platforms/docker.yaml --task=run/train.yaml --workspace=other");
+    end(command.arg("--mlcube=the cube/mlcube.yaml").current_dir(cube.sandbox.path(""))).done();
+    let mount = format!("--mount=type=bind,source={},target=/mlcube_io3", other.join("model").display());
+    assert!(cube.wrote("run").contains(&mount), "{:#?}", cube.wrote("run"));
+}
+
+#[test]
+fn a_native_platform_runs_the_task_itself() {
+    let cube = Cube::new();
+    mnist::data::synthetic::write(Path::new(&cube.workspace("data")), 300, 100).unwrap();
+    cube.run("run --platform=platforms/native.yaml --task=run/train.yaml").done();
+    for file in ["model/model.safetensors", "train_logs/mlcube_mnist_train.log"] {
+        assert!(Path::new(&cube.workspace(file)).is_file(), "{file}");
+    }
+    cube.write("workspace/parameters/default.parameters.yaml", "batch_size: 0\n");
+    let ended = cube.run("run --platform=platforms/native.yaml --task=run/train.yaml");
+    assert_eq!(ended.code, Some(1), "{ended:#?}");
+    assert!(ended.stdout.contains("batch_size"), "{ended:#?}");
+}
+
+#[test]
+fn clean_removes_outputs_after_saying_so_and_nothing_else() {
+    let cube = Cube::new();
+    let elsewhere = cube.sandbox.path("elsewhere");
+    fs::create_dir_all(elsewhere.join("logs")).unwrap();
+    fs::create_dir_all(cube.workspace("model")).unwrap();
+    cube.write("workspace/model/model.safetensors", "weights");
+    cube.write("workspace/notes.txt", "mine");
+    // A link in the place of an output goes, what it leads to stays; so does an output beyond a link, and one above.
+    symlink(&elsewhere, cube.workspace("train_logs")).unwrap();
+    symlink(&elsewhere, cube.workspace("beyond")).unwrap();
+    let text = cube.sandbox.read("the cube/run/download.yaml");
+    cube.write("run/beyond.yaml", text.replace("download_logs", "beyond/logs"));
+    cube.write("run/above.yaml", text.replace("$WORKSPACE/download_logs", "$WORKSPACE/../build"));
+    cube.write("run/itself.yaml", text.replace("$WORKSPACE/download_logs", "$WORKSPACE"));
+    cube.write("run/parameters.yaml", text.replace("download_logs", "parameters"));
+    let lines =
+        |verb: &str| ["data", "model", "train_logs"].map(|name| format!("{verb} {}\n", cube.workspace(name))).concat();
+    assert_eq!(cube.run("clean --dry_run").done().stdout, lines("would remove"));
+    assert!(Path::new(&cube.workspace("model/model.safetensors")).exists());
+    assert_eq!(cube.run("clean --mlcube=.").done().stdout, lines("removing"));
+    assert_eq!(cube.sandbox.files("the cube/workspace"), ["beyond", "notes.txt", "parameters"]);
+    assert!(elsewhere.join("logs").is_dir() && cube.sandbox.path("the cube/build/Dockerfile").exists());
+    let ended = cube.run("clean").done();
+    assert!(ended.stderr.ends_with(": no outputs of earlier runs\n"), "{ended:#?}");
+}
