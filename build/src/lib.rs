@@ -3,10 +3,11 @@
 //! The modules in the order in which data passes them:
 //!
 //! ```text
-//! cli -> config -> task (download | train | evaluate | demo | cube check)
+//! cli -> config -> task (download | train | evaluate | demo | cube)
 //! data: fetch or synthetic -> idx -> dataset -> order of an epoch
 //!       -> engine (reference | fused | burn), driven by training
 //!       -> events -> output: console, logs, MLLOG, metrics, weights
+//! cube: the files of the MLCube around it -> check | platform, mount -> docker | singularity
 //! ```
 //!
 //! Begin with `task/train.rs`, then `training.rs`, `engine/mod.rs` and `engine/reference.rs`.
