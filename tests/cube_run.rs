@@ -298,10 +298,12 @@ fn a_signal_stops_the_container() {
 fn an_engine_that_does_not_answer_is_named_with_what_to_do() {
     let refuse = |problem: &str| format!("echo '{problem}' >&2; exit 1");
     let down = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?";
-    Cube::new().with("docker", &refuse(down)).run(TRAIN).failed_with(&format!(
+    let cube = Cube::new().with("docker", &refuse(down));
+    cube.run(TRAIN).failed_with(&format!(
         "docker: the engine does not answer: {down}\nhint: start it (`sudo systemctl start docker`, or Docker Desktop), \
          or set DOCKER_HOST to where it is"
     ));
+    assert!(!Path::new(&cube.workspace("model")).exists(), "nothing was made");
     let denied = "permission denied while trying to connect to the Docker daemon socket";
     Cube::new().with("docker", &refuse(denied)).run(TRAIN).failed_with(&format!(
         "docker: the engine does not answer: {denied}\nhint: this user may not speak to the engine: `sudo usermod -aG \

@@ -21,7 +21,7 @@ impl Engine {
     pub fn find() -> Result<Self> {
         let answer = docker().args(["version", "--format={{.Server.Version}}"]).ask()?;
         if !answer.good {
-            return Err(Error::DockerEngine { problem: first_line(&answer.stderr) });
+            return Err(Error::DockerEngine { problem: last_line(&answer.stderr) });
         }
         let options = docker().args(["info", "--format={{json .SecurityOptions}}"]).ask()?;
         Ok(Self { rootless: options.stdout.contains("name=rootless") })
@@ -94,8 +94,9 @@ fn docker() -> HostCommand {
     HostCommand::new("docker")
 }
 
-fn first_line(text: &str) -> String {
-    text.lines().find(|line| !line.trim().is_empty()).unwrap_or("no answer").trim().to_string()
+/// What went wrong, without the warnings before it.
+fn last_line(text: &str) -> String {
+    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no answer").trim().to_string()
 }
 
 /// A mount as `--mount` takes it: a record of comma-separated values, so that a path may hold colons and commas.

@@ -66,7 +66,7 @@ impl Singularity {
     ) -> HostCommand {
         let mut command = HostCommand::new(self.program).arg("run").args(nv.then_some("--nv"));
         for mount in mounts.iter().chain(mirror) {
-            command = command.arg("--bind").arg(bind(mount));
+            command = command.args(bind(mount));
         }
         if let Some(mirror) = mirror {
             command = command.env("MNIST_MIRROR", &*mirror.container);
@@ -90,13 +90,17 @@ fn version(text: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// A mount as `--bind` takes it, with the marks between its parts escaped in paths.
-fn bind(mount: &Mount) -> String {
-    let mut host = mount.host.display().to_string();
-    for mark in ['\\', ':', ','] {
-        host = host.replace(mark, &format!("\\{mark}"));
+/// A mount as `--bind` takes it in every version; a path with one of the marks between its parts needs `--mount`, which
+/// Apptainer and SingularityCE have since 3.9.
+fn bind(mount: &Mount) -> [String; 2] {
+    let host = mount.host.display().to_string();
+    let Mount { container, read_only, .. } = mount;
+    if host.contains([':', ',']) {
+        let read_only = if *read_only { ",ro" } else { "" };
+        let host = host.replace('"', "\"\"");
+        return ["--mount".into(), format!("type=bind,\"source={host}\",destination={container}{read_only}")];
     }
-    format!("{host}:{}{}", mount.container, if mount.read_only { ":ro" } else { "" })
+    ["--bind".into(), format!("{host}:{container}{}", if *read_only { ":ro" } else { "" })]
 }
 
 #[cfg(test)]
@@ -114,7 +118,8 @@ mod tests {
     #[test]
     fn a_path_may_hold_whatever_paths_hold() {
         let mount = |host: &str, read_only| bind(&Mount { host: host.into(), container: "/c".into(), read_only });
-        assert_eq!(mount("/a b", true), "/a b:/c:ro");
-        assert_eq!(mount("/a:b,c", false), "/a\\:b\\,c:/c");
+        assert_eq!(mount("/a b", true), ["--bind", "/a b:/c:ro"]);
+        assert_eq!(mount("/a:b", false), ["--mount", "type=bind,\"source=/a:b\",destination=/c"]);
+        assert_eq!(mount("/a,b\"c", true), ["--mount", "type=bind,\"source=/a,b\"\"c\",destination=/c,ro"]);
     }
 }

@@ -164,12 +164,12 @@ fn run_task(cube: &CubeDir, platform: &Path, task: &Path, dry_run: bool) -> Resu
     let invocation = sound(&cube.root, check::invocation(&cube.root, &cube.workspace, &task, &PROGRAM))?;
     let parameters = mount::parameters(&invocation, &cube.workspace);
     if !dry_run {
-        prepare(&parameters)?;
+        find_inputs(&parameters)?;
     }
     let task = &invocation.task;
     let (mounts, arguments) = mount::in_container(task, &parameters);
     let mirror = mirror();
-    let command = match platform {
+    let (command, container) = match platform {
         Platform::Docker { image, runtime } => {
             let engine = if dry_run { Engine::supposed() } else { Engine::find()? };
             if !dry_run && !engine.has(&image)? {
@@ -178,15 +178,7 @@ fn run_task(cube: &CubeDir, platform: &Path, task: &Path, dry_run: bool) -> Resu
             }
             let name = format!("mlcube_{task}_{}", std::process::id());
             let command = engine.run(&image, runtime.as_deref(), &name, &mounts, mirror.as_ref(), &arguments);
-            if dry_run {
-                command
-            } else {
-                let ended = command.run();
-                if ended.is_err() {
-                    docker::remove(&name).ask()?;
-                }
-                return succeeded(task, ended?);
-            }
+            (command, Some(name))
         }
         Platform::Singularity { image, nv } => {
             let singularity = if dry_run { Singularity::supposed() } else { Singularity::find()? };
@@ -194,32 +186,38 @@ fn run_task(cube: &CubeDir, platform: &Path, task: &Path, dry_run: bool) -> Resu
                 info!("{}: not there yet", image.display());
                 build_singularity(cube, &singularity, &image, false)?;
             }
-            singularity.run(&image, nv, &mounts, mirror.as_ref(), &arguments)
+            (singularity.run(&image, nv, &mounts, mirror.as_ref(), &arguments), None)
         }
         Platform::Native => {
             let program = std::env::current_exe().map_err(Error::io("find", "this program"))?;
-            HostCommand::new(program).args(mount::on_host(task, &parameters))
+            (HostCommand::new(program).args(mount::on_host(task, &parameters)), None)
         }
     };
     if dry_run {
         return console::print(&format!("{command}\n"));
     }
-    succeeded(task, command.run()?)
-}
-
-fn succeeded(task: &str, status: std::process::ExitStatus) -> Result<()> {
+    make_outputs(&parameters)?;
+    let ended = command.run();
+    if let (Err(_), Some(name)) = (&ended, container) {
+        // A container that was told to stop may not have heard it.
+        docker::remove(&name).ask()?;
+    }
+    let status = ended?;
     if status.success() { Ok(()) } else { Err(Error::Task { task: task.into(), status }) }
 }
 
-/// What can be known before the task starts: inputs are there, and outputs can be written.
-fn prepare(parameters: &[Parameter]) -> Result<()> {
-    for Parameter { name, path, is_file, is_input } in parameters {
-        let there = if *is_file { path.is_file() } else { path.is_dir() };
-        if *is_input && !there {
-            let expected = if *is_file { "file" } else { "directory" };
+fn find_inputs(parameters: &[Parameter]) -> Result<()> {
+    for Parameter { name, path, is_file, .. } in parameters.iter().filter(|parameter| parameter.is_input) {
+        let (there, expected) = if *is_file { (path.is_file(), "file") } else { (path.is_dir(), "directory") };
+        if !there {
             return Err(Error::CubeInput { name: name.clone(), path: path.clone(), expected });
         }
     }
+    Ok(())
+}
+
+/// Makes the directories of outputs, which must be writable.
+fn make_outputs(parameters: &[Parameter]) -> Result<()> {
     let outputs = parameters.iter().filter(|parameter| !parameter.is_input);
     outputs.map(Parameter::directory).try_for_each(atomic::writable_directory)
 }
