@@ -13,11 +13,13 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::server::{Reply, Server};
-use common::{Ended, Sandbox, end, real_mnist, skipped};
+use common::{Ended, Sandbox, end, is_root, real_mnist, skipped};
 
 /// The plain user.
 const USER: u32 = 1000;
 const IMAGE: &str = "mlcommons/mlcube:mnist";
+/// What download and train write, in the workspace.
+const OUTPUTS: [&str; 4] = ["data", "download_logs", "train_logs", "model"];
 
 /// One engine at a time: the tests share the machine and the image.
 fn alone() -> MutexGuard<'static, ()> {
@@ -35,10 +37,6 @@ fn works(program: &str, argument: &str) -> bool {
 
 fn docker_works() -> bool {
     works("docker", "info")
-}
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
 /// The directory of a published runner's programs.
@@ -133,6 +131,14 @@ impl Cube {
         program
     }
 
+    /// Published runners make missing directories their user's: here root's, who alone may start them on this machine.
+    fn make_outputs(&self) {
+        for output in OUTPUTS {
+            fs::create_dir_all(self.path("workspace").join(output)).unwrap();
+        }
+        self.give_away();
+    }
+
     /// What the tasks left is MNIST's, is good, and belongs to the plain user.
     #[track_caller]
     fn is_trained(&self) {
@@ -140,9 +146,8 @@ impl Cube {
         let metrics: serde_json::Value = serde_json::from_str(&metrics).unwrap();
         assert_eq!(metrics["data"]["source"], "mnist", "{metrics:#}");
         assert!(metrics["test"]["accuracy"].as_f64().unwrap() > 0.97, "{metrics:#}");
-        let outputs = ["data", "download_logs", "train_logs", "model"];
         assert!(self.path("workspace/train_logs/mlcube_mnist_train.log").is_file());
-        for output in outputs {
+        for output in OUTPUTS {
             each(&self.path("workspace").join(output), &mut |path| {
                 let owner = fs::symlink_metadata(path).unwrap().uid();
                 assert_eq!(owner, USER, "{} belongs to {owner}", path.display());
@@ -230,72 +235,59 @@ fn the_documents_platform_file_with_singularity() {
     cube.is_trained();
 }
 
-#[test]
-fn runner_0_0_3_with_docker() {
+/// Configures, downloads and trains with `program` of the published runner that `variable` names; `image` is where it keeps
+/// a Singularity image, and `task` how it is told a task.
+#[track_caller]
+fn published_runner(
+    variable: &str,
+    program: &str,
+    arguments: &str,
+    image: Option<&str>,
+    task: impl Fn(&str) -> String,
+) {
     let _alone = alone();
-    let Some(bin) = runner("MNIST_TEST_MLCUBE_003").filter(|_| docker_works()) else { return };
+    let Some(bin) = runner(variable) else { return };
+    if !(if image.is_some() { works("singularity", "--version") } else { docker_works() }) {
+        return;
+    }
     let Some(cube) = Cube::new(true) else { return };
-    let arguments = "--mlcube=. --platform=platforms/mlcube-0.0.3/docker.yaml";
+    if let Some(image) = image {
+        cube.image_at(image);
+    }
     cube.make_outputs();
     three_steps(|step| match step {
-        "configure" => cube.as_root(bin.join("mlcube_docker"), &format!("configure {arguments}")),
-        task => cube.as_root(bin.join("mlcube_docker"), &format!("run {arguments} --task=run/{task}.yaml")),
+        "configure" => cube.as_root(bin.join(program), &format!("configure {arguments}")),
+        name => cube.as_root(bin.join(program), &format!("run {arguments} --task={}", task(name))),
     });
     cube.is_trained();
+}
+
+#[test]
+fn runner_0_0_3_with_docker() {
+    let arguments = "--mlcube=. --platform=platforms/mlcube-0.0.3/docker.yaml";
+    published_runner("MNIST_TEST_MLCUBE_003", "mlcube_docker", arguments, None, |task| format!("run/{task}.yaml"));
 }
 
 #[test]
 fn runner_0_0_3_with_singularity() {
-    let _alone = alone();
-    let Some(bin) = runner("MNIST_TEST_MLCUBE_003").filter(|_| works("singularity", "--version")) else { return };
-    let Some(cube) = Cube::new(true) else { return };
-    cube.image_at("workspace/mlcommons_mlcube_mnist-0.01.simg");
     let arguments = "--mlcube=. --platform=platforms/mlcube-0.0.3/singularity.yaml";
-    cube.make_outputs();
-    three_steps(|step| match step {
-        "configure" => cube.as_root(bin.join("mlcube_singularity"), &format!("configure {arguments}")),
-        task => cube.as_root(bin.join("mlcube_singularity"), &format!("run {arguments} --task=run/{task}.yaml")),
+    let image = Some("workspace/mlcommons_mlcube_mnist-0.01.simg");
+    published_runner("MNIST_TEST_MLCUBE_003", "mlcube_singularity", arguments, image, |task| {
+        format!("run/{task}.yaml")
     });
-    cube.is_trained();
 }
 
 #[test]
 fn runner_0_0_9_with_docker() {
-    let _alone = alone();
-    let Some(bin) = runner("MNIST_TEST_MLCUBE_009").filter(|_| docker_works()) else { return };
-    let Some(cube) = Cube::new(true) else { return };
     let arguments = "--mlcube=mlcube-2.0.yaml --platform=docker";
-    cube.make_outputs();
-    three_steps(|step| match step {
-        "configure" => cube.as_root(bin.join("mlcube"), &format!("configure {arguments}")),
-        task => cube.as_root(bin.join("mlcube"), &format!("run {arguments} --task={task}")),
-    });
-    cube.is_trained();
+    published_runner("MNIST_TEST_MLCUBE_009", "mlcube", arguments, None, str::to_string);
 }
 
 #[test]
 fn runner_0_0_9_with_singularity() {
-    let _alone = alone();
-    let Some(bin) = runner("MNIST_TEST_MLCUBE_009").filter(|_| works("singularity", "--version")) else { return };
-    let Some(cube) = Cube::new(true) else { return };
-    cube.image_at("workspace/.image/mlcommons_mlcube_mnist-0.01.sif");
     let arguments = "--mlcube=mlcube-2.0.yaml --platform=singularity";
-    cube.make_outputs();
-    three_steps(|step| match step {
-        "configure" => cube.as_root(bin.join("mlcube"), &format!("configure {arguments}")),
-        task => cube.as_root(bin.join("mlcube"), &format!("run {arguments} --task={task}")),
-    });
-    cube.is_trained();
-}
-
-impl Cube {
-    /// Published runners make missing directories their user's: here root's, who alone may start them on this machine.
-    fn make_outputs(&self) {
-        for output in ["data", "download_logs", "train_logs", "model"] {
-            fs::create_dir_all(self.path("workspace").join(output)).unwrap();
-        }
-        self.give_away();
-    }
+    let image = Some("workspace/.image/mlcommons_mlcube_mnist-0.01.sif");
+    published_runner("MNIST_TEST_MLCUBE_009", "mlcube", arguments, image, str::to_string);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Ended, Sandbox, end, skipped};
+use common::{Ended, Sandbox, end, is_root, skipped};
 
 /// The cube's files that the runner reads.
 const FILES: [&str; 11] = [
@@ -98,10 +98,6 @@ impl Cube {
     fn workspace(&self, name: &str) -> String {
         self.sandbox.path("the cube/workspace").join(name).display().to_string()
     }
-}
-
-fn is_root() -> bool {
-    end(Command::new("id").arg("-u")).stdout.trim() == "0"
 }
 
 const TRAIN: &str = "run --mlcube=. --platform=platforms/docker.yaml --task=run/train.yaml";

@@ -116,6 +116,11 @@ impl Ended {
     }
 }
 
+/// Whether the tests run as root.
+pub fn is_root() -> bool {
+    std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap()) == 0
+}
+
 /// The real MNIST, where it is at hand: MNIST_TEST_DATA, or `shared/mnist` beside the repository.
 pub fn real_mnist() -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/mnist");

@@ -85,11 +85,10 @@ impl Task {
 
 /// Checks the cube at `mlcube`: its directory, or the mlcube.yaml in it.
 pub fn check(mlcube: &Path, program: &Program) -> Report {
-    let root = if mlcube.is_file() { mlcube.parent().unwrap_or(mlcube) } else { mlcube };
-    let mut checker = Checker::new(root, Path::new("workspace"), program);
+    let mut checker = Checker::new(root_of(mlcube), Path::new("workspace"), program);
     let Some(tasks) = checker.tasks() else {
         // Without the cube's own file nothing else can be held against anything.
-        return checker.report;
+        return checker.report();
     };
     checker.runs(&tasks);
     let platforms = [checker.yaml_files("platforms"), checker.yaml_files_one_below("platforms")].concat();
@@ -104,9 +103,12 @@ pub fn check(mlcube: &Path, program: &Program) -> Report {
     }
     checker.configuration_2(&tasks);
     checker.report.tasks = tasks.into_keys().collect();
-    checker.report.faults.sort();
-    checker.report.faults.dedup();
-    checker.report
+    checker.report()
+}
+
+/// The directory of the cube that was given as it or as the mlcube.yaml in it.
+pub fn root_of(mlcube: &Path) -> &Path {
+    if mlcube.is_file() { mlcube.parent().unwrap_or(mlcube) } else { mlcube }
 }
 
 /// What a run configuration asks for, with nothing wrong in it.
@@ -175,11 +177,17 @@ impl<'a> Checker<'a> {
         Self { root: root.to_path_buf(), workspace: workspace.to_path_buf(), program, report: Report::default() }
     }
 
-    /// `value`, where nothing was found that is wrong.
-    fn ended<T>(mut self, value: Option<T>) -> Result<T, Vec<Fault>> {
+    /// What was found, each fault once.
+    fn report(mut self) -> Report {
         self.report.faults.sort();
         self.report.faults.dedup();
-        value.filter(|_| self.report.faults.is_empty()).ok_or(self.report.faults)
+        self.report
+    }
+
+    /// `value`, where nothing was found that is wrong.
+    fn ended<T>(self, value: Option<T>) -> Result<T, Vec<Fault>> {
+        let faults = self.report().faults;
+        value.filter(|_| faults.is_empty()).ok_or(faults)
     }
 
     /// mlcube.yaml and the tasks that it lists.

@@ -66,7 +66,7 @@ struct CubeDir {
 
 impl CubeDir {
     fn of(place: &Place) -> Result<Self> {
-        let root = if place.mlcube.is_file() { place.mlcube.parent().unwrap_or(&place.mlcube) } else { &place.mlcube };
+        let root = check::root_of(&place.mlcube);
         let absolute = |path: &Path| std::path::absolute(path).map_err(Error::io("find", path));
         let workspace = place.workspace.clone().unwrap_or_else(|| root.join("workspace"));
         Ok(Self { root: root.into(), build: absolute(&root.join("build"))?, workspace: absolute(&workspace)? })

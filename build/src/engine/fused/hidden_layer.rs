@@ -62,7 +62,7 @@ impl<'a> Column<'a> {
 #[derive(Debug)]
 pub struct Chunk<'a> {
     /// Column blocks before it.
-    pub begin: usize,
+    begin: usize,
     columns: [Column<'a>; CHUNK],
     count: usize,
 }
