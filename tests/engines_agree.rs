@@ -36,6 +36,14 @@ fn engines() -> Vec<(String, Build)> {
         let build: Build = Box::new(move |recipe, train| Box::new(FusedEngine::new(recipe, train, set)));
         engines.push((format!("fused {}", set.name()), build));
     }
+    #[cfg(feature = "gpu")]
+    if let Some(adapter) = common::any_adapter() {
+        use mnist::engine::fused_gpu::FusedGpuEngine;
+        let gpu = BurnDevice::Gpu(adapter.clone());
+        engines.push(("burn wgpu".into(), Box::new(move |recipe, train| burn(recipe, train, gpu.clone()))));
+        let build = move |recipe, train| FusedGpuEngine::new(recipe, train, adapter.clone()).unwrap();
+        engines.push(("fused gpu".into(), Box::new(move |recipe, train| Box::new(build(recipe, train)))));
+    }
     engines
 }
 
@@ -156,8 +164,12 @@ fn compare(build: impl Fn(Recipe, Arc<Images>) -> Box<dyn Engine>) -> std::resul
                 let recipe_ = recipe(shape.clone(), settings, 8, dropout);
                 let (mut engine, mut truth_) = (build(recipe_.clone(), data.clone()), truth(&recipe_, &data));
                 for part in [&order[..20], &order[20..40], &order[40..60], &order[60..68]] {
-                    engine.train_epoch(part, &mut quiet).unwrap();
-                    truth_.train_epoch(part, &mut quiet).unwrap();
+                    let totals = engine.train_epoch(part, &mut quiet).unwrap();
+                    let expected = truth_.train_epoch(part, &mut quiet).unwrap();
+                    agree(&case("loss"), &[totals.loss_sum as f32], &[expected.loss_sum])?;
+                    if (totals.images, totals.correct) != (expected.images, expected.correct) {
+                        return Err(format!("{}: {totals:?}, expected {expected:?}", case("correct")));
+                    }
                 }
                 let (state, expected) = (engine.state().unwrap(), truth_.state().unwrap());
                 if state.step != 10 {

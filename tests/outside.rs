@@ -23,8 +23,7 @@ fn pytorch_loads_the_model_and_gives_the_same_logits() {
     let model = weights::load(&sandbox.path("model")).unwrap();
     let draft = Draft { hidden_layers: Some(vec![24, 16]), ..Draft::default() };
     let mut parameters = Parameters::defaults_with(draft);
-    engine::resolve(&mut parameters);
-    let mut engine = engine::build(&parameters, Default::default()).unwrap();
+    let mut engine = engine::build(&mut parameters, Default::default()).unwrap();
     engine.load_state(&TrainingState::new(&parameters.optimizer_settings(), model.parameters)).unwrap();
     let pixels = synthetic::draw(Split::Test, 100).images;
     let logits = engine.logits(&pixels).unwrap();

@@ -31,6 +31,9 @@ pub enum Command {
     Evaluate(Evaluate),
     /// Download, train and evaluate in ./workspace, with one command
     Demo(Demo),
+    /// List what could be trained on
+    #[command(after_help = AFTER_HELP)]
+    Devices,
     /// Work with the cube: the directory with mlcube.yaml
     #[command(subcommand, after_help = AFTER_HELP)]
     Cube(Cube),

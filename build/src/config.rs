@@ -5,17 +5,17 @@
 pub mod file;
 pub mod keys;
 
+use std::fmt;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::error::{Error, Result};
 use crate::optim::{OptimizerKind, OptimizerSettings};
 use keys::Draft;
 
-/// Which kind of device to train on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+/// Which device to train on.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// The fastest that this build and this machine have.
     Auto,
@@ -24,16 +24,62 @@ pub enum DeviceChoice {
     /// The processor, through Burn's deprecated ndarray backend (feature `ndarray`).
     #[cfg(feature = "ndarray")]
     Ndarray,
+    /// A GPU (feature `gpu`); known in every build, so that a parameters file means the same everywhere.
+    Gpu(AdapterChoice),
+}
+
+/// Which of the GPUs that `mnist devices` lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdapterChoice {
+    /// The first one that is real hardware.
+    First,
+    /// The one with this number among those that are real hardware.
+    Number(usize),
+    /// The first one whose name contains this, in any case; the only way to a software adapter.
+    Named(String),
 }
 
 impl DeviceChoice {
-    /// The choices by their names in the parameters file.
-    pub const ALL: &[(&'static str, Self)] = &[
-        ("auto", Self::Auto),
-        ("cpu", Self::Cpu),
-        #[cfg(feature = "ndarray")]
-        ("ndarray", Self::Ndarray),
-    ];
+    /// What a device may be called, for messages.
+    pub const EXPECTED: &str = "auto, cpu, gpu, gpu:NUMBER or gpu:NAME";
+
+    /// The device of that name in the parameters file.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (kind, adapter) = text.split_once(':').map_or((text, None), |(kind, adapter)| (kind, Some(adapter.trim())));
+        Some(match (kind.trim().to_ascii_lowercase().as_str(), adapter) {
+            ("auto", None) => Self::Auto,
+            ("cpu", None) => Self::Cpu,
+            #[cfg(feature = "ndarray")]
+            ("ndarray", None) => Self::Ndarray,
+            ("gpu", None) => Self::Gpu(AdapterChoice::First),
+            ("gpu", Some(adapter)) if !adapter.is_empty() => Self::Gpu(match adapter.parse() {
+                Ok(number) => AdapterChoice::Number(number),
+                Err(_) => AdapterChoice::Named(adapter.to_string()),
+            }),
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    /// The name that [`DeviceChoice::parse`] takes back.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            #[cfg(feature = "ndarray")]
+            Self::Ndarray => f.write_str("ndarray"),
+            Self::Gpu(AdapterChoice::First) => f.write_str("gpu"),
+            Self::Gpu(AdapterChoice::Number(number)) => write!(f, "gpu:{number}"),
+            Self::Gpu(AdapterChoice::Named(name)) => write!(f, "gpu:{name}"),
+        }
+    }
+}
+
+impl Serialize for DeviceChoice {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// Which engine trains.
@@ -139,6 +185,21 @@ impl Parameters {
             (Some(path), Err(_)) => Error::ParametersFile { path: path.to_path_buf(), line: None, problem },
             _ => Error::ParameterFlags { problem },
         })
+    }
+
+    /// Whether a run with `used` is one that these parameters ask for: equal but for what they leave open.
+    pub fn are_met_by(&self, used: &Self) -> bool {
+        let mut asked = self.clone();
+        if asked.device == DeviceChoice::Auto {
+            asked.device = used.device.clone();
+        }
+        if asked.engine == EngineChoice::Auto {
+            asked.engine = used.engine;
+        }
+        if asked.threads == 0 {
+            asked.threads = used.threads;
+        }
+        asked == *used
     }
 
     /// The optimizer with its settings.

@@ -64,6 +64,12 @@ pub enum Error {
     /// The device failed.
     #[error("the device failed: {problem}")]
     Device { problem: String },
+    /// A GPU was asked for in a build without them.
+    #[error("device gpu: expected a program built with the feature gpu, found one without")]
+    NoGpuFeature,
+    /// No adapter is what was asked for.
+    #[error("device gpu: expected {asked}, found {}", if found.is_empty() { "no adapter at all".into() } else { one_of(found).replace(" or ", " and ") })]
+    NoAdapter { asked: String, found: Vec<String> },
     /// The loss is no number any more.
     #[error("training diverged: the loss of epoch {epoch} is {loss}")]
     Diverged { epoch: u32, loss: f64 },
@@ -180,6 +186,18 @@ impl Error {
             Error::Model { .. } => Some("train the model again with `mnist train`, or bring the file back".into()),
             Error::Diverged { .. } => Some("try a smaller learning_rate".into()),
             Error::InstructionSet { .. } => Some("unset it, and the fastest is taken".into()),
+            Error::NoGpuFeature => Some(
+                "build it with `cargo build --release --features gpu`, use the container image, or set device to cpu".into(),
+            ),
+            Error::NoAdapter { .. } => Some(
+                "see `mnist devices`; check the GPU's driver and the Vulkan loader (`vulkaninfo --summary` must list the \
+                 GPU); in Docker give --gpus all (NVIDIA_DRIVER_CAPABILITIES must contain graphics), in Singularity --nv; \
+                 a software adapter must be asked for by its name, as in gpu:llvmpipe"
+                    .into(),
+            ),
+            Error::Device { .. } => {
+                Some("try a smaller batch_size or fewer hidden units if memory ran out, else device: cpu".into())
+            }
             Error::Threads { .. } => Some("set threads to a smaller number".into()),
 
             // ---- download

@@ -3,7 +3,7 @@
 //! The modules in the order in which data passes them:
 //!
 //! ```text
-//! cli -> config -> task (download | train | evaluate | demo | cube)
+//! cli -> config -> task (download | train | evaluate | demo | devices | cube)
 //! data: fetch or synthetic -> idx -> dataset -> order of an epoch
 //!       -> engine (reference | fused | burn), driven by training
 //!       -> events -> output: console, logs, MLLOG, metrics, weights

@@ -6,7 +6,7 @@ use num_traits::Float;
 use serde::Serialize;
 
 /// How gradients become updates of the parameters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
     /// Kingma, Ba: Adam, 2014, in the form of the text just before its section 2.1.

@@ -11,20 +11,24 @@ use crate::output::event::{EpochRecord, Event, Listener};
 use crate::score::Score;
 
 /// What training gave.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Trained {
-    /// Parameters and optimizer state after the last step.
+    /// Parameters and optimizer state after the last whole epoch.
     pub state: TrainingState,
     /// Each epoch as it went.
     pub epochs: Vec<EpochRecord>,
     /// The last evaluation of the test set.
     pub test: Score,
+    /// Why there are fewer epochs than asked for: the device failed after these.
+    pub cut_short: Option<Error>,
 }
 
 /// Trains `engine` for the epochs of `parameters` on the training images, with an evaluation of the test set after each.
 ///
+/// A device that fails after the first epoch does not take the epochs before with it, see [`Trained::cut_short`].
+///
 /// # Errors
-/// SIGINT or SIGTERM arrived, the loss is no number any more, or the device failed.
+/// SIGINT or SIGTERM arrived, the loss is no number any more, or the device failed in the first epoch.
 pub fn train(
     parameters: &Parameters,
     dataset: &Dataset,
@@ -32,42 +36,60 @@ pub fn train(
     listeners: &mut [&mut dyn Listener],
 ) -> Result<Trained> {
     let mut tell = |event: Event| listeners.iter_mut().for_each(|listener| listener.on(event));
+    let mut trained: Option<Trained> = None;
+    for epoch in 1..=parameters.train_epochs {
+        let (state, record, test) = match (train_epoch(parameters, dataset, engine, epoch, &mut tell), &mut trained) {
+            (Ok(result), _) => result,
+            (Err(failure @ Error::Device { .. }), Some(trained)) => {
+                trained.cut_short = Some(failure);
+                break;
+            }
+            (Err(failure), _) => return Err(failure),
+        };
+        let mut epochs = trained.map_or(vec![], |trained| trained.epochs);
+        epochs.push(record);
+        trained = Some(Trained { state, epochs, test, cut_short: None });
+    }
+    Ok(trained.unwrap_or_else(|| unreachable!("train_epochs is at least 1")))
+}
+
+fn train_epoch(
+    parameters: &Parameters,
+    dataset: &Dataset,
+    engine: &mut dyn Engine,
+    epoch: u32,
+    tell: &mut dyn FnMut(Event),
+) -> Result<(TrainingState, EpochRecord, Score)> {
     let epochs = parameters.train_epochs;
     let images = dataset.train.len();
-    let mut records = Vec::new();
-    let mut test = None;
-    for epoch in 1..=epochs {
-        tell(Event::EpochStarted { epoch, epochs, images });
-        let order = dataset::epoch_order(parameters.seed, u64::from(epoch - 1), images);
-        let begin = Instant::now();
-        let totals = engine.train_epoch(&order, &mut |progress: Progress| {
-            tell(Event::Progress(progress));
-            interrupt::check()
-        })?;
-        let seconds = begin.elapsed().as_secs_f64();
-        tell(Event::EpochTrained { epoch });
+    tell(Event::EpochStarted { epoch, epochs, images });
+    let order = dataset::epoch_order(parameters.seed, u64::from(epoch - 1), images);
+    let begin = Instant::now();
+    let totals = engine.train_epoch(&order, &mut |progress: Progress| {
+        tell(Event::Progress(progress));
+        interrupt::check()
+    })?;
+    let seconds = begin.elapsed().as_secs_f64();
+    tell(Event::EpochTrained { epoch });
 
-        let loss = totals.loss_sum / totals.images as f64;
-        if !loss.is_finite() {
-            return Err(Error::Diverged { epoch, loss });
-        }
-        let score = evaluate(engine, dataset)?;
-        tell(Event::Evaluated { epoch, score: &score });
-        let record = EpochRecord {
-            epoch,
-            loss,
-            accuracy: totals.correct as f64 / totals.images as f64,
-            seconds,
-            images_per_second: totals.images as f64 / seconds,
-            test_loss: score.loss,
-            test_accuracy: score.accuracy,
-        };
-        tell(Event::EpochFinished { epochs, record: &record });
-        records.push(record);
-        test = Some(score);
+    let loss = totals.loss_sum / totals.images as f64;
+    if !loss.is_finite() {
+        return Err(Error::Diverged { epoch, loss });
     }
-    let test = test.unwrap_or_else(|| unreachable!("train_epochs is at least 1"));
-    Ok(Trained { state: engine.state()?, epochs: records, test })
+    let score = evaluate(engine, dataset)?;
+    tell(Event::Evaluated { epoch, score: &score });
+    let state = engine.state()?;
+    let record = EpochRecord {
+        epoch,
+        loss,
+        accuracy: totals.correct as f64 / totals.images as f64,
+        seconds,
+        images_per_second: totals.images as f64 / seconds,
+        test_loss: score.loss,
+        test_accuracy: score.accuracy,
+    };
+    tell(Event::EpochFinished { epochs, record: &record });
+    Ok((state, record, score))
 }
 
 /// Scores `engine` on the test set.

@@ -166,6 +166,16 @@ impl Drop for Mount {
     }
 }
 
+/// A GPU, or a program that stands in for one; Debian's package mesa-vulkan-drivers brings such.
+#[cfg(feature = "gpu")]
+pub fn any_adapter() -> Option<mnist::engine::adapter::Adapter> {
+    let found = mnist::engine::adapter::list().into_iter().next();
+    if found.is_none() {
+        skipped("no GPU and no software Vulkan is at hand; install mesa-vulkan-drivers");
+    }
+    found
+}
+
 /// Tells, past the test runner's capture, that a test checked nothing and why.
 pub fn skipped(reason: &str) {
     use std::io::Write;

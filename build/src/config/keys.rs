@@ -161,8 +161,12 @@ pub const KEYS: [Key; 13] = [
         name: "device",
         synonym: None,
         aliases: &[],
-        help: "auto or cpu [default: auto]",
-        set: |draft, given| choice(given, DeviceChoice::ALL).map(|v| draft.device = Some(v)),
+        help: "auto, cpu, gpu, or one of those that `mnist devices` lists: gpu:NUMBER, gpu:NAME [default: auto]",
+        set: |draft, given| {
+            let Given::Text(text) = given else { return Err(DeviceChoice::EXPECTED.into()) };
+            draft.device = Some(DeviceChoice::parse(text).ok_or(DeviceChoice::EXPECTED)?);
+            Ok(())
+        },
     },
     Key {
         name: "engine",

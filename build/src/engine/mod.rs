@@ -1,17 +1,27 @@
 //! Engines: what trains a network. The host decides which images form which batch; an engine owns the memory.
 
+#[cfg(feature = "gpu")]
+pub mod adapter;
+mod auto;
 pub mod burn_engine;
 pub mod fused;
+#[cfg(feature = "gpu")]
+pub mod fused_gpu;
 pub mod reference;
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use self::burn_engine::{BurnDevice, BurnEngine};
 use self::fused::FusedEngine;
 use self::fused::simd::InstructionSet;
+#[cfg(feature = "gpu")]
+use self::fused_gpu::FusedGpuEngine;
 use crate::config::{DeviceChoice, EngineChoice, Parameters};
 use crate::data::dataset::Images;
+#[cfg(not(feature = "gpu"))]
+use crate::error::Error;
 use crate::error::Result;
 use crate::model::MlpShape;
 use crate::optim::OptimizerSettings;
@@ -119,24 +129,26 @@ pub trait Engine {
     fn load_state(&mut self, state: &TrainingState) -> Result<()>;
 }
 
-/// The names of engine and device that `auto` stands for in this build on this machine.
-pub fn resolve(parameters: &mut Parameters) {
+/// Builds the engine that `parameters` name, with the recipe's network at its beginning, and replaces every `auto` among
+/// them by what was chosen for this build, this machine and the images of `train`.
+///
+/// # Errors
+/// The device is not there or fails, or the environment names an instruction set that this processor lacks.
+pub fn build(parameters: &mut Parameters, train: Arc<Images>) -> Result<Box<dyn Engine>> {
+    if parameters.threads == 0 {
+        parameters.threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    }
     if parameters.engine == EngineChoice::Auto {
         parameters.engine = EngineChoice::Fused;
     }
     if parameters.device == DeviceChoice::Auto {
-        parameters.device = DeviceChoice::Cpu;
+        parameters.device = auto::device(parameters, &train)?;
     }
-    if parameters.threads == 0 {
-        parameters.threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    }
+    named(parameters, train)
 }
 
-/// Builds the engine that the (resolved) parameters name, with the recipe's network at its beginning.
-///
-/// # Errors
-/// The device is not there or fails, or the environment names an instruction set that this processor lacks.
-pub fn build(parameters: &Parameters, train: Arc<Images>) -> Result<Box<dyn Engine>> {
+/// Builds the engine on the device that the parameters, without any `auto`, name.
+fn named(parameters: &Parameters, train: Arc<Images>) -> Result<Box<dyn Engine>> {
     let recipe = Recipe {
         shape: MlpShape::mnist(&parameters.hidden_layers),
         optimizer: parameters.optimizer_settings(),
@@ -145,13 +157,27 @@ pub fn build(parameters: &Parameters, train: Arc<Images>) -> Result<Box<dyn Engi
         seed: parameters.seed,
         threads: parameters.threads,
     };
-    if parameters.engine == EngineChoice::Fused {
-        return Ok(Box::new(FusedEngine::new(recipe, train, InstructionSet::choose()?)));
-    }
-    let device = match parameters.device {
-        DeviceChoice::Auto | DeviceChoice::Cpu => burn_engine::BurnDevice::Flex,
+    let burn = parameters.engine == EngineChoice::Burn;
+    Ok(match &parameters.device {
+        DeviceChoice::Auto | DeviceChoice::Cpu if burn => Box::new(BurnEngine::new(recipe, train, BurnDevice::Flex)?),
+        DeviceChoice::Auto | DeviceChoice::Cpu => Box::new(FusedEngine::new(recipe, train, InstructionSet::choose()?)),
         #[cfg(feature = "ndarray")]
-        DeviceChoice::Ndarray => burn_engine::BurnDevice::Ndarray,
-    };
-    Ok(Box::new(burn_engine::BurnEngine::new(recipe, train, device)?))
+        DeviceChoice::Ndarray => Box::new(BurnEngine::new(recipe, train, BurnDevice::Ndarray)?),
+        #[cfg(feature = "gpu")]
+        DeviceChoice::Gpu(choice) => {
+            let adapter = adapter::choose(choice)?;
+            match burn {
+                true => Box::new(BurnEngine::new(recipe, train, BurnDevice::Gpu(adapter))?),
+                false => Box::new(FusedGpuEngine::new(recipe, train, adapter)?),
+            }
+        }
+        #[cfg(not(feature = "gpu"))]
+        DeviceChoice::Gpu(_) => return Err(Error::NoGpuFeature),
+    })
+}
+
+/// What a runtime says of a failure, without its line breaks and the backtrace at its end.
+fn one_line(message: &str) -> String {
+    let message = message.split("Backtrace:").next().unwrap_or(message);
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,6 +1,5 @@
 //! `mnist demo`: download, train and evaluate in `./workspace`, with one command. What is there is used again.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +11,6 @@ use crate::config::keys::Draft;
 use crate::data::dataset::Dataset;
 use crate::data::fetch::Limits;
 use crate::data::source::DataSource;
-use crate::engine;
 use crate::error::{Error, Result};
 use crate::output::console::{self, Console, LOG};
 use crate::output::logs::with_logs;
@@ -131,12 +129,11 @@ fn bring_data(workspace: &Workspace, args: &Demo, console: &Console) -> Result<(
 /// Whether MODEL_DIR holds a model of the data that is there, trained with the parameters that are there.
 fn is_trained(workspace: &Workspace) -> bool {
     let trained = || {
-        let mut parameters = Parameters::read(Some(&workspace.parameters_file), Draft::default()).ok()?;
-        engine::resolve(&mut parameters);
-        let used = fs::read_to_string(workspace.model.join(train::PARAMETERS_FILE_NAME)).ok()?;
+        let asked = Parameters::read(Some(&workspace.parameters_file), Draft::default()).ok()?;
+        let used = Parameters::read(Some(&workspace.model.join(train::PARAMETERS_FILE_NAME)), Draft::default()).ok()?;
         let model = weights::load(&workspace.model).ok()?;
         let dataset = Dataset::load(&workspace.data).ok()?;
-        Some(used == parameters.to_yaml() && model.data == dataset.provenance.source)
+        Some(asked.are_met_by(&used) && model.data == dataset.provenance.source)
     };
     trained().unwrap_or(false)
 }

@@ -40,8 +40,7 @@ pub fn evaluate(args: &Evaluate, mllog: &mut MlLog) -> Result<String> {
     let widths = model.shape.widths();
     let draft = Draft { hidden_layers: Some(widths[1..widths.len() - 1].to_vec()), ..Draft::default() };
     let mut parameters = Parameters::defaults_with(draft);
-    engine::resolve(&mut parameters);
-    let mut engine = engine::build(&parameters, Default::default())?;
+    let mut engine = engine::build(&mut parameters, Default::default())?;
     let parameter_count = model.parameters.len();
     engine.load_state(&TrainingState::new(&parameters.optimizer_settings(), model.parameters))?;
     info!("model: trained on {}", model.data.description());

@@ -2,6 +2,7 @@
 
 pub mod cube;
 pub mod demo;
+pub mod devices;
 pub mod download;
 pub mod evaluate;
 pub mod train;
@@ -20,6 +21,7 @@ pub fn run(command: Command, console: &Console) -> Result<()> {
         Command::Train(args) => train::run(&args, console),
         Command::Evaluate(args) => evaluate::run(&args, console),
         Command::Demo(args) => demo::run(&args, console),
+        Command::Devices => devices::run(),
         Command::Cube(args) => cube::run(&args),
     }
 }

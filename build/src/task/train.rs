@@ -43,13 +43,12 @@ pub fn run(args: &Train, console: &Console) -> Result<()> {
 pub fn train(args: &Train, console: &Console, mllog: &mut MlLog) -> Result<String> {
     let begin = Instant::now();
     let mut parameters = Parameters::read(Some(&args.parameters_file), args.overrides.0.clone())?;
-    engine::resolve(&mut parameters);
     atomic::writable_directory(&args.model_dir)?;
     for name in [weights::FILE_NAME, metrics::FILE_NAME, PARAMETERS_FILE_NAME] {
         atomic::no_directory(&args.model_dir.join(name))?;
     }
     let dataset = Dataset::load(&args.data_dir)?;
-    let mut engine = engine::build(&parameters, dataset.train.clone())?;
+    let mut engine = engine::build(&mut parameters, dataset.train.clone())?;
     announce(&parameters, &dataset.provenance, &engine.info());
     mllog.hyper_parameters(&parameters, &dataset.provenance);
 
@@ -61,6 +60,7 @@ pub fn train(args: &Train, console: &Console, mllog: &mut MlLog) -> Result<Strin
     }
     let trained = training::train(&parameters, &dataset, engine.as_mut(), &mut listeners)?;
 
+    let asked = std::mem::replace(&mut parameters.train_epochs, trained.epochs.len() as u32);
     let shape = MlpShape::mnist(&parameters.hidden_layers);
     let metrics = Metrics {
         task: "train",
@@ -83,7 +83,14 @@ pub fn train(args: &Train, console: &Console, mllog: &mut MlLog) -> Result<Strin
         ("logs", args.log_dir.clone()),
     ];
     atomic::write(parameters_path, parameters.to_yaml().as_bytes())?;
-    Ok(summary(&dataset.provenance, &trained, &files, begin.elapsed().as_secs_f64()))
+    let summary = summary(&dataset.provenance, &trained, &files, begin.elapsed().as_secs_f64());
+    match trained.cut_short {
+        None => Ok(summary),
+        Some(failure) => {
+            warn!("{}: holds the model after epoch {} of {asked}", args.model_dir.display(), trained.epochs.len());
+            Err(failure)
+        }
+    }
 }
 
 /// Says what is about to be trained, and warns of what the user may not have meant.

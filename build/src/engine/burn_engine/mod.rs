@@ -2,12 +2,20 @@
 //!
 //! Burn's own optimizers are not used: its Adam adds another epsilon at another place than Keras' does.
 
+mod source;
+
+use std::ops::Range;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use burn::tensor::{Device, Tensor, TensorData, activation};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::{Engine, EngineInfo, EpochTotals, Progress, Recipe, TrainingState};
+use self::source::{Batch, Order, Source, scaled};
+#[cfg(feature = "gpu")]
+use self::source::DeviceImages;
+#[cfg(feature = "gpu")]
+use super::adapter::{Adapter, guarded};
+use super::{one_line, Engine, EngineInfo, EpochTotals, Progress, Recipe, TrainingState};
 use crate::data::dataset::Images;
 use crate::dropout::{self, DropoutMask};
 use crate::error::{Error, Result};
@@ -19,21 +27,38 @@ const STEPS_PER_LOOK: usize = 50;
 const EVALUATION_BATCH: usize = 2_000;
 
 /// Which of Burn's devices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BurnDevice {
     /// The processor, by burn-flex.
     Flex,
     /// The processor, by burn-ndarray.
     #[cfg(feature = "ndarray")]
     Ndarray,
+    /// A GPU, by burn-wgpu.
+    #[cfg(feature = "gpu")]
+    Gpu(Adapter),
 }
 
 impl BurnDevice {
-    fn open(self) -> Device {
-        match self {
+    fn open(&self) -> Result<Device> {
+        Ok(match self {
             Self::Flex => Device::flex(),
             #[cfg(feature = "ndarray")]
             Self::Ndarray => Device::ndarray(),
+            #[cfg(feature = "gpu")]
+            Self::Gpu(adapter) => Device::new(adapter.open()?),
+        })
+    }
+
+    /// Where the images stay and the batches are put together.
+    fn source(&self, train: Arc<Images>, inputs: usize, device: &Device) -> Source {
+        match self {
+            #[cfg(feature = "gpu")]
+            Self::Gpu(_) => Source::Device(DeviceImages::new(&train, inputs, device)),
+            _ => {
+                let _ = (inputs, device);
+                Source::Host(train)
+            }
         }
     }
 }
@@ -41,14 +66,34 @@ impl BurnDevice {
 /// The burn engine.
 pub struct BurnEngine {
     core: Core,
-    pool: ThreadPool,
+    place: Place,
     backend: BurnDevice,
+}
+
+/// Where the host's part of the work is done.
+enum Place {
+    /// In threads of the engine's own.
+    Pool(ThreadPool),
+    /// In the calling thread: a GPU keeps only the work of one thread in its order.
+    #[cfg(feature = "gpu")]
+    Here,
+}
+
+impl Place {
+    /// Does `work`; what a GPU's runtime panics of, as when the device is lost, becomes an error.
+    fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        match self {
+            Self::Pool(pool) => pool.install(work),
+            #[cfg(feature = "gpu")]
+            Self::Here => guarded(work),
+        }
+    }
 }
 
 /// What a step works on; apart from the thread pool that the step runs in.
 struct Core {
     recipe: Recipe,
-    train: Arc<Images>,
+    source: Source,
     device: Device,
     /// Weights and biases alternating, from the first layer on.
     variables: Vec<Variable>,
@@ -67,15 +112,22 @@ impl BurnEngine {
     /// The network of `recipe` at its beginning, to be trained on `train`.
     ///
     /// # Errors
-    /// The threads cannot be started.
+    /// The threads cannot be started, or the device refuses.
     pub fn new(recipe: Recipe, train: Arc<Images>, backend: BurnDevice) -> Result<Self> {
-        let pool = ThreadPoolBuilder::new()
-            .num_threads(recipe.threads)
-            .build()
-            .map_err(|source| Error::Threads { threads: recipe.threads, problem: source.to_string() })?;
+        let pool = |threads| {
+            let pool = ThreadPoolBuilder::new().num_threads(threads).build();
+            pool.map_err(|source| Error::Threads { threads, problem: source.to_string() })
+        };
+        let place = match backend {
+            #[cfg(feature = "gpu")]
+            BurnDevice::Gpu(_) => Place::Here,
+            _ => Place::Pool(pool(recipe.threads)?),
+        };
         let initial = TrainingState::new(&recipe.optimizer, recipe.shape.initial_parameters(recipe.seed));
-        let core = Core { recipe, train, device: backend.open(), variables: vec![], step: 0, pending: None };
-        let mut engine = Self { core, pool, backend };
+        let device = backend.open()?;
+        let source = place.run(|| Ok(backend.source(train, recipe.shape.inputs(), &device)))?;
+        let core = Core { recipe, source, device, variables: vec![], step: 0, pending: None };
+        let mut engine = Self { core, place, backend };
         engine.load_state(&initial)?;
         Ok(engine)
     }
@@ -83,16 +135,18 @@ impl BurnEngine {
 
 impl Engine for BurnEngine {
     fn info(&self) -> EngineInfo {
-        let (device, backend) = match self.backend {
-            BurnDevice::Flex => ("cpu", "burn-flex"),
+        let (device, backend, instruction_set) = match &self.backend {
+            BurnDevice::Flex => ("cpu", "burn-flex".into(), instruction_set()),
             #[cfg(feature = "ndarray")]
-            BurnDevice::Ndarray => ("ndarray", "burn-ndarray"),
+            BurnDevice::Ndarray => ("ndarray", "burn-ndarray".into(), instruction_set()),
+            #[cfg(feature = "gpu")]
+            BurnDevice::Gpu(adapter) => ("gpu", format!("burn-wgpu on {adapter}"), "wgsl"),
         };
         EngineInfo {
             engine: "burn",
             device,
-            backend: backend.into(),
-            instruction_set: instruction_set().into(),
+            backend,
+            instruction_set: instruction_set.into(),
             threads: self.core.recipe.threads,
         }
     }
@@ -100,12 +154,14 @@ impl Engine for BurnEngine {
     fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
         let mut totals = EpochTotals::default();
         for steps in order.chunks(self.core.recipe.batch_size.saturating_mul(STEPS_PER_LOOK)) {
-            for batch in steps.chunks(self.core.recipe.batch_size) {
-                self.pool.install(|| self.core.train_step(batch));
+            let order = self.place.run(|| Ok(self.core.source.order(steps, &self.core.device)))?;
+            for begin in (0..steps.len()).step_by(self.core.recipe.batch_size) {
+                let batch = begin..steps.len().min(begin + self.core.recipe.batch_size);
                 totals.images += batch.len();
+                self.place.run(|| Ok(self.core.train_step(&order, batch)))?;
                 progress(Progress { images: totals.images, loss: None })?;
             }
-            let [loss, correct] = self.core.look()?;
+            let [loss, correct] = self.place.run(|| self.core.look())?;
             totals.loss_sum += loss;
             totals.correct += correct as usize;
             progress(Progress { images: totals.images, loss: Some(totals.loss_sum / totals.images as f64) })?;
@@ -117,26 +173,28 @@ impl Engine for BurnEngine {
         let d = self.core.recipe.shape.inputs();
         let mut logits = Vec::with_capacity(pixels.len() / d * self.core.recipe.shape.classes());
         for part in pixels.chunks(EVALUATION_BATCH * d) {
-            let batch = self.pool.install(|| {
+            let forward = || {
                 let values = self.core.variables.iter().map(|variable| variable.value.clone()).collect::<Vec<_>>();
-                let scaled = part.iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
-                self.core.forward(&values, scaled, part.len() / d, &self.core.device, None)
-            });
-            logits.extend(numbers(batch)?);
+                let pixels = scaled(part.iter(), part.len() / d, d, &self.core.device);
+                numbers(self.core.forward(&values, pixels, None))
+            };
+            logits.extend(self.place.run(forward)?);
         }
         Ok(logits)
     }
 
     fn state(&mut self) -> Result<TrainingState> {
-        let mut state = TrainingState::new(&self.core.recipe.optimizer, vec![]);
-        for variable in &self.core.variables {
-            state.parameters.extend(numbers(variable.value.clone())?);
-            for (slot, tensor) in state.slots.iter_mut().zip(&variable.slots) {
-                slot.extend(numbers(tensor.clone())?);
+        self.place.run(|| {
+            let mut state = TrainingState::new(&self.core.recipe.optimizer, vec![]);
+            for variable in &self.core.variables {
+                state.parameters.extend(numbers(variable.value.clone())?);
+                for (slot, tensor) in state.slots.iter_mut().zip(&variable.slots) {
+                    slot.extend(numbers(tensor.clone())?);
+                }
             }
-        }
-        state.step = self.core.step;
-        Ok(state)
+            state.step = self.core.step;
+            Ok(state)
+        })
     }
 
     fn load_state(&mut self, state: &TrainingState) -> Result<()> {
@@ -144,35 +202,29 @@ impl Engine for BurnEngine {
         let part = |all: &[f32], range: std::ops::Range<usize>| {
             Tensor::<1>::from_data(TensorData::new(all[range.clone()].to_vec(), [range.len()]), device)
         };
-        self.core.variables = (self.core.recipe.shape.layers().into_iter())
-            .flat_map(|layer| [layer.weights, layer.biases])
-            .map(|range| Variable {
-                value: part(&state.parameters, range.clone()),
-                slots: state.slots.iter().map(|slot| part(slot, range.clone())).collect(),
-            })
-            .collect();
+        let variable = |range: Range<usize>| Variable {
+            value: part(&state.parameters, range.clone()),
+            slots: state.slots.iter().map(|slot| part(slot, range.clone())).collect(),
+        };
+        let layers = self.core.recipe.shape.layers().into_iter();
+        let ranges = layers.flat_map(|layer| [layer.weights, layer.biases]);
+        self.core.variables = self.place.run(|| Ok(ranges.map(variable).collect()))?;
         self.core.step = state.step;
         Ok(())
     }
 }
 
 impl Core {
-    /// One step: forward, backward by autodiff, update.
-    fn train_step(&mut self, batch: &[u32]) {
-        let (b, d) = (batch.len(), self.recipe.shape.inputs());
-        let tracked = self.device.clone().autodiff();
+    /// One step on the images at `batch` of `order`: forward, backward by autodiff, update.
+    fn train_step(&mut self, order: &Order, batch: Range<usize>) {
+        let b = batch.len();
+        let Batch { pixels, labels } = self.source.batch(order, batch, self.recipe.shape.inputs(), &self.device);
         let leaves: Vec<Tensor<1>> =
             self.variables.iter().map(|variable| variable.value.clone().autodiff().require_grad()).collect();
 
-        let pixels = batch.iter().flat_map(|&image| &self.train.pixels[image as usize * d..][..d]);
-        let scaled: Vec<f32> = pixels.map(|&pixel| f32::from(pixel) / 255.0).collect();
-        let labels: Vec<i32> = batch.iter().map(|&image| self.train.labels[image as usize].into()).collect();
-        let labels = TensorData::new(labels, [b, 1]);
-
-        let logits = self.forward(&leaves, scaled, b, &tracked, Some(self.step)); // (B,K)
-        let right = logits.clone().inner().argmax(1).equal(Tensor::<2, Int>::from_data(labels.clone(), &self.device));
-        let labels = Tensor::<2, Int>::from_data(labels, &tracked);
-        let loss_sum = -activation::log_softmax(logits, 1).gather(1, labels).sum();
+        let logits = self.forward(&leaves, pixels.autodiff(), Some(self.step)); // (B,K)
+        let right = logits.clone().inner().argmax(1).equal(labels.clone());
+        let loss_sum = -activation::log_softmax(logits, 1).gather(1, labels.autodiff()).sum();
         let mut gradients = (loss_sum.clone() / b as f32).backward();
 
         self.step += 1;
@@ -188,18 +240,12 @@ impl Core {
         });
     }
 
-    /// Logits (B,K) of `scaled` pixels (B,D), with the dropout masks of step `dropout_step` if there is one.
-    fn forward(
-        &self,
-        variables: &[Tensor<1>],
-        scaled: Vec<f32>,
-        b: usize,
-        device: &Device,
-        dropout_step: Option<u64>,
-    ) -> Tensor<2> {
+    /// Logits (B,K) of `pixels` (B,D), with the dropout masks of step `dropout_step` if there is one.
+    fn forward(&self, variables: &[Tensor<1>], pixels: Tensor<2>, dropout_step: Option<u64>) -> Tensor<2> {
         let layers = self.recipe.shape.layers();
         let last = layers.len() - 1;
-        let mut a = Tensor::<2>::from_data(TensorData::new(scaled, [b, self.recipe.shape.inputs()]), device);
+        let (b, device) = (pixels.dims()[0], pixels.device());
+        let mut a = pixels;
         for (l, (layer, pair)) in layers.iter().zip(variables.chunks_exact(2)).enumerate() {
             let weights: Tensor<2> = pair[0].clone().reshape([layer.inputs, layer.outputs]);
             let biases: Tensor<2> = pair[1].clone().reshape([1, layer.outputs]);
@@ -213,7 +259,7 @@ impl Core {
                 let scale = dropout::scale(self.recipe.dropout) as f32;
                 let units = 0..(b * layer.outputs) as u32;
                 let scales: Vec<f32> = units.map(|unit| if mask.keeps(unit) { scale } else { 0.0 }).collect();
-                a = a * Tensor::from_data(TensorData::new(scales, [b, layer.outputs]), device);
+                a = a * Tensor::from_data(TensorData::new(scales, [b, layer.outputs]), &device);
             }
         }
         a
@@ -267,7 +313,7 @@ impl Variable {
 
 /// A tensor's values, row by row; waits for the device.
 fn numbers<const R: usize>(tensor: Tensor<R>) -> Result<Vec<f32>> {
-    tensor.try_into_vec_as::<f32>().map_err(|problem| Error::Device { problem: problem.to_string() })
+    tensor.try_into_vec_as::<f32>().map_err(|problem| Error::Device { problem: one_line(&problem.to_string()) })
 }
 
 /// What `gemm`, which computes flex's matrix products, picks at run time.

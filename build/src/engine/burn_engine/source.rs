@@ -1,0 +1,115 @@
+//! Where the images stay, and where batches of them are put together.
+
+use std::sync::Arc;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::data::dataset::Images;
+
+/// The training images.
+pub enum Source {
+    /// With the host, which hands over each batch as it is needed.
+    Host(Arc<Images>),
+    /// On the device, which then needs nothing but the order.
+    #[cfg(feature = "gpu")]
+    Device(DeviceImages),
+}
+
+/// Which images make up some steps.
+pub enum Order<'a> {
+    Host(&'a [u32]),
+    #[cfg(feature = "gpu")]
+    Device(Tensor<1, Int>),
+}
+
+/// Pixels (B,D), from 0 to 1, and labels (B,1).
+pub struct Batch {
+    pub pixels: Tensor<2>,
+    pub labels: Tensor<2, Int>,
+}
+
+impl Source {
+    /// Tells the device the `order` of some steps.
+    pub fn order<'a>(&self, order: &'a [u32], device: &Device) -> Order<'a> {
+        match self {
+            Self::Host(_) => {
+                let _ = device;
+                Order::Host(order)
+            }
+            #[cfg(feature = "gpu")]
+            Self::Device(_) => {
+                let images: Vec<i32> = order.iter().map(|&image| image as i32).collect();
+                Order::Device(Tensor::from_data(TensorData::new(images, [order.len()]), device))
+            }
+        }
+    }
+
+    /// The batch of the images at `range` of `order`, with `inputs` (D) pixels each.
+    pub fn batch(&self, order: &Order, range: std::ops::Range<usize>, inputs: usize, device: &Device) -> Batch {
+        match (self, order) {
+            (Self::Host(images), Order::Host(order)) => {
+                let order = &order[range];
+                let pixels = order.iter().flat_map(|&image| &images.pixels[image as usize * inputs..][..inputs]);
+                let labels: Vec<i32> = order.iter().map(|&image| images.labels[image as usize].into()).collect();
+                Batch {
+                    pixels: scaled(pixels, order.len(), inputs, device),
+                    labels: Tensor::from_data(TensorData::new(labels, [order.len(), 1]), device),
+                }
+            }
+            #[cfg(feature = "gpu")]
+            (Self::Device(images), Order::Device(order)) => images.batch(order.clone().slice([range])),
+            #[cfg(feature = "gpu")]
+            _ => unreachable!("an order comes from its own source"),
+        }
+    }
+}
+
+/// `pixels` of `images` images as a tensor (N,D), from 0 to 1.
+pub fn scaled<'a>(pixels: impl Iterator<Item = &'a u8>, images: usize, inputs: usize, device: &Device) -> Tensor<2> {
+    let scaled: Vec<f32> = pixels.map(|&pixel| f32::from(pixel) / 255.0).collect();
+    Tensor::from_data(TensorData::new(scaled, [images, inputs]), device)
+}
+
+/// Images in the device's memory.
+#[cfg(feature = "gpu")]
+pub struct DeviceImages {
+    /// Four pixels to a number, the first lowest, since GPUs know no bytes: (N,D/4), rounded up.
+    words: Tensor<2, Int>,
+    /// (N,1).
+    labels: Tensor<2, Int>,
+    /// By how many bits each of a number's four pixels is to be shifted: (1,1,4).
+    shifts: Tensor<3, Int>,
+    inputs: usize,
+}
+
+#[cfg(feature = "gpu")]
+impl DeviceImages {
+    /// Copies `images` of `inputs` (D) pixels each to `device`.
+    pub fn new(images: &Images, inputs: usize, device: &Device) -> Self {
+        let rows = images.pixels.chunks(inputs);
+        let word = |four: &[u8]| {
+            let mut bytes = [0; 4];
+            bytes[..four.len()].copy_from_slice(four);
+            i32::from_le_bytes(bytes)
+        };
+        let words: Vec<i32> = rows.flat_map(|row| row.chunks(4).map(word)).collect();
+        let labels: Vec<i32> = images.labels.iter().map(|&label| label.into()).collect();
+        let n = images.len();
+        Self {
+            words: Tensor::from_data(TensorData::new(words, [n, inputs.div_ceil(4)]), device),
+            labels: Tensor::from_data(TensorData::new(labels, [n, 1]), device),
+            shifts: Tensor::from_data(TensorData::new(vec![0, 8, 16, 24], [1, 1, 4]), device),
+            inputs,
+        }
+    }
+
+    fn batch(&self, images: Tensor<1, Int>) -> Batch {
+        let words = self.words.clone().select(0, images.clone());
+        let [b, per_image] = words.dims();
+        let shape = [b, per_image, 4];
+        let shifts = self.shifts.clone().expand(shape);
+        let bytes = words.reshape([b, per_image, 1]).expand(shape).bitwise_right_shift(shifts).bitwise_and_scalar(255);
+        let pixels = bytes.reshape([b, 4 * per_image]).slice([0..b, 0..self.inputs]);
+        Batch { pixels: pixels.float() / 255.0, labels: self.labels.clone().select(0, images) }
+    }
+}

@@ -1,0 +1,38 @@
+//! `mnist devices`: what `train` could train on, by the names that its parameter `device` takes.
+
+use std::thread::available_parallelism;
+
+use crate::engine::fused::simd::InstructionSet;
+use crate::error::Result;
+use crate::output::console;
+
+/// Prints the devices.
+///
+/// # Errors
+/// The environment names an instruction set that this processor lacks, or stdout is closed.
+pub fn run() -> Result<()> {
+    let threads = available_parallelism().map_or(1, |n| n.get());
+    let processor = format!("the processor: {threads} threads, {}", InstructionSet::choose()?.name());
+    let mut devices = vec![("cpu".to_string(), processor)];
+    gpus(&mut devices);
+    console::print(&devices.iter().map(|(name, what)| format!("{name:<14} {what}\n")).collect::<String>())
+}
+
+#[cfg(feature = "gpu")]
+fn gpus(devices: &mut Vec<(String, String)>) {
+    let adapters = crate::engine::adapter::list();
+    if adapters.iter().all(|adapter| adapter.number.is_none()) {
+        tracing::info!("no GPU was found; see `mnist train --help` for device");
+    }
+    devices.extend(adapters.iter().map(|adapter| {
+        // Software is only taken by its name, of which the first word is enough.
+        let first_word = || adapter.name.split_whitespace().next().unwrap_or_default().to_string();
+        (format!("gpu:{}", adapter.number.map_or_else(first_word, |number| number.to_string())), adapter.to_string())
+    }));
+}
+
+#[cfg(not(feature = "gpu"))]
+fn gpus(_: &mut Vec<(String, String)>) {
+    let why = crate::error::Error::NoGpuFeature;
+    tracing::info!("no GPUs: {why}; {}", why.hint().unwrap_or_default());
+}
