@@ -5,7 +5,8 @@
 
 DATA_DIR holds MNIST as `mnist download` leaves it. Each peer is given as the Python that has it (`pip install torch numpy`,
 `pip install jax optax`, `pip install tensorflow-cpu`); one that is not given is left out. Some twenty minutes on two cores,
-of which nothing else should use any; `--only=epoch,process` runs some parts.
+of which nothing else should use any; `--only=epoch,process` runs some parts. On a machine with a GPU,
+`--only=gpu --gpu=gpu` measures that instead (`mnist devices` says what `--gpu` takes), with a PyTorch and a JAX for CUDA.
 
 Programs take turns, so that a machine that slows down slows all of them; figures are medians of RUNS runs. The record,
 README.md with the tables and raw.jsonl with each run, goes into bench/records/DATE-CPU/ (or --out).
@@ -28,6 +29,7 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RUNS = 5
 PARTS = ["limits", "epoch", "process", "sets", "growth", "seeds", "threads"]
+GPU_PARTS = ["gpu"]
 
 
 class Bench:
@@ -231,6 +233,34 @@ class Bench:
                  + (f"the same, `{hashes[1][:16]}…`." if same else f"NOT the same: {hashes}"), "")
 
 
+    def gpu(self, device):
+        """Both engines on the GPU, the processor, and what others do with the GPU."""
+        self.say("## On a GPU", "", "Seconds per epoch, medians over the runs, each the median of its epochs 2 to 5, of the training steps alone;",
+                 "the images are on the device before. Accuracy on the test set after 5 epochs, of the last run.")
+        for batch in (32, 1024):
+            samples, accuracy, backend = {}, {}, ""
+            for _ in range(RUNS):
+                for what, flags in (("fused, GPU", [f"--device={device}"]), ("engine burn, GPU", [f"--device={device}", "--engine=burn"]),
+                                    ("fused, all processors", ["--device=cpu"])):
+                    metrics, *_ = self.mnist(f"--batch_size={batch}", *flags)
+                    backend = metrics["backend"] if what == "fused, GPU" else backend
+                    samples.setdefault(what, []).append(statistics.median(e["seconds"] for e in metrics["epochs"][1:]))
+                    accuracy[what] = metrics["test"]["accuracy"]
+                for name, mode, what in (("pytorch", "cuda", "PyTorch, fused Adam, CUDA"), ("pytorch", "graph", "PyTorch, CUDA graph"),
+                                         ("jax", "", "JAX, one scan an epoch")):
+                    if name in self.peers:
+                        answer = self.peer(name, f"--mode={mode}", f"--batch={batch}", "--epochs=5")
+                        samples.setdefault(what, []).append(statistics.median(answer["seconds"][1:]))
+                        accuracy[what] = answer["accuracy"]
+            best = statistics.median(samples["fused, GPU"])
+            for what, seconds in samples.items():
+                self.note("gpu", what, batch=batch, seconds=seconds, accuracy=accuracy[what])
+            self.say("", f"### Batch {batch}, {backend}")
+            self.table(["", "s/epoch", "lowest and highest", "times fused on the GPU", "accuracy"],
+                       [[what, f"{statistics.median(s):.4f}", f"{min(s):.4f} to {max(s):.4f}", f"{statistics.median(s) / best:.1f}",
+                         f"{100 * accuracy[what]:.2f} %"] for what, s in samples.items()])
+
+
 def cpu():
     try:
         return re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())[1].strip()
@@ -244,21 +274,23 @@ def main():
     parser.add_argument("--pytorch"), parser.add_argument("--jax"), parser.add_argument("--keras")
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--gpu", default="gpu")
     flags = parser.parse_args()
     flags.data_dir = os.path.abspath(flags.data_dir)
     parts = flags.only.split(",")
-    if unknown := set(parts) - set(PARTS):
-        parser.error(f"--only: expected some of {','.join(PARTS)}, found {','.join(unknown)}")
+    if unknown := set(parts) - set(PARTS + GPU_PARTS):
+        parser.error(f"--only: expected some of {','.join(PARTS + GPU_PARTS)}, found {','.join(unknown)}")
     name = f"{datetime.date.today()}-{re.sub('[^a-z0-9]+', '-', cpu().lower()).strip('-')}-{os.cpu_count()}-cores"
     flags.out = flags.out or ROOT / "bench/records" / name
-    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet"], check=True, cwd=ROOT)
+    features = ["--features=gpu"] if "gpu" in parts else []
+    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet", *features], check=True, cwd=ROOT)
     with tempfile.TemporaryDirectory() as work:
         bench = Bench(flags, pathlib.Path(work))
         limits = bench.limits() if "limits" in parts else None
         for part in parts:
             if part != "limits":
                 method = getattr(bench, part)
-                method(limits) if part in ("epoch", "growth") else method()
+                method(*{"epoch": [limits], "growth": [limits], "gpu": [flags.gpu]}.get(part, []))
     run = lambda *command: subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout.strip()
     changed = " with changes" if run("git", "status", "--porcelain", "build/src") else ""
     head = [f"# {datetime.date.today()}, {cpu()}, {os.cpu_count()} cores", "",

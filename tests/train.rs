@@ -6,9 +6,18 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use clap::Parser;
 use common::{Sandbox, end, real_mnist};
+use mnist::cli::Cli;
+use mnist::config::Parameters;
+use mnist::data::dataset::Dataset;
 use mnist::data::idx;
 use mnist::engine::fused::simd::InstructionSet;
+use mnist::engine::{self, Engine, EngineInfo, EpochTotals, Progress, TrainingState};
+use mnist::error::{Error, Result};
+use mnist::output::console::Console;
+use mnist::output::mllog::MlLog;
+use mnist::task;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use sha2::Digest;
@@ -659,4 +668,65 @@ fn a_file_in_the_place_of_an_output_directory_is_named() {
     let sandbox = Sandbox::with_data();
     sandbox.write("model", "");
     sandbox.train("").failed_with("model: cannot create the directory: File exists (os error 17)");
+}
+
+// ---- a device that fails
+
+/// An engine whose device is lost in the epoch after `epochs`.
+struct Lost {
+    engine: Box<dyn Engine>,
+    epochs: usize,
+}
+
+impl Engine for Lost {
+    fn info(&self) -> EngineInfo {
+        self.engine.info()
+    }
+    fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
+        if self.epochs == 0 {
+            return Err(Error::Device { problem: "lost".into() });
+        }
+        self.epochs -= 1;
+        self.engine.train_epoch(order, progress)
+    }
+    fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>> {
+        self.engine.logits(pixels)
+    }
+    fn state(&mut self) -> Result<TrainingState> {
+        self.engine.state()
+    }
+    fn load_state(&mut self, state: &TrainingState) -> Result<()> {
+        self.engine.load_state(state)
+    }
+}
+
+#[test]
+fn a_device_that_is_lost_does_not_take_the_epochs_before_with_it() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--train_epochs=2").done();
+    let after_two = fs::read(sandbox.path("model/model.safetensors")).unwrap();
+    fs::remove_dir_all(sandbox.path("model")).unwrap();
+
+    let line = ["mnist", "train", "--train_epochs=5", "--parameters_file"].map(String::from);
+    let paths = ["parameters.yaml", "--data_dir", "data", "--log_dir", "logs", "--model_dir", "model"];
+    let path = |name: &str| if name.starts_with('-') { name.into() } else { sandbox.path(name).display().to_string() };
+    let cli = Cli::parse_from(line.into_iter().chain(paths.map(path)));
+    let mnist::cli::Command::Train(args) = cli.command else { unreachable!() };
+    let console = Console::install();
+    let train = |epochs| {
+        let mut parameters = Parameters::read(Some(&args.parameters_file), args.overrides.0.clone()).unwrap();
+        let dataset = Dataset::load(&args.data_dir).unwrap();
+        let engine = engine::build(&mut parameters, dataset.train.clone()).unwrap();
+        fs::create_dir_all(&args.model_dir).unwrap();
+        let mut mllog = MlLog::create(&args.log_dir, "train", || 0).unwrap();
+        let (mut lost, begin) = (Lost { engine, epochs }, Instant::now());
+        task::train::train_with(&mut lost, &args, parameters, &dataset, begin, &console, &mut mllog).unwrap_err()
+    };
+    assert!(matches!(train(0), Error::Device { .. }));
+    assert_eq!(sandbox.files("model"), [""; 0]);
+    assert!(matches!(train(2), Error::Device { .. }));
+    assert!(fs::read(sandbox.path("model/model.safetensors")).unwrap() == after_two);
+    assert!(sandbox.read("model/parameters.yaml").contains("train_epochs: 2"));
+    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    assert_eq!(metrics["epochs"].as_array().unwrap().len(), 2);
 }

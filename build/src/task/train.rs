@@ -9,7 +9,7 @@ use crate::cli::Train;
 use crate::config::Parameters;
 use crate::data::dataset::{Dataset, Provenance};
 use crate::data::source::DataSource;
-use crate::engine;
+use crate::engine::{self, Engine};
 use crate::error::Result;
 use crate::model::MlpShape;
 use crate::optim::OptimizerKind;
@@ -52,13 +52,30 @@ pub fn train(args: &Train, console: &Console, mllog: &mut MlLog) -> Result<Strin
     announce(&parameters, &dataset.provenance, &engine.info());
     mllog.hyper_parameters(&parameters, &dataset.provenance);
 
+    train_with(engine.as_mut(), args, parameters, &dataset, begin, console, mllog)
+}
+
+/// Trains with `engine`, which is of `parameters`, and writes what came out.
+///
+/// # Errors
+/// Training failed, see [`training::train()`], or MODEL_DIR cannot be written. Where the device failed after the first
+/// epoch, the model of the last whole one is written nevertheless.
+pub fn train_with(
+    engine: &mut dyn Engine,
+    args: &Train,
+    mut parameters: Parameters,
+    dataset: &Dataset,
+    begin: Instant,
+    console: &Console,
+    mllog: &mut MlLog,
+) -> Result<String> {
     mllog.run_start();
     let (mut bars, mut lines) = (console.bars().cloned().map(Bars::new), Lines);
     let mut listeners: Vec<&mut dyn Listener> = vec![mllog, &mut lines];
     if let Some(bars) = &mut bars {
         listeners.push(bars);
     }
-    let trained = training::train(&parameters, &dataset, engine.as_mut(), &mut listeners)?;
+    let trained = training::train(&parameters, dataset, engine, &mut listeners)?;
 
     let asked = std::mem::replace(&mut parameters.train_epochs, trained.epochs.len() as u32);
     let shape = MlpShape::mnist(&parameters.hidden_layers);

@@ -15,7 +15,7 @@ use crate::optim::{self, OptimizerKind};
 /// Units along each side of a cube, and how far a product goes through its inner dimension at a time.
 pub const SIDE: usize = 16;
 /// Units of a cube.
-const UNITS: usize = SIDE * SIDE;
+pub const UNITS: usize = SIDE * SIDE;
 
 const BETA_1: f32 = optim::BETA_1 as f32;
 const BETA_2: f32 = optim::BETA_2 as f32;
@@ -29,8 +29,10 @@ const FACTOR_1: u32 = FACTORS[1];
 pub const BEGIN: usize = 0;
 pub const LENGTH: usize = 1;
 pub const ADAM_STEP_SIZE: usize = 2;
+/// Dropout: units whose hash is below are dropped.
+pub const THRESHOLD: usize = 3;
 /// Two for each hidden layer, from here on.
-pub const MASK_KEYS: usize = 3;
+pub const MASK_KEYS: usize = 4;
 
 /// What kernels are made for; all but `rows` and `edge` follow from the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,8 +55,6 @@ pub struct LayerPlan {
     pub record: usize,
     /// P.
     pub parameters: usize,
-    /// Dropout: units whose hash is below are dropped; 0: none are.
-    pub threshold: u32,
     /// R.
     pub edge: usize,
 }
@@ -104,7 +104,7 @@ fn multiply(left: &Shared<[f32]>, right: &Shared<[f32]>, sums: &mut Array<f32>, 
 
 /// Whether dropout keeps the unit: [`DropoutMask::keeps`].
 #[cube]
-fn keeps(unit: u32, key_0: u32, key_1: u32, #[comptime] threshold: u32) -> bool {
+pub fn keeps(unit: u32, key_0: u32, key_1: u32, threshold: u32) -> bool {
     let mut x = unit ^ key_0;
     x = x ^ (x >> 16);
     x = (x * FACTOR_0) ^ key_1;
@@ -116,7 +116,7 @@ fn keeps(unit: u32, key_0: u32, key_1: u32, #[comptime] threshold: u32) -> bool 
 
 /// A hidden layer: `(B,I) x (I,O) + (O)`, ReLU, dropout. The first one fetches its images. Without `training` the batch is
 /// the first `length` images, and nothing is dropped.
-#[cube(launch)]
+#[cube(launch_unchecked)]
 pub fn forward(
     pixels: &[u32],
     order: &[u32],
@@ -182,9 +182,9 @@ pub fn forward(
             if image < length && o < outputs {
                 let mut z = sums[r * edge + c] + state[comptime!(layer.weights + inputs * outputs) + o];
                 z = z.max(0.0);
-                if comptime!(training && layer.threshold > 0) {
+                if comptime!(training) {
                     let unit = u32::cast_from(image * outputs + o);
-                    let keep = keeps(unit, plan[key], plan[key + 1], comptime!(layer.threshold));
+                    let keep = keeps(unit, plan[key], plan[key + 1], plan[record + THRESHOLD]);
                     z = select(keep, z * kept, 0.0);
                 }
                 scratch[comptime!(layer.activations_out) + image * outputs + o] = z;
@@ -196,7 +196,7 @@ pub fn forward(
 /// The last layer for 16 images a cube, one class a unit: logits, softmax, loss, their gradient, and the gradient by the
 /// last hidden layer's outputs. Without `training` only logits, (N,K) into `scores`; with it `scores` gets loss and
 /// correctness (0 or 1) of each image, at its place in the order.
-#[cube(launch)]
+#[cube(launch_unchecked)]
 pub fn head(
     pixels: &[u32],
     order: &[u32],
@@ -294,7 +294,7 @@ pub fn head(
 }
 
 /// From the gradient by a hidden layer's outputs (B,O) to that by the outputs of the hidden layer before it, (B,I).
-#[cube(launch)]
+#[cube(launch_unchecked)]
 pub fn backward(
     plan: &[u32],
     state: &[f32],
@@ -354,7 +354,7 @@ pub fn backward(
 
 /// A layer's gradient, `(I+1,B) x (B,O)`, and the optimizer's step on it in place. Row I is the biases', as if they had an
 /// input that is always 1; they follow the weights in the state too.
-#[cube(launch)]
+#[cube(launch_unchecked)]
 pub fn update(
     pixels: &[u32],
     order: &[u32],
@@ -427,7 +427,7 @@ pub fn update(
 
 /// [`crate::optim::OptimizerSettings::update`] of the parameter at `at`, whose slots are one and two P further on.
 #[cube]
-fn optimize(
+pub fn optimize(
     state: &mut [f32],
     at: usize,
     g: f32,

@@ -1,7 +1,8 @@
 //! The fused engine's second home: a GPU, by kernels in CubeCL, which run on Vulkan, Metal and DX12.
 //!
-//! A step with L hidden layers is 3 L + 1 launches (the last has 2 for L = 0), all written into the device's queue without
-//! waiting; many steps go to the driver at once:
+//! All launches are written into the device's queue without waiting, and many steps go to the driver at once. A network
+//! with one hidden layer that is not wide takes one launch a step ([`strip`]). Any other, with L hidden layers, takes
+//! 3 L + 1, or 2 without any:
 //!
 //! ```text
 //! for each hidden layer:          forward   images of the batch or activations -> product, bias, ReLU, dropout
@@ -13,24 +14,26 @@
 //!
 //! The images are on the device from the start, the order of an epoch from its start, with a plan: a record for each step
 //! that says where its batch begins, how long it is, Adam's step size and the dropout masks' keys. What a step needs from
-//! the host is its number. What comes back is one loss and one bit for each image, some hundred milliseconds at a time.
+//! the host is its number. What comes back is a loss and a bit for each image, some hundred milliseconds at a time.
 //!
-//! What a step of the default network costs (784-128-10, batch 32, Adam):
+//! What a step of the default network must do (784-128-10, batch 32, Adam), in 16 cubes:
 //!
-//! | kernel | products | bytes read and written |
+//! | part | multiply-adds | bytes read and written |
 //! |---|---|---|
-//! | forward | 3.2 M | 0.43 MB |
-//! | head | 0.08 M | 0.03 MB |
-//! | update of the hidden layer | 3.2 M | 2.5 MB: weights and two moments, each read and written |
-//! | update of the last layer | 0.04 M | 0.05 MB |
+//! | logits summed, softmax | 0.08 M | 0.33 MB: each cube reads all 16 shares |
+//! | gradient | 3.2 M | 0.4 MB of pixels, 25 kB for each cube |
+//! | optimizer | | 2.4 MB: weights and two moments, each read and written |
+//! | forward | 3.2 M, of which a fifth is not black | 0.8 MB: pixels and weights |
 //!
-//! A current GPU does the products in a microsecond and has the bytes in its second-level cache; what is left is how long
-//! four launches take, each of which waits for the one before.
+//! A GPU with 16 or more multiprocessors of 128 lanes does the products in about 2 microseconds and moves the bytes, all of
+//! which stay in its second-level cache, in about as many; the rest is how long one launch after another takes.
 
 #![expect(unsafe_code, reason = "buffers are handed to kernels with their lengths")]
 
 mod kernels;
+mod strip;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,7 +42,8 @@ use cubecl::prelude::*;
 use cubecl::server::Handle;
 
 
-use self::kernels::{LayerPlan, RatesLaunch, SIDE, UpdatePlan};
+use self::kernels::{LayerPlan, RatesLaunch, SIDE, UNITS, UpdatePlan};
+use self::strip::StripPlan;
 use super::adapter::{Adapter, guarded};
 use super::{one_line, Engine, EngineInfo, EpochTotals, Progress, Recipe, TrainingState};
 use crate::data::dataset::Images;
@@ -57,6 +61,8 @@ const EVALUATION_BATCH: usize = 2_000;
 const BUSY: usize = 256;
 /// R of large tiles.
 const LARGE: usize = 4;
+/// Up to this width of the only hidden layer a step is one launch: each cube reads what all others made.
+const NARROW: usize = 512;
 
 /// The fused engine on a GPU.
 pub struct FusedGpuEngine {
@@ -64,6 +70,8 @@ pub struct FusedGpuEngine {
     adapter: Adapter,
     client: Client,
     layers: Vec<LayerPlan>,
+    /// How a step is done in one launch, where it can be.
+    strip: Option<StripPlan>,
     /// Images that the scratch memory is for.
     rows: usize,
     images: DeviceImages,
@@ -113,6 +121,8 @@ impl FusedGpuEngine {
             let rows = recipe.batch_size.min(train.len().max(1));
             let rows = rows.max((EVALUATION_ACTIVATIONS / hidden.max(1)).min(EVALUATION_BATCH));
             let (layers, scratch) = plan_layers(&recipe, rows);
+            let strip = plan_strip(&layers);
+            let scratch = scratch.max(strip.map_or(0, |strip| strip.scratch(rows)));
             let memory = Memory { client: &client, adapter: &adapter };
             let (d, slots) = (recipe.shape.inputs(), recipe.optimizer.slots().len());
             let images = DeviceImages {
@@ -123,7 +133,7 @@ impl FusedGpuEngine {
             let scratch = memory.empty("the activations of a batch", scratch)?;
             let initial = TrainingState::new(&recipe.optimizer, recipe.shape.initial_parameters(recipe.seed));
             let mut engine =
-                Self { recipe, adapter, client, layers, rows, images, state, scratch, step: 0, steps_per_look: 1 };
+                Self { recipe, adapter, client, layers, strip, rows, images, state, scratch, step: 0, steps_per_look: 1 };
             engine.put(&initial);
             Ok(engine)
         })
@@ -147,9 +157,9 @@ impl FusedGpuEngine {
         for (step, batch) in (self.step..).zip(order.chunks(recipe.batch_size)) {
             plan.extend([begin as u32, batch.len() as u32]);
             plan.push((recipe.optimizer.adam_step_size(step + 1) as f32).to_bits());
-            for layer in 0..self.layers.len() - 1 {
-                plan.extend(DropoutMask::new(recipe.seed, step, layer, recipe.dropout).key);
-            }
+            let mask = |layer| DropoutMask::new(recipe.seed, step, layer, recipe.dropout);
+            plan.push(mask(0).threshold);
+            plan.extend((0..self.layers.len() - 1).flat_map(|layer| mask(layer).key));
             begin += batch.len();
         }
         let memory = self.memory();
@@ -160,52 +170,99 @@ impl FusedGpuEngine {
         })
     }
 
-    /// Queues step number `step` of the epoch, with a batch of at most `rows` images.
-    fn queue_step(&self, epoch: &Epoch, step: usize, rows: usize) {
-        let kept = dropout::scale(self.recipe.dropout) as f32;
+    /// Queues the steps with these numbers of the epoch, with batches of at most `rows` images.
+    fn queue_steps(&self, epoch: &Epoch, steps: Range<usize>, rows: usize) {
+        match self.strip {
+            None => steps.for_each(|step| self.queue_step(epoch, step, rows)),
+            // A launch ends one step and begins the next.
+            Some(strip) => (steps.start..=steps.end).for_each(|step| self.queue_strip(epoch, step, &steps, strip)),
+        }
+    }
+
+    fn queue_strip(&self, epoch: &Epoch, step: usize, steps: &Range<usize>, strip: StripPlan) {
+        // SAFETY: the kernel's indices stay below the lengths of its buffers, which follow from the same plan.
+        unsafe {
+            strip::strip::launch_unchecked(
+                &self.client,
+                CubeCount::Static(strip.cubes() as u32, 1, 1),
+                CubeDim::new_1d(UNITS as u32),
+                self.images.pixels.argument(),
+                epoch.order.argument(),
+                self.images.labels.argument(),
+                epoch.plan.argument(),
+                self.state.argument(),
+                self.scratch.argument(),
+                epoch.scores.argument(),
+                step,
+                steps.start,
+                steps.end,
+                self.rows,
+                self.kept(),
+                self.rates(),
+                strip,
+                self.optimizer(),
+            );
+        }
+    }
+
+    fn kept(&self) -> f32 {
+        dropout::scale(self.recipe.dropout) as f32
+    }
+
+    fn rates(&self) -> RatesLaunch {
         let settings = &self.recipe.optimizer;
-        let optimizer = UpdatePlan {
+        RatesLaunch::new(settings.learning_rate as f32, settings.momentum as f32, settings.decay() as f32)
+    }
+
+    fn optimizer(&self) -> UpdatePlan {
+        let settings = &self.recipe.optimizer;
+        UpdatePlan {
             kind: settings.kind,
             nesterov: settings.nesterov,
             momentum: settings.momentum > 0.0,
             decay: settings.weight_decay > 0.0,
-        };
+        }
+    }
+
+    fn queue_step(&self, epoch: &Epoch, step: usize, rows: usize) {
+        let kept = self.kept();
         self.queue_forward(&self.images.pixels, epoch, step, rows, kept, true);
         for layer in self.layers[..self.layers.len() - 1].iter().skip(1).rev() {
             let (count, layer) = tiles(layer, rows, layer.inputs);
-            kernels::backward::launch(
-                &self.client,
-                count,
-                cube_dim(),
-                epoch.plan.argument(),
-                self.state.argument(),
-                self.scratch.argument(),
-                step,
-                kept,
-                layer,
-            );
+            // SAFETY: the kernel's indices stay below the lengths of its buffers, which follow from the same plan.
+            unsafe {
+                kernels::backward::launch_unchecked(
+                    &self.client,
+                    count,
+                    cube_dim(),
+                    epoch.plan.argument(),
+                    self.state.argument(),
+                    self.scratch.argument(),
+                    step,
+                    kept,
+                    layer,
+                );
+            }
         }
         for layer in &self.layers {
             let (count, layer) = tiles(layer, layer.inputs + 1, layer.outputs);
-            let rates = RatesLaunch::new(
-                settings.learning_rate as f32,
-                settings.momentum as f32,
-                settings.decay() as f32,
-            );
-            kernels::update::launch(
-                &self.client,
-                count,
-                cube_dim(),
-                self.images.pixels.argument(),
-                epoch.order.argument(),
-                epoch.plan.argument(),
-                self.state.argument(),
-                self.scratch.argument(),
-                step,
-                rates,
-                layer,
-                optimizer,
-            );
+            // SAFETY: the kernel's indices stay below the lengths of its buffers, which follow from the same plan.
+            unsafe {
+                kernels::update::launch_unchecked(
+                    &self.client,
+                    count,
+                    cube_dim(),
+                    self.images.pixels.argument(),
+                    epoch.order.argument(),
+                    epoch.plan.argument(),
+                    self.state.argument(),
+                    self.scratch.argument(),
+                    step,
+                    self.rates(),
+                    layer,
+                    self.optimizer(),
+                );
+            }
         }
     }
 
@@ -214,41 +271,47 @@ impl FusedGpuEngine {
         let [hidden @ .., last] = &self.layers[..] else { unreachable!("at least one layer") };
         for layer in hidden {
             let (count, layer) = tiles(layer, rows, layer.outputs);
-            kernels::forward::launch(
+            // SAFETY: the kernel's indices stay below the lengths of its buffers, which follow from the same plan.
+            unsafe {
+                kernels::forward::launch_unchecked(
+                    &self.client,
+                    count,
+                    cube_dim(),
+                    pixels.argument(),
+                    epoch.order.argument(),
+                    epoch.plan.argument(),
+                    self.state.argument(),
+                    self.scratch.argument(),
+                    step,
+                    kept,
+                    layer,
+                    training,
+                );
+            }
+        }
+        // SAFETY: the kernel's indices stay below the lengths of its buffers, which follow from the same plan.
+        unsafe {
+            kernels::head::launch_unchecked(
                 &self.client,
-                count,
+                CubeCount::Static(rows.div_ceil(SIDE) as u32, 1, 1),
                 cube_dim(),
                 pixels.argument(),
                 epoch.order.argument(),
+                self.images.labels.argument(),
                 epoch.plan.argument(),
                 self.state.argument(),
                 self.scratch.argument(),
+                epoch.scores.argument(),
                 step,
                 kept,
-                layer,
+                *last,
                 training,
             );
         }
-        kernels::head::launch(
-            &self.client,
-            CubeCount::Static(rows.div_ceil(SIDE) as u32, 1, 1),
-            cube_dim(),
-            pixels.argument(),
-            epoch.order.argument(),
-            self.images.labels.argument(),
-            epoch.plan.argument(),
-            self.state.argument(),
-            self.scratch.argument(),
-            epoch.scores.argument(),
-            step,
-            kept,
-            *last,
-            training,
-        );
     }
 
     /// The scores of the images at `range` of the order; waits for the device.
-    fn look(&self, epoch: &Epoch, range: std::ops::Range<usize>) -> Result<EpochTotals> {
+    fn look(&self, epoch: &Epoch, range: Range<usize>) -> Result<EpochTotals> {
         let numbers = self.read(&epoch.scores, 2 * range.start..2 * range.end)?;
         let mut totals = EpochTotals { images: range.len(), ..EpochTotals::default() };
         for image in numbers.chunks_exact(2) {
@@ -259,7 +322,7 @@ impl FusedGpuEngine {
     }
 
     /// Numbers of `buffer`; waits for the device.
-    fn read(&self, buffer: &Buffer, range: std::ops::Range<usize>) -> Result<Vec<f32>> {
+    fn read(&self, buffer: &Buffer, range: Range<usize>) -> Result<Vec<f32>> {
         let handle = buffer.handle.clone();
         let handle = handle.offset_start(4 * range.start as u64).offset_end(4 * (buffer.length - range.end) as u64);
         let bytes = self.client.read_one(handle).map_err(|e| self.memory().failure(&e.to_string()))?;
@@ -282,15 +345,16 @@ impl Engine for FusedGpuEngine {
         let batch = self.recipe.batch_size;
         let epoch = guarded(|| self.epoch(order))?;
         let mut totals = EpochTotals::default();
-        let mut steps = 0..order.len().div_ceil(batch);
-        while !steps.is_empty() {
+        let (mut done, steps) = (0, order.len().div_ceil(batch));
+        while done < steps {
             let begin = Instant::now();
-            let round = steps.by_ref().take(self.steps_per_look).collect::<Vec<_>>();
+            let round = done..steps.min(done + self.steps_per_look);
             let scored = guarded(|| {
-                round.iter().for_each(|&step| self.queue_step(&epoch, step, batch.min(order.len())));
-                self.look(&epoch, totals.images..order.len().min((round[0] + round.len()) * batch))
+                self.queue_steps(&epoch, round.clone(), batch.min(order.len()));
+                self.look(&epoch, totals.images..order.len().min(round.end.saturating_mul(batch)))
             })?;
             self.step += round.len() as u64;
+            done = round.end;
             totals.images += scored.images;
             totals.loss_sum += scored.loss_sum;
             totals.correct += scored.correct;
@@ -349,7 +413,6 @@ fn plan_layers(recipe: &Recipe, rows: usize) -> (Vec<LayerPlan>, usize) {
     };
     let activations: Vec<usize> = layers[..last].iter().map(|layer| place(layer.outputs)).collect();
     let deltas: Vec<usize> = layers.iter().map(|layer| place(layer.outputs)).collect();
-    let mask = DropoutMask::new(recipe.seed, 0, 0, recipe.dropout);
     let plan = |(l, layer): (usize, &Layer)| LayerPlan {
         inputs: layer.inputs,
         outputs: layer.outputs,
@@ -361,10 +424,24 @@ fn plan_layers(recipe: &Recipe, rows: usize) -> (Vec<LayerPlan>, usize) {
         index: l,
         record: kernels::MASK_KEYS + 2 * last,
         parameters: recipe.shape.parameter_count(),
-        threshold: mask.threshold,
         edge: 1,
     };
     (layers.iter().enumerate().map(plan).collect(), end)
+}
+
+/// How a step is done in one launch, where it can be.
+fn plan_strip(layers: &[LayerPlan]) -> Option<StripPlan> {
+    let [first, last] = layers else { return None };
+    let narrow = first.outputs <= NARROW && first.inputs <= 4 * UNITS;
+    narrow.then(|| StripPlan {
+        inputs: first.inputs,
+        hidden: first.outputs,
+        classes: last.outputs,
+        weights: [first.weights, last.weights],
+        biases: [first, last].map(|layer| layer.weights + layer.inputs * layer.outputs),
+        record: first.record,
+        parameters: first.parameters,
+    })
 }
 
 /// How many cubes a product with a result (`rows`, `columns`) takes, and the layer with its tiles' size.
