@@ -7,6 +7,7 @@ format:
 
 lint:
     cargo clippy --release --all-targets -- -D warnings
+    cargo clippy --release --all-targets --all-features -- -D warnings
 
 # The test command of the README.
 test:
@@ -18,6 +19,6 @@ docs:
 deny:
     cargo deny --all-features check
 
-# Every engine against the reference once more, with Burn's second CPU backend.
-ndarray:
-    cargo test --release --features ndarray --test engines_agree
+# GPUs, and every engine against the reference once more, with Burn's second CPU backend.
+gpu:
+    cargo test --release --features gpu,ndarray --test engines_agree --test gpu

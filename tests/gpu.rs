@@ -17,8 +17,8 @@ fn a_device_is_one_of_those_there_can_be() {
     let sandbox = Sandbox::with_data();
     for device in ["tpu", "gpu:", "cpu:1", "1"] {
         let ended = sandbox.train(&format!("--device={device}"));
-        let message = format!("expected auto, cpu, gpu, gpu:NUMBER or gpu:NAME, found {device:?}");
-        assert!(ended.stderr.contains(&message) && ended.code == Some(2), "{ended:#?}");
+        let message = "expected auto, cpu, gpu, gpu:NUMBER or gpu:NAME, found ";
+        assert!(ended.stderr.contains(message) && ended.code == Some(2), "{ended:#?}");
     }
     sandbox.write("parameters.yaml", "optimizer: adam\ndevice: fpga\n");
     let ended = sandbox.train("");
@@ -85,10 +85,14 @@ mod with_gpus {
         let sandbox = Sandbox::new();
         std::fs::create_dir(sandbox.path("data")).unwrap();
         mnist::data::synthetic::write(&sandbox.path("data"), 6_000, 1_000).unwrap();
-        sandbox.write("parameters.yaml", "train_epochs: 3\nhidden_layers: [32]\nbatch_size: 32\n");
-        let ended = sandbox.train(&format!("--device={device}")).done();
-        let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
-        assert!(metrics["test"]["accuracy"].as_f64().unwrap() > 0.9, "{ended:#?}");
+        sandbox.write("parameters.yaml", "train_epochs: 5\nlearning_rate: 0.003\nhidden_layers: [64]\n");
+        let accuracy = |device: &str| {
+            sandbox.train(&format!("--device={device}")).done();
+            let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+            metrics["test"]["accuracy"].as_f64().unwrap()
+        };
+        let (on_gpu, on_cpu) = (accuracy(&device), accuracy("cpu"));
+        assert!((on_gpu - on_cpu).abs() <= 0.01 && on_gpu > 0.9, "{on_gpu}, {on_cpu}");
     }
 
     #[test]
@@ -106,7 +110,9 @@ mod with_gpus {
         let mut nothing = sandbox.program();
         // Where the Vulkan loader is told of no driver, there is no adapter.
         nothing.env("VK_ICD_FILENAMES", "/dev/null").env("VK_DRIVER_FILES", "/dev/null");
-        nothing.args("train --data_dir=data --log_dir=logs --model_dir=model --parameters_file=parameters.yaml".split(' '));
+        nothing.args(
+            "train --data_dir=data --log_dir=logs --model_dir=model --parameters_file=parameters.yaml".split(' '),
+        );
         let ended = common::end(nothing.arg("--device=gpu"));
         assert!(ended.stderr.contains("expected a GPU, found no adapter at all"), "{ended:#?}");
     }
@@ -117,7 +123,10 @@ mod with_gpus {
         let sandbox = Sandbox::with_data();
         let widths = ["4096"; 12].join(",");
         let ended = sandbox.train(&format!("--device={device} --hidden_layers={widths}"));
-        assert!(ended.stderr.contains("the device failed: ") && ended.stderr.contains(" MiB of one buffer"), "{ended:#?}");
+        assert!(
+            ended.stderr.contains("the device failed: ") && ended.stderr.contains(" MiB of one buffer"),
+            "{ended:#?}"
+        );
         assert!(ended.stderr.contains("hint: try a smaller batch_size"), "{ended:#?}");
         assert_eq!((ended.code, sandbox.files("model")), (Some(1), vec![]));
     }

@@ -218,3 +218,29 @@ impl Parameters {
         serde_yaml::to_string(self).unwrap_or_else(|e| unreachable!("plain fields become YAML: {e}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_keep_their_names() {
+        for name in ["auto", "cpu", "gpu", "gpu:1", "gpu:NVIDIA H100"] {
+            assert_eq!(DeviceChoice::parse(name).unwrap().to_string(), name);
+        }
+        assert_eq!(DeviceChoice::parse("GPU: 7"), Some(DeviceChoice::Gpu(AdapterChoice::Number(7))));
+        for name in ["", "gpu:", "cpu:0", "gpus", "llvmpipe"] {
+            assert_eq!(DeviceChoice::parse(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_open_is_met_by_anything() {
+        let asked = Parameters::defaults_with(Draft::default());
+        let used = Parameters { device: DeviceChoice::Cpu, engine: EngineChoice::Fused, threads: 8, ..asked.clone() };
+        assert!(asked.are_met_by(&used) && !used.are_met_by(&asked));
+        let fixed = Parameters { device: DeviceChoice::Gpu(AdapterChoice::First), ..asked.clone() };
+        assert!(!fixed.are_met_by(&used));
+        assert!(!asked.are_met_by(&Parameters { train_epochs: 4, ..used }));
+    }
+}

@@ -5,7 +5,7 @@
 //! ```text
 //! cli -> config -> task (download | train | evaluate | demo | devices | cube)
 //! data: fetch or synthetic -> idx -> dataset -> order of an epoch
-//!       -> engine (reference | fused | burn), driven by training
+//!       -> engine (reference | fused | fused_gpu | burn), driven by training
 //!       -> events -> output: console, logs, MLLOG, metrics, weights
 //! cube: the files of the MLCube around it -> check | platform, mount -> docker | singularity
 //! ```

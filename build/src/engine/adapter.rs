@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use cubecl::wgpu::wgpu::{self, Backend, DeviceType, Instance, InstanceDescriptor};
 use cubecl::wgpu::{AutoGraphicsApi, RuntimeOptions, WgpuBackend, WgpuDevice, WgpuDeviceKind, try_init_setup};
 
-use crate::config::AdapterChoice;
 use super::one_line;
+use crate::config::AdapterChoice;
 use crate::error::{Error, Result};
 
 /// A GPU, or a program that stands in for one, as reached by one graphics API.
@@ -62,11 +62,8 @@ impl fmt::Display for Adapter {
 }
 
 /// The graphics APIs with the best first, and how the runtime calls each.
-const BACKENDS: [(Backend, WgpuBackend); 3] = [
-    (Backend::Vulkan, WgpuBackend::Vulkan),
-    (Backend::Metal, WgpuBackend::Metal),
-    (Backend::Dx12, WgpuBackend::Dx12),
-];
+const BACKENDS: [(Backend, WgpuBackend); 3] =
+    [(Backend::Vulkan, WgpuBackend::Vulkan), (Backend::Metal, WgpuBackend::Metal), (Backend::Dx12, WgpuBackend::Dx12)];
 
 /// How many kernels are gathered before the driver gets them.
 const LAUNCHES_PER_SUBMISSION: usize = 128;
@@ -146,7 +143,8 @@ impl Adapter {
         let opened = opened.get_or_insert_default();
         if !opened.contains(&self.device) {
             let failed = |problem: String| Error::Device { problem: format!("{self}: {problem}") };
-            let options = RuntimeOptions::with_tasks_max(Some(LAUNCHES_PER_SUBMISSION)).map_err(|e| failed(e.to_string()))?;
+            let options =
+                RuntimeOptions::with_tasks_max(Some(LAUNCHES_PER_SUBMISSION)).map_err(|e| failed(e.to_string()))?;
             try_init_setup::<AutoGraphicsApi>(&self.device, options).map_err(|e| failed(e.to_string()))?;
             opened.insert(self.device.clone());
         }

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData, activation};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use self::source::{Batch, Order, Source, scaled};
 #[cfg(feature = "gpu")]
 use self::source::DeviceImages;
+use self::source::{Batch, Order, Source, scaled};
 #[cfg(feature = "gpu")]
 use super::adapter::{Adapter, guarded};
-use super::{one_line, Engine, EngineInfo, EpochTotals, Progress, Recipe, TrainingState};
+use super::{Engine, EngineInfo, EpochTotals, Progress, Recipe, TrainingState, one_line};
 use crate::data::dataset::Images;
 use crate::dropout::{self, DropoutMask};
 use crate::error::{Error, Result};

@@ -41,11 +41,10 @@ use cubecl::client::Client;
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 
-
 use self::kernels::{LayerPlan, RatesLaunch, SIDE, UNITS, UpdatePlan};
 use self::strip::StripPlan;
 use super::adapter::{Adapter, guarded};
-use super::{one_line, Engine, EngineInfo, EpochTotals, Progress, Recipe, TrainingState};
+use super::{Engine, EngineInfo, EpochTotals, Progress, Recipe, TrainingState, one_line};
 use crate::data::dataset::Images;
 use crate::dropout::{self, DropoutMask};
 use crate::error::{Error, Result};
@@ -132,8 +131,19 @@ impl FusedGpuEngine {
             let state = memory.empty("the parameters", (1 + slots) * recipe.shape.parameter_count())?;
             let scratch = memory.empty("the activations of a batch", scratch)?;
             let initial = TrainingState::new(&recipe.optimizer, recipe.shape.initial_parameters(recipe.seed));
-            let mut engine =
-                Self { recipe, adapter, client, layers, strip, rows, images, state, scratch, step: 0, steps_per_look: 1 };
+            let mut engine = Self {
+                recipe,
+                adapter,
+                client,
+                layers,
+                strip,
+                rows,
+                images,
+                state,
+                scratch,
+                step: 0,
+                steps_per_look: 1,
+            };
             engine.put(&initial);
             Ok(engine)
         })

@@ -95,21 +95,7 @@ pub fn strip(
     #[comptime] optimizer: UpdatePlan,
 ) {
     if step > first {
-        finish_step(
-            pixels,
-            order,
-            labels,
-            plan,
-            state,
-            scratch,
-            scores,
-            step - 1,
-            rows,
-            kept,
-            &rates,
-            net,
-            optimizer,
-        );
+        finish_step(pixels, order, labels, plan, state, scratch, scores, step - 1, rows, kept, &rates, net, optimizer);
     }
     // The strip's weights, as this cube has just written them.
     sync_storage();
