@@ -44,6 +44,7 @@ impl BurnDevice {
         Ok(match self {
             Self::Flex => Device::flex(),
             #[cfg(feature = "ndarray")]
+            #[expect(deprecated, reason = "it is here to check the others against")]
             Self::Ndarray => Device::ndarray(),
             #[cfg(feature = "gpu")]
             Self::Gpu(adapter) => Device::new(adapter.open()?),
@@ -54,7 +55,7 @@ impl BurnDevice {
     fn source(&self, train: Arc<Images>, inputs: usize, device: &Device) -> Source {
         match self {
             #[cfg(feature = "gpu")]
-            Self::Gpu(_) => Source::Device(DeviceImages::new(&train, inputs, device)),
+            Self::Gpu(_) => Source::Device(Box::new(DeviceImages::new(&train, inputs, device))),
             _ => {
                 let _ = (inputs, device);
                 Source::Host(train)
@@ -158,7 +159,10 @@ impl Engine for BurnEngine {
             for begin in (0..steps.len()).step_by(self.core.recipe.batch_size) {
                 let batch = begin..steps.len().min(begin + self.core.recipe.batch_size);
                 totals.images += batch.len();
-                self.place.run(|| Ok(self.core.train_step(&order, batch)))?;
+                self.place.run(|| {
+                    self.core.train_step(&order, batch);
+                    Ok(())
+                })?;
                 progress(Progress { images: totals.images, loss: None })?;
             }
             let [loss, correct] = self.place.run(|| self.core.look())?;

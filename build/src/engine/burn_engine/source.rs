@@ -12,14 +12,14 @@ pub enum Source {
     Host(Arc<Images>),
     /// On the device, which then needs nothing but the order.
     #[cfg(feature = "gpu")]
-    Device(DeviceImages),
+    Device(Box<DeviceImages>),
 }
 
 /// Which images make up some steps.
 pub enum Order<'a> {
     Host(&'a [u32]),
     #[cfg(feature = "gpu")]
-    Device(Tensor<1, Int>),
+    Device(Box<Tensor<1, Int>>),
 }
 
 /// Pixels (B,D), from 0 to 1, and labels (B,1).
@@ -39,7 +39,7 @@ impl Source {
             #[cfg(feature = "gpu")]
             Self::Device(_) => {
                 let images: Vec<i32> = order.iter().map(|&image| image as i32).collect();
-                Order::Device(Tensor::from_data(TensorData::new(images, [order.len()]), device))
+                Order::Device(Box::new(Tensor::from_data(TensorData::new(images, [order.len()]), device)))
             }
         }
     }
@@ -57,7 +57,7 @@ impl Source {
                 }
             }
             #[cfg(feature = "gpu")]
-            (Self::Device(images), Order::Device(order)) => images.batch(order.clone().slice([range])),
+            (Self::Device(images), Order::Device(order)) => images.batch(order.as_ref().clone().slice([range])),
             #[cfg(feature = "gpu")]
             _ => unreachable!("an order comes from its own source"),
         }

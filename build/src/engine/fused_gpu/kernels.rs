@@ -109,7 +109,7 @@ pub fn keeps(unit: u32, key_0: u32, key_1: u32, threshold: u32) -> bool {
     x = x ^ (x >> 16);
     x = (x * FACTOR_0) ^ key_1;
     x = x ^ (x >> 15);
-    x = x * FACTOR_1;
+    x *= FACTOR_1;
     x = x ^ (x >> 16);
     x >= threshold
 }

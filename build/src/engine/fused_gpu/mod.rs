@@ -1,7 +1,7 @@
 //! The fused engine's second home: a GPU, by kernels in CubeCL, which run on Vulkan, Metal and DX12.
 //!
 //! All launches are written into the device's queue without waiting, and many steps go to the driver at once. A network
-//! with one hidden layer that is not wide takes one launch a step ([`strip`]). Any other, with L hidden layers, takes
+//! with one hidden layer that is not wide takes one launch a step (see `strip.rs`). Any other, with L hidden layers, takes
 //! 3 L + 1, or 2 without any:
 //!
 //! ```text

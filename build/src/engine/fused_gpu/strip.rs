@@ -14,6 +14,8 @@
 //! What one launch writes and another cube reads has two places, used in turn, since a cube may be ahead of another by
 //! one launch's end: the logits, and the last layer's biases, which the first cube alone updates.
 
+#![expect(clippy::manual_range_contains, reason = "kernels know no such method")]
+
 use cubecl::prelude::*;
 
 use super::kernels::*;
