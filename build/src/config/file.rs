@@ -184,7 +184,7 @@ mod tests {
                 "1: hidden_layers: expected a list of at most 32 widths, each a whole number from 1 to 4096, found [1, []]",
             ),
             ("dropout: 1", "1: dropout: expected a number from 0 to below 1, found 1"),
-            ("device: {}", "1: device: expected auto or cpu, found a mapping"),
+            ("device: {}", "1: device: expected auto, cpu, gpu, gpu:NUMBER or gpu:NAME, found a mapping"),
         ];
         for (text, expected) in cases {
             assert_eq!(problem(text), expected, "{text:?}");
