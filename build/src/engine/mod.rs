@@ -10,6 +10,7 @@ pub mod fused_gpu;
 pub mod reference;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -174,6 +175,24 @@ fn named(parameters: &Parameters, train: Arc<Images>) -> Result<Box<dyn Engine>>
         #[cfg(not(feature = "gpu"))]
         DeviceChoice::Gpu(_) => return Err(Error::NoGpuFeature),
     })
+}
+
+/// How many steps to do until the next call of `progress`, after `steps` took `took`, for one about every `period`.
+fn steps_for(period: Duration, steps: usize, took: Duration) -> usize {
+    let per_period = period.as_secs_f64() / took.as_secs_f64().max(1e-6);
+    ((steps as f64 * per_period.clamp(0.25, 4.0)) as usize).max(1)
+}
+
+/// Images of `inputs` (D) pixels as (N,D/4) words, rounded up, for GPUs, which know no bytes; a word's lowest byte is its
+/// first pixel.
+#[cfg(feature = "gpu")]
+fn words(pixels: &[u8], inputs: usize) -> impl Iterator<Item = u32> {
+    let word = |four: &[u8]| {
+        let mut bytes = [0; 4];
+        bytes[..four.len()].copy_from_slice(four);
+        u32::from_le_bytes(bytes)
+    };
+    pixels.chunks(inputs).flat_map(move |image| image.chunks(4).map(word))
 }
 
 /// What a runtime says of a failure, without its line breaks and the backtrace at its end.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::data::dataset::Images;
+#[cfg(feature = "gpu")]
+use crate::engine::words;
 
 /// The training images.
 pub enum Source {
@@ -86,13 +88,7 @@ pub struct DeviceImages {
 impl DeviceImages {
     /// Copies `images` of `inputs` (D) pixels each to `device`.
     pub fn new(images: &Images, inputs: usize, device: &Device) -> Self {
-        let rows = images.pixels.chunks(inputs);
-        let word = |four: &[u8]| {
-            let mut bytes = [0; 4];
-            bytes[..four.len()].copy_from_slice(four);
-            i32::from_le_bytes(bytes)
-        };
-        let words: Vec<i32> = rows.flat_map(|row| row.chunks(4).map(word)).collect();
+        let words: Vec<i32> = words(&images.pixels, inputs).map(|word| word as i32).collect();
         let labels: Vec<i32> = images.labels.iter().map(|&label| label.into()).collect();
         let n = images.len();
         Self {

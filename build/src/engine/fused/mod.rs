@@ -65,7 +65,7 @@ use self::output_layer::Scored;
 use self::simd::InstructionSet;
 use self::step::{Round, Worker};
 use self::team::FlushDenormals;
-use super::{Engine, EngineInfo, EpochTotals, Progress, Recipe, TrainingState};
+use super::{Engine, EngineInfo, EpochTotals, Progress, Recipe, TrainingState, steps_for};
 use crate::data::dataset::Images;
 use crate::error::Result;
 
@@ -149,8 +149,7 @@ impl Engine for FusedEngine {
             totals.images += images;
             totals.loss_sum += scored.loss_sum;
             totals.correct += scored.correct;
-            let per_round = ROUND.as_secs_f64() / begin.elapsed().as_secs_f64().max(1e-6);
-            self.steps_per_round = ((self.steps_per_round as f64 * per_round.clamp(0.25, 4.0)) as usize).max(1);
+            self.steps_per_round = steps_for(ROUND, self.steps_per_round, begin.elapsed());
             let told = progress(Progress { images: totals.images, loss: Some(totals.loss_sum / totals.images as f64) });
             if told.is_err() {
                 self.train_round(&[], true);

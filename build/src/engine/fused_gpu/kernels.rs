@@ -34,7 +34,7 @@ pub const THRESHOLD: usize = 3;
 /// Two for each hidden layer, from here on.
 pub const MASK_KEYS: usize = 4;
 
-/// What kernels are made for; all but `rows` and `edge` follow from the network.
+/// What kernels are made for; all but `edge` follows from the network and the size of the scratch memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LayerPlan {
     /// I and O.

@@ -44,7 +44,7 @@ use cubecl::server::Handle;
 use self::kernels::{LayerPlan, RatesLaunch, SIDE, UNITS, UpdatePlan};
 use self::strip::StripPlan;
 use super::adapter::{Adapter, guarded};
-use super::{Engine, EngineInfo, EpochTotals, Progress, Recipe, TrainingState, one_line};
+use super::{Engine, EngineInfo, EpochTotals, Progress, Recipe, TrainingState, one_line, steps_for, words};
 use crate::data::dataset::Images;
 use crate::dropout::{self, DropoutMask};
 use crate::error::{Error, Result};
@@ -116,7 +116,8 @@ impl FusedGpuEngine {
         guarded(|| {
             let device = adapter.open()?;
             let client = cubecl::Device::Wgpu(device).client();
-            let hidden: usize = recipe.shape.widths().iter().rev().skip(1).rev().skip(1).sum();
+            let widths = recipe.shape.widths();
+            let hidden: usize = widths[1..widths.len() - 1].iter().sum();
             let rows = recipe.batch_size.min(train.len().max(1));
             let rows = rows.max((EVALUATION_ACTIVATIONS / hidden.max(1)).min(EVALUATION_BATCH));
             let (layers, scratch) = plan_layers(&recipe, rows);
@@ -125,7 +126,7 @@ impl FusedGpuEngine {
             let memory = Memory { client: &client, adapter: &adapter };
             let (d, slots) = (recipe.shape.inputs(), recipe.optimizer.slots().len());
             let images = DeviceImages {
-                pixels: memory.words("the training images", &words(&train.pixels, d))?,
+                pixels: memory.words("the training images", &words(&train.pixels, d).collect::<Vec<_>>())?,
                 labels: memory.words("their labels", &train.labels.iter().map(|&l| l.into()).collect::<Vec<u32>>())?,
             };
             let state = memory.empty("the parameters", (1 + slots) * recipe.shape.parameter_count())?;
@@ -368,8 +369,7 @@ impl Engine for FusedGpuEngine {
             totals.images += scored.images;
             totals.loss_sum += scored.loss_sum;
             totals.correct += scored.correct;
-            let per_look = LOOK.as_secs_f64() / begin.elapsed().as_secs_f64().max(1e-6);
-            self.steps_per_look = ((self.steps_per_look as f64 * per_look.clamp(0.25, 4.0)) as usize).max(1);
+            self.steps_per_look = steps_for(LOOK, self.steps_per_look, begin.elapsed());
             progress(Progress { images: totals.images, loss: Some(totals.loss_sum / totals.images as f64) })?;
         }
         Ok(totals)
@@ -381,7 +381,7 @@ impl Engine for FusedGpuEngine {
         for part in pixels.chunks(self.rows * d) {
             logits.extend(guarded(|| {
                 let (rows, memory) = (part.len() / d, self.memory());
-                let pixels = memory.words("the images", &words(part, d))?;
+                let pixels = memory.words("the images", &words(part, d).collect::<Vec<_>>())?;
                 let mut record = vec![0; self.layers[0].record];
                 record[kernels::LENGTH] = rows as u32;
                 let epoch = Epoch {
@@ -465,16 +465,6 @@ fn tiles(layer: &LayerPlan, rows: usize, columns: usize) -> (CubeCount, LayerPla
 
 fn cube_dim() -> CubeDim {
     CubeDim::new_2d(SIDE as u32, SIDE as u32)
-}
-
-/// Images of `inputs` (D) pixels as (N,D/4) words, rounded up; the first pixel is a word's lowest byte.
-fn words(pixels: &[u8], inputs: usize) -> Vec<u32> {
-    let word = |four: &[u8]| {
-        let mut bytes = [0; 4];
-        bytes[..four.len()].copy_from_slice(four);
-        u32::from_le_bytes(bytes)
-    };
-    pixels.chunks(inputs).flat_map(|image| image.chunks(4).map(word)).collect()
 }
 
 impl Buffer {
