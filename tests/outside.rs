@@ -1,49 +1,151 @@
-//! Other people's programs read what we write: PyTorch the model, mlperf-logging the log.
+//! Other people's programs read what we write: PyTorch and onnxruntime the model, Chromium the report, TensorBoard and
+//! mlperf-logging the logs.
 
 mod common;
 
 use std::path::Path;
+use std::process::Command;
 
-use common::{Sandbox, end, python_with};
-use mnist::config::Parameters;
-use mnist::config::keys::Draft;
-use mnist::data::synthetic::{self, Split};
-use mnist::engine::{self, TrainingState};
+use common::{Sandbox, end, python_with, real_mnist, skipped};
+use mnist::data::dataset::Dataset;
 use mnist::output::weights;
+use serde_json::{Value, json};
 
 fn script(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python").join(name)
 }
 
+/// A trained network with images and its answers to them, as files for the scripts.
+struct Case {
+    sandbox: Sandbox,
+    pixels: Vec<u8>,
+    logits: Vec<f32>,
+}
+
+impl Case {
+    /// On the real MNIST with all of its test images where it is at hand, else on 100 drawn ones.
+    fn new(flags: &str) -> Self {
+        let sandbox = Sandbox::with_data();
+        let data = real_mnist().unwrap_or_else(|| sandbox.path("data"));
+        sandbox
+            .run(&format!(
+                "train --data_dir={} --log_dir=logs --model_dir=model --parameters_file=parameters.yaml {flags}",
+                data.display()
+            ))
+            .done();
+        let pixels = Dataset::load(&data).unwrap().test.pixels;
+        let model = weights::load(&sandbox.path("model")).unwrap();
+        let logits = common::logits(&model, &pixels);
+        sandbox.write("images", &pixels);
+        let case = Self { sandbox, pixels, logits };
+        case.write_logits(&case.logits);
+        case
+    }
+
+    fn write_logits(&self, logits: &[f32]) {
+        let bytes: Vec<u8> = logits.iter().flat_map(|logit| logit.to_le_bytes()).collect();
+        self.sandbox.write("logits", bytes);
+    }
+
+    /// Has `script` compare the answers of `model`, and object where they are others.
+    fn holds_against(&self, python: &mut Command, script_name: &str, model: &str) {
+        python.arg(script(script_name)).args([model, "images", "logits"].map(|name| self.sandbox.path(name)));
+        let ended = end(python).done();
+        assert!(ended.stdout.contains(&format!(" over {} images", self.pixels.len() / 784)), "{ended:#?}");
+        let mut off = self.logits.clone();
+        off[7] += 1e-3;
+        self.write_logits(&off);
+        assert_eq!(end(python).code, Some(1));
+    }
+}
+
 #[test]
 fn pytorch_loads_the_model_and_gives_the_same_logits() {
-    let Some(mut python) = python_with(&["torch", "safetensors"]) else { return };
-    let sandbox = Sandbox::with_data();
-    sandbox.train("--hidden_layers 24,16 --train_epochs 3").done();
-    let model = weights::load(&sandbox.path("model")).unwrap();
-    let draft = Draft { hidden_layers: Some(vec![24, 16]), ..Draft::default() };
-    let mut parameters = Parameters::defaults_with(draft);
-    let mut engine = engine::build(&mut parameters, Default::default()).unwrap();
-    engine.load_state(&TrainingState::new(&parameters.optimizer_settings(), model.parameters)).unwrap();
-    let pixels = synthetic::draw(Split::Test, 100).images;
-    let logits = engine.logits(&pixels).unwrap();
-    let cases = |logits: &[f32]| {
-        let images: Vec<&[u8]> = pixels.chunks(784).collect();
-        let logits: Vec<&[f32]> = logits.chunks(10).collect();
-        serde_json::json!({ "images": images, "logits": logits }).to_string()
-    };
-    sandbox.write("cases.json", cases(&logits));
-    python
-        .arg(script("load_in_pytorch.py"))
-        .args([sandbox.path("model/model.safetensors"), sandbox.path("cases.json")]);
-    let ended = end(&mut python).done();
-    assert!(ended.stdout.contains(" over 100 images"), "{ended:#?}");
+    let Some(mut python) = python_with(&["torch", "safetensors", "numpy"]) else { return };
+    Case::new("--hidden_layers 24,16").holds_against(&mut python, "load_in_pytorch.py", "model/model.safetensors");
+}
 
-    // The script objects where the logits are others.
-    let mut off = logits;
-    off[7] += 1e-3;
-    sandbox.write("cases.json", cases(&off));
-    assert_eq!(end(&mut python).code, Some(1));
+#[test]
+fn onnxruntime_runs_the_model_and_gives_the_same_logits() {
+    for flags in ["--hidden_layers=128", "--hidden_layers=24,16", "--hidden_layers=[]"] {
+        let Some(mut python) = python_with(&["onnxruntime", "numpy"]) else { return };
+        Case::new(flags).holds_against(&mut python, "run_onnx.py", "model/model.onnx");
+    }
+}
+
+#[test]
+fn tensorboards_own_reader_reads_every_epoch() {
+    let Some(mut python) = python_with(&["tensorboard"]) else { return };
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--train_epochs 3 --learning_rate 0.002").done();
+    let ended = end(python.arg(script("read_tfevents.py")).arg(sandbox.path("logs"))).done();
+    let tags: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    let keys = [
+        ("loss/train", "loss"),
+        ("loss/test", "test_loss"),
+        ("accuracy/train", "accuracy"),
+        ("accuracy/test", "test_accuracy"),
+        ("images_per_second", "images_per_second"),
+    ];
+    for (tag, key) in keys {
+        let points = tags[tag].as_array().unwrap();
+        assert_eq!(points.len(), 3, "{tag}");
+        for (index, point) in points.iter().enumerate() {
+            let expected = metrics["epochs"][index][key].as_f64().unwrap();
+            assert_eq!(point[0], index + 1);
+            assert!((point[1].as_f64().unwrap() / expected - 1.0).abs() < 1e-6, "{tag}: {point}, not {expected}");
+        }
+    }
+    assert!((tags["learning_rate"][2][1].as_f64().unwrap() - 0.002).abs() < 1e-9);
+}
+
+#[test]
+fn chromium_opens_the_report_and_reads_what_is_drawn() {
+    let Some(mut python) = python_with(&["selenium"]) else { return };
+    if !Path::new("/usr/bin/chromedriver").exists() {
+        return skipped("no Chromium with its driver; Debian's packages chromium and chromium-driver have them");
+    }
+    let real = real_mnist().is_some();
+    let case = Case::new("--hidden_layers=128 --train_epochs=5");
+    // The first ten, which are drawn, are digits that the network knows.
+    let argmax = |index: usize| mnist::score::argmax(&case.logits[index * 10..][..10]);
+    let sure = |index: &usize| {
+        let row = &case.logits[index * 10..][..10];
+        mnist::score::softmax(row)[argmax(*index)] > 0.99
+    };
+    let images = case.pixels.len() / 784;
+    let chosen: Vec<usize> = match real {
+        true => {
+            (0..10).map(|digit| (0..images).find(|i| argmax(*i) == digit && sure(i)).unwrap()).chain(0..90).collect()
+        }
+        false => (0..images).collect(),
+    };
+    let pixels: Vec<u8> = chosen.iter().flat_map(|index| case.pixels[index * 784..][..784].to_vec()).collect();
+    case.sandbox.write("chosen", &pixels);
+    python.arg(script("open_report.py")).arg(case.sandbox.path("model/report.html")).arg(case.sandbox.path("chosen"));
+    if let Some(shots) = std::env::var_os("MNIST_TEST_SHOTS") {
+        python.arg(shots);
+    }
+    let ended = end(&mut python).done();
+    let seen: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!((&seen["console"], &seen["requests"], &seen["overflow"]), (&json!([]), &json!([]), &json!(0)));
+    let logits: Vec<Vec<f64>> = serde_json::from_value(seen["logits"].clone()).unwrap();
+    assert_eq!(logits.len(), chosen.len());
+    for (row, index) in logits.iter().zip(&chosen) {
+        for (class, logit) in row.iter().enumerate() {
+            let expected = f64::from(case.logits[index * 10 + class]);
+            assert!((logit - expected).abs() < 1e-4, "image {index}: {logit}, not {expected}");
+        }
+    }
+    let answers: Vec<String> = serde_json::from_value(seen["answers"].clone()).unwrap();
+    assert!(answers.iter().all(|answer| answer.starts_with("This is a ")), "{answers:?}");
+    // Whoever is trained on 300 drawn digits may err.
+    if real {
+        let right = (0..10).filter(|digit| answers[*digit].starts_with(&format!("This is a {digit},"))).count();
+        assert!(right >= 9, "{answers:?}");
+    }
+    assert!(seen["sample"].as_str().unwrap().starts_with("This is a "));
 }
 
 #[test]

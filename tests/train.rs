@@ -28,8 +28,11 @@ use sha2::Digest;
 fn a_run_leaves_logs_model_metrics_and_parameters_and_nothing_else() {
     let sandbox = Sandbox::with_data();
     let ended = sandbox.train("--train_epochs 3").done();
-    assert_eq!(sandbox.files("logs"), ["mlcube_mnist_train.log", "mllog_train.log"]);
-    assert_eq!(sandbox.files("model"), ["metrics.json", "model.safetensors", "parameters.yaml"]);
+    assert_eq!(sandbox.files("logs"), ["events.out.tfevents.train", "mlcube_mnist_train.log", "mllog_train.log"]);
+    assert_eq!(
+        sandbox.files("model"),
+        ["metrics.json", "model.onnx", "model.safetensors", "parameters.yaml", "report.html"]
+    );
     assert!(ended.stdout.starts_with("test accuracy  "), "{}", ended.stdout);
 
     let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
@@ -169,6 +172,7 @@ fn the_synthetic_set_is_never_passed_off_as_mnist() {
     let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
     assert_eq!((&metrics["trained_on"], &metrics["data"]["source"]), (&"synthetic".into(), &"synthetic".into()));
     assert!(sandbox.read("logs/mlcube_mnist_train.log").contains("SYNTHETIC"));
+    assert!(sandbox.read("model/report.html").contains("<strong>SYNTHETIC</strong>"));
     assert!(sandbox.read("logs/mllog_train.log").contains(r#""key": "data_source", "value": "synthetic""#));
     let header = fs::read(sandbox.path("model/model.safetensors")).unwrap();
     assert!(String::from_utf8_lossy(&header[..1000]).contains(r#"\"data\":\"synthetic\""#));
@@ -197,7 +201,7 @@ fn a_path_with_spaces_and_other_letters_works() {
     let mut command = sandbox.program();
     command.args(["train", "--data_dir=meine Daten äöü 数字", "--log_dir=die logs", "--model_dir", "das modell ß"]);
     end(command.arg("--parameters_file=parameters.yaml")).done();
-    assert_eq!(sandbox.files("das modell ß").len(), 3);
+    assert_eq!(sandbox.files("das modell ß").len(), 5);
 }
 
 #[test]
@@ -237,8 +241,8 @@ fn stops(signal: Signal, name: &str, code: i32, times: u32) {
     assert_eq!(output.status.code(), Some(code), "{stderr}");
     assert!(stderr.ends_with(&format!("error: stopped by {name}\n")), "{stderr}");
     assert_eq!(fs::read(sandbox.path("model/model.safetensors")).unwrap(), model);
-    assert_eq!(sandbox.files("model").len(), 3);
-    assert_eq!(sandbox.files("logs"), ["mlcube_mnist_train.log", "mllog_train.log"]);
+    assert_eq!(sandbox.files("model").len(), 5);
+    assert_eq!(sandbox.files("logs"), ["events.out.tfevents.train", "mlcube_mnist_train.log", "mllog_train.log"]);
     assert!(sandbox.read("logs/mllog_train.log").ends_with("\"status\": \"aborted\"}}\n"));
 }
 
@@ -624,7 +628,7 @@ fn a_full_disk_is_an_error_and_the_old_model_stays() {
 
 #[test]
 fn a_directory_in_the_place_of_an_output_file_is_named_before_the_first_step() {
-    for name in ["model.safetensors", "metrics.json", "parameters.yaml"] {
+    for name in ["model.safetensors", "metrics.json", "parameters.yaml", "report.html", "model.onnx"] {
         let sandbox = Sandbox::with_data();
         fs::create_dir_all(sandbox.path("model").join(name)).unwrap();
         let ended = sandbox.train("");

@@ -29,6 +29,8 @@ pub enum Command {
     Train(Train),
     /// Score a trained model on the test set
     Evaluate(Evaluate),
+    /// Say which digits images show
+    Predict(Predict),
     /// Download, train and evaluate in ./workspace, with one command
     Demo(Demo),
     /// List what could be trained on
@@ -91,6 +93,21 @@ pub struct Evaluate {
     /// Where the model is
     #[arg(long = "model_dir", alias = "model-dir", value_name = "DIR")]
     pub model_dir: PathBuf,
+}
+
+/// `mnist predict`.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Predict {
+    /// Where the model is
+    #[arg(long = "model_dir", alias = "model-dir", value_name = "DIR")]
+    pub model_dir: PathBuf,
+    /// Answer with one JSON object a line instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// PNG, JPEG, BMP or PGM of one digit each, of any size, dark on light or light on dark; - reads one from stdin
+    #[arg(value_name = "IMAGE", required = true)]
+    pub images: Vec<PathBuf>,
 }
 
 /// `mnist demo`.

@@ -74,6 +74,14 @@ pub enum Error {
     #[error("training diverged: the loss of epoch {epoch} is {loss}")]
     Diverged { epoch: u32, loss: f64 },
 
+    // ---- prediction
+    /// A file that is no image of a digit.
+    #[error("{}: {problem}", path.display())]
+    Picture { path: PathBuf, problem: String },
+    /// Some images were not answered; why stands above.
+    #[error("{unread} of {images} images could not be read")]
+    Pictures { unread: usize, images: usize },
+
     // ---- parameters
     /// A parameters file that cannot be used as it is.
     #[error("{}{}: {problem}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]

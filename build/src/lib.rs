@@ -3,10 +3,11 @@
 //! The modules in the order in which data passes them:
 //!
 //! ```text
-//! cli -> config -> task (download | train | evaluate | demo | devices | cube)
+//! cli -> config -> task (download | train | evaluate | predict | demo | devices | cube)
 //! data: fetch or synthetic -> idx -> dataset -> order of an epoch
 //!       -> engine (reference | fused | fused_gpu | burn), driven by training
-//!       -> events -> output: console, logs, MLLOG, metrics, weights
+//!       -> events -> output: console, logs, MLLOG, metrics, weights, report, ONNX, TensorBoard
+//!       picture -> prepare -> engine -> answers of predict
 //! cube: the files of the MLCube around it -> check | platform, mount -> docker | singularity
 //! ```
 //!

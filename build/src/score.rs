@@ -46,6 +46,14 @@ impl Score {
     }
 }
 
+/// The probabilities that `logits` stand for; they sum to 1.
+pub fn softmax(logits: &[f32]) -> Vec<f64> {
+    let highest = logits.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+    let powers: Vec<f64> = logits.iter().map(|&z| f64::from(z - highest).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.into_iter().map(|power| power / sum).collect()
+}
+
 fn share(part: u32, whole: u32) -> Option<f64> {
     (whole > 0).then(|| f64::from(part) / f64::from(whole))
 }

@@ -19,6 +19,8 @@ pub struct Trained {
     pub epochs: Vec<EpochRecord>,
     /// The last evaluation of the test set.
     pub test: Score,
+    /// The network's answers to the test set after that epoch, (N,K).
+    pub test_logits: Vec<f32>,
     /// Why there are fewer epochs than asked for: the device failed after these.
     pub cut_short: Option<Error>,
 }
@@ -38,17 +40,18 @@ pub fn train(
     let mut tell = |event: Event| listeners.iter_mut().for_each(|listener| listener.on(event));
     let mut trained: Option<Trained> = None;
     for epoch in 1..=parameters.train_epochs {
-        let (state, record, test) = match (train_epoch(parameters, dataset, engine, epoch, &mut tell), &mut trained) {
-            (Ok(result), _) => result,
-            (Err(failure @ Error::Device { .. }), Some(trained)) => {
-                trained.cut_short = Some(failure);
-                break;
-            }
-            (Err(failure), _) => return Err(failure),
-        };
+        let (state, record, (test, test_logits)) =
+            match (train_epoch(parameters, dataset, engine, epoch, &mut tell), &mut trained) {
+                (Ok(result), _) => result,
+                (Err(failure @ Error::Device { .. }), Some(trained)) => {
+                    trained.cut_short = Some(failure);
+                    break;
+                }
+                (Err(failure), _) => return Err(failure),
+            };
         let mut epochs = trained.map_or(vec![], |trained| trained.epochs);
         epochs.push(record);
-        trained = Some(Trained { state, epochs, test, cut_short: None });
+        trained = Some(Trained { state, epochs, test, test_logits, cut_short: None });
     }
     Ok(trained.unwrap_or_else(|| unreachable!("train_epochs is at least 1")))
 }
@@ -59,7 +62,7 @@ fn train_epoch(
     engine: &mut dyn Engine,
     epoch: u32,
     tell: &mut dyn FnMut(Event),
-) -> Result<(TrainingState, EpochRecord, Score)> {
+) -> Result<(TrainingState, EpochRecord, (Score, Vec<f32>))> {
     let epochs = parameters.train_epochs;
     let images = dataset.train.len();
     tell(Event::EpochStarted { epoch, epochs, images });
@@ -76,7 +79,7 @@ fn train_epoch(
     if !loss.is_finite() {
         return Err(Error::Diverged { epoch, loss });
     }
-    let score = evaluate(engine, dataset)?;
+    let (score, logits) = evaluate(engine, dataset)?;
     tell(Event::Evaluated { epoch, score: &score });
     let state = engine.state()?;
     let record = EpochRecord {
@@ -89,14 +92,15 @@ fn train_epoch(
         test_accuracy: score.accuracy,
     };
     tell(Event::EpochFinished { epochs, record: &record });
-    Ok((state, record, score))
+    Ok((state, record, (score, logits)))
 }
 
-/// Scores `engine` on the test set.
+/// Scores `engine` on the test set, and gives its answers (N,K).
 ///
 /// # Errors
 /// SIGINT or SIGTERM arrived, or the device failed.
-pub fn evaluate(engine: &mut dyn Engine, dataset: &Dataset) -> Result<Score> {
+pub fn evaluate(engine: &mut dyn Engine, dataset: &Dataset) -> Result<(Score, Vec<f32>)> {
     interrupt::check()?;
-    Ok(Score::new(&engine.logits(&dataset.test.pixels)?, &dataset.test.labels))
+    let logits = engine.logits(&dataset.test.pixels)?;
+    Ok((Score::new(&logits, &dataset.test.labels), logits))
 }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use mnist::data::synthetic;
+use mnist::engine;
+use mnist::output::weights::Model;
 
 pub mod server;
 
@@ -114,6 +116,12 @@ impl Ended {
         let (_, error) = self.stderr.split_once("error: ").unwrap_or_else(|| panic!("no error in {self:#?}"));
         assert_eq!((error.trim_end(), self.code), (message, Some(1)));
     }
+}
+
+/// The answers (N,K) of `model` to `pixels` (N,D), by the program's engine.
+pub fn logits(model: &Model, pixels: &[u8]) -> Vec<f32> {
+    let mut engine = engine::with_network(&model.shape, model.parameters.clone()).unwrap();
+    engine.logits(pixels).unwrap()
 }
 
 /// Whether the tests run as root.

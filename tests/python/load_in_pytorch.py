@@ -1,10 +1,10 @@
-"""Loads model.safetensors into PyTorch's nn.Linear and compares logits. Usage: load_in_pytorch.py MODEL CASES.json
+"""Loads model.safetensors into PyTorch's nn.Linear and compares logits. Usage: load_in_pytorch.py MODEL IMAGES LOGITS
 
-CASES.json: {"images": [[784 bytes], ...], "logits": [[10 numbers], ...]}. Fails where a logit is off by more than 1e-4.
+IMAGES: bytes (N,784), LOGITS: float32 (N,10), both without any header. Fails where a logit is off by more than 1e-4.
 """
-import json
 import sys
 
+import numpy
 import torch
 from safetensors.torch import load_file
 
@@ -17,10 +17,10 @@ for index in range(len(tensors) // 2):
     layers += [linear, torch.nn.ReLU()]
 network = torch.nn.Sequential(*layers[:-1])
 
-with open(sys.argv[2]) as file:
-    cases = json.load(file)
+images = torch.from_numpy(numpy.fromfile(sys.argv[2], dtype=numpy.uint8).reshape(-1, 784))
+expected = torch.from_numpy(numpy.fromfile(sys.argv[3], dtype="<f4").reshape(-1, 10))
 with torch.no_grad():
-    logits = network(torch.tensor(cases["images"], dtype=torch.float32) / 255)
-difference = (logits - torch.tensor(cases["logits"])).abs().max().item()
-print(f"PyTorch {torch.__version__}: largest difference {difference:.2e} over {len(cases['images'])} images")
+    logits = network(images.float() / 255)
+difference = (logits - expected).abs().max().item()
+print(f"PyTorch {torch.__version__}: largest difference {difference:.2e} over {len(images)} images")
 sys.exit(0 if difference <= 1e-4 else 1)

@@ -1,4 +1,4 @@
-//! From mirrors or strokes to checked images and labels in memory.
+//! From mirrors or strokes to checked images and labels in memory; from pictures to images like them.
 
 pub mod source;
 
@@ -14,3 +14,6 @@ pub mod synthetic;
 
 pub mod dataset;
 pub mod idx;
+
+pub mod picture;
+pub mod prepare;

@@ -19,6 +19,7 @@ use self::fused::FusedEngine;
 use self::fused::simd::InstructionSet;
 #[cfg(feature = "gpu")]
 use self::fused_gpu::FusedGpuEngine;
+use crate::config::keys::Draft;
 use crate::config::{DeviceChoice, EngineChoice, Parameters};
 use crate::data::dataset::Images;
 #[cfg(not(feature = "gpu"))]
@@ -146,6 +147,19 @@ pub fn build(parameters: &mut Parameters, train: Arc<Images>) -> Result<Box<dyn 
         parameters.device = auto::device(parameters, &train)?;
     }
     named(parameters, train)
+}
+
+/// Builds an engine that answers with the network of `shape` and `parameters` (P).
+///
+/// # Errors
+/// See [`build`].
+pub fn with_network(shape: &MlpShape, parameters: Vec<f32>) -> Result<Box<dyn Engine>> {
+    let [_, hidden @ .., _] = shape.widths() else { unreachable!("a shape has inputs and classes") };
+    let draft = Draft { hidden_layers: Some(hidden.to_vec()), ..Draft::default() };
+    let mut defaults = Parameters::defaults_with(draft);
+    let mut engine = build(&mut defaults, Arc::default())?;
+    engine.load_state(&TrainingState::new(&defaults.optimizer_settings(), parameters))?;
+    Ok(engine)
 }
 
 /// Builds the engine on the device that the parameters, without any `auto`, name.

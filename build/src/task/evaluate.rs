@@ -6,11 +6,9 @@ use std::time::Instant;
 use tracing::{info, warn};
 
 use crate::cli::Evaluate;
-use crate::config::Parameters;
-use crate::config::keys::Draft;
 use crate::data::dataset::Dataset;
 use crate::data::source::DataSource;
-use crate::engine::{self, TrainingState};
+use crate::engine;
 use crate::error::Result;
 use crate::output::console::{self, Console};
 use crate::output::logs::with_logs;
@@ -37,12 +35,8 @@ pub fn evaluate(args: &Evaluate, mllog: &mut MlLog) -> Result<String> {
     let begin = Instant::now();
     let model = weights::load(&args.model_dir)?;
     let dataset = Dataset::load(&args.data_dir)?;
-    let widths = model.shape.widths();
-    let draft = Draft { hidden_layers: Some(widths[1..widths.len() - 1].to_vec()), ..Draft::default() };
-    let mut parameters = Parameters::defaults_with(draft);
-    let mut engine = engine::build(&mut parameters, Default::default())?;
     let parameter_count = model.parameters.len();
-    engine.load_state(&TrainingState::new(&parameters.optimizer_settings(), model.parameters))?;
+    let mut engine = engine::with_network(&model.shape, model.parameters)?;
     info!("model: trained on {}", model.data.description());
     info!("data: {}, {} test images", dataset.provenance.source.description(), dataset.provenance.test_images);
     if model.data != dataset.provenance.source {
@@ -55,7 +49,7 @@ pub fn evaluate(args: &Evaluate, mllog: &mut MlLog) -> Result<String> {
     mllog.point("eval_samples", serde_json::json!(dataset.provenance.test_images));
     mllog.run_start();
     mllog.evaluation_start();
-    let score = training::evaluate(engine.as_mut(), &dataset)?;
+    let (score, _) = training::evaluate(engine.as_mut(), &dataset)?;
     mllog.evaluation_stop(&score);
     let metrics = Metrics {
         task: "evaluate",

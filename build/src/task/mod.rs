@@ -5,6 +5,7 @@ pub mod demo;
 pub mod devices;
 pub mod download;
 pub mod evaluate;
+pub mod predict;
 pub mod train;
 
 use crate::cli::Command;
@@ -20,6 +21,7 @@ pub fn run(command: Command, console: &Console) -> Result<()> {
         Command::Download(args) => download::run(&args, console),
         Command::Train(args) => train::run(&args, console),
         Command::Evaluate(args) => evaluate::run(&args, console),
+        Command::Predict(args) => predict::run(&args),
         Command::Demo(args) => demo::run(&args, console),
         Command::Devices => devices::run(),
         Command::Cube(args) => cube::run(&args),

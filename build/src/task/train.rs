@@ -19,7 +19,10 @@ use crate::output::event::Listener;
 use crate::output::logs::with_logs;
 use crate::output::metrics::{self, ClassScore, Metrics};
 use crate::output::mllog::MlLog;
+use crate::output::onnx;
 use crate::output::progress::{Bars, Lines};
+use crate::output::report::{self, Subject};
+use crate::output::tensorboard::Board;
 use crate::output::weights::{self, Model};
 use crate::training::{self, Trained};
 
@@ -44,7 +47,8 @@ pub fn train(args: &Train, console: &Console, mllog: &mut MlLog) -> Result<Strin
     let begin = Instant::now();
     let mut parameters = Parameters::read(Some(&args.parameters_file), args.overrides.0.clone())?;
     atomic::writable_directory(&args.model_dir)?;
-    for name in [weights::FILE_NAME, metrics::FILE_NAME, PARAMETERS_FILE_NAME] {
+    let names = [weights::FILE_NAME, metrics::FILE_NAME, PARAMETERS_FILE_NAME, report::FILE_NAME, onnx::FILE_NAME];
+    for name in names {
         atomic::no_directory(&args.model_dir.join(name))?;
     }
     let dataset = Dataset::load(&args.data_dir)?;
@@ -71,7 +75,8 @@ pub fn train_with(
 ) -> Result<String> {
     mllog.run_start();
     let (mut bars, mut lines) = (console.bars().cloned().map(Bars::new), Lines);
-    let mut listeners: Vec<&mut dyn Listener> = vec![mllog, &mut lines];
+    let mut board = Board::new(parameters.learning_rate);
+    let mut listeners: Vec<&mut dyn Listener> = vec![mllog, &mut lines, &mut board];
     if let Some(bars) = &mut bars {
         listeners.push(bars);
     }
@@ -79,10 +84,11 @@ pub fn train_with(
 
     let asked = std::mem::replace(&mut parameters.train_epochs, trained.epochs.len() as u32);
     let shape = MlpShape::mnist(&parameters.hidden_layers);
+    let engine = engine.info();
     let metrics = Metrics {
         task: "train",
         program_version: env!("CARGO_PKG_VERSION"),
-        engine: &engine.info(),
+        engine: &engine,
         data: &dataset.provenance,
         trained_on: dataset.provenance.source,
         parameter_count: shape.parameter_count(),
@@ -93,13 +99,26 @@ pub fn train_with(
     };
     let parameters_path = args.model_dir.join(PARAMETERS_FILE_NAME);
     let model = Model { shape, parameters: trained.state.parameters.clone(), data: dataset.provenance.source };
-    let files = [
+    let mut files = vec![
         ("model", weights::save(&args.model_dir, &model)?),
         ("metrics", metrics::save(&args.model_dir, &metrics)?),
         ("parameters", parameters_path.clone()),
-        ("logs", args.log_dir.clone()),
     ];
     atomic::write(parameters_path, parameters.to_yaml().as_bytes())?;
+    // What can be made from these again, last: where it fails, they are there.
+    let subject = Subject {
+        parameters: &parameters,
+        data: &dataset.provenance,
+        test: &dataset.test,
+        engine: &engine,
+        model: &model,
+        trained: &trained,
+        seconds: begin.elapsed().as_secs_f64(),
+    };
+    files.push(("report", report::save(&args.model_dir, &subject)?));
+    files.push(("ONNX", onnx::save(&args.model_dir, &model)?));
+    board.save(&args.log_dir)?;
+    files.push(("logs", args.log_dir.clone()));
     let summary = summary(&dataset.provenance, &trained, &files, begin.elapsed().as_secs_f64());
     match trained.cut_short {
         None => Ok(summary),

@@ -1,0 +1,110 @@
+//! From the bytes of an image file to shades of grey.
+
+use std::io::Cursor;
+
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
+
+/// The most pixels that are decoded: more than any camera's, less than what fills a small machine's memory.
+const MOST_PIXELS: u64 = 128_000_000;
+/// The most bytes that a decoder may take.
+const MOST_BYTES: u64 = 2 << 30;
+/// The longest side that is worked with; a digit that fills a twentieth of it still has more pixels than MNIST's.
+const LONGEST_SIDE: u32 = 800;
+
+/// An image in shades of grey.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Picture {
+    /// Pixels of a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// (height, width), 0 black to 1 white.
+    pub pixels: Vec<f32>,
+}
+
+/// Decodes a PNG, JPEG, BMP or PGM (also PBM, PPM), upright as its camera says, transparent parts on white. A large one
+/// comes back smaller.
+///
+/// # Errors
+/// What is wrong with the file, as the end of a sentence that begins with its name.
+pub fn decode(bytes: &[u8]) -> Result<Picture, String> {
+    if bytes.is_empty() {
+        return Err("is empty: expected an image".into());
+    }
+    let mut reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|problem| format!("cannot be read as an image: {problem}"))?;
+    let Some(format) = reader.format() else {
+        return Err("is no image that this program reads: expected PNG, JPEG, BMP or PGM".into());
+    };
+    let broken = |error: ImageError| match error {
+        ImageError::Unsupported(problem) => format!("is no image that this program reads: {problem}"),
+        ImageError::Limits(problem) => format!("is too large an image: {problem}"),
+        problem => format!("is no sound {} file: {problem}", format.extensions_str()[0].to_uppercase()),
+    };
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MOST_BYTES);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(broken)?;
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    if !(1..=MOST_PIXELS).contains(&pixels) || decoder.total_bytes() > MOST_BYTES {
+        return Err(format!("expected an image of 1 to {MOST_PIXELS} pixels, found one of {width} x {height}"));
+    }
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;
+    if width.max(height) > LONGEST_SIDE {
+        image = image.thumbnail(LONGEST_SIDE, LONGEST_SIDE);
+    }
+    image.apply_orientation(orientation);
+    let image = image.into_luma_alpha16();
+    let grey = |pixel: &image::LumaA<u16>| {
+        let [luma, alpha] = pixel.0.map(|value| f32::from(value) / f32::from(u16::MAX));
+        luma * alpha + (1.0 - alpha)
+    };
+    Ok(Picture {
+        width: image.width() as usize,
+        height: image.height() as usize,
+        pixels: image.pixels().map(grey).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grey_is_read_as_grey() {
+        let picture = decode(b"P2 3 2 255\n0 51 255\n255 102 0\n").unwrap();
+        assert_eq!((picture.width, picture.height), (3, 2));
+        let expected = [0.0, 0.2, 1.0, 1.0, 0.4, 0.0];
+        assert!(picture.pixels.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-4));
+    }
+
+    #[test]
+    fn what_is_no_image_is_refused_and_says_why() {
+        assert_eq!(decode(b"").unwrap_err(), "is empty: expected an image");
+        assert_eq!(
+            decode(b"hello").unwrap_err(),
+            "is no image that this program reads: expected PNG, JPEG, BMP or PGM"
+        );
+        assert_eq!(
+            decode(b"P5 100000 100000 255\n").unwrap_err(),
+            "expected an image of 1 to 128000000 pixels, found one of 100000 x 100000"
+        );
+        assert!(decode(b"P5 10 10 255\nshort").unwrap_err().starts_with("is no sound "));
+        assert!(decode(b"\x89PNG\r\n\x1a\nrest").unwrap_err().starts_with("is no sound PNG file: "));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(at: proptest::sample::Index, value: u8) {
+            let mut bytes = b"P2 3 2 255\n0 51 255\n255 102 0\n".to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+            let _ = decode(&bytes);
+            let _ = decode(&bytes[..at]);
+        }
+    }
+}

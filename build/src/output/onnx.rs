@@ -1,0 +1,283 @@
+//! `model.onnx`: the trained network for other programs, its input the bytes of images, the scaling inside.
+//!
+//! | | name | type | shape |
+//! |---|---|---|---|
+//! | input | `images` | uint8, 0 black to 255 white | (batch, 28, 28) |
+//! | output | `logits` | float32 | (batch, 10) |
+//! | output | `probabilities` | float32 | (batch, 10) |
+//!
+//! Format: <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>, of which the messages below are the fields that are
+//! written, and <https://github.com/onnx/onnx/blob/main/docs/Operators.md>.
+
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+
+use crate::error::Result;
+use crate::model::CLASSES;
+use crate::output::atomic;
+use crate::output::weights::Model;
+
+/// The name of the file in MODEL_DIR.
+pub const FILE_NAME: &str = "model.onnx";
+
+/// The version of the format, of 2021, that goes with [`OPSET`]; what reads a newer one reads it too.
+const IR_VERSION: i64 = 8;
+/// The version of the operators.
+const OPSET: i64 = 17;
+
+/// Writes `model` into `model_dir`.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn save(model_dir: &Path, model: &Model) -> Result<PathBuf> {
+    let path = model_dir.join(FILE_NAME);
+    atomic::write(&path, &encode(model))?;
+    Ok(path)
+}
+
+/// The file's bytes for `model`; equal models give equal bytes.
+pub fn encode(model: &Model) -> Vec<u8> {
+    let layers = model.shape.layers();
+    let mut nodes = vec![
+        Node::new("Cast", &["images"], "pixels", vec![Attribute::int("to", i64::from(FLOAT))]),
+        Node::new("Div", &["pixels", "white"], "scaled", vec![]),
+        Node::new("Flatten", &["scaled"], "inputs", vec![Attribute::int("axis", 1)]),
+    ];
+    let mut constants = vec![Tensor::new("white", &[], &[255.0])];
+    let mut from = "inputs".to_string();
+    for (l, layer) in layers.iter().enumerate() {
+        let [weight, bias] = ["weight", "bias"].map(|kind| format!("layers.{l}.{kind}"));
+        // (I,O), as the parameters stand: Gemm takes it without turning it round.
+        constants.push(Tensor::new(&weight, &[layer.inputs, layer.outputs], &model.parameters[layer.weights.clone()]));
+        constants.push(Tensor::new(&bias, &[layer.outputs], &model.parameters[layer.biases.clone()]));
+        let last = l + 1 == layers.len();
+        let to = if last { "logits".to_string() } else { format!("sums.{l}") };
+        nodes.push(Node::new("Gemm", &[&from, &weight, &bias], &to, vec![]));
+        from = to;
+        if !last {
+            let active = format!("hidden.{l}");
+            nodes.push(Node::new("Relu", &[&from], &active, vec![]));
+            from = active;
+        }
+    }
+    nodes.push(Node::new("Softmax", &["logits"], "probabilities", vec![Attribute::int("axis", 1)]));
+
+    let classes = Dimension { value: CLASSES as i64, ..Dimension::default() };
+    let side = || Dimension { value: 28, ..Dimension::default() };
+    let batch = || Dimension { parameter: "batch".into(), ..Dimension::default() };
+    let graph = Graph {
+        nodes,
+        name: "mnist".into(),
+        constants,
+        inputs: vec![Value::new("images", UINT8, vec![batch(), side(), side()])],
+        outputs: ["logits", "probabilities"].map(|name| Value::new(name, FLOAT, vec![batch(), classes.clone()])).into(),
+    };
+    let metadata = [("trained_on", model.data.description().to_string()), ("input", "28 x 28 bytes, 0 black".into())];
+    OnnxModel {
+        ir_version: IR_VERSION,
+        producer_name: env!("CARGO_PKG_NAME").into(),
+        producer_version: env!("CARGO_PKG_VERSION").into(),
+        graph: Some(graph),
+        opsets: vec![Opset { version: OPSET }],
+        metadata: metadata.map(|(key, value)| Entry { key: key.into(), value }).into(),
+    }
+    .encode_to_vec()
+}
+
+/// `TensorProto.DataType.FLOAT`.
+const FLOAT: i32 = 1;
+/// `TensorProto.DataType.UINT8`.
+const UINT8: i32 = 2;
+
+/// `ModelProto`.
+#[derive(Clone, PartialEq, Message)]
+struct OnnxModel {
+    #[prost(int64, tag = "1")]
+    ir_version: i64,
+    #[prost(string, tag = "2")]
+    producer_name: String,
+    #[prost(string, tag = "3")]
+    producer_version: String,
+    #[prost(message, optional, tag = "7")]
+    graph: Option<Graph>,
+    #[prost(message, repeated, tag = "8")]
+    opsets: Vec<Opset>,
+    #[prost(message, repeated, tag = "14")]
+    metadata: Vec<Entry>,
+}
+
+/// `OperatorSetIdProto`, of the operators that ONNX itself defines.
+#[derive(Clone, PartialEq, Message)]
+struct Opset {
+    #[prost(int64, tag = "2")]
+    version: i64,
+}
+
+/// `StringStringEntryProto`.
+#[derive(Clone, PartialEq, Message)]
+struct Entry {
+    #[prost(string, tag = "1")]
+    key: String,
+    #[prost(string, tag = "2")]
+    value: String,
+}
+
+/// `GraphProto`.
+#[derive(Clone, PartialEq, Message)]
+struct Graph {
+    #[prost(message, repeated, tag = "1")]
+    nodes: Vec<Node>,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(message, repeated, tag = "5")]
+    constants: Vec<Tensor>,
+    #[prost(message, repeated, tag = "11")]
+    inputs: Vec<Value>,
+    #[prost(message, repeated, tag = "12")]
+    outputs: Vec<Value>,
+}
+
+/// `NodeProto`.
+#[derive(Clone, PartialEq, Message)]
+struct Node {
+    #[prost(string, repeated, tag = "1")]
+    inputs: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    outputs: Vec<String>,
+    #[prost(string, tag = "3")]
+    name: String,
+    #[prost(string, tag = "4")]
+    operator: String,
+    #[prost(message, repeated, tag = "5")]
+    attributes: Vec<Attribute>,
+}
+
+impl Node {
+    fn new(operator: &str, inputs: &[&str], output: &str, attributes: Vec<Attribute>) -> Self {
+        Self {
+            inputs: inputs.iter().map(|input| input.to_string()).collect(),
+            outputs: vec![output.into()],
+            name: output.into(),
+            operator: operator.into(),
+            attributes,
+        }
+    }
+}
+
+/// `AttributeProto`.
+#[derive(Clone, PartialEq, Message)]
+struct Attribute {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(int64, tag = "3")]
+    int: i64,
+    #[prost(int32, tag = "20")]
+    kind: i32,
+}
+
+impl Attribute {
+    fn int(name: &str, value: i64) -> Self {
+        Self { name: name.into(), int: value, kind: 2 } // AttributeType.INT
+    }
+}
+
+/// `TensorProto`, of float32.
+#[derive(Clone, PartialEq, Message)]
+struct Tensor {
+    #[prost(int64, repeated, tag = "1")]
+    dims: Vec<i64>,
+    #[prost(int32, tag = "2")]
+    kind: i32,
+    #[prost(string, tag = "8")]
+    name: String,
+    /// Little-endian.
+    #[prost(bytes = "vec", tag = "9")]
+    raw: Vec<u8>,
+}
+
+impl Tensor {
+    fn new(name: &str, shape: &[usize], values: &[f32]) -> Self {
+        debug_assert_eq!(shape.iter().product::<usize>(), values.len());
+        Self {
+            dims: shape.iter().map(|&width| width as i64).collect(),
+            kind: FLOAT,
+            name: name.into(),
+            raw: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        }
+    }
+}
+
+/// `ValueInfoProto`.
+#[derive(Clone, PartialEq, Message)]
+struct Value {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, optional, tag = "2")]
+    kind: Option<Type>,
+}
+
+impl Value {
+    fn new(name: &str, element: i32, dimensions: Vec<Dimension>) -> Self {
+        let tensor = TensorType { element, shape: Some(Shape { dimensions }) };
+        Self { name: name.into(), kind: Some(Type { tensor: Some(tensor) }) }
+    }
+}
+
+/// `TypeProto`.
+#[derive(Clone, PartialEq, Message)]
+struct Type {
+    #[prost(message, optional, tag = "1")]
+    tensor: Option<TensorType>,
+}
+
+/// `TypeProto.Tensor`.
+#[derive(Clone, PartialEq, Message)]
+struct TensorType {
+    #[prost(int32, tag = "1")]
+    element: i32,
+    #[prost(message, optional, tag = "2")]
+    shape: Option<Shape>,
+}
+
+/// `TensorShapeProto`.
+#[derive(Clone, PartialEq, Message)]
+struct Shape {
+    #[prost(message, repeated, tag = "1")]
+    dimensions: Vec<Dimension>,
+}
+
+/// `TensorShapeProto.Dimension`: a number, or the name of one that is free.
+#[derive(Clone, PartialEq, Message)]
+struct Dimension {
+    #[prost(int64, tag = "1")]
+    value: i64,
+    #[prost(string, tag = "2")]
+    parameter: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::source::DataSource;
+    use crate::model::MlpShape;
+
+    #[test]
+    fn every_input_of_a_node_is_made_before_it_and_the_outputs_are_made() {
+        for hidden in [&[][..], &[3], &[5, 4, 3]] {
+            let shape = MlpShape::mnist(hidden);
+            let parameters = shape.initial_parameters(1);
+            let bytes = encode(&Model { shape, parameters, data: DataSource::Synthetic });
+            let graph = OnnxModel::decode(&bytes[..]).unwrap().graph.unwrap();
+            let mut known: Vec<&str> = graph.constants.iter().map(|constant| constant.name.as_str()).collect();
+            known.extend(graph.inputs.iter().map(|input| input.name.as_str()));
+            for node in &graph.nodes {
+                for input in &node.inputs {
+                    assert!(known.contains(&input.as_str()), "{input} of {node:?}");
+                }
+                known.extend(node.outputs.iter().map(String::as_str));
+            }
+            assert!(graph.outputs.iter().all(|output| known.contains(&output.name.as_str())));
+        }
+    }
+}

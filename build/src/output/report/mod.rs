@@ -1,0 +1,358 @@
+//! `report.html`: what was learned, for people, in one file that needs nothing else: curves, confusion, mistakes, weights,
+//! and a canvas on which one draws a digit and sees the network's answer.
+//!
+//! `page.html` is the page, filled from [`Page`]; `page.js` is the network and the canvas.
+
+mod charts;
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder};
+use minijinja::Environment;
+use minijinja::value::Serde;
+use serde::Serialize;
+use serde_json::Value;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+
+use self::charts::Chart;
+use crate::config::Parameters;
+use crate::data::dataset::{Images, Provenance};
+use crate::data::source::DataSource;
+use crate::engine::EngineInfo;
+use crate::error::Result;
+use crate::model::{CLASSES, PIXELS};
+use crate::output::atomic;
+use crate::output::weights::Model;
+use crate::score::softmax;
+use crate::training::Trained;
+
+/// The name of the file in MODEL_DIR.
+pub const FILE_NAME: &str = "report.html";
+
+/// The most parameters that the page holds: 11 MB of text.
+const MOST_PARAMETERS: usize = 2_000_000;
+/// How many mistakes are shown.
+const MISTAKES: usize = 24;
+
+/// What the report is about.
+#[expect(missing_docs, reason = "the types say what the fields are")]
+pub struct Subject<'a> {
+    pub parameters: &'a Parameters,
+    pub data: &'a Provenance,
+    /// The test set.
+    pub test: &'a Images,
+    pub engine: &'a EngineInfo,
+    pub model: &'a Model,
+    pub trained: &'a Trained,
+    /// From the start of the task to here.
+    pub seconds: f64,
+}
+
+/// Writes the report on `subject` into `model_dir`.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn save(model_dir: &Path, subject: &Subject) -> Result<PathBuf> {
+    let path = model_dir.join(FILE_NAME);
+    atomic::write(&path, render(subject).as_bytes())?;
+    Ok(path)
+}
+
+/// The page's text.
+fn render(subject: &Subject) -> String {
+    let mut pages = Environment::empty();
+    pages.set_auto_escape_callback(|_| minijinja::AutoEscape::Html);
+    pages.add_filter("safe", minijinja::filters::safe);
+    pages.add_filter("length", minijinja::filters::length);
+    pages.add_function("range", minijinja::functions::range);
+    (pages.add_template("page.html", include_str!("page.html")))
+        .and_then(|()| pages.get_template("page.html")?.render(Serde(Page::new(subject))))
+        .unwrap_or_else(|e| unreachable!("the page's own template, which the tests fill: {e:#}"))
+}
+
+/// What the page is filled with.
+#[derive(Serialize)]
+struct Page {
+    style: &'static str,
+    script: &'static str,
+    version: &'static str,
+    finished: String,
+    synthetic: bool,
+    data: &'static str,
+    cut_short: Option<String>,
+    layers: String,
+    parameter_count: String,
+    train_images: String,
+    test_images: String,
+    train_seconds: String,
+    accuracy: String,
+    test_loss: String,
+    charts: [Chart; 2],
+    epochs: Vec<EpochRow>,
+    confusion: Vec<ConfusionRow>,
+    precisions: Vec<String>,
+    wrong: usize,
+    mistakes: Vec<Mistake>,
+    /// None where it is too large.
+    network: Option<Network>,
+    /// One test image of each digit.
+    samples: Vec<Sample>,
+    units: String,
+    tables: Vec<Table>,
+}
+
+#[derive(Serialize)]
+struct EpochRow {
+    epoch: u32,
+    loss: String,
+    accuracy: String,
+    test_loss: String,
+    test_accuracy: String,
+    seconds: String,
+    speed: String,
+}
+
+#[derive(Serialize)]
+struct ConfusionRow {
+    cells: Vec<Cell>,
+    recall: String,
+}
+
+#[derive(Serialize)]
+struct Cell {
+    count: u32,
+    right: bool,
+    /// 0 to 1.
+    shade: f64,
+}
+
+#[derive(Serialize)]
+struct Mistake {
+    index: usize,
+    image: String,
+    said: usize,
+    confidence: String,
+    label: u8,
+    right_share: String,
+}
+
+#[derive(Serialize)]
+struct Network {
+    widths: String,
+    /// (P) float32, little-endian, in base64.
+    parameters: String,
+}
+
+#[derive(Serialize)]
+struct Sample {
+    index: usize,
+    label: u8,
+    /// (D), in base64.
+    pixels: String,
+    image: String,
+}
+
+#[derive(Serialize)]
+struct Table {
+    title: &'static str,
+    rows: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    value: String,
+}
+
+impl Page {
+    fn new(subject: &Subject) -> Self {
+        let Subject { data, model, trained, .. } = *subject;
+        let score = &trained.test;
+        let epochs = &trained.epochs;
+        let values = |of: fn(&crate::output::event::EpochRecord) -> f64| epochs.iter().map(of).collect::<Vec<f64>>();
+        let rate = |share: Option<f64>| share.map_or("–".into(), |share| format!("{:.1} %", 100.0 * share));
+        let widths: Vec<String> = model.shape.widths().iter().map(usize::to_string).collect();
+        let units = model.shape.widths()[1];
+        let fits = model.parameters.len() <= MOST_PARAMETERS;
+        Self {
+            style: include_str!("page.css"),
+            script: include_str!("page.js"),
+            version: env!("CARGO_PKG_VERSION"),
+            finished: now(),
+            synthetic: data.source == DataSource::Synthetic,
+            data: data.source.description(),
+            cut_short: trained.cut_short.as_ref().map(ToString::to_string),
+            layers: widths.join("–"),
+            parameter_count: grouped(model.parameters.len()),
+            train_images: grouped(data.train_images),
+            test_images: grouped(data.test_images),
+            train_seconds: format!("{:.1} s", epochs.iter().map(|epoch| epoch.seconds).sum::<f64>()),
+            accuracy: percent(score.accuracy),
+            test_loss: format!("{:.4}", score.loss),
+            charts: [
+                Chart::new("Loss", &values(|e| e.loss), &values(|e| e.test_loss), |loss| format!("{loss:.3}")),
+                Chart::new("Accuracy", &values(|e| e.accuracy), &values(|e| e.test_accuracy), percent),
+            ],
+            epochs: epochs
+                .iter()
+                .map(|epoch| EpochRow {
+                    epoch: epoch.epoch,
+                    loss: format!("{:.4}", epoch.loss),
+                    accuracy: percent(epoch.accuracy),
+                    test_loss: format!("{:.4}", epoch.test_loss),
+                    test_accuracy: percent(epoch.test_accuracy),
+                    seconds: format!("{:.3}", epoch.seconds),
+                    speed: grouped(epoch.images_per_second as usize),
+                })
+                .collect(),
+            confusion: score
+                .confusion
+                .iter()
+                .enumerate()
+                .map(|(digit, counts)| ConfusionRow { cells: cells(digit, counts), recall: rate(score.recall(digit)) })
+                .collect(),
+            precisions: (0..CLASSES).map(|digit| rate(score.precision(digit))).collect(),
+            wrong: score.images - (0..CLASSES).map(|k| score.confusion[k][k] as usize).sum::<usize>(),
+            mistakes: mistakes(&trained.test_logits, subject.test),
+            network: fits.then(|| Network {
+                widths: format!("[{}]", widths.join(", ")),
+                parameters: BASE64
+                    .encode(model.parameters.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>()),
+            }),
+            samples: samples(subject.test),
+            units: match units {
+                0..=256 => format!("The {units} units"),
+                _ => format!("The first 256 of the {units} units"),
+            },
+            tables: tables(subject),
+        }
+    }
+}
+
+fn cells(digit: usize, counts: &[u32; CLASSES]) -> Vec<Cell> {
+    let images: u32 = counts.iter().sum();
+    // The square root, since a mistake in a hundred should be seen too.
+    let shade = |count: u32| (100.0 * (f64::from(count) / f64::from(images.max(1))).sqrt()).round() / 100.0;
+    let cell = |(said, &count): (usize, &u32)| Cell { count, right: said == digit, shade: shade(count) };
+    counts.iter().enumerate().map(cell).collect()
+}
+
+/// The images that were taken for another digit with the most confidence.
+fn mistakes(logits: &[f32], test: &Images) -> Vec<Mistake> {
+    let mut mistakes: Vec<(f64, Mistake)> = logits
+        .chunks_exact(CLASSES)
+        .zip(&test.labels)
+        .enumerate()
+        .filter_map(|(index, (row, &label))| {
+            let said = crate::score::argmax(row);
+            let shares = || softmax(row);
+            (said != usize::from(label)).then(|| {
+                let (confidence, right_share) = (shares()[said], shares()[usize::from(label)]);
+                let image = String::new();
+                let mistake = Mistake {
+                    index,
+                    image,
+                    said,
+                    confidence: percent(confidence),
+                    label,
+                    right_share: percent(right_share),
+                };
+                (confidence, mistake)
+            })
+        })
+        .collect();
+    mistakes.sort_by(|a, b| b.0.total_cmp(&a.0));
+    mistakes.truncate(MISTAKES);
+    let with_image = |(_, mistake): (f64, Mistake)| Mistake { image: png(image_of(test, mistake.index)), ..mistake };
+    mistakes.into_iter().map(with_image).collect()
+}
+
+/// The first test image of each digit.
+fn samples(test: &Images) -> Vec<Sample> {
+    let first = |label: u8| test.labels.iter().position(|&other| other == label);
+    (0..CLASSES as u8)
+        .filter_map(|label| {
+            let index = first(label)?;
+            let pixels = image_of(test, index);
+            Some(Sample { index, label, pixels: BASE64.encode(pixels), image: png(pixels) })
+        })
+        .collect()
+}
+
+fn image_of(images: &Images, index: usize) -> &[u8] {
+    &images.pixels[index * PIXELS..(index + 1) * PIXELS]
+}
+
+/// A `data:` URL of an image (D).
+fn png(pixels: &[u8]) -> String {
+    let mut bytes = Vec::new();
+    PngEncoder::new(&mut bytes)
+        .write_image(pixels, 28, 28, ExtendedColorType::L8)
+        .unwrap_or_else(|e| unreachable!("28 x 28 bytes become a PNG in memory: {e}"));
+    format!("data:image/png;base64,{}", BASE64.encode(bytes))
+}
+
+/// Everything that the run can be repeated by.
+fn tables(subject: &Subject) -> Vec<Table> {
+    let row = |name: &str, value: String| Row { name: name.into(), value };
+    let EngineInfo { engine, device, backend, instruction_set, threads } = subject.engine;
+    let parameters = match serde_json::to_value(subject.parameters) {
+        Ok(Value::Object(parameters)) => parameters,
+        other => unreachable!("the parameters are fields: {other:?}"),
+    };
+    let text = |value: Value| match value {
+        Value::String(text) => text,
+        value => value.to_string(),
+    };
+    let machine = vec![
+        row("program", format!("mnist {}", env!("CARGO_PKG_VERSION"))),
+        row("engine", format!("{engine}, {backend}")),
+        row("device", device.to_string()),
+        row("instruction set", instruction_set.clone()),
+        row("threads", threads.to_string()),
+        row("processor", processor()),
+        row("system", format!("{}, {}", std::env::consts::OS, std::env::consts::ARCH)),
+        row("time until this report", format!("{:.2} s", subject.seconds)),
+        row("finished", now()),
+    ];
+    let mut files = vec![row("source", subject.data.source.description().into())];
+    files.extend(subject.data.files.iter().map(|file| row(&file.name, format!("SHA-256 {}", file.sha256))));
+    vec![
+        Table {
+            title: "Parameters",
+            rows: parameters.into_iter().map(|(name, value)| row(&name, text(value))).collect(),
+        },
+        Table { title: "Program and machine", rows: machine },
+        Table { title: "Data", rows: files },
+    ]
+}
+
+/// The processor's name, where the system tells it.
+fn processor() -> String {
+    let told = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = told.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    name.map_or_else(|| std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
+}
+
+/// Date and time in UTC, to the second.
+fn now() -> String {
+    let mut text = String::new();
+    let _ = SystemTime.format_time(&mut Writer::new(&mut text)); // writing to a String cannot fail
+    let to_seconds = text.split('.').next().unwrap_or_default();
+    format!("{} UTC", to_seconds.replace('T', " "))
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
+}
+
+/// A number with its thousands apart.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().map(|g| std::str::from_utf8(g).unwrap_or("")).collect();
+    groups.join(",")
+}

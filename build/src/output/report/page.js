@@ -1,0 +1,199 @@
+"use strict";
+// The network in this page: its parameters as model.safetensors' program has them, layer by layer, weights (I,O) row by row
+// and then biases (O), float32, little-endian.
+const mnist = (() => {
+  const { widths, parameters: text } = JSON.parse(document.getElementById("network").textContent);
+  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const view = new DataView(bytes.buffer);
+  const parameters = Float32Array.from({ length: bytes.length / 4 }, (_, i) => view.getFloat32(4 * i, true));
+  const SIDE = 28, BOX = 20;
+
+  // The answers (10) to an image (784) of bytes, 0 black.
+  function logits(pixels) {
+    let from = Float64Array.from(pixels, (value) => value / 255);
+    let at = 0;
+    for (let layer = 0; layer + 1 < widths.length; layer++) {
+      const [inputs, outputs] = [widths[layer], widths[layer + 1]];
+      const to = new Float64Array(outputs);
+      const biases = at + inputs * outputs;
+      for (let o = 0; o < outputs; o++) to[o] = parameters[biases + o];
+      for (let i = 0; i < inputs; i++) {
+        if (from[i] === 0) continue;
+        const row = at + i * outputs;
+        for (let o = 0; o < outputs; o++) to[o] += from[i] * parameters[row + o];
+      }
+      at = biases + outputs;
+      const last = layer + 2 === widths.length;
+      from = last ? to : to.map((sum) => Math.max(sum, 0));
+    }
+    return Array.from(from);
+  }
+
+  function softmax(values) {
+    const highest = Math.max(...values);
+    const powers = values.map((value) => Math.exp(value - highest));
+    const sum = powers.reduce((a, b) => a + b);
+    return powers.map((power) => power / sum);
+  }
+
+  // Ink (height, width), 0 to 1, as MNIST's makers prepared theirs: the digit's box scaled to 20 pixels on its longer side,
+  // each pixel the mean of what it covers, the centre of mass put into the image's centre. Null where nothing is drawn.
+  function prepare(ink, width, height) {
+    let [left, right, top, bottom] = [width, -1, height, -1];
+    for (let y = 0; y < height; y++) {
+      for (let x = 0; x < width; x++) {
+        if (ink[y * width + x] < 0.5) continue;
+        left = Math.min(left, x); right = Math.max(right, x);
+        top = Math.min(top, y); bottom = Math.max(bottom, y);
+      }
+    }
+    if (right < 0) return null;
+    const [boxWidth, boxHeight] = [right - left + 1, bottom - top + 1];
+    const scale = BOX / Math.max(boxWidth, boxHeight);
+    const columns = Math.max(1, Math.round(boxWidth * scale)), rows = Math.max(1, Math.round(boxHeight * scale));
+    const small = new Float64Array(columns * rows);
+    let [mass, xMoment, yMoment] = [0, 0, 0];
+    for (let row = 0; row < rows; row++) {
+      for (let column = 0; column < columns; column++) {
+        const value = mean(ink, width, left + column * boxWidth / columns, left + (column + 1) * boxWidth / columns,
+          top + row * boxHeight / rows, top + (row + 1) * boxHeight / rows);
+        small[row * columns + column] = value;
+        mass += value; xMoment += value * column; yMoment += value * row;
+      }
+    }
+    const xShift = Math.round(SIDE / 2 - xMoment / mass), yShift = Math.round(SIDE / 2 - yMoment / mass);
+    const image = new Uint8Array(SIDE * SIDE);
+    for (let row = 0; row < rows; row++) {
+      for (let column = 0; column < columns; column++) {
+        const [x, y] = [column + xShift, row + yShift];
+        if (x < 0 || y < 0 || x >= SIDE || y >= SIDE) continue;
+        image[y * SIDE + x] = Math.round(255 * small[row * columns + column]);
+      }
+    }
+    return image;
+  }
+
+  // The mean of `ink` over a rectangle whose sides may lie within pixels.
+  function mean(ink, width, x0, x1, y0, y1) {
+    let [sum, area] = [0, 0];
+    for (let y = Math.floor(y0); y < y1; y++) {
+      const tall = Math.min(y + 1, y1) - Math.max(y, y0);
+      for (let x = Math.floor(x0); x < x1; x++) {
+        const share = tall * (Math.min(x + 1, x1) - Math.max(x, x0));
+        area += share;
+        sum += share * ink[y * width + x];
+      }
+    }
+    return sum / area;
+  }
+
+  return { widths, parameters, logits, softmax, prepare };
+})();
+
+// ---- the drawing
+
+(() => {
+  const pad = document.getElementById("pad"), seen = document.getElementById("seen");
+  const answer = document.getElementById("answer"), bars = [...document.querySelectorAll("#bars li")];
+  const pen = pad.getContext("2d", { willReadFrequently: true });
+  pen.lineCap = pen.lineJoin = "round";
+  pen.lineWidth = 24; // with a digit of some 200 pixels, as wide as a stroke of MNIST's
+  pen.strokeStyle = pen.fillStyle = "#fff";
+  let last = null, waiting = false, shares = null;
+
+  const percent = (share) => (100 * share).toFixed(1) + " %";
+
+  function show(pixels) {
+    const context = seen.getContext("2d");
+    const image = context.createImageData(28, 28);
+    for (let i = 0; i < 784; i++) image.data.set([pixels ? pixels[i] : 0, pixels ? pixels[i] : 0, pixels ? pixels[i] : 0, 255], 4 * i);
+    context.putImageData(image, 0, 0);
+    shares = pixels && mnist.softmax(mnist.logits(pixels));
+    const best = shares && shares.indexOf(Math.max(...shares));
+    bars.forEach((bar, digit) => {
+      bar.classList.toggle("best", shares !== null && digit === best);
+      bar.querySelector(".bar").style.width = shares ? 100 * shares[digit] + "%" : "0";
+      bar.querySelector(".share").textContent = shares ? percent(shares[digit]) : "–";
+    });
+    return best;
+  }
+
+  // What a screen reader is told: once a stroke ends, not at every move.
+  function say(best) {
+    answer.textContent = best === null ? "Nothing drawn yet" : `This is a ${best}, ${percent(shares[best])} sure`;
+  }
+
+  function look() {
+    const { data } = pen.getImageData(0, 0, pad.width, pad.height);
+    const ink = new Float32Array(pad.width * pad.height);
+    for (let i = 0; i < ink.length; i++) ink[i] = data[4 * i + 3] / 255;
+    return show(mnist.prepare(ink, pad.width, pad.height));
+  }
+
+  function place(event) {
+    const box = pad.getBoundingClientRect();
+    return [(event.clientX - box.left) * pad.width / box.width, (event.clientY - box.top) * pad.height / box.height];
+  }
+
+  function draw(event) {
+    for (const moved of event.getCoalescedEvents?.().length ? event.getCoalescedEvents() : [event]) {
+      const to = place(moved);
+      pen.beginPath();
+      pen.moveTo(...last);
+      pen.lineTo(...to);
+      pen.stroke();
+      last = to;
+    }
+    if (!waiting) {
+      waiting = true;
+      requestAnimationFrame(() => { waiting = false; look(); });
+    }
+  }
+
+  pad.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    event.preventDefault();
+    pad.setPointerCapture(event.pointerId);
+    last = place(event);
+    draw(event);
+  });
+  pad.addEventListener("pointermove", (event) => { if (last) draw(event); });
+  for (const name of ["pointerup", "pointercancel"]) {
+    pad.addEventListener(name, () => { if (last) { last = null; say(look()); } });
+  }
+  function clear() {
+    pen.clearRect(0, 0, pad.width, pad.height);
+  }
+  document.getElementById("clear").addEventListener("click", () => { clear(); say(show(null)); });
+  for (const button of document.querySelectorAll(".sample")) {
+    button.addEventListener("click", () => {
+      clear();
+      say(show(Uint8Array.from(atob(button.dataset.pixels), (c) => c.charCodeAt(0))));
+    });
+  }
+  show(null);
+})();
+
+// ---- the first layer's weights
+
+(() => {
+  const canvas = document.getElementById("first-layer");
+  const SIDE = 28, GAP = 2, MOST = 256, ZOOM = 2;
+  const units = Math.min(mnist.widths[1], MOST), outputs = mnist.widths[1];
+  const columns = Math.min(units, 16), rows = Math.ceil(units / columns);
+  canvas.width = columns * (SIDE + GAP) + GAP;
+  canvas.height = rows * (SIDE + GAP) + GAP;
+  canvas.style.width = ZOOM * canvas.width + "px";
+  const context = canvas.getContext("2d");
+  for (let unit = 0; unit < units; unit++) {
+    let largest = 0;
+    for (let i = 0; i < 784; i++) largest = Math.max(largest, Math.abs(mnist.parameters[i * outputs + unit]));
+    const image = context.createImageData(SIDE, SIDE);
+    for (let i = 0; i < 784; i++) {
+      const grey = 127.5 * (1 + mnist.parameters[i * outputs + unit] / (largest || 1));
+      image.data.set([grey, grey, grey, 255], 4 * i);
+    }
+    context.putImageData(image, GAP + (unit % columns) * (SIDE + GAP), GAP + Math.floor(unit / columns) * (SIDE + GAP));
+  }
+})();
+window.mnist = mnist;

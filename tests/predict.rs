@@ -1,0 +1,267 @@
+//! `mnist predict`: every format, both polarities, photographs, files that are no images, models that are none.
+
+mod common;
+
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+
+use common::{Ended, Sandbox, end, real_mnist};
+use image::codecs::jpeg::JpegEncoder;
+use image::{DynamicImage, GrayImage, ImageFormat, Luma, imageops};
+use mnist::data::dataset::Dataset;
+use mnist::data::synthetic::{self, Split};
+use mnist::output::weights::{self, Model};
+use mnist::score::{argmax, softmax};
+use serde_json::Value;
+
+/// A sandbox with a model that knows the synthetic digits.
+fn trained() -> Sandbox {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.path("data")).unwrap();
+    synthetic::write(&sandbox.path("data"), 20_000, 100).unwrap();
+    sandbox.write("parameters.yaml", "train_epochs: 6\n");
+    sandbox.train("").done();
+    sandbox
+}
+
+/// A synthetic test digit of each kind, 0 to 9, that the network in `sandbox` is sure of.
+fn ten_digits(sandbox: &Sandbox) -> Vec<GrayImage> {
+    let drawn = synthetic::draw(Split::Test, 1000);
+    let logits = common::logits(&weights::load(&sandbox.path("model")).unwrap(), &drawn.images);
+    let sure = |at: usize, digit: usize| softmax(&logits[at * 10..][..10])[digit] > 0.99;
+    (0..10)
+        .map(|digit| {
+            let at = (0..1000).find(|&at| usize::from(drawn.labels[at]) == digit && sure(at, digit)).unwrap();
+            GrayImage::from_raw(28, 28, drawn.images[at * 784..(at + 1) * 784].to_vec()).unwrap()
+        })
+        .collect()
+}
+
+fn enlarged(digit: &GrayImage, side: u32) -> GrayImage {
+    imageops::resize(digit, side, side, imageops::FilterType::Triangle)
+}
+
+fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image.write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+/// A photograph of `digit`: dark ink on grey paper that the light falls on from one side, grainy, the digit somewhere.
+fn photograph(digit: &GrayImage, seed: u32) -> DynamicImage {
+    let (width, height, side) = (900, 700, 300 + 12 * seed);
+    let large = enlarged(digit, side);
+    let (left, top) = (40 + 29 * seed % 500, 20 + 53 * seed % 300);
+    let mut grain = seed;
+    DynamicImage::ImageLuma8(GrayImage::from_fn(width, height, |x, y| {
+        grain = grain.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let noise = (grain >> 24) as f32 / 255.0 * 0.06 - 0.03;
+        let paper = 0.5 + 0.25 * x as f32 / width as f32 - 0.1 * y as f32 / height as f32;
+        let inside = x >= left && y >= top && x < left + side && y < top + side;
+        let ink = if inside { f32::from(large.get_pixel(x - left, y - top).0[0]) / 255.0 } else { 0.0 };
+        let value = paper * (1.0 - 0.75 * ink) + noise;
+        Luma([(255.0 * value).clamp(0.0, 255.0) as u8])
+    }))
+}
+
+fn answers(ended: &Ended) -> Vec<Value> {
+    ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+// ---- images
+
+#[test]
+fn every_format_and_both_polarities_are_read_and_stdin_too() {
+    let sandbox = trained();
+    let light = DynamicImage::ImageLuma8(enlarged(&ten_digits(&sandbox)[7], 200));
+    let mut dark = light.clone();
+    dark.invert();
+    let bytes = encoded(&dark, ImageFormat::Png);
+    sandbox.write("dark.png", &bytes);
+    sandbox.write("light.png", encoded(&light, ImageFormat::Png));
+    sandbox.write("dark.jpg", encoded(&dark.to_rgb8().into(), ImageFormat::Jpeg));
+    sandbox.write("light.bmp", encoded(&light.to_rgb8().into(), ImageFormat::Bmp));
+    sandbox.write("dark.pgm", encoded(&dark, ImageFormat::Pnm));
+    // Black on nothing at all, as drawing programs save it.
+    let ink = dark.to_luma8();
+    let clear = image::RgbaImage::from_fn(200, 200, |x, y| image::Rgba([0, 0, 0, 255 - ink.get_pixel(x, y).0[0]]));
+    sandbox.write("clear.png", encoded(&clear.into(), ImageFormat::Png));
+
+    let names = ["dark.png", "light.png", "dark.jpg", "light.bmp", "dark.pgm", "clear.png", "-"];
+    let mut child = sandbox
+        .program()
+        .args(["predict", "--model_dir=model", "--json"])
+        .args(names)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&bytes).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let lines: Vec<Value> =
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), names.len());
+    for (line, name) in lines.iter().zip(names) {
+        assert_eq!((&line["image"], &line["digit"]), (&name.into(), &7.into()), "{line}");
+        assert!(line["confidence"].as_f64().unwrap() > 0.5);
+        assert_eq!(line["others"].as_array().unwrap().len(), 2);
+    }
+}
+
+#[test]
+fn people_get_a_table() {
+    let sandbox = trained();
+    sandbox.write("a digit.png", encoded(&DynamicImage::ImageLuma8(ten_digits(&sandbox)[3].clone()), ImageFormat::Png));
+    let ended = end(sandbox.program().args(["predict", "--model_dir=model", "a digit.png"])).done();
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert_eq!(lines[0], "image        digit  confidence  or else");
+    assert!(lines[1].starts_with("a digit.png      3 "), "{}", lines[1]);
+    assert_eq!((lines.len(), lines[1].matches('%').count()), (2, 3));
+    assert_eq!(ended.stderr, "");
+}
+
+#[test]
+fn a_photograph_of_each_digit_is_read_right() {
+    let sandbox = trained();
+    for (digit, image) in ten_digits(&sandbox).iter().enumerate() {
+        let mut jpeg = Vec::new();
+        photograph(image, digit as u32).write_with_encoder(JpegEncoder::new_with_quality(&mut jpeg, 80)).unwrap();
+        sandbox.write(&format!("{digit}.jpg"), jpeg);
+    }
+    let ended =
+        sandbox.run("predict --model_dir=model --json 0.jpg 1.jpg 2.jpg 3.jpg 4.jpg 5.jpg 6.jpg 7.jpg 8.jpg 9.jpg");
+    let said: Vec<u64> = answers(&ended.done()).iter().map(|line| line["digit"].as_u64().unwrap()).collect();
+    assert_eq!(said, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+}
+
+#[test]
+fn a_photograph_is_turned_upright_as_the_camera_says() {
+    let sandbox = trained();
+    let upright = DynamicImage::ImageLuma8(enlarged(&ten_digits(&sandbox)[7], 200));
+    // Exif's orientation 6: to be turned to the right by a quarter.
+    let mut exif = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0".to_vec();
+    let mut segment = vec![0xff, 0xe1];
+    segment.extend(((exif.len() + 2) as u16).to_be_bytes());
+    segment.append(&mut exif);
+    let mut jpeg = encoded(&upright.rotate270(), ImageFormat::Jpeg);
+    jpeg.splice(2..2, segment);
+    sandbox.write("turned.jpg", jpeg);
+    let ended = sandbox.run("predict --model_dir=model --json turned.jpg").done();
+    assert_eq!(answers(&ended)[0]["digit"], 7);
+}
+
+#[test]
+fn what_is_no_image_is_told_and_the_others_are_answered() {
+    let sandbox = trained();
+    let good = encoded(&DynamicImage::ImageLuma8(ten_digits(&sandbox)[2].clone()), ImageFormat::Png);
+    sandbox.write("good.png", &good);
+    sandbox.write("cut.png", &good[..good.len() / 2]);
+    sandbox.write("empty.png", "");
+    sandbox.write("text.png", "hello");
+    sandbox.write("huge.pgm", "P5 100000 100000 255\n");
+    sandbox.write("blank.pgm", [b"P5 50 50 255\n".as_slice(), &[200; 2500]].concat());
+    fs::create_dir(sandbox.path("directory")).unwrap();
+    let bad = [
+        ("cut.png", "is no sound PNG file: "),
+        ("empty.png", "is empty: expected an image"),
+        ("text.png", "is no image that this program reads: expected PNG, JPEG, BMP or PGM"),
+        ("huge.pgm", "expected an image of 1 to 128000000 pixels, found one of 100000 x 100000"),
+        ("blank.pgm", "has no digit in it: expected dark on light or light on dark"),
+        ("directory", "cannot read: Is a directory"),
+        ("missing.png", "cannot read: No such file or directory"),
+    ];
+    let names: Vec<&str> = bad.iter().map(|(name, _)| *name).collect();
+    let ended = sandbox.run(&format!("predict --model_dir=model --json {} good.png", names.join(" ")));
+    assert_eq!(ended.code, Some(1));
+    let lines = answers(&ended);
+    assert_eq!((lines.len(), &lines[7]["digit"]), (8, &2.into()));
+    for ((name, problem), line) in bad.iter().zip(&lines) {
+        let start = format!("{name}: {problem}");
+        assert!(line["error"].as_str().unwrap().starts_with(&start), "{line}");
+        assert!(ended.stderr.contains(&format!("error: {start}")), "{}", ended.stderr);
+    }
+    assert!(ended.stderr.ends_with("error: 7 of 8 images could not be read\n"), "{}", ended.stderr);
+
+    let table = sandbox.run("predict --model_dir=model empty.png good.png");
+    assert_eq!((table.code, table.stdout.lines().count()), (Some(1), 2));
+    assert_eq!(sandbox.run("predict --model_dir=model").code, Some(2));
+}
+
+// ---- models
+
+#[test]
+fn a_model_that_is_none_is_refused_and_says_why() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("").done();
+    sandbox.write("digit.png", encoded(&DynamicImage::ImageLuma8(GrayImage::new(28, 28)), ImageFormat::Png));
+    let good = fs::read(sandbox.path("model/model.safetensors")).unwrap();
+    let hint = "\nhint: train the model again with `mnist train`, or bring the file back";
+    let file = "model/model.safetensors";
+    let refused = |bytes: &[u8], problem: &str| {
+        sandbox.write(file, bytes);
+        for task in ["predict --model_dir=model digit.png", "evaluate --data_dir=data --log_dir=logs --model_dir=model"]
+        {
+            sandbox.run(task).failed_with(&format!("{file}: {problem}{hint}"));
+        }
+    };
+    let replaced = |from: &str, to: &str| {
+        let at = good.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+        [&good[..at], to.as_bytes(), &good[at + from.len()..]].concat()
+    };
+    refused(b"", "is not a safetensors file: header too small");
+    refused(&good[..good.len() / 2], "is not a safetensors file: incomplete metadata, file not fully covered");
+    refused(
+        &replaced("format_version\\\":1", "format_version\\\":9"),
+        "expected format_version 1, found 9: was it written by a newer program?",
+    );
+    refused(&replaced("784,16,10]", "784,17,10]"), "layers.0.weight: expected F32 [17, 784], found F32 [16, 784]");
+    let mut model: Model = weights::decode(&good).unwrap();
+    model.parameters[99] = f32::NAN;
+    refused(&weights::encode(&model), "expected finite weights, found infinite ones or NaN");
+
+    fs::remove_file(sandbox.path(file)).unwrap();
+    sandbox.run("predict --model_dir=model digit.png").failed_with(
+        "model: has no model: expected a file model.safetensors\nhint: train one first with `mnist train`",
+    );
+}
+
+// ---- the real MNIST
+
+#[test]
+fn a_thousand_images_of_mnist_get_the_answers_that_evaluate_scores() {
+    let Some(data) = real_mnist() else { return };
+    let sandbox = Sandbox::new();
+    sandbox.write("parameters.yaml", "train_epochs: 1\n");
+    let data_dir = data.display();
+    sandbox
+        .run(&format!("train --data_dir={data_dir} --log_dir=logs --model_dir=model --parameters_file=parameters.yaml"))
+        .done();
+    let test = Dataset::load(&data).unwrap().test;
+    let mut command = sandbox.program();
+    command.args(["predict", "--model_dir=model", "--json"]);
+    for index in 0..1000 {
+        let pixels = test.pixels[index * 784..(index + 1) * 784].to_vec();
+        let image = DynamicImage::ImageLuma8(GrayImage::from_raw(28, 28, pixels).unwrap());
+        sandbox.write(&format!("{index}.png"), encoded(&image, ImageFormat::Png));
+        command.arg(format!("{index}.png"));
+    }
+    let said = answers(&end(&mut command).done());
+
+    let model = weights::load(&sandbox.path("model")).unwrap();
+    let logits = common::logits(&model, &test.pixels[..1000 * 784]);
+    let same = logits.chunks(10).zip(&said).filter(|(row, line)| line["digit"] == argmax(row)).count();
+    assert!(same >= 995, "{same} of 1000");
+
+    // And in photographs, for which nothing was tuned but the network's own mistakes count.
+    for digit in 0..10 {
+        let right =
+            |index: &usize| test.labels[*index] == digit && argmax(&logits[index * 10..][..10]) == usize::from(digit);
+        let index = (0..1000).find(right).unwrap();
+        let image = GrayImage::from_raw(28, 28, test.pixels[index * 784..][..784].to_vec()).unwrap();
+        sandbox.write("photo.png", encoded(&photograph(&image, digit.into()), ImageFormat::Png));
+        let ended = sandbox.run("predict --model_dir=model --json photo.png").done();
+        assert_eq!(answers(&ended)[0]["digit"], digit, "{}", ended.stdout);
+    }
+}
