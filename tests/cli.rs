@@ -144,8 +144,19 @@ fn results_go_to_stdout_and_messages_to_stderr_without_colour() {
     let sandbox = Sandbox::with_data();
     let ended = sandbox.train("").done();
     let names: Vec<&str> = ended.stdout.lines().map(|line| line.split("  ").next().unwrap().trim()).collect();
-    let expected =
-        ["test accuracy", "test loss", "data", "epochs", "model", "metrics", "parameters", "report", "ONNX", "logs"];
+    let expected = [
+        "test accuracy",
+        "test loss",
+        "data",
+        "epochs",
+        "model",
+        "metrics",
+        "parameters",
+        "report",
+        "ONNX",
+        "TensorBoard",
+        "logs",
+    ];
     assert_eq!(names, expected);
     assert!(
         ended

@@ -129,7 +129,7 @@ fn chromium_opens_the_report_and_reads_what_is_drawn() {
     }
     let ended = end(&mut python).done();
     let seen: Value = serde_json::from_str(&ended.stdout).unwrap();
-    assert_eq!((&seen["console"], &seen["requests"], &seen["overflow"]), (&json!([]), &json!([]), &json!(0)));
+    assert_eq!((&seen["console"], &seen["requests"], &seen["overflow"]), (&json!([]), &json!([]), &json!([0, 0])));
     let logits: Vec<Vec<f64>> = serde_json::from_value(seen["logits"].clone()).unwrap();
     assert_eq!(logits.len(), chosen.len());
     for (row, index) in logits.iter().zip(&chosen) {

@@ -635,6 +635,9 @@ fn a_directory_in_the_place_of_an_output_file_is_named_before_the_first_step() {
         ended.failed_with(&format!("model/{name}: cannot write: is a directory"));
         assert!(!ended.stderr.contains("epoch 1"), "{ended:#?}");
     }
+    let sandbox = Sandbox::with_data();
+    fs::create_dir_all(sandbox.path("logs/events.out.tfevents.train")).unwrap();
+    sandbox.train("").failed_with("logs/events.out.tfevents.train: cannot write: is a directory");
 }
 
 #[test]

@@ -18,18 +18,20 @@ const SAME: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(100);
 
 static RECEIVED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
+/// Whether the next signal ends the process at once.
+static AT_ONCE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// Starts listening. Called once, by `main`, before any work.
 pub fn install() -> Result<()> {
     let signals = RECEIVED.get_or_init(Arc::default);
-    let again = Arc::new(AtomicBool::new(false));
+    let at_once = AT_ONCE.get_or_init(Arc::default);
     let mut listened = vec![SIGINT, SIGTERM];
     #[cfg(unix)]
     if !hang_up_is_ignored() {
         listened.push(signal_hook::consts::SIGHUP);
     }
     for signal in listened {
-        flag::register_conditional_shutdown(signal, 128 + signal, again.clone())
+        flag::register_conditional_shutdown(signal, 128 + signal, at_once.clone())
             .and_then(|_| flag::register_usize(signal, signals.clone(), signal as usize))
             .map_err(Error::io("listen for signals to", "this process"))?;
     }
@@ -38,9 +40,14 @@ pub fn install() -> Result<()> {
             thread::sleep(TICK);
         }
         thread::sleep(SAME);
-        again.store(true, Ordering::Relaxed);
+        end_at_once();
     });
     Ok(())
+}
+
+/// From now on a signal ends the process at once: for work that leaves nothing behind.
+pub fn end_at_once() {
+    AT_ONCE.get_or_init(Arc::default).store(true, Ordering::Relaxed);
 }
 
 /// `nohup` starts a program with SIGHUP ignored, so that it outlives its terminal; where nothing tells, it is left alone.

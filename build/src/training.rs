@@ -80,6 +80,9 @@ fn train_epoch(
         return Err(Error::Diverged { epoch, loss });
     }
     let (score, logits) = evaluate(engine, dataset)?;
+    if !score.loss.is_finite() {
+        return Err(Error::Diverged { epoch, loss: score.loss });
+    }
     tell(Event::Evaluated { epoch, score: &score });
     let state = engine.state()?;
     let record = EpochRecord {

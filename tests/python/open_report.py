@@ -76,6 +76,12 @@ def draw(driver, image):
     return driver.find_element(By.ID, "answer").text
 
 
+def overflow(driver, width):
+    """How many pixels the page is wider than a screen of `width`."""
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600})
+    return driver.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth;")
+
+
 def main():
     report = pathlib.Path(sys.argv[1]).resolve()
     images = pathlib.Path(sys.argv[2]).read_bytes()
@@ -97,7 +103,7 @@ def main():
             sample = driver.find_element(By.ID, "answer").text
             if shots:
                 shoot(driver, shots, images[0])
-            wide = driver.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth;")
+            wide = [overflow(driver, width) for width in (1280, 390)]
             console = [entry["message"] for entry in driver.get_log("browser")]
             events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
         finally:

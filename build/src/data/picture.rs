@@ -3,12 +3,12 @@
 use std::io::Cursor;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
+use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Luma};
 
-/// The most pixels that are decoded: more than any camera's, less than what fills a small machine's memory.
-const MOST_PIXELS: u64 = 128_000_000;
-/// The most bytes that a decoder may take.
-const MOST_BYTES: u64 = 2 << 30;
+/// The most pixels that are decoded: more than nearly all cameras have.
+const MOST_PIXELS: u64 = 100_000_000;
+/// The most bytes of pixels that are decoded.
+const MOST_BYTES: u64 = 1 << 30;
 /// The longest side that is worked with; a digit that fills a twentieth of it still has more pixels than MNIST's.
 const LONGEST_SIDE: u32 = 800;
 
@@ -23,8 +23,8 @@ pub struct Picture {
     pub pixels: Vec<f32>,
 }
 
-/// Decodes a PNG, JPEG, BMP or PGM (also PBM, PPM), upright as its camera says, transparent parts on white. A large one
-/// comes back smaller.
+/// Decodes a PNG, JPEG, BMP or PGM (also PBM, PPM), upright as its camera says, without transparency. A large
+/// one comes back smaller.
 ///
 /// # Errors
 /// What is wrong with the file, as the end of a sentence that begins with its name.
@@ -41,8 +41,11 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, String> {
     let broken = |error: ImageError| match error {
         ImageError::Unsupported(problem) => format!("is no image that this program reads: {problem}"),
         ImageError::Limits(problem) => format!("is too large an image: {problem}"),
-        problem => format!("is no sound {} file: {problem}", format.extensions_str()[0].to_uppercase()),
+        problem => format!("is no sound {} file: {problem}", name(format)),
     };
+    if format == ImageFormat::Jpeg && !has_jpeg_end(bytes) {
+        return Err("is no sound JPEG file: it ends early".into());
+    }
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MOST_BYTES);
     reader.limits(limits);
@@ -54,20 +57,53 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, String> {
     }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;
+    if image.color().has_alpha() {
+        image = on_paper(image);
+    }
     if width.max(height) > LONGEST_SIDE {
         image = image.thumbnail(LONGEST_SIDE, LONGEST_SIDE);
     }
     image.apply_orientation(orientation);
-    let image = image.into_luma_alpha16();
-    let grey = |pixel: &image::LumaA<u16>| {
-        let [luma, alpha] = pixel.0.map(|value| f32::from(value) / f32::from(u16::MAX));
-        luma * alpha + (1.0 - alpha)
-    };
+    let image = image.into_luma16();
     Ok(Picture {
         width: image.width() as usize,
         height: image.height() as usize,
-        pixels: image.pixels().map(grey).collect(),
+        pixels: image.pixels().map(|pixel| f32::from(pixel.0[0]) / f32::from(u16::MAX)).collect(),
     })
+}
+
+/// The format's name, as far as this program reads it.
+fn name(format: ImageFormat) -> &'static str {
+    match format {
+        ImageFormat::Png => "PNG",
+        ImageFormat::Jpeg => "JPEG",
+        ImageFormat::Bmp => "BMP",
+        _ => "PGM, PPM or PBM",
+    }
+}
+
+/// Whether the marker that ends an image stands after the last of its scans; the decoder makes up what is missing.
+fn has_jpeg_end(bytes: &[u8]) -> bool {
+    let last = |marker: [u8; 2]| bytes.windows(2).rposition(|pair| pair == marker);
+    last([0xff, 0xd9]) > last([0xff, 0xda])
+}
+
+/// Without transparency: on white, or on black where what is drawn is light.
+fn on_paper(image: DynamicImage) -> DynamicImage {
+    let image = image.into_luma_alpha16();
+    let (mut light, mut drawn) = (0u64, 0u64);
+    for pixel in image.pixels() {
+        let [luma, alpha] = pixel.0.map(u64::from);
+        light += luma * alpha / 65_535;
+        drawn += alpha;
+    }
+    let paper = if 2 * light > drawn { 0 } else { 65_535 };
+    let (width, height) = image.dimensions();
+    let opaque = ImageBuffer::from_fn(width, height, |x, y| {
+        let [luma, alpha] = image.get_pixel(x, y).0.map(u32::from);
+        Luma([((luma * alpha + paper * (65_535 - alpha)) / 65_535) as u16])
+    });
+    DynamicImage::ImageLuma16(opaque)
 }
 
 #[cfg(test)]
@@ -91,9 +127,9 @@ mod tests {
         );
         assert_eq!(
             decode(b"P5 100000 100000 255\n").unwrap_err(),
-            "expected an image of 1 to 128000000 pixels, found one of 100000 x 100000"
+            "expected an image of 1 to 100000000 pixels, found one of 100000 x 100000"
         );
-        assert!(decode(b"P5 10 10 255\nshort").unwrap_err().starts_with("is no sound "));
+        assert!(decode(b"P5 10 10 255\nshort").unwrap_err().starts_with("is no sound PGM, PPM or PBM file: "));
         assert!(decode(b"\x89PNG\r\n\x1a\nrest").unwrap_err().starts_with("is no sound PNG file: "));
     }
 

@@ -7,7 +7,7 @@
 //! ```text
 //! paper    a plane of brightness through the border of the picture, since light falls unevenly on paper
 //! ink      how far a pixel is from the paper, on the side where most of what is far lies; 0 paper to 1 ink
-//! digit    the ink without specks; thin pens drawn as thick as MNIST's
+//! digit    the ink without specks, cut out; thin pens drawn as thick as MNIST's
 //! image    the digit's box scaled to 20 pixels, its centre of mass at the image's centre
 //! ```
 
@@ -25,6 +25,10 @@ const BOX: f32 = 20.0;
 const LEAST_CONTRAST: f32 = 0.08;
 /// How wide a stroke is at least, in pixels of the image; MNIST's are about 2 to 3 wide.
 const PEN: f32 = 2.0;
+/// The longer side to which a digit is shrunk before its strokes are thickened, which takes longer the larger it is.
+const MIDDLE: f32 = 8.0 * BOX;
+/// How far from the paper its grain may be, of 1 between black and white; more is taken for ink at the border.
+const MOST_GRAIN: f32 = 0.15;
 
 /// The image (D) of the digit in `picture`.
 ///
@@ -37,14 +41,18 @@ pub fn prepare(picture: &Picture) -> Result<[u8; PIXELS], String> {
     if let Some(image) = as_it_is(picture) {
         return Ok(image);
     }
-    let (width, height) = (picture.width, picture.height);
-    let mut ink = Ink { width, height, values: ink(picture)? };
+    let mut ink = Ink { width: picture.width, height: picture.height, values: ink(picture)? };
     ink.remove_specks();
-    let thickness = ink.stroke_width() * BOX / ink.bounds().longer_side();
-    if thickness < PEN {
-        ink.thicken((PEN - thickness) / 2.0 * ink.bounds().longer_side() / BOX);
+    let mut digit = ink.cut_out();
+    if digit.longer_side() > MIDDLE {
+        digit = digit.scaled(MIDDLE);
     }
-    Ok(ink.centred())
+    let scale = BOX / digit.longer_side();
+    let thickness = digit.stroke_width() * scale;
+    if thickness < PEN {
+        digit = digit.thickened((PEN - thickness) / 2.0 / scale);
+    }
+    Ok(digit.cut_out().scaled(BOX).centred())
 }
 
 /// The picture's bytes, light on black, if its digit is where MNIST has it, within a pixel.
@@ -60,7 +68,7 @@ fn as_it_is(picture: &Picture) -> Option<[u8; PIXELS]> {
             return None;
         }
         let near = ink.centre_of_mass().iter().all(|centre| (centre - (SIDE / 2) as f32).abs() <= 1.0);
-        let fits = (BOX - 2.0..=BOX).contains(&ink.bounds().longer_side());
+        let fits = (BOX - 2.0..=BOX).contains(&ink.cut_out().longer_side());
         (near && fits).then(|| std::array::from_fn(|at| (ink.values[at] * 255.0).round() as u8))
     })
 }
@@ -71,75 +79,87 @@ fn ink(picture: &Picture) -> Result<Vec<f32>, String> {
     let rim = (width.min(height) / 40).max(1);
     let at_rim = |x: usize, y: usize| x < rim || y < rim || x + rim >= width || y + rim >= height;
     let places = || (0..width * height).map(|at| (at % width, at / width));
-    let mut border: Vec<(usize, usize)> = places().filter(|&(x, y)| at_rim(x, y)).collect();
-    // A digit may run into the border: the plane is fitted again without what is far from it.
-    let mut paper = Plane::through(&border, picture);
-    for _ in 0..3 {
-        let off = |&(x, y): &(usize, usize)| (picture.pixels[y * width + x] - paper.at(x, y)).abs();
-        let mut distances: Vec<f32> = border.iter().map(off).collect();
-        distances.sort_unstable_by(f32::total_cmp);
-        let far = distances[distances.len() * 3 / 4] * 2.0 + 1e-3;
-        border.retain(|place| off(place) <= far);
-        paper = Plane::through(&border, picture);
-    }
+    let border: Vec<(usize, usize)> = places().filter(|&(x, y)| at_rim(x, y)).collect();
+    let paper = Plane::of_paper(&border, picture);
+    let grain = median(border.iter().map(|&place| paper.below(place, picture).abs()).collect());
+    let grain = (3.0 * grain).min(MOST_GRAIN);
 
-    let mut difference: Vec<f32> =
-        places().zip(&picture.pixels).map(|((x, y), value)| value - paper.at(x, y)).collect();
+    let mut difference: Vec<f32> = places().map(|place| paper.below(place, picture)).collect();
     let sum_of_cubes: f64 = difference.iter().map(|&d| f64::from(d).powi(3)).sum();
     if sum_of_cubes < 0.0 {
-        difference.iter_mut().for_each(|d| *d = -*d); // dark on light
+        difference.iter_mut().for_each(|d| *d = -*d); // light on dark
     }
-    // Full ink: what the darkest hundredth of the picture, or a tenth of what is not paper, reaches.
-    let mut strongest: Vec<f32> = difference.iter().copied().filter(|&d| d > LEAST_CONTRAST / 2.0).collect();
+    // Full ink: what a tenth of all that is clearly not paper reaches.
+    let mut strongest: Vec<f32> =
+        difference.iter().copied().filter(|&d| d > (LEAST_CONTRAST / 2.0).max(grain)).collect();
     strongest.sort_unstable_by(|a, b| b.total_cmp(a));
     let full = strongest.get(strongest.len() / 10).copied().unwrap_or(0.0);
-    if full < LEAST_CONTRAST {
+    if full < LEAST_CONTRAST.max(1.5 * grain) {
         return Err("has no digit in it: expected dark on light or light on dark".into());
     }
-    let (low, high) = (0.25 * full, 0.85 * full);
+    let (low, high) = ((0.25 * full).max(grain), 0.85 * full);
     Ok(difference.into_iter().map(|d| ((d - low) / (high - low)).clamp(0.0, 1.0)).collect())
+}
+
+/// The middle of some numbers; 0 if there are none.
+fn median(mut values: Vec<f32>) -> f32 {
+    values.sort_unstable_by(f32::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
 /// `a + b x + c y`.
 struct Plane([f64; 3]);
 
 impl Plane {
-    /// The plane with the least sum of squared distances to the brightness of `places`.
-    fn through(places: &[(usize, usize)], picture: &Picture) -> Self {
+    /// The brightness of the paper, from the `border` of a picture of which less than half is ink.
+    ///
+    /// Least squares, again and again, with places the less weight the further they were from the last plane: those of a
+    /// digit that runs into the border lose theirs.
+    fn of_paper(border: &[(usize, usize)], picture: &Picture) -> Self {
+        const ROUNDS: usize = 10;
+        let level = median(border.iter().map(|&(x, y)| picture.pixels[y * picture.width + x]).collect());
+        let mut paper = Self([level.into(), 0.0, 0.0]);
+        for _ in 0..ROUNDS {
+            paper = Self::through(border, picture, |place| (paper.below(place, picture).abs() + 0.01).powi(-2));
+        }
+        paper
+    }
+
+    /// The plane with the least weighted sum of squared distances to the brightness of `places`.
+    fn through(places: &[(usize, usize)], picture: &Picture, weight: impl Fn((usize, usize)) -> f32) -> Self {
         // The normal equations, about the picture's middle to keep them well conditioned.
         let middle = [picture.width as f64 / 2.0, picture.height as f64 / 2.0];
         let mut matrix = [[0.0; 4]; 3];
         for &(x, y) in places {
             let row = [1.0, x as f64 - middle[0], y as f64 - middle[1]];
-            let value = f64::from(picture.pixels[y * picture.width + x]);
+            let (value, weight) = (f64::from(picture.pixels[y * picture.width + x]), f64::from(weight((x, y))));
             for i in 0..3 {
                 for j in 0..3 {
-                    matrix[i][j] += row[i] * row[j];
+                    matrix[i][j] += weight * row[i] * row[j];
                 }
-                matrix[i][3] += row[i] * value;
+                matrix[i][3] += weight * row[i] * value;
             }
         }
-        let mut solution = [0.0; 3];
         for i in 0..3 {
             // A slope about which the places say nothing (a picture of one row) is none.
             if matrix[i][i].abs() < 1e-9 {
                 matrix[i] = [0.0; 4];
                 matrix[i][i] = 1.0;
             }
-            for other in 0..3 {
-                if other != i {
-                    let share = matrix[other][i] / matrix[i][i];
-                    for column in 0..4 {
-                        matrix[other][column] -= share * matrix[i][column];
-                    }
-                }
+            let pivot = matrix[i];
+            for (_, row) in matrix.iter_mut().enumerate().filter(|(other, _)| *other != i) {
+                let share = row[i] / pivot[i];
+                row.iter_mut().zip(pivot).for_each(|(value, pivot)| *value -= share * pivot);
             }
         }
-        for i in 0..3 {
-            solution[i] = matrix[i][3] / matrix[i][i];
-        }
+        let mut solution: [f64; 3] = std::array::from_fn(|i| matrix[i][3] / matrix[i][i]);
         solution[0] -= solution[1] * middle[0] + solution[2] * middle[1];
         Self(solution)
+    }
+
+    /// How much darker the picture is at `place` than the paper.
+    fn below(&self, (x, y): (usize, usize), picture: &Picture) -> f32 {
+        self.at(x, y) - picture.pixels[y * picture.width + x]
     }
 
     fn at(&self, x: usize, y: usize) -> f32 {
@@ -153,20 +173,6 @@ struct Ink {
     height: usize,
     /// (height, width), 0 to 1.
     values: Vec<f32>,
-}
-
-/// The first and last column and row that have ink.
-struct Bounds {
-    left: usize,
-    right: usize,
-    top: usize,
-    bottom: usize,
-}
-
-impl Bounds {
-    fn longer_side(&self) -> f32 {
-        (self.right - self.left + 1).max(self.bottom - self.top + 1) as f32
-    }
 }
 
 impl Ink {
@@ -233,41 +239,58 @@ impl Ink {
         2.0 * area / outline.max(1e-6)
     }
 
-    /// Widens every stroke by `radius` pixels on each side.
-    fn thicken(&mut self, radius: f32) {
-        let reach = radius.ceil() as isize;
-        // Where the ink may go, there must be room for it.
-        let room = reach as usize;
+    /// With every stroke wider by `radius` pixels on each side.
+    fn thickened(&self, radius: f32) -> Self {
+        let room = radius.ceil() as usize;
+        let reach = room as isize;
         let (width, height) = (self.width + 2 * room, self.height + 2 * room);
         let mut values = vec![0.0f32; width * height];
         let disc: Vec<(isize, isize, f32)> = (-reach..=reach)
             .flat_map(|dy| (-reach..=reach).map(move |dx| (dx, dy)))
             .map(|(dx, dy)| (dx, dy, (radius + 0.5 - (dx as f32).hypot(dy as f32)).clamp(0.0, 1.0)))
-            .filter(|&(dx, dy, share)| share > 0.0 || (dx, dy) == (0, 0))
+            .map(|(dx, dy, share)| (dx, dy, if (dx, dy) == (0, 0) { 1.0 } else { share }))
+            .filter(|&(_, _, share)| share > 0.0)
             .collect();
         for (at, &ink) in self.values.iter().enumerate().filter(|(_, ink)| **ink > 0.0) {
-            let (x, y) = (at % self.width + room, at / self.width + room);
+            let (x, y) = ((at % self.width + room) as isize, (at / self.width + room) as isize);
             for &(dx, dy, share) in &disc {
-                let to = &mut values[(y as isize + dy) as usize * width + (x as isize + dx) as usize];
-                let share = if (dx, dy) == (0, 0) { 1.0 } else { share };
+                let to = &mut values[(y + dy) as usize * width + (x + dx) as usize];
                 *to = to.max(ink * share);
             }
         }
-        *self = Self { width, height, values };
+        Self { width, height, values }
     }
 
-    /// Where the ink is that is at least half as strong as the strongest; there must be some.
-    fn bounds(&self) -> Bounds {
+    /// The box around all ink that is at least half as strong as the strongest; there must be some.
+    fn cut_out(&self) -> Self {
         let half = self.values.iter().fold(0.0f32, |a, &b| a.max(b)) / 2.0;
-        let mut bounds = Bounds { left: usize::MAX, right: 0, top: usize::MAX, bottom: 0 };
+        let (mut left, mut right, mut top, mut bottom) = (usize::MAX, 0, usize::MAX, 0);
         for (at, _) in self.values.iter().enumerate().filter(|(_, ink)| **ink >= half) {
             let (x, y) = (at % self.width, at / self.width);
-            bounds.left = bounds.left.min(x);
-            bounds.right = bounds.right.max(x);
-            bounds.top = bounds.top.min(y);
-            bounds.bottom = bounds.bottom.max(y);
+            (left, right) = (left.min(x), right.max(x));
+            (top, bottom) = (top.min(y), bottom.max(y));
         }
-        bounds
+        let rows = self.values.chunks(self.width).take(bottom + 1).skip(top);
+        Self {
+            width: right - left + 1,
+            height: bottom - top + 1,
+            values: rows.flat_map(|row| &row[left..=right]).copied().collect(),
+        }
+    }
+
+    fn longer_side(&self) -> f32 {
+        self.width.max(self.height) as f32
+    }
+
+    /// Shrunk or enlarged to this longer side.
+    fn scaled(&self, longer_side: f32) -> Self {
+        let scale = longer_side / self.longer_side();
+        let side = |side: usize| ((side as f32 * scale).round() as u32).max(1);
+        let from = ImageBuffer::from_fn(self.width as u32, self.height as u32, |x, y| {
+            Luma([self.values[y as usize * self.width + x as usize]])
+        });
+        let to = imageops::resize(&from, side(self.width), side(self.height), FilterType::Triangle);
+        Self { width: to.width() as usize, height: to.height() as usize, values: to.into_raw() }
     }
 
     /// x and y of the centre of mass, the first pixel's being 0.
@@ -282,24 +305,15 @@ impl Ink {
         [(x_moment / mass) as f32, (y_moment / mass) as f32]
     }
 
-    /// The digit scaled into its box and put into an image by its centre of mass, to the nearest whole pixel.
+    /// An image with the centre of mass at its centre, to the nearest pixel that leaves all of the digit in it.
     fn centred(&self) -> [u8; PIXELS] {
-        let bounds = self.bounds();
-        let (width, height) = (bounds.right - bounds.left + 1, bounds.bottom - bounds.top + 1);
-        let digit = ImageBuffer::from_fn(width as u32, height as u32, |x, y| {
-            Luma([self.values[(bounds.top + y as usize) * self.width + bounds.left + x as usize]])
-        });
-        let scale = BOX / width.max(height) as f32;
-        let scaled = |side: usize| ((side as f32 * scale).round() as u32).max(1);
-        let small = imageops::resize(&digit, scaled(width), scaled(height), FilterType::Triangle);
-        let small = Ink { width: small.width() as usize, height: small.height() as usize, values: small.into_raw() };
-
-        let [x_shift, y_shift] = small.centre_of_mass().map(|centre| ((SIDE / 2) as f32 - centre).round() as isize);
+        let [x, y] = self.centre_of_mass();
+        let shift = |centre: f32, side: usize| ((SIDE / 2) as f32 - centre).round().clamp(0.0, (SIDE - side) as f32);
+        let (left, top) = (shift(x, self.width) as usize, shift(y, self.height) as usize);
         let mut image = [0; PIXELS];
-        for (at, &ink) in small.values.iter().enumerate() {
-            let (x, y) = ((at % small.width) as isize + x_shift, (at / small.width) as isize + y_shift);
-            if (0..SIDE as isize).contains(&x) && (0..SIDE as isize).contains(&y) {
-                image[y as usize * SIDE + x as usize] = (255.0 * ink.clamp(0.0, 1.0)).round() as u8;
+        for (row, values) in self.values.chunks(self.width).enumerate() {
+            for (to, ink) in image[(top + row) * SIDE + left..].iter_mut().zip(values) {
+                *to = (255.0 * ink.clamp(0.0, 1.0)).round() as u8;
             }
         }
         image
@@ -310,6 +324,7 @@ impl Ink {
 mod tests {
     use super::*;
     use crate::data::synthetic::{self, Split};
+    use crate::rng::{Purpose, Stream};
 
     /// `image`, each of its pixels `size` wide, `left` and `top` of the picture's corner, on paper that grows brighter to
     /// the right.
@@ -353,6 +368,43 @@ mod tests {
             let larger = prepare(&on_paper(image, 14, 200, 141, 640)).unwrap();
             assert!(distance(&large, &larger) < 0.1, "{}", distance(&large, &larger));
         }
+    }
+
+    #[test]
+    fn a_digit_that_fills_its_picture_is_read_as_one_with_a_margin() {
+        // A 7 of two straight strokes, which has ink on a quarter of its border.
+        let digit = |margin: usize| {
+            let (width, height) = (60 + 2 * margin, 84 + 2 * margin);
+            let pixels = (0..width * height).map(|at| {
+                let (x, y) = (at as f32 % width as f32 - margin as f32, (at / width) as f32 - margin as f32);
+                let inside = (0.0..60.0).contains(&x) && (0.0..84.0).contains(&y);
+                let slash = (x - (60.0 - y * 0.55)).abs() < 7.0;
+                if inside && (y < 12.0 || slash) { 0.1 } else { 0.85 }
+            });
+            Picture { width, height, pixels: pixels.collect() }
+        };
+        let (tight, wide) = (prepare(&digit(0)).unwrap(), prepare(&digit(30)).unwrap());
+        assert!(distance(&tight, &wide) < 0.05, "{}", distance(&tight, &wide));
+    }
+
+    #[test]
+    fn grain_is_not_ink() {
+        let image = &synthetic::draw(Split::Test, 1).images[..PIXELS];
+        let clean = on_paper(image, 2, 150, 91, 320);
+        let expected = prepare(&clean).unwrap();
+        let mut stream = Stream::new(1, Purpose::Order, 0);
+        let pixels = clean.pixels.iter().map(|value| value + 0.1 * (2.0 * stream.uniform() - 1.0) as f32);
+        let grainy = prepare(&Picture { pixels: pixels.collect(), ..clean }).unwrap();
+        assert!(distance(&expected, &grainy) < 0.5, "{}", distance(&expected, &grainy));
+    }
+
+    #[test]
+    fn fine_patterns_take_no_time() {
+        let side = 800;
+        let pixels = (0..side * side).map(|at| ((at % side + at / side) % 2) as f32).collect();
+        let begin = std::time::Instant::now();
+        let _ = prepare(&Picture { width: side, height: side, pixels });
+        assert!(begin.elapsed().as_secs() < 10, "{:?}", begin.elapsed());
     }
 
     #[test]

@@ -98,6 +98,17 @@ pub fn no_directory(path: &Path) -> Result<()> {
     if path.is_dir() { Err(Error::io("write", path)(io::ErrorKind::IsADirectory.into())) } else { Ok(()) }
 }
 
+/// Removes the file at `path`, if there is one.
+///
+/// # Errors
+/// It cannot be removed.
+pub fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
 fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -53,7 +53,7 @@ impl Listener for Board {
             ("learning_rate", self.learning_rate),
             ("images_per_second", record.images_per_second),
         ];
-        let values = scalars.map(|(tag, value)| Scalar { tag: tag.into(), value: value as f32 }).into();
+        let values = scalars.map(|(tag, value)| Scalar { tag: tag.into(), value: Some(value as f32) }).into();
         self.events.push(BoardEvent {
             wall_time: now(),
             step: record.epoch.into(),
@@ -104,8 +104,9 @@ struct Summary {
 struct Scalar {
     #[prost(string, tag = "1")]
     tag: String,
-    #[prost(float, tag = "2")]
-    value: f32,
+    /// Optional, or a zero would be left out.
+    #[prost(float, optional, tag = "2")]
+    value: Option<f32>,
 }
 
 #[cfg(test)]
@@ -117,5 +118,11 @@ mod tests {
         // tf.io.TFRecordWriter of TensorFlow 2.21, with the record b"mnist".
         let expected = "0500000000000000eab2043e6d6e69737446640ae6";
         assert_eq!(crate::data::source::hexadecimal(&record(b"mnist")), expected);
+    }
+
+    #[test]
+    fn a_zero_is_a_value() {
+        let zero = Scalar { tag: "accuracy".into(), value: Some(0.0) };
+        assert_eq!(Scalar::decode(&zero.encode_to_vec()[..]).unwrap().value, Some(0.0));
     }
 }

@@ -14,7 +14,7 @@ use crate::data::source::DataSource;
 use crate::error::{Error, Result};
 use crate::output::console::{self, Console, LOG};
 use crate::output::logs::with_logs;
-use crate::output::{atomic, weights};
+use crate::output::{atomic, onnx, report, weights};
 use crate::task::{download, evaluate, train};
 
 /// How long the mirrors have to answer before the demo draws its own digits.
@@ -81,10 +81,12 @@ pub fn run(args: &Demo, console: &Console) -> Result<()> {
     };
     let score = with_logs(console, &args.log_dir, "evaluate", |mllog| evaluate::evaluate(&args, mllog))?;
     console::print(&format!(
-        "{score}\ndata           {}\nmodel          {}\nparameters     {}\nlogs           {}\n\n\
+        "{score}\ndata           {}\nmodel          {}\nreport         {} (open it in a browser, and draw a digit)\n\
+         parameters     {}\nlogs           {}\n\n\
          Train again with other parameters:\n  mnist train --data_dir={} --log_dir={} --model_dir={} --parameters_file={} --train_epochs=10\n",
         workspace.data.display(),
         workspace.model.join(weights::FILE_NAME).display(),
+        workspace.model.join(report::FILE_NAME).display(),
         workspace.parameters_file.display(),
         ["download", "train", "evaluate"].map(|task| workspace.log_dir(task).display().to_string()).join(", "),
         workspace.data.display(),
@@ -133,7 +135,8 @@ fn is_trained(workspace: &Workspace) -> bool {
         let used = Parameters::read(Some(&workspace.model.join(train::PARAMETERS_FILE_NAME)), Draft::default()).ok()?;
         let model = weights::load(&workspace.model).ok()?;
         let dataset = Dataset::load(&workspace.data).ok()?;
-        Some(asked.are_met_by(&used) && model.data == dataset.provenance.source)
+        let complete = [report::FILE_NAME, onnx::FILE_NAME].iter().all(|name| workspace.model.join(name).exists());
+        Some(asked.are_met_by(&used) && model.data == dataset.provenance.source && complete)
     };
     trained().unwrap_or(false)
 }

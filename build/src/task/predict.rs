@@ -6,20 +6,21 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use serde::Serialize;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use crate::cli::Predict;
 use crate::data::source::DataSource;
 use crate::data::{picture, prepare};
 use crate::engine;
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::model::{CLASSES, PIXELS};
 use crate::output::console;
 use crate::output::weights;
 use crate::score::softmax;
 
-/// The largest file that is read: more than any image that is decoded.
-const MOST_BYTES: u64 = 1 << 30;
+/// The largest file that is read.
+const MOST_BYTES: u64 = 256 << 20;
 /// How many candidates are told besides the answer.
 const OTHERS: usize = 2;
 
@@ -57,6 +58,8 @@ struct Candidate {
 /// # Errors
 /// The model is not what it should be, or an image could not be read; the others are answered nevertheless.
 pub fn run(args: &Predict) -> Result<()> {
+    interrupt::end_at_once(); // nothing is written, and stdin may be a terminal at which nobody types
+    interrupt::check()?;
     let model = weights::load(&args.model_dir)?;
     if model.data == DataSource::Synthetic {
         warn!("the model was trained on {}", model.data.description());
@@ -86,11 +89,7 @@ pub fn run(args: &Predict) -> Result<()> {
     for problem in prepared.iter().filter_map(|image| image.as_ref().err()) {
         error!("{problem}");
     }
-    if unread > 0 {
-        return Err(Error::Pictures { unread, images: answers.len() });
-    }
-    info!(target: console::LOG, "{} images answered", answers.len());
-    Ok(())
+    if unread > 0 { Err(Error::Pictures { unread, images: answers.len() }) } else { Ok(()) }
 }
 
 /// The image at `path`, or on stdin if it is `-`, prepared.
@@ -98,12 +97,17 @@ fn read(path: &Path) -> Result<[u8; PIXELS]> {
     let mut bytes = Vec::new();
     let stdin = path == Path::new("-");
     let read = match stdin {
-        true => io::stdin().lock().take(MOST_BYTES).read_to_end(&mut bytes),
-        false => File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut bytes)),
+        true => io::stdin().lock().take(MOST_BYTES + 1).read_to_end(&mut bytes),
+        false => File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes)),
     };
     let path = if stdin { Path::new("stdin") } else { path };
-    read.map_err(Error::io("read", path))?;
-    (picture::decode(&bytes).and_then(|picture| prepare::prepare(&picture)))
+    let size = read.map_err(Error::io("read", path))?;
+    let picture = match size as u64 {
+        ..=MOST_BYTES => picture::decode(&bytes),
+        _ => Err(format!("expected a file of at most {} MiB, found a larger one", MOST_BYTES >> 20)),
+    };
+    picture
+        .and_then(|picture| prepare::prepare(&picture))
         .map_err(|problem| Error::Picture { path: path.to_path_buf(), problem })
 }
 

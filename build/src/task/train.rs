@@ -22,7 +22,7 @@ use crate::output::mllog::MlLog;
 use crate::output::onnx;
 use crate::output::progress::{Bars, Lines};
 use crate::output::report::{self, Subject};
-use crate::output::tensorboard::Board;
+use crate::output::tensorboard::{self, Board};
 use crate::output::weights::{self, Model};
 use crate::training::{self, Trained};
 
@@ -51,6 +51,7 @@ pub fn train(args: &Train, console: &Console, mllog: &mut MlLog) -> Result<Strin
     for name in names {
         atomic::no_directory(&args.model_dir.join(name))?;
     }
+    atomic::no_directory(&args.log_dir.join(tensorboard::FILE_NAME))?;
     let dataset = Dataset::load(&args.data_dir)?;
     let mut engine = engine::build(&mut parameters, dataset.train.clone())?;
     announce(&parameters, &dataset.provenance, &engine.info());
@@ -80,7 +81,9 @@ pub fn train_with(
     if let Some(bars) = &mut bars {
         listeners.push(bars);
     }
-    let trained = training::train(&parameters, dataset, engine, &mut listeners)?;
+    let trained = training::train(&parameters, dataset, engine, &mut listeners);
+    let board = board.save(&args.log_dir); // as the logs, however training ended
+    let mut trained = trained?;
 
     let asked = std::mem::replace(&mut parameters.train_epochs, trained.epochs.len() as u32);
     let shape = MlpShape::mnist(&parameters.hidden_layers);
@@ -99,13 +102,17 @@ pub fn train_with(
     };
     let parameters_path = args.model_dir.join(PARAMETERS_FILE_NAME);
     let model = Model { shape, parameters: trained.state.parameters.clone(), data: dataset.provenance.source };
+    let model_path = weights::save(&args.model_dir, &model)?;
+    for outdated in [report::FILE_NAME, onnx::FILE_NAME] {
+        atomic::remove(&args.model_dir.join(outdated))?;
+    }
     let mut files = vec![
-        ("model", weights::save(&args.model_dir, &model)?),
+        ("model", model_path),
         ("metrics", metrics::save(&args.model_dir, &metrics)?),
         ("parameters", parameters_path.clone()),
     ];
     atomic::write(parameters_path, parameters.to_yaml().as_bytes())?;
-    // What can be made from these again, last: where it fails, they are there.
+    // What is made of the model, last: each is tried, and none takes the model or another with it.
     let subject = Subject {
         parameters: &parameters,
         data: &dataset.provenance,
@@ -115,18 +122,29 @@ pub fn train_with(
         trained: &trained,
         seconds: begin.elapsed().as_secs_f64(),
     };
-    files.push(("report", report::save(&args.model_dir, &subject)?));
-    files.push(("ONNX", onnx::save(&args.model_dir, &model)?));
-    board.save(&args.log_dir)?;
-    files.push(("logs", args.log_dir.clone()));
-    let summary = summary(&dataset.provenance, &trained, &files, begin.elapsed().as_secs_f64());
-    match trained.cut_short {
-        None => Ok(summary),
-        Some(failure) => {
-            warn!("{}: holds the model after epoch {} of {asked}", args.model_dir.display(), trained.epochs.len());
-            Err(failure)
+    let exports = [
+        ("report", report::save(&args.model_dir, &subject)),
+        ("ONNX", onnx::save(&args.model_dir, &model)),
+        ("TensorBoard", board),
+    ];
+    let mut failure = None;
+    for (name, saved) in exports {
+        match saved {
+            Ok(path) => files.push((name, path)),
+            Err(problem) if failure.is_none() => failure = Some(problem),
+            Err(problem) => warn!("{problem}"),
         }
     }
+    files.push(("logs", args.log_dir.clone()));
+    if let Some(failure) = trained.cut_short.take() {
+        warn!("{}: holds the model after epoch {} of {asked}", args.model_dir.display(), trained.epochs.len());
+        return Err(failure);
+    }
+    if let Some(failure) = failure {
+        warn!("{}: holds the model, but not all that is made of it", args.model_dir.display());
+        return Err(failure);
+    }
+    Ok(summary(&dataset.provenance, &trained, &files, begin.elapsed().as_secs_f64()))
 }
 
 /// Says what is about to be trained, and warns of what the user may not have meant.

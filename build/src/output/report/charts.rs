@@ -47,18 +47,36 @@ const BOTTOM: f64 = HEIGHT - 30.0;
 /// More epochs than this have no marks.
 const MOST_MARKS: usize = 50;
 
+/// What the values of a chart are.
+pub struct Axis {
+    /// No value is above.
+    most: f64,
+    /// What is less apart looks the same.
+    least_width: f64,
+    /// A value as text.
+    name: fn(f64) -> String,
+}
+
+impl Axis {
+    /// Losses, in nats.
+    pub const LOSS: Self = Self { most: f64::MAX, least_width: 0.004, name: |loss| format!("{loss:.3}") };
+    /// Shares, from 0 to 1.
+    pub const SHARE: Self = Self { most: 1.0, least_width: 0.001, name: |share| format!("{:.2} %", 100.0 * share) };
+}
+
 impl Chart {
-    /// A chart of `train` and `test`, which have a value for each epoch, at least one; `name` tells a value.
-    pub fn new(title: &'static str, train: &[f64], test: &[f64], name: impl Fn(f64) -> String) -> Self {
-        let all = || train.iter().chain(test).copied().filter(|value| value.is_finite());
+    /// A chart of `train` and `test`, which have a finite value for each epoch, at least one.
+    pub fn new(title: &'static str, train: &[f64], test: &[f64], axis: Axis) -> Self {
+        let Axis { most, least_width, name } = axis;
+        let all = || train.iter().chain(test).copied();
         let (low, high) = (all().fold(f64::MAX, f64::min), all().fold(f64::MIN, f64::max));
-        let (low, high, step) = round_range(low, high);
+        let range = Range::around(low, high, least_width, most);
         let epochs = train.len();
         let x = |epoch: usize| match epochs {
             1 => (LEFT + RIGHT) / 2.0,
             _ => LEFT + 10.0 + (RIGHT - LEFT - 20.0) * epoch as f64 / (epochs - 1) as f64,
         };
-        let y = |value: f64| tenths(BOTTOM - (BOTTOM - TOP) * (value - low) / (high - low));
+        let y = |value: f64| tenths(BOTTOM - (BOTTOM - TOP) * (value - range.low) / (range.high() - range.low));
         let line = |class, values: &[f64]| {
             let marks: Vec<Mark> = values
                 .iter()
@@ -74,7 +92,6 @@ impl Chart {
         };
         let ends = |values: &[f64]| format!("from {} to {}", name(values[0]), name(values[epochs - 1]));
         let every = epochs.div_ceil(10);
-        let y_ticks = (0..).map(|tick| low + step * f64::from(tick)).take_while(|value| *value <= high + step / 2.0);
         Self {
             title,
             summary: format!("{title} over {epochs} epochs: training {}, test set {}", ends(train), ends(test)),
@@ -86,21 +103,44 @@ impl Chart {
                 .step_by(every)
                 .map(|epoch| Tick { at: tenths(x(epoch)), label: (epoch + 1).to_string() })
                 .collect(),
-            y_ticks: y_ticks.map(|value| Tick { at: y(value), label: name(value) }).collect(),
+            y_ticks: range.values().map(|value| Tick { at: y(value), label: name(value) }).collect(),
             lines: vec![line("train", train), line("test", test)],
         }
     }
 }
 
-/// A range from `low` to `high` or a little more, and a step of 1, 2 or 5 times a power of ten that divides it into about
-/// four.
-fn round_range(low: f64, high: f64) -> (f64, f64, f64) {
-    let width = (high - low).max(1e-4);
-    let power = 10f64.powf((width / 4.0).log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].map(|times| times * power).into_iter().find(|step| width / step <= 4.0);
-    let step = step.unwrap_or(10.0 * power);
-    let (low, high) = ((low / step).floor() * step, (high / step).ceil() * step);
-    (low, if high > low { high } else { low + step }, step)
+/// Some steps of 1, 2 or 5 times a power of ten, from a multiple of the step on.
+#[derive(Debug)]
+struct Range {
+    low: f64,
+    step: f64,
+    steps: u8,
+}
+
+impl Range {
+    /// The range that holds `low` to `high`, at least `least_width` wide, in two to five steps; nothing is above `most`.
+    fn around(low: f64, high: f64, least_width: f64, most: f64) -> Self {
+        // Where numbers are so large that a narrow range has no numbers in between, a wider one.
+        let width = (high - low).max(least_width).max(1e-6 * high.abs());
+        let power = 10f64.powf((width / 4.0).log10().floor());
+        let step = [1.0, 2.0, 5.0].map(|times| times * power).into_iter().find(|step| width / step <= 4.0);
+        let step = step.unwrap_or(10.0 * power);
+        let middle = (low + high - width) / 2.0;
+        let first = (low.min(middle.max(0.0)) / step).floor() * step;
+        let last = (high.max(first + width) / step - 1e-9).ceil() * step;
+        let steps = ((last - first) / step).round().clamp(2.0, 6.0);
+        let above = ((first + steps * step - most) / step).ceil().max(0.0);
+        Self { low: first - above * step, step, steps: steps as u8 }
+    }
+
+    fn high(&self) -> f64 {
+        self.low + self.step * f64::from(self.steps)
+    }
+
+    /// From the lowest to the highest.
+    fn values(&self) -> impl Iterator<Item = f64> {
+        (0..=self.steps).map(|step| self.low + self.step * f64::from(step))
+    }
 }
 
 fn tenths(value: f64) -> f64 {
@@ -112,11 +152,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_round_and_hold_what_they_are_of() {
-        for (low, high) in [(0.07, 0.31), (91.2, 97.8), (0.0, 2.3), (5.0, 5.0), (1e-7, 3e-6), (12.0, 9e5)] {
-            let (from, to, step) = round_range(low, high);
-            assert!(from <= low && high <= to && from < to, "{low} {high}: {from} {to}");
-            assert!((0.99..=6.0).contains(&((to - from) / step)), "{low} {high}: {step}");
+    fn ranges_hold_what_they_are_of_in_a_few_steps() {
+        let cases = [
+            (0.07, 0.31, f64::MAX),
+            (0.912, 0.978, 1.0),
+            (1.0, 1.0, 1.0),
+            (0.0, 0.0, 1.0),
+            (0.9996, 1.0, 1.0),
+            (0.0, 2.3, f64::MAX),
+            (5.0, 5.0, f64::MAX),
+            (1e-7, 3e-6, f64::MAX),
+            (12.0, 9e5, f64::MAX),
+            (1e20, 1e20, f64::MAX),
+            (1e30, 1e30, f64::MAX),
+        ];
+        for (low, high, most) in cases {
+            let range = Range::around(low, high, 0.001, most);
+            let slack = 1e-9 * high.abs().max(1.0);
+            assert!(range.low <= low + slack && high <= range.high() + slack, "{low} {high}: {range:?}");
+            assert!(range.high() <= most + slack && range.low < range.high(), "{low} {high}: {range:?}");
+            assert!((2..=6).contains(&range.steps), "{low} {high}: {range:?}");
         }
     }
 
@@ -124,7 +179,7 @@ mod tests {
     fn every_place_is_within_the_image() {
         for epochs in [1, 2, 30, 400] {
             let train: Vec<f64> = (1..=epochs).map(|epoch| 1.0 / f64::from(epoch)).collect();
-            let chart = Chart::new("Loss", &train, &train, |value| format!("{value:.2}"));
+            let chart = Chart::new("Loss", &train, &train, Axis::LOSS);
             assert!(chart.x_ticks.len() <= 10 && chart.y_ticks.len() >= 2);
             for place in chart.lines[0].points.split(' ') {
                 let (x, y) = place.split_once(',').unwrap();

@@ -18,7 +18,7 @@ use serde_json::Value;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
-use self::charts::Chart;
+use self::charts::{Axis, Chart};
 use crate::config::Parameters;
 use crate::data::dataset::{Images, Provenance};
 use crate::data::source::DataSource;
@@ -91,6 +91,7 @@ struct Page {
     train_seconds: String,
     accuracy: String,
     test_loss: String,
+    dropout: bool,
     charts: [Chart; 2],
     epochs: Vec<EpochRow>,
     confusion: Vec<ConfusionRow>,
@@ -193,9 +194,10 @@ impl Page {
             train_seconds: format!("{:.1} s", epochs.iter().map(|epoch| epoch.seconds).sum::<f64>()),
             accuracy: percent(score.accuracy),
             test_loss: format!("{:.4}", score.loss),
+            dropout: subject.parameters.dropout > 0.0 && model.shape.widths().len() > 2,
             charts: [
-                Chart::new("Loss", &values(|e| e.loss), &values(|e| e.test_loss), |loss| format!("{loss:.3}")),
-                Chart::new("Accuracy", &values(|e| e.accuracy), &values(|e| e.test_accuracy), percent),
+                Chart::new("Loss", &values(|e| e.loss), &values(|e| e.test_loss), Axis::LOSS),
+                Chart::new("Accuracy", &values(|e| e.accuracy), &values(|e| e.test_accuracy), Axis::SHARE),
             ],
             epochs: epochs
                 .iter()
@@ -355,4 +357,76 @@ fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().map(|g| std::str::from_utf8(g).unwrap_or("")).collect();
     groups.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DeviceChoice;
+    use crate::config::keys::Draft;
+    use crate::engine::TrainingState;
+    use crate::model::MlpShape;
+    use crate::output::event::EpochRecord;
+    use crate::score::Score;
+
+    /// The page of a network with `hidden` layers that gave `logits` to images of the digits `labels`.
+    fn page(hidden: &[usize], device: &str, labels: &[u8], logits: Vec<f32>) -> String {
+        let draft =
+            Draft { hidden_layers: Some(hidden.to_vec()), device: DeviceChoice::parse(device), ..Draft::default() };
+        let parameters = Parameters::defaults_with(draft);
+        let shape = MlpShape::mnist(hidden);
+        let test = Images { pixels: vec![7; labels.len() * PIXELS], labels: labels.to_vec() };
+        let data =
+            Provenance { source: DataSource::Synthetic, train_images: 1, test_images: labels.len(), files: vec![] };
+        let engine = EngineInfo {
+            engine: "fused",
+            device: "gpu",
+            backend: "a <b>backend</b>".into(),
+            instruction_set: "none".into(),
+            threads: 1,
+        };
+        let state = TrainingState::new(&parameters.optimizer_settings(), shape.initial_parameters(1));
+        let model = Model { shape, parameters: state.parameters.clone(), data: data.source };
+        let record = EpochRecord {
+            epoch: 1,
+            loss: 2.0,
+            accuracy: 0.5,
+            seconds: 0.1,
+            images_per_second: 10.0,
+            test_loss: 1.0,
+            test_accuracy: 0.25,
+        };
+        let score = Score::new(&logits, labels);
+        let trained = Trained { state, epochs: vec![record], test: score, test_logits: logits, cut_short: None };
+        let subject = Subject {
+            parameters: &parameters,
+            data: &data,
+            test: &test,
+            engine: &engine,
+            model: &model,
+            trained: &trained,
+            seconds: 1.0,
+        };
+        render(&subject)
+    }
+
+    #[test]
+    fn what_others_named_is_text_and_no_markup() {
+        let page = page(&[2], "gpu:<script>alert(1)</script>", &[1], vec![0.0; CLASSES]);
+        assert!(page.contains("gpu:&lt;script&gt;alert(1)") && page.contains("a &lt;b&gt;backend"));
+        assert!(!page.contains("<script>alert") && !page.contains("<b>"));
+        assert!(page.contains("<strong>SYNTHETIC</strong>"));
+    }
+
+    #[test]
+    fn the_worst_mistake_comes_first_and_right_answers_are_none() {
+        let mut logits = vec![0.0; 4 * CLASSES];
+        for (image, said, logit) in [(0, 3, 5.0), (1, 3, 2.0), (2, 4, 9.0), (3, 5, 30.0)] {
+            logits[image * CLASSES + said] = logit;
+        }
+        let page = page(&[], "cpu", &[1, 1, 1, 5], logits);
+        let places = ["no. 2<", "no. 0<", "no. 1<"].map(|mistake| page.find(mistake).unwrap());
+        assert!(places.is_sorted() && !page.contains("no. 3<"), "{places:?}");
+        assert!(page.contains("3 of 4 test images were read wrong"));
+    }
 }

@@ -61,13 +61,13 @@ const mnist = (() => {
         mass += value; xMoment += value * column; yMoment += value * row;
       }
     }
-    const xShift = Math.round(SIDE / 2 - xMoment / mass), yShift = Math.round(SIDE / 2 - yMoment / mass);
+    // All of the digit stays in the image, even one whose mass is at one end.
+    const shift = (moment, length) => Math.min(Math.max(Math.round(SIDE / 2 - moment / mass), 0), SIDE - length);
+    const xShift = shift(xMoment, columns), yShift = shift(yMoment, rows);
     const image = new Uint8Array(SIDE * SIDE);
     for (let row = 0; row < rows; row++) {
       for (let column = 0; column < columns; column++) {
-        const [x, y] = [column + xShift, row + yShift];
-        if (x < 0 || y < 0 || x >= SIDE || y >= SIDE) continue;
-        image[y * SIDE + x] = Math.round(255 * small[row * columns + column]);
+        image[(row + yShift) * SIDE + column + xShift] = Math.round(255 * small[row * columns + column]);
       }
     }
     return image;
@@ -94,40 +94,46 @@ const mnist = (() => {
 
 (() => {
   const pad = document.getElementById("pad"), seen = document.getElementById("seen");
-  const answer = document.getElementById("answer"), bars = [...document.querySelectorAll("#bars li")];
+  const answer = document.getElementById("answer"), spoken = document.getElementById("spoken");
+  const bars = [...document.querySelectorAll("#bars li")];
   const pen = pad.getContext("2d", { willReadFrequently: true });
   pen.lineCap = pen.lineJoin = "round";
   pen.lineWidth = 24; // with a digit of some 200 pixels, as wide as a stroke of MNIST's
   pen.strokeStyle = pen.fillStyle = "#fff";
-  let last = null, waiting = false, shares = null;
+  // The pointer that draws, the others being ignored, and where it is.
+  let active = null, last = null, waiting = false;
 
   const percent = (share) => (100 * share).toFixed(1) + " %";
 
+  // Shows what the network says of `pixels` (784), or that there are none.
   function show(pixels) {
     const context = seen.getContext("2d");
     const image = context.createImageData(28, 28);
-    for (let i = 0; i < 784; i++) image.data.set([pixels ? pixels[i] : 0, pixels ? pixels[i] : 0, pixels ? pixels[i] : 0, 255], 4 * i);
+    for (let i = 0; i < 784; i++) {
+      const grey = pixels ? pixels[i] : 0;
+      image.data.set([grey, grey, grey, 255], 4 * i);
+    }
     context.putImageData(image, 0, 0);
-    shares = pixels && mnist.softmax(mnist.logits(pixels));
-    const best = shares && shares.indexOf(Math.max(...shares));
+    const shares = pixels && mnist.softmax(mnist.logits(pixels));
+    const best = shares ? shares.indexOf(Math.max(...shares)) : null;
     bars.forEach((bar, digit) => {
-      bar.classList.toggle("best", shares !== null && digit === best);
+      bar.classList.toggle("best", digit === best);
       bar.querySelector(".bar").style.width = shares ? 100 * shares[digit] + "%" : "0";
       bar.querySelector(".share").textContent = shares ? percent(shares[digit]) : "–";
     });
-    return best;
+    answer.textContent = shares ? `This is a ${best}, ${percent(shares[best])} sure` : "Nothing drawn yet";
   }
 
   // What a screen reader is told: once a stroke ends, not at every move.
-  function say(best) {
-    answer.textContent = best === null ? "Nothing drawn yet" : `This is a ${best}, ${percent(shares[best])} sure`;
+  function say() {
+    spoken.textContent = answer.textContent;
   }
 
   function look() {
     const { data } = pen.getImageData(0, 0, pad.width, pad.height);
     const ink = new Float32Array(pad.width * pad.height);
     for (let i = 0; i < ink.length; i++) ink[i] = data[4 * i + 3] / 255;
-    return show(mnist.prepare(ink, pad.width, pad.height));
+    show(mnist.prepare(ink, pad.width, pad.height));
   }
 
   function place(event) {
@@ -135,8 +141,27 @@ const mnist = (() => {
     return [(event.clientX - box.left) * pad.width / box.width, (event.clientY - box.top) * pad.height / box.height];
   }
 
-  function draw(event) {
-    for (const moved of event.getCoalescedEvents?.().length ? event.getCoalescedEvents() : [event]) {
+  function lookSoon() {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; look(); });
+  }
+
+  pad.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0 || active !== null) return;
+    event.preventDefault();
+    pad.setPointerCapture(event.pointerId);
+    active = event.pointerId;
+    last = place(event);
+    pen.beginPath();
+    pen.arc(...last, pen.lineWidth / 2, 0, 2 * Math.PI);
+    pen.fill();
+    lookSoon();
+  });
+  pad.addEventListener("pointermove", (event) => {
+    if (event.pointerId !== active) return;
+    const moves = event.getCoalescedEvents?.() ?? [];
+    for (const moved of moves.length ? moves : [event]) {
       const to = place(moved);
       pen.beginPath();
       pen.moveTo(...last);
@@ -144,31 +169,26 @@ const mnist = (() => {
       pen.stroke();
       last = to;
     }
-    if (!waiting) {
-      waiting = true;
-      requestAnimationFrame(() => { waiting = false; look(); });
-    }
+    lookSoon();
+  });
+  for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) {
+    pad.addEventListener(name, (event) => {
+      if (event.pointerId !== active) return;
+      active = null;
+      look();
+      say();
+    });
   }
 
-  pad.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0) return;
-    event.preventDefault();
-    pad.setPointerCapture(event.pointerId);
-    last = place(event);
-    draw(event);
-  });
-  pad.addEventListener("pointermove", (event) => { if (last) draw(event); });
-  for (const name of ["pointerup", "pointercancel"]) {
-    pad.addEventListener(name, () => { if (last) { last = null; say(look()); } });
-  }
   function clear() {
     pen.clearRect(0, 0, pad.width, pad.height);
   }
-  document.getElementById("clear").addEventListener("click", () => { clear(); say(show(null)); });
+  document.getElementById("clear").addEventListener("click", () => { clear(); show(null); say(); });
   for (const button of document.querySelectorAll(".sample")) {
     button.addEventListener("click", () => {
       clear();
-      say(show(Uint8Array.from(atob(button.dataset.pixels), (c) => c.charCodeAt(0))));
+      show(Uint8Array.from(atob(button.dataset.pixels), (c) => c.charCodeAt(0)));
+      say();
     });
   }
   show(null);
