@@ -51,6 +51,7 @@ impl Case {
     fn holds_against(&self, python: &mut Command, script_name: &str, model: &str) {
         python.arg(script(script_name)).args([model, "images", "logits"].map(|name| self.sandbox.path(name)));
         let ended = end(python).done();
+        println!("{}", ended.stdout.trim());
         assert!(ended.stdout.contains(&format!(" over {} images", self.pixels.len() / 784)), "{ended:#?}");
         let mut off = self.logits.clone();
         off[7] += 1e-3;
