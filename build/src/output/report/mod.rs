@@ -1,7 +1,7 @@
 //! `report.html`: what was learned, for people, in one file that needs nothing else: curves, confusion, mistakes, weights,
 //! and a canvas on which one draws a digit and sees the network's answer.
 //!
-//! `page.html` is the page, filled from [`Page`]; `page.js` is the network and the canvas.
+//! `page.html` is the page, filled from the struct `Page`; `page.js` is the network and the canvas.
 
 mod charts;
 
