@@ -627,6 +627,54 @@ fn a_full_disk_is_an_error_and_the_old_model_stays() {
 }
 
 #[test]
+fn a_disk_that_is_full_before_the_report_has_the_model() {
+    let sandbox = Sandbox::with_data();
+    let Some(mount) = common::tmpfs(&sandbox.path("full"), "size=80k") else { return };
+    // What an earlier run made of its model must not stand beside this one's.
+    sandbox.write("full/report.html", "old");
+    sandbox.write("full/model.onnx", "old");
+    let flags = "--data_dir=data --log_dir=logs --parameters_file=parameters.yaml";
+    sandbox.run(&format!("train {flags} --model_dir=full")).failed_with(
+        "full/report.html: cannot write: No space left on device (os error 28)\n\
+         hint: free some space on that disk, or choose another directory",
+    );
+    assert_eq!(sandbox.files("full"), ["metrics.json", "model.safetensors", "parameters.yaml"]);
+    sandbox.run("evaluate --data_dir=data --log_dir=logs --model_dir=full").done();
+    drop(mount);
+}
+
+#[test]
+fn the_report_says_what_the_run_was_and_asks_nobody() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--train_epochs 3 --hidden_layers 5").done();
+    let report = sandbox.read("model/report.html");
+    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    let accuracy = format!("{:.2} %", 100.0 * metrics["test"]["accuracy"].as_f64().unwrap());
+    assert!(report.contains(&format!("<h1>{accuracy}")), "{accuracy}");
+    for expected in ["784–5–10", "3,985 parameters", "train_epochs", "Program and machine", "The 5 units"] {
+        assert!(report.contains(expected), "{expected}");
+    }
+    for file in metrics["data"]["files"].as_array().unwrap() {
+        assert!(report.contains(file["sha256"].as_str().unwrap()));
+    }
+    // These few digits are no data set that is known; the banner is for the whole of the drawn ones.
+    assert!(!report.contains("<strong>SYNTHETIC</strong>"));
+    // No value is left out, either.
+    for absent in ["http://", "https://", "src=\"/", "{{", "{%", "undefined", "NaN"] {
+        assert!(!report.contains(absent), "{absent}");
+    }
+}
+
+#[test]
+fn a_network_too_large_for_a_page_has_a_report_without_it() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--hidden_layers 2600").done();
+    let report = sandbox.read("model/report.html");
+    assert!(report.contains("too large for this page") && !report.contains("<script"));
+    assert!(report.len() < 200_000, "{}", report.len());
+}
+
+#[test]
 fn a_directory_in_the_place_of_an_output_file_is_named_before_the_first_step() {
     for name in ["model.safetensors", "metrics.json", "parameters.yaml", "report.html", "model.onnx"] {
         let sandbox = Sandbox::with_data();
