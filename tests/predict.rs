@@ -149,8 +149,9 @@ fn a_digit_cut_out_to_its_edges_is_read_right() {
     let digits = [0, 2, 3, 4, 5, 6, 7, 8, 9];
     let mut command = sandbox.program();
     command.args(["predict", "--model_dir=model", "--json"]);
+    let ten = ten_digits(&sandbox);
     for digit in digits {
-        let large = imageops::resize(&ten_digits(&sandbox)[digit], 280, 280, imageops::FilterType::CatmullRom);
+        let large = imageops::resize(&ten[digit], 280, 280, imageops::FilterType::CatmullRom);
         let inked = || large.enumerate_pixels().filter(|(_, _, pixel)| pixel.0[0] > 127);
         let (left, right) = (inked().map(|p| p.0).min().unwrap(), inked().map(|p| p.0).max().unwrap());
         let (top, bottom) = (inked().map(|p| p.1).min().unwrap(), inked().map(|p| p.1).max().unwrap());
@@ -184,10 +185,11 @@ fn a_photograph_is_turned_upright_as_the_camera_says() {
 #[test]
 fn what_is_no_image_is_told_and_the_others_are_answered() {
     let sandbox = trained();
-    let good = encoded(&DynamicImage::ImageLuma8(ten_digits(&sandbox)[2].clone()), ImageFormat::Png);
+    let two = &ten_digits(&sandbox)[2];
+    let good = encoded(&DynamicImage::ImageLuma8(two.clone()), ImageFormat::Png);
     sandbox.write("good.png", &good);
     sandbox.write("cut.png", &good[..good.len() / 2]);
-    let jpeg = encoded(&DynamicImage::ImageLuma8(enlarged(&ten_digits(&sandbox)[2], 200)), ImageFormat::Jpeg);
+    let jpeg = encoded(&DynamicImage::ImageLuma8(enlarged(two, 200)), ImageFormat::Jpeg);
     sandbox.write("cut.jpg", &jpeg[..jpeg.len() / 2]);
     sandbox.write("empty.png", "");
     sandbox.write("text.png", "hello");

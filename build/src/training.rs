@@ -25,6 +25,13 @@ pub struct Trained {
     pub cut_short: Option<Error>,
 }
 
+impl Trained {
+    /// How long all epochs took, without the evaluations after them.
+    pub fn seconds(&self) -> f64 {
+        self.epochs.iter().map(|epoch| epoch.seconds).sum()
+    }
+}
+
 /// Trains `engine` for the epochs of `parameters` on the training images, with an evaluation of the test set after each.
 ///
 /// A device that fails after the first epoch does not take the epochs before with it, see [`Trained::cut_short`].

@@ -4,6 +4,7 @@ IMAGES: bytes (N,784) without any header. Prints JSON: the page's logits for eac
 with pointer events, and whatever the console said and the page asked the network for, which should be nothing. With SHOTS,
 a directory, leaves screenshots there.
 """
+import base64
 import json
 import pathlib
 import sys
@@ -76,9 +77,14 @@ def draw(driver, image):
     return driver.find_element(By.ID, "answer").text
 
 
+def screen(driver, width):
+    """Makes the screen so wide, a phone's if it is narrow."""
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600})
+
+
 def overflow(driver, width):
     """How many pixels the page is wider than a screen of `width`."""
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600})
+    screen(driver, width)
     return driver.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth;")
 
 
@@ -116,9 +122,8 @@ def main():
 
 def shoot(driver, shots, image):
     """Screenshots of the whole page: desktop, dark, phone; and the page as paper."""
-    import base64
     def look(name, width, scheme):
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600})
+        screen(driver, width)
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
         draw(driver, image)
         height = driver.execute_script("return document.documentElement.scrollHeight;")

@@ -16,7 +16,7 @@ use prost::Message;
 use crate::error::Result;
 use crate::model::CLASSES;
 use crate::output::atomic;
-use crate::output::weights::Model;
+use crate::output::weights::{self, Model};
 
 /// The name of the file in MODEL_DIR.
 pub const FILE_NAME: &str = "model.onnx";
@@ -203,7 +203,7 @@ impl Tensor {
             dims: shape.iter().map(|&width| width as i64).collect(),
             kind: FLOAT,
             name: name.into(),
-            raw: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            raw: weights::bytes(values.iter().copied()),
         }
     }
 }

@@ -164,7 +164,8 @@ fn values<'a>(
     Ok(tensor.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)))
 }
 
-fn bytes(values: impl Iterator<Item = f32>) -> Vec<u8> {
+/// Numbers as every file here holds them, little-endian.
+pub(super) fn bytes(values: impl Iterator<Item = f32>) -> Vec<u8> {
     values.flat_map(f32::to_le_bytes).collect()
 }
 

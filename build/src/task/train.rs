@@ -169,7 +169,7 @@ fn announce(parameters: &Parameters, data: &Provenance, engine: &engine::EngineI
 }
 
 fn summary(data: &Provenance, trained: &Trained, files: &[(&str, PathBuf)], seconds: f64) -> String {
-    let train_seconds: f64 = trained.epochs.iter().map(|epoch| epoch.seconds).sum();
+    let train_seconds = trained.seconds();
     let mut rows = vec![
         ("test accuracy", format!("{:.2} %", 100.0 * trained.test.accuracy)),
         ("test loss", format!("{:.4}", trained.test.loss)),

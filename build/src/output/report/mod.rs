@@ -26,8 +26,9 @@ use crate::engine::EngineInfo;
 use crate::error::Result;
 use crate::model::{CLASSES, PIXELS};
 use crate::output::atomic;
-use crate::output::weights::Model;
-use crate::score::softmax;
+use crate::output::event::EpochRecord;
+use crate::output::weights::{self, Model};
+use crate::score::{argmax, softmax};
 use crate::training::Trained;
 
 /// The name of the file in MODEL_DIR.
@@ -174,16 +175,19 @@ impl Page {
         let Subject { data, model, trained, .. } = *subject;
         let score = &trained.test;
         let epochs = &trained.epochs;
-        let values = |of: fn(&crate::output::event::EpochRecord) -> f64| epochs.iter().map(of).collect::<Vec<f64>>();
+        let values = |of: fn(&EpochRecord) -> f64| epochs.iter().map(of).collect::<Vec<f64>>();
         let rate = |share: Option<f64>| share.map_or("–".into(), |share| format!("{:.1} %", 100.0 * share));
         let widths: Vec<String> = model.shape.widths().iter().map(usize::to_string).collect();
         let units = model.shape.widths()[1];
         let fits = model.parameters.len() <= MOST_PARAMETERS;
+        let mistaken = mistaken(&trained.test_logits, &subject.test.labels);
+        let finished = now();
         Self {
             style: include_str!("page.css"),
             script: include_str!("page.js"),
             version: env!("CARGO_PKG_VERSION"),
-            finished: now(),
+            tables: tables(subject, &finished),
+            finished,
             synthetic: data.source == DataSource::Synthetic,
             data: data.source.description(),
             cut_short: trained.cut_short.as_ref().map(ToString::to_string),
@@ -191,7 +195,7 @@ impl Page {
             parameter_count: grouped(model.parameters.len()),
             train_images: grouped(data.train_images),
             test_images: grouped(data.test_images),
-            train_seconds: format!("{:.1} s", epochs.iter().map(|epoch| epoch.seconds).sum::<f64>()),
+            train_seconds: format!("{:.1} s", trained.seconds()),
             accuracy: percent(score.accuracy),
             test_loss: format!("{:.4}", score.loss),
             dropout: subject.parameters.dropout > 0.0 && model.shape.widths().len() > 2,
@@ -218,19 +222,17 @@ impl Page {
                 .map(|(digit, counts)| ConfusionRow { cells: cells(digit, counts), recall: rate(score.recall(digit)) })
                 .collect(),
             precisions: (0..CLASSES).map(|digit| rate(score.precision(digit))).collect(),
-            wrong: score.images - (0..CLASSES).map(|k| score.confusion[k][k] as usize).sum::<usize>(),
-            mistakes: mistakes(&trained.test_logits, subject.test),
+            wrong: mistaken.len(),
+            mistakes: mistaken.iter().take(MISTAKES).map(|mistaken| Mistake::new(mistaken, subject.test)).collect(),
             network: fits.then(|| Network {
                 widths: format!("[{}]", widths.join(", ")),
-                parameters: BASE64
-                    .encode(model.parameters.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>()),
+                parameters: BASE64.encode(weights::bytes(model.parameters.iter().copied())),
             }),
             samples: samples(subject.test),
             units: match units {
                 0..=256 => format!("The {units} units"),
                 _ => format!("The first 256 of the {units} units"),
             },
-            tables: tables(subject),
         }
     }
 }
@@ -243,34 +245,38 @@ fn cells(digit: usize, counts: &[u32; CLASSES]) -> Vec<Cell> {
     counts.iter().enumerate().map(cell).collect()
 }
 
-/// The images that were taken for another digit with the most confidence.
-fn mistakes(logits: &[f32], test: &Images) -> Vec<Mistake> {
-    let mut mistakes: Vec<(f64, Mistake)> = logits
-        .chunks_exact(CLASSES)
-        .zip(&test.labels)
-        .enumerate()
-        .filter_map(|(index, (row, &label))| {
-            let said = crate::score::argmax(row);
-            let shares = || softmax(row);
-            (said != usize::from(label)).then(|| {
-                let (confidence, right_share) = (shares()[said], shares()[usize::from(label)]);
-                let image = String::new();
-                let mistake = Mistake {
-                    index,
-                    image,
-                    said,
-                    confidence: percent(confidence),
-                    label,
-                    right_share: percent(right_share),
-                };
-                (confidence, mistake)
-            })
-        })
+/// A test image that was taken for another digit.
+struct Mistaken {
+    index: usize,
+    said: usize,
+    /// (K) probabilities.
+    shares: Vec<f64>,
+}
+
+/// All of them, by `logits` (N,K) against `labels` (N), those with the most confidence first.
+fn mistaken(logits: &[f32], labels: &[u8]) -> Vec<Mistaken> {
+    let mut all: Vec<Mistaken> = (logits.chunks_exact(CLASSES).zip(labels).enumerate())
+        .map(|(index, (row, &label))| (index, row, argmax(row), label))
+        .filter(|&(_, _, said, label)| said != usize::from(label))
+        .map(|(index, row, said, _)| Mistaken { index, said, shares: softmax(row) })
         .collect();
-    mistakes.sort_by(|a, b| b.0.total_cmp(&a.0));
-    mistakes.truncate(MISTAKES);
-    let with_image = |(_, mistake): (f64, Mistake)| Mistake { image: png(image_of(test, mistake.index)), ..mistake };
-    mistakes.into_iter().map(with_image).collect()
+    all.sort_by(|a, b| b.shares[b.said].total_cmp(&a.shares[a.said]));
+    all
+}
+
+impl Mistake {
+    fn new(mistaken: &Mistaken, test: &Images) -> Self {
+        let Mistaken { index, said, ref shares } = *mistaken;
+        let label = test.labels[index];
+        Self {
+            index,
+            image: png(image_of(test, index)),
+            said,
+            confidence: percent(shares[said]),
+            label,
+            right_share: percent(shares[usize::from(label)]),
+        }
+    }
 }
 
 /// The first test image of each digit.
@@ -299,7 +305,7 @@ fn png(pixels: &[u8]) -> String {
 }
 
 /// Everything that the run can be repeated by.
-fn tables(subject: &Subject) -> Vec<Table> {
+fn tables(subject: &Subject, finished: &str) -> Vec<Table> {
     let row = |name: &str, value: String| Row { name: name.into(), value };
     let EngineInfo { engine, device, backend, instruction_set, threads } = subject.engine;
     let parameters = match serde_json::to_value(subject.parameters) {
@@ -319,7 +325,7 @@ fn tables(subject: &Subject) -> Vec<Table> {
         row("processor", processor()),
         row("system", format!("{}, {}", std::env::consts::OS, std::env::consts::ARCH)),
         row("time until this report", format!("{:.2} s", subject.seconds)),
-        row("finished", now()),
+        row("finished", finished.into()),
     ];
     let mut files = vec![row("source", subject.data.source.description().into())];
     files.extend(subject.data.files.iter().map(|file| row(&file.name, format!("SHA-256 {}", file.sha256))));
@@ -366,7 +372,6 @@ mod tests {
     use crate::config::keys::Draft;
     use crate::engine::TrainingState;
     use crate::model::MlpShape;
-    use crate::output::event::EpochRecord;
     use crate::score::Score;
 
     /// The page of a network with `hidden` layers that gave `logits` to images of the digits `labels`.
