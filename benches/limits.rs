@@ -9,8 +9,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use mnist::data::dataset::{Dataset, epoch_order};
-use mnist::engine::fused::simd::{Block, InstructionSet, Job, LANES, Simd};
 use mnist::model::{CLASSES, PIXELS};
+use mnist::simd::{Block, InstructionSet, Job, LANES, Simd};
 use serde_json::json;
 
 const RUNS: usize = 9;

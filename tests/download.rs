@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use common::server::{Reply, Server, etag};
 use common::{gzip, tmpfs};
-use mnist::data::content::in_hex;
+use mnist::data::download::fetch::Limits;
 use mnist::data::download::{self, Event, Options, Origin, Summary, Watch};
-use mnist::data::fetch::Limits;
-use mnist::data::source::SourceFile;
+use mnist::data::sets::SourceFile;
 use mnist::error::{Error, Result};
+use mnist::text::hexadecimal;
 use sha2::{Digest, Sha256};
 
 /// Bytes of the file that most tests fetch. It hardly compresses.
@@ -31,7 +31,7 @@ fn idx(bytes: usize, seed: u64) -> Vec<u8> {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    in_hex(&Sha256::digest(bytes))
+    hexadecimal(&Sha256::digest(bytes))
 }
 
 fn source(name: &'static str, bytes: &[u8]) -> SourceFile {

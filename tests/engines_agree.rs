@@ -6,15 +6,16 @@ mod common;
 use std::sync::Arc;
 
 use mnist::data::dataset::Images;
+#[cfg(feature = "burn")]
 use mnist::engine::burn_engine::{BurnDevice, BurnEngine};
 use mnist::engine::fused::FusedEngine;
-use mnist::engine::fused::simd::InstructionSet;
 use mnist::engine::reference::Reference;
-use mnist::engine::{Engine, EngineInfo, EpochTotals, Progress, Recipe, TrainingState};
+use mnist::engine::{EngineInfo, EpochTotals, Network, Progress, Recipe, Trainer, TrainingState};
 use mnist::error::Result;
 use mnist::model::MlpShape;
 use mnist::optim::{OptimizerKind, OptimizerSettings};
 use mnist::rng::{Purpose, Stream};
+use mnist::simd::InstructionSet;
 
 /// What is compared on: D, H, K and B all differ.
 const SHAPES: [(usize, &[usize], usize); 4] = [(20, &[7], 4), (12, &[9, 5], 3), (6, &[], 10), (33, &[1, 64], 2)];
@@ -22,18 +23,19 @@ const SHAPES: [(usize, &[usize], usize); 4] = [(20, &[7], 4), (12, &[9, 5], 3), 
 /// How far an engine in f32 may be from the truth in f64: absolute, and relative to the largest value compared.
 const TOLERANCE: f64 = 2e-5;
 
-type Build = Box<dyn Fn(Recipe, Arc<Images>) -> Box<dyn Engine>>;
+type Build = Box<dyn Fn(Recipe, Arc<Images>) -> Box<dyn Trainer>>;
 
 /// The engines that users get, the fused one with every instruction set that this processor has, and the reference in f32.
 fn engines() -> Vec<(String, Build)> {
     let mut engines: Vec<(String, Build)> = vec![
         ("reference f32".into(), Box::new(|recipe, train| Box::new(Reference::<f32>::new(recipe, train)))),
+        #[cfg(feature = "burn")]
         ("burn flex".into(), Box::new(|recipe, train| burn(recipe, train, BurnDevice::Flex))),
         #[cfg(feature = "ndarray")]
         ("burn ndarray".into(), Box::new(|recipe, train| burn(recipe, train, BurnDevice::Ndarray))),
     ];
     for set in InstructionSet::available() {
-        let build: Build = Box::new(move |recipe, train| Box::new(FusedEngine::new(recipe, train, set)));
+        let build: Build = Box::new(move |recipe, train| Box::new(FusedEngine::new(recipe, train, set).unwrap()));
         engines.push((format!("fused {}", set.name()), build));
     }
     #[cfg(feature = "gpu")]
@@ -47,7 +49,8 @@ fn engines() -> Vec<(String, Build)> {
     engines
 }
 
-fn burn(recipe: Recipe, train: Arc<Images>, device: BurnDevice) -> Box<dyn Engine> {
+#[cfg(feature = "burn")]
+fn burn(recipe: Recipe, train: Arc<Images>, device: BurnDevice) -> Box<dyn Trainer> {
     Box::new(BurnEngine::new(recipe, train, device).unwrap())
 }
 
@@ -115,7 +118,7 @@ fn quiet(_: Progress) -> Result<()> {
 /// A step of plain SGD on one batch of `n` images, which shows the gradient; its size is a power of two, which costs no
 /// precision.
 fn compare_a_step(
-    build: &impl Fn(Recipe, Arc<Images>) -> Box<dyn Engine>,
+    build: &impl Fn(Recipe, Arc<Images>) -> Box<dyn Trainer>,
     shape: &MlpShape,
     n: usize,
     dropout: f64,
@@ -138,7 +141,7 @@ fn compare_a_step(
 }
 
 /// The one runner: the same cases through the engine that `build` makes and through the truth.
-fn compare(build: impl Fn(Recipe, Arc<Images>) -> Box<dyn Engine>) -> std::result::Result<(), String> {
+fn compare(build: impl Fn(Recipe, Arc<Images>) -> Box<dyn Trainer>) -> std::result::Result<(), String> {
     for (inputs, hidden, classes) in SHAPES {
         let shape = MlpShape::new(inputs, hidden, classes);
         for n in [1, 31, 32, 33] {
@@ -436,18 +439,9 @@ enum Fault {
     NoDropout,
 }
 
-impl Engine for Broken {
+impl Network for Broken {
     fn info(&self) -> EngineInfo {
         self.inner.info()
-    }
-    fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
-        let order = match self.fault {
-            Fault::LastImageOfTheBatchLeftOut if order.len() > 1 => &order[..order.len() - 1],
-            _ => order,
-        };
-        let mut totals = self.inner.train_epoch(order, progress)?;
-        totals.correct += usize::from(self.fault == Fault::CountOff);
-        Ok(totals)
     }
     fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>> {
         let mut logits = self.inner.logits(pixels)?;
@@ -458,6 +452,18 @@ impl Engine for Broken {
         }
         Ok(logits)
     }
+}
+
+impl Trainer for Broken {
+    fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
+        let order = match self.fault {
+            Fault::LastImageOfTheBatchLeftOut if order.len() > 1 => &order[..order.len() - 1],
+            _ => order,
+        };
+        let mut totals = self.inner.train_epoch(order, progress)?;
+        totals.correct += usize::from(self.fault == Fault::CountOff);
+        Ok(totals)
+    }
     fn state(&mut self) -> Result<TrainingState> {
         let mut state = self.inner.state()?;
         if let (Fault::OneParameterOff, 10, Some(last)) = (self.fault, state.step, state.parameters.last_mut()) {
@@ -467,6 +473,9 @@ impl Engine for Broken {
     }
     fn load_state(&mut self, state: &TrainingState) -> Result<()> {
         if self.fault == Fault::StateNotLoaded { Ok(()) } else { self.inner.load_state(state) }
+    }
+    fn set_images(&mut self, train: Arc<Images>) -> Result<()> {
+        self.inner.set_images(train)
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use common::{Sandbox, end, python_with, real_mnist, skipped};
 use mnist::data::dataset::Dataset;
-use mnist::output::weights;
+use mnist::model::file as weights;
 use serde_json::{Value, json};
 
 fn script(name: &str) -> std::path::PathBuf {

@@ -12,7 +12,7 @@ use image::codecs::jpeg::JpegEncoder;
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, imageops};
 use mnist::data::dataset::Dataset;
 use mnist::data::synthetic::{self, Split};
-use mnist::output::weights::{self, Model};
+use mnist::model::file::{self as weights, Model};
 use mnist::score::{argmax, softmax};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;

@@ -4,19 +4,21 @@ mod common;
 
 use std::fs;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use common::{Sandbox, end, real_mnist};
 use mnist::cli::Cli;
-use mnist::config::Parameters;
 use mnist::data::dataset::Dataset;
+use mnist::data::dataset::Images;
 use mnist::data::idx;
-use mnist::engine::fused::simd::InstructionSet;
-use mnist::engine::{self, Engine, EngineInfo, EpochTotals, Progress, TrainingState};
+use mnist::engine::{EngineInfo, EpochTotals, Network, Progress, Trainer, TrainingState, choice};
 use mnist::error::{Error, Result};
 use mnist::output::console::Console;
 use mnist::output::mllog::MlLog;
+use mnist::parameters::Parameters;
+use mnist::simd::InstructionSet;
 use mnist::task;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -92,6 +94,7 @@ fn the_environment_chooses_the_instruction_set_among_those_there_are() {
     assert_eq!(refused.code, Some(2));
 }
 
+#[cfg(feature = "burn")]
 #[test]
 fn the_burn_engine_is_there_when_asked_for() {
     let sandbox = Sandbox::with_data();
@@ -729,14 +732,20 @@ fn a_file_in_the_place_of_an_output_directory_is_named() {
 
 /// An engine whose device is lost in the epoch after `epochs`.
 struct Lost {
-    engine: Box<dyn Engine>,
+    engine: Box<dyn Trainer>,
     epochs: usize,
 }
 
-impl Engine for Lost {
+impl Network for Lost {
     fn info(&self) -> EngineInfo {
         self.engine.info()
     }
+    fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>> {
+        self.engine.logits(pixels)
+    }
+}
+
+impl Trainer for Lost {
     fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
         if self.epochs == 0 {
             return Err(Error::Device { problem: "lost".into() });
@@ -744,14 +753,14 @@ impl Engine for Lost {
         self.epochs -= 1;
         self.engine.train_epoch(order, progress)
     }
-    fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>> {
-        self.engine.logits(pixels)
-    }
     fn state(&mut self) -> Result<TrainingState> {
         self.engine.state()
     }
     fn load_state(&mut self, state: &TrainingState) -> Result<()> {
         self.engine.load_state(state)
+    }
+    fn set_images(&mut self, train: Arc<Images>) -> Result<()> {
+        self.engine.set_images(train)
     }
 }
 
@@ -769,9 +778,10 @@ fn a_device_that_is_lost_does_not_take_the_epochs_before_with_it() {
     let mnist::cli::Command::Train(args) = cli.command else { unreachable!() };
     let console = Console::install();
     let train = |epochs| {
-        let mut parameters = Parameters::read(Some(&args.parameters_file), args.overrides.0.clone()).unwrap();
+        let parameters = Parameters::read(Some(&args.parameters_file), args.overrides.0.clone()).unwrap();
         let dataset = Dataset::load(&args.data_dir).unwrap();
-        let engine = engine::build(&mut parameters, dataset.train.clone()).unwrap();
+        let recipe = parameters.recipe(784, 10);
+        let (engine, _) = choice::trainer(&recipe, &parameters.choice(), 5, &dataset.train).unwrap();
         fs::create_dir_all(&args.model_dir).unwrap();
         let mut mllog = MlLog::create(&args.log_dir, "train", || 0).unwrap();
         let (mut lost, begin) = (Lost { engine, epochs }, Instant::now());

@@ -1,10 +1,9 @@
 //! Every way in which the program can fail: what is wrong, where, what was expected and found, and what to do next.
 
-use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::data::idx;
+use crate::text::{one_of, quoted};
 
 /// Shorthand for results whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -31,8 +30,8 @@ pub enum Error {
     #[error("{}: {name} is missing (looked for it, for {name}.gz and for both in MNIST/raw)", data_dir.display())]
     DataMissing { data_dir: PathBuf, name: String },
     /// A file that is not the IDX file it should be.
-    #[error("{}: {fault}", path.display())]
-    Idx { path: PathBuf, fault: idx::Fault },
+    #[error("{}: {problem}", path.display())]
+    Idx { path: PathBuf, problem: String },
     /// A gzip file that is cut or corrupt.
     #[error("{}: cannot decompress: {problem}", path.display())]
     Gzip { path: PathBuf, problem: String },
@@ -57,16 +56,19 @@ pub enum Error {
     Threads { threads: usize, problem: String },
     /// The instruction set that the environment names is not to be had.
     #[error(
-        "the environment variable {}: expected one of {}, which this processor has, found {asked}",
-        crate::engine::fused::simd::VARIABLE, available.join(", ")
+        "the environment variable {variable}: expected one of {}, which this processor has, found {asked}",
+        available.join(", ")
     )]
-    InstructionSet { asked: String, available: Vec<&'static str> },
+    InstructionSet { variable: &'static str, asked: String, available: Vec<&'static str> },
     /// The device failed.
     #[error("the device failed: {problem}")]
     Device { problem: String },
-    /// A GPU was asked for in a build without them.
-    #[error("device gpu: expected a program built with the feature gpu, found one without")]
-    NoGpuFeature,
+    /// An engine or a device that this build of the program lacks.
+    #[error("{parameter}: expected a program built with the feature {feature}, found one without")]
+    NotBuiltIn { parameter: &'static str, feature: &'static str },
+    /// An engine cannot train this network or on this device.
+    #[error("engine {engine}: {reason}")]
+    Unsupported { engine: &'static str, reason: String },
     /// No adapter is what was asked for.
     #[error("device gpu: expected {asked}, found {}", if found.is_empty() { "no adapter at all".into() } else { one_of(found).replace(" or ", " and ") })]
     NoAdapter { asked: String, found: Vec<String> },
@@ -194,9 +196,13 @@ impl Error {
             Error::Model { .. } => Some("train the model again with `mnist train`, or bring the file back".into()),
             Error::Diverged { .. } => Some("try a smaller learning_rate".into()),
             Error::InstructionSet { .. } => Some("unset it, and the fastest is taken".into()),
-            Error::NoGpuFeature => Some(
-                "build it with `cargo build --release --features gpu`, use the container image, or set device to cpu".into(),
-            ),
+            Error::NotBuiltIn { feature, .. } => Some(format!(
+                "build it with `cargo build --release --features {feature}`, use the container image, or set {} to auto",
+                if *feature == "burn" { "engine" } else { "device" }
+            )),
+            Error::Unsupported { .. } => {
+                Some("set engine to burn, in a program built with `cargo build --release --features burn`".into())
+            }
             Error::NoAdapter { .. } => Some(
                 "see `mnist devices`; check the GPU's driver and the Vulkan loader (`vulkaninfo --summary` must list the \
                  GPU); in Docker give --gpus all (NVIDIA_DRIVER_CAPABILITIES must contain graphics), in Singularity --nv; \
@@ -279,59 +285,9 @@ fn io_hint(error: &io::Error) -> Option<&'static str> {
     })
 }
 
-/// `path` as a shell takes it, for commands to be copied from messages.
-pub fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
-    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
-}
-
-/// The known name nearest to `typed`, if any is near enough to be what was meant.
-pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .into_iter()
-        .map(|name| (strsim::jaro_winkler(&typed.to_lowercase(), name), name))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name)| name)
-}
-
-/// `a, b or c`, for messages that list what is allowed.
-pub fn one_of<T: Display>(names: &[T]) -> String {
-    match names {
-        [] => String::new(),
-        [only] => only.to_string(),
-        [first @ .., last] => {
-            let first: Vec<String> = first.iter().map(T::to_string).collect();
-            format!("{} or {last}", first.join(", "))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nearest_finds_misspellings_and_nothing_far() {
-        let keys = ["optimizer", "train_epochs", "batch_size"];
-        assert_eq!(nearest("batchsize", keys), Some("batch_size"));
-        assert_eq!(nearest("Optimiser", keys), Some("optimizer"));
-        assert_eq!(nearest("verbose", keys), None);
-    }
-
-    #[test]
-    fn paths_in_commands_are_quoted_where_a_shell_would_split_them() {
-        assert_eq!(quoted(Path::new("/data/mnist-1")), "/data/mnist-1");
-        assert_eq!(quoted(Path::new("my data")), "'my data'");
-        assert_eq!(quoted(Path::new("it's")), r"'it'\''s'");
-    }
-
-    #[test]
-    fn lists_read_as_sentences() {
-        assert_eq!(one_of(&["a", "b", "c"]), "a, b or c");
-        assert_eq!(one_of(&["a"]), "a");
-    }
 
     #[test]
     fn signals_become_exit_codes() {

@@ -3,7 +3,7 @@
 //! The modules in the order in which data passes them:
 //!
 //! ```text
-//! cli -> config -> task (download | train | evaluate | predict | demo | devices | cube)
+//! cli -> parameters -> task (download | train | evaluate | predict | demo | devices | cube)
 //! data: fetch or synthetic -> idx -> dataset -> order of an epoch
 //!       -> engine (reference | fused | fused_gpu | burn), driven by training
 //!       -> events -> output: console, logs, MLLOG, metrics, weights, report, ONNX, TensorBoard
@@ -16,12 +16,11 @@
 #![warn(clippy::dbg_macro, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
 pub mod cli;
-pub mod config;
+pub mod parameters;
 pub mod task;
 
 pub mod data;
 
-pub mod dropout;
 pub mod engine;
 pub mod model;
 pub mod optim;
@@ -34,4 +33,7 @@ pub mod output;
 pub mod cube;
 
 pub mod error;
+pub mod files;
 pub mod interrupt;
+pub mod simd;
+pub mod text;

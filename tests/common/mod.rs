@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use mnist::data::synthetic;
 use mnist::engine;
-use mnist::output::weights::Model;
+use mnist::model::file::Model;
 
 pub mod server;
 
@@ -120,7 +120,7 @@ impl Ended {
 
 /// The answers (N,K) of `model` to `pixels` (N,D), by the program's engine.
 pub fn logits(model: &Model, pixels: &[u8]) -> Vec<f32> {
-    let mut engine = engine::with_network(&model.shape, model.parameters.clone()).unwrap();
+    let mut engine = engine::choice::network(&model.shape, &model.parameters).unwrap();
     engine.logits(pixels).unwrap()
 }
 

@@ -10,7 +10,7 @@ use serde_yaml::Value;
 
 use super::locate::{Step, line_of};
 use super::schema::{self, Schema, described, joined, key, shown};
-use crate::error::one_of;
+use crate::text::one_of;
 
 /// The longest file of a cube that is read, in bytes.
 const LONGEST: u64 = 1 << 20;

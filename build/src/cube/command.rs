@@ -9,8 +9,9 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result, quoted};
+use crate::error::{Error, Result};
 use crate::interrupt;
+use crate::text::quoted;
 
 /// How often a signal is looked for while a program runs.
 const TICK: Duration = Duration::from_millis(50);

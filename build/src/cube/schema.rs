@@ -3,7 +3,7 @@
 use serde_yaml::Value;
 
 use super::locate::Step;
-use crate::error::{nearest, one_of};
+use crate::text::{nearest, one_of};
 
 /// The only version of all schemas.
 const VERSION: &str = "1.0.0";
@@ -283,7 +283,7 @@ pub fn joined(path: &[Step], step: Step) -> Vec<Step> {
 pub fn described(value: &Value) -> String {
     match value {
         Value::Null => "nothing".into(),
-        Value::String(text) => format!("{:?}", crate::config::keys::shortened(text)),
+        Value::String(text) => format!("{:?}", crate::text::shortened(text)),
         Value::Sequence(_) => "a list".into(),
         Value::Mapping(_) => "keys with values".into(),
         Value::Bool(value) => value.to_string(),

@@ -11,9 +11,10 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::idx::{self, Kind, LONGEST_HEADER};
-use super::source::{self, DataSource, MNIST};
+use super::sets::{self, DataSource, MNIST};
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, Stream};
+use crate::text::hexadecimal;
 
 /// Images with their labels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -98,7 +99,7 @@ impl Dataset {
         let files: Vec<FileHash> = (MNIST.iter().zip(&loaded))
             .map(|(file, loaded)| FileHash { name: file.name.into(), sha256: loaded.sha256.clone() })
             .collect();
-        let source = source::identify(files.iter().map(|file| file.sha256.as_str()));
+        let source = sets::identify(files.iter().map(|file| file.sha256.as_str()));
         let mut set = |first: usize| {
             let mut values = |file: usize| std::mem::take(&mut loaded[file].values);
             Images { pixels: values(first), labels: values(first + 1) }
@@ -141,7 +142,7 @@ struct Loaded {
 }
 
 fn load_file(path: &Path, kind: Kind) -> Result<Loaded> {
-    let fault = |fault| Error::Idx { path: path.to_path_buf(), fault };
+    let fault = |fault: idx::Fault| Error::Idx { path: path.to_path_buf(), problem: fault.to_string() };
     let file = File::open(path).map_err(Error::io("read", path))?;
     let length = file.metadata().map_err(Error::io("read", path))?.len();
     let zipped = path.extension().is_some_and(|extension| extension == "gz");
@@ -172,7 +173,7 @@ fn load_file(path: &Path, kind: Kind) -> Result<Loaded> {
     let mut hash = Sha256::new();
     hash.update(&header);
     hash.update(&values);
-    Ok(Loaded { count, values, sha256: source::hexadecimal(&hash.finalize()) })
+    Ok(Loaded { count, values, sha256: hexadecimal(&hash.finalize()) })
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use cubecl::wgpu::wgpu::{self, Backend, DeviceType, Instance, InstanceDescriptor
 use cubecl::wgpu::{AutoGraphicsApi, RuntimeOptions, WgpuBackend, WgpuDevice, WgpuDeviceKind, try_init_setup};
 
 use super::one_line;
-use crate::config::AdapterChoice;
 use crate::error::{Error, Result};
+use crate::parameters::AdapterChoice;
 
 /// A GPU, or a program that stands in for one, as reached by one graphics API.
 #[derive(Debug, Clone, PartialEq, Eq)]

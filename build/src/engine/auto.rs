@@ -2,23 +2,24 @@
 
 use std::sync::Arc;
 
-use crate::config::{DeviceChoice, Parameters};
+use super::Recipe;
+use super::choice::{DeviceChoice, EngineChoice};
 use crate::data::dataset::Images;
 use crate::error::Result;
 
 /// A build without GPUs has nothing to measure.
 #[cfg(not(feature = "gpu"))]
-pub fn device(_: &Parameters, _: &Arc<Images>) -> Result<DeviceChoice> {
+pub fn device(_: &Recipe, _: EngineChoice, _: u32, _: &Arc<Images>) -> Result<DeviceChoice> {
     Ok(DeviceChoice::Cpu)
 }
 
-/// The device that trains the network of `parameters` on `train` faster, and says why.
+/// The device on which `engine` trains `recipe` on `train` faster, over all `epochs`; says why.
 ///
 /// # Errors
 /// The processor's engine fails. A GPU that fails is not taken.
 #[cfg(feature = "gpu")]
-pub fn device(parameters: &Parameters, train: &Arc<Images>) -> Result<DeviceChoice> {
-    measured::device(parameters, train)
+pub fn device(recipe: &Recipe, engine: EngineChoice, epochs: u32, train: &Arc<Images>) -> Result<DeviceChoice> {
+    measured::device(recipe, engine, epochs, train)
 }
 
 #[cfg(feature = "gpu")]
@@ -28,8 +29,8 @@ mod measured {
     use tracing::{info, warn};
 
     use super::*;
-    use crate::config::AdapterChoice;
-    use crate::engine::{adapter, named};
+    use crate::engine::adapter;
+    use crate::engine::choice::{AdapterChoice, Choice, build, engine_for};
 
     /// About how long a GPU takes to be found, to get the images and to have its kernels compiled.
     const GPU_START: Duration = Duration::from_secs(2);
@@ -37,24 +38,25 @@ mod measured {
     const STEPS: usize = 64;
     const MEASUREMENTS: usize = 3;
 
-    pub fn device(parameters: &Parameters, train: &Arc<Images>) -> Result<DeviceChoice> {
+    pub fn device(recipe: &Recipe, engine: EngineChoice, epochs: u32, train: &Arc<Images>) -> Result<DeviceChoice> {
         if train.is_empty() {
             return Ok(DeviceChoice::Cpu);
         }
         let training = |device: DeviceChoice| -> Result<Duration> {
-            let mut engine = named(&Parameters { device, ..parameters.clone() }, train.clone())?;
-            let images = parameters.batch_size.saturating_mul(STEPS).min(train.len());
+            let engine = engine_for(recipe, engine, &device)?;
+            let mut trainer = build(recipe, &Choice { engine, device }, train)?;
+            let images = recipe.batch_size.saturating_mul(STEPS).min(train.len());
             let order: Vec<u32> = (0..images as u32).collect();
             let mut best = Duration::MAX;
             // The first time is for caches and compilers.
             for attempt in 0..=MEASUREMENTS {
                 let begin = Instant::now();
-                engine.train_epoch(&order, &mut |_| crate::interrupt::check())?;
+                trainer.train_epoch(&order, &mut |_| crate::interrupt::check())?;
                 if attempt > 0 {
                     best = best.min(begin.elapsed());
                 }
             }
-            Ok(best.mul_f64(f64::from(parameters.train_epochs) * train.len() as f64 / images as f64))
+            Ok(best.mul_f64(f64::from(epochs) * train.len() as f64 / images as f64))
         };
         let cpu = training(DeviceChoice::Cpu)?;
         if cpu < GPU_START {

@@ -3,7 +3,10 @@
 #[cfg(feature = "gpu")]
 pub mod adapter;
 mod auto;
+#[cfg(feature = "burn")]
 pub mod burn_engine;
+pub mod choice;
+pub mod dropout;
 pub mod fused;
 #[cfg(feature = "gpu")]
 pub mod fused_gpu;
@@ -14,16 +17,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use self::burn_engine::{BurnDevice, BurnEngine};
-use self::fused::FusedEngine;
-use self::fused::simd::InstructionSet;
-#[cfg(feature = "gpu")]
-use self::fused_gpu::FusedGpuEngine;
-use crate::config::keys::Draft;
-use crate::config::{DeviceChoice, EngineChoice, Parameters};
 use crate::data::dataset::Images;
-#[cfg(not(feature = "gpu"))]
-use crate::error::Error;
 use crate::error::Result;
 use crate::model::MlpShape;
 use crate::optim::OptimizerSettings;
@@ -39,7 +33,7 @@ pub struct Recipe {
     pub batch_size: usize,
     /// The share of hidden activations dropped in training.
     pub dropout: f64,
-    /// The seed of the dropout masks, see [`crate::dropout::DropoutMask`].
+    /// The seed of the dropout masks, see [`crate::engine::dropout::DropoutMask`].
     pub seed: u64,
     /// How many threads; at least 1.
     pub threads: usize,
@@ -99,11 +93,20 @@ pub struct EpochTotals {
     pub correct: usize,
 }
 
-/// A network in training on one device.
-pub trait Engine {
+/// A network that answers.
+pub trait Network {
     /// Who this is.
     fn info(&self) -> EngineInfo;
 
+    /// The network's answers without dropout to `pixels` (N,D): logits (N,K).
+    ///
+    /// # Errors
+    /// The device failed.
+    fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>>;
+}
+
+/// A network in training on one device.
+pub trait Trainer: Network {
     /// Trains one step on each batch of `order`: indices of training images, `batch_size` at a time.
     ///
     /// `progress` is called after every step or every few; when it fails the epoch ends there.
@@ -112,11 +115,11 @@ pub trait Engine {
     /// What `progress` returned, or the device failed.
     fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals>;
 
-    /// The network's answers without dropout to `pixels` (N,D): logits (N,K).
+    /// Replaces the training images by `train`, of the same number and size: augmentation gives every epoch its own.
     ///
     /// # Errors
     /// The device failed.
-    fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>>;
+    fn set_images(&mut self, train: Arc<Images>) -> Result<()>;
 
     /// A copy of parameters and optimizer state.
     ///
@@ -131,64 +134,9 @@ pub trait Engine {
     fn load_state(&mut self, state: &TrainingState) -> Result<()>;
 }
 
-/// Builds the engine that `parameters` name, with the recipe's network at its beginning, and replaces every `auto` among
-/// them by what was chosen for this build, this machine and the images of `train`.
-///
-/// # Errors
-/// The device is not there or fails, or the environment names an instruction set that this processor lacks.
-pub fn build(parameters: &mut Parameters, train: Arc<Images>) -> Result<Box<dyn Engine>> {
-    if parameters.threads == 0 {
-        parameters.threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    }
-    if parameters.engine == EngineChoice::Auto {
-        parameters.engine = EngineChoice::Fused;
-    }
-    if parameters.device == DeviceChoice::Auto {
-        parameters.device = auto::device(parameters, &train)?;
-    }
-    named(parameters, train)
-}
-
-/// Builds an engine that answers with the network of `shape` and `parameters` (P).
-///
-/// # Errors
-/// See [`build`].
-pub fn with_network(shape: &MlpShape, parameters: Vec<f32>) -> Result<Box<dyn Engine>> {
-    let [_, hidden @ .., _] = shape.widths() else { unreachable!("a shape has inputs and classes") };
-    let draft = Draft { hidden_layers: Some(hidden.to_vec()), ..Draft::default() };
-    let mut defaults = Parameters::defaults_with(draft);
-    let mut engine = build(&mut defaults, Arc::default())?;
-    engine.load_state(&TrainingState::new(&defaults.optimizer_settings(), parameters))?;
-    Ok(engine)
-}
-
-/// Builds the engine on the device that the parameters, without any `auto`, name.
-fn named(parameters: &Parameters, train: Arc<Images>) -> Result<Box<dyn Engine>> {
-    let recipe = Recipe {
-        shape: MlpShape::mnist(&parameters.hidden_layers),
-        optimizer: parameters.optimizer_settings(),
-        batch_size: parameters.batch_size,
-        dropout: parameters.dropout,
-        seed: parameters.seed,
-        threads: parameters.threads,
-    };
-    let burn = parameters.engine == EngineChoice::Burn;
-    Ok(match &parameters.device {
-        DeviceChoice::Auto | DeviceChoice::Cpu if burn => Box::new(BurnEngine::new(recipe, train, BurnDevice::Flex)?),
-        DeviceChoice::Auto | DeviceChoice::Cpu => Box::new(FusedEngine::new(recipe, train, InstructionSet::choose()?)),
-        #[cfg(feature = "ndarray")]
-        DeviceChoice::Ndarray => Box::new(BurnEngine::new(recipe, train, BurnDevice::Ndarray)?),
-        #[cfg(feature = "gpu")]
-        DeviceChoice::Gpu(choice) => {
-            let adapter = adapter::choose(choice)?;
-            match burn {
-                true => Box::new(BurnEngine::new(recipe, train, BurnDevice::Gpu(adapter))?),
-                false => Box::new(FusedGpuEngine::new(recipe, train, adapter)?),
-            }
-        }
-        #[cfg(not(feature = "gpu"))]
-        DeviceChoice::Gpu(_) => return Err(Error::NoGpuFeature),
-    })
+/// How many threads `asked` stands for: 0 is one for each processor.
+pub fn threads(asked: usize) -> usize {
+    if asked > 0 { asked } else { std::thread::available_parallelism().map_or(1, |n| n.get()) }
 }
 
 /// How many steps to do until the next call of `progress`, after `steps` took `took`, for one about every `period`.
@@ -209,6 +157,7 @@ fn words(pixels: &[u8], inputs: usize) -> impl Iterator<Item = u32> {
     pixels.chunks(inputs).flat_map(move |image| image.chunks(4).map(word))
 }
 
+#[cfg(feature = "burn")]
 /// What a runtime says of a failure, without its line breaks and the backtrace at its end.
 fn one_line(message: &str) -> String {
     let message = message.split("Backtrace:").next().unwrap_or(message);

@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use num_traits::Float;
 
-use super::{Engine, EngineInfo, EpochTotals, Progress, Recipe, TrainingState};
+use super::{EngineInfo, EpochTotals, Network, Progress, Recipe, Trainer, TrainingState};
 use crate::data::dataset::Images;
-use crate::dropout::{self, DropoutMask};
+use crate::engine::dropout::{self, DropoutMask};
 use crate::error::Result;
 
 /// The reference engine over the scalar `T`.
@@ -176,7 +176,7 @@ impl<T: Float> Reference<T> {
     }
 }
 
-impl<T: Float> Engine for Reference<T> {
+impl<T: Float> Network for Reference<T> {
     fn info(&self) -> EngineInfo {
         EngineInfo {
             engine: "reference",
@@ -187,6 +187,12 @@ impl<T: Float> Engine for Reference<T> {
         }
     }
 
+    fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>> {
+        Ok(singles(&self.exact_logits(pixels)))
+    }
+}
+
+impl<T: Float> Trainer for Reference<T> {
     fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
         let mut totals = EpochTotals::default();
         for batch in order.chunks(self.recipe.batch_size) {
@@ -201,8 +207,9 @@ impl<T: Float> Engine for Reference<T> {
         Ok(totals)
     }
 
-    fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>> {
-        Ok(singles(&self.exact_logits(pixels)))
+    fn set_images(&mut self, train: Arc<Images>) -> Result<()> {
+        self.train = train;
+        Ok(())
     }
 
     fn state(&mut self) -> Result<TrainingState> {

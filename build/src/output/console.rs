@@ -15,7 +15,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::error::{Error, Result};
-use crate::output::atomic::AtomicFile;
+use crate::files::AtomicFile;
 
 /// The target of messages about progress: a terminal shows bars in their place.
 pub const PROGRESS: &str = "mnist::progress";

@@ -5,7 +5,7 @@ use std::path::Path;
 use tracing::{error, info};
 
 use crate::error::Result;
-use crate::output::atomic;
+use crate::files;
 use crate::output::console::{Console, LOG};
 use crate::output::mllog::{self, MlLog};
 
@@ -19,7 +19,7 @@ pub fn with_logs<T>(
     task: &'static str,
     work: impl FnOnce(&mut MlLog) -> Result<T>,
 ) -> Result<T> {
-    atomic::writable_directory(log_dir)?;
+    files::writable_directory(log_dir)?;
     console.open_log(log_dir, task)?;
     let mut mllog = MlLog::create(log_dir, task, mllog::system_clock)?;
     info!(target: LOG, "mnist {} {task}", env!("CARGO_PKG_VERSION"));

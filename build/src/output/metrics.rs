@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::data::dataset::Provenance;
-use crate::data::source::DataSource;
+use crate::data::sets::DataSource;
 use crate::engine::EngineInfo;
 use crate::error::Result;
+use crate::files;
 use crate::model::CLASSES;
-use crate::output::atomic;
 use crate::output::event::EpochRecord;
 use crate::score::Score;
 
@@ -71,6 +71,6 @@ pub fn save(directory: &Path, metrics: &Metrics) -> Result<PathBuf> {
     let path = directory.join(FILE_NAME);
     let mut json = serde_json::to_string_pretty(metrics).unwrap_or_else(|e| unreachable!("fields become JSON: {e}"));
     json.push('\n');
-    atomic::write(&path, json.as_bytes())?;
+    files::write(&path, json.as_bytes())?;
     Ok(path)
 }

@@ -10,12 +10,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::config::Parameters;
 use crate::data::dataset::Provenance;
 use crate::error::{Error, Result};
+use crate::files::AtomicFile;
 use crate::optim::{self, OptimizerKind};
-use crate::output::atomic::AtomicFile;
 use crate::output::event::{Event, Listener};
+use crate::parameters::Parameters;
 use crate::score::Score;
 
 /// What a line stands for.

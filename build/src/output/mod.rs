@@ -1,6 +1,5 @@
 //! What a run leaves behind and shows: files, logs, progress.
 
-pub mod atomic;
 pub mod console;
 pub mod event;
 pub mod logs;
@@ -11,4 +10,3 @@ pub mod progress;
 pub mod report;
 pub mod tensorboard;
 pub mod transfers;
-pub mod weights;

@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 
 use crate::error::Result;
+use crate::files;
 use crate::model::CLASSES;
-use crate::output::atomic;
-use crate::output::weights::{self, Model};
+use crate::model::file::{self as weights, Model};
 
 /// The name of the file in MODEL_DIR.
 pub const FILE_NAME: &str = "model.onnx";
@@ -32,7 +32,7 @@ const OPSET: i64 = 17;
 /// The file cannot be written.
 pub fn save(model_dir: &Path, model: &Model) -> Result<PathBuf> {
     let path = model_dir.join(FILE_NAME);
-    atomic::write(&path, &encode(model))?;
+    files::write(&path, &encode(model))?;
     Ok(path)
 }
 
@@ -259,7 +259,7 @@ struct Dimension {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::source::DataSource;
+    use crate::data::sets::DataSource;
     use crate::model::MlpShape;
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prost::Message;
 
 use crate::error::Result;
-use crate::output::atomic;
+use crate::files;
 use crate::output::event::{Event, Listener};
 
 /// The name of the file in LOG_DIR. TensorBoard reads every file with `tfevents` in its name.
@@ -37,7 +37,7 @@ impl Board {
     pub fn save(&self, log_dir: &Path) -> Result<PathBuf> {
         let path = log_dir.join(FILE_NAME);
         let records: Vec<u8> = self.events.iter().flat_map(|event| record(&event.encode_to_vec())).collect();
-        atomic::write(&path, &records)?;
+        files::write(&path, &records)?;
         Ok(path)
     }
 }
@@ -117,7 +117,7 @@ mod tests {
     fn a_record_is_what_tensorflow_writes() {
         // tf.io.TFRecordWriter of TensorFlow 2.21, with the record b"mnist".
         let expected = "0500000000000000eab2043e6d6e69737446640ae6";
-        assert_eq!(crate::data::source::hexadecimal(&record(b"mnist")), expected);
+        assert_eq!(crate::text::hexadecimal(&record(b"mnist")), expected);
     }
 
     #[test]

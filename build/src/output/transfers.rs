@@ -3,7 +3,7 @@
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::data::download::{Event, Watch};
-use crate::data::source::SourceFile;
+use crate::data::sets::SourceFile;
 
 /// The length of the file is known: a bar.
 const KNOWN: &str = "{prefix} {wide_bar} {bytes:>11} of {total_bytes:>11} {bytes_per_sec:>13}";

@@ -7,8 +7,6 @@ use std::time::SystemTime;
 use tracing::info;
 
 use crate::cli::{self, Cube, Place};
-use crate::config::Parameters;
-use crate::config::keys::Draft;
 use crate::cube::check::{self, Fault, Program};
 use crate::cube::clean;
 use crate::cube::command::HostCommand;
@@ -16,9 +14,12 @@ use crate::cube::docker::{self, Engine};
 use crate::cube::mount::{self, Mount, Parameter};
 use crate::cube::platform::Platform;
 use crate::cube::singularity::Singularity;
-use crate::data::mirror::Mirror;
+use crate::data::download::mirror::Mirror;
 use crate::error::{Error, Result};
-use crate::output::{atomic, console};
+use crate::files;
+use crate::output::console;
+use crate::parameters::Parameters;
+use crate::parameters::keys::Draft;
 
 /// Runs one of them.
 ///
@@ -127,7 +128,7 @@ fn build_singularity(cube: &CubeDir, singularity: &Singularity, image: &Path, dr
         return console::print(&format!("{}\n", singularity.build(image, &cube.build)?));
     }
     let directory = image.parent().unwrap_or(image);
-    atomic::writable_directory(directory).map_err(|error| match error {
+    files::writable_directory(directory).map_err(|error| match error {
         Error::Io { source, .. } => Error::ImageDirectory { image: image.into(), source },
         error => error,
     })?;
@@ -219,7 +220,7 @@ fn find_inputs(parameters: &[Parameter]) -> Result<()> {
 /// Makes the directories of outputs, which must be writable.
 fn make_outputs(parameters: &[Parameter]) -> Result<()> {
     let outputs = parameters.iter().filter(|parameter| !parameter.is_input);
-    outputs.map(Parameter::directory).try_for_each(atomic::writable_directory)
+    outputs.map(Parameter::directory).try_for_each(files::writable_directory)
 }
 
 /// The mirror of the environment, where it is a directory of this machine.

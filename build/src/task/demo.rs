@@ -6,15 +6,17 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use crate::cli::{Demo, Evaluate, Overrides, Train};
-use crate::config::Parameters;
-use crate::config::keys::Draft;
 use crate::data::dataset::Dataset;
-use crate::data::fetch::Limits;
-use crate::data::source::DataSource;
+use crate::data::download::fetch::Limits;
+use crate::data::sets::DataSource;
 use crate::error::{Error, Result};
+use crate::files;
+use crate::model::file as weights;
 use crate::output::console::{self, Console, LOG};
 use crate::output::logs::with_logs;
-use crate::output::{atomic, onnx, report, weights};
+use crate::output::{onnx, report};
+use crate::parameters::Parameters;
+use crate::parameters::keys::Draft;
 use crate::task::{download, evaluate, train};
 
 /// How long the mirrors have to answer before the demo draws its own digits.
@@ -54,9 +56,9 @@ pub fn run(args: &Demo, console: &Console) -> Result<()> {
     let workspace = Workspace::at(Path::new("workspace"));
     if !workspace.parameters_file.exists() {
         if let Some(directory) = workspace.parameters_file.parent() {
-            atomic::writable_directory(directory)?;
+            files::writable_directory(directory)?;
         }
-        atomic::write(&workspace.parameters_file, DEFAULT_PARAMETERS.as_bytes())?;
+        files::write(&workspace.parameters_file, DEFAULT_PARAMETERS.as_bytes())?;
     }
     with_logs(console, &workspace.log_dir("download"), "download", |mllog| {
         mllog.run_start();

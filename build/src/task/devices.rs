@@ -2,9 +2,9 @@
 
 use std::thread::available_parallelism;
 
-use crate::engine::fused::simd::InstructionSet;
 use crate::error::Result;
 use crate::output::console;
+use crate::simd::InstructionSet;
 
 /// Prints the devices.
 ///
@@ -33,6 +33,6 @@ fn gpus(devices: &mut Vec<(String, String)>) {
 
 #[cfg(not(feature = "gpu"))]
 fn gpus(_: &mut Vec<(String, String)>) {
-    let why = crate::error::Error::NoGpuFeature;
+    let why = crate::error::Error::NotBuiltIn { parameter: "device gpu", feature: "gpu" };
     tracing::info!("no GPUs: {why}; {}", why.hint().unwrap_or_default());
 }

@@ -6,9 +6,9 @@ use serde_json::json;
 use tracing::warn;
 
 use crate::cli::Download;
+use crate::data::download::fetch::Limits;
 use crate::data::download::{self, Options, Summary, Watch};
-use crate::data::fetch::Limits;
-use crate::data::source::{DataSource, MIRRORS, MNIST, SYNTHETIC};
+use crate::data::sets::{DataSource, MIRRORS, MNIST, SYNTHETIC};
 use crate::data::synthetic;
 use crate::error::{Error, Result};
 use crate::output::console::{self, Console};

@@ -7,14 +7,14 @@ use tracing::{info, warn};
 
 use crate::cli::Evaluate;
 use crate::data::dataset::Dataset;
-use crate::data::source::DataSource;
+use crate::data::sets::DataSource;
 use crate::engine;
 use crate::error::Result;
+use crate::model::file as weights;
 use crate::output::console::{self, Console};
 use crate::output::logs::with_logs;
 use crate::output::metrics::{self, ClassScore, Metrics};
 use crate::output::mllog::MlLog;
-use crate::output::weights;
 use crate::score::Score;
 use crate::training;
 
@@ -36,7 +36,7 @@ pub fn evaluate(args: &Evaluate, mllog: &mut MlLog) -> Result<String> {
     let model = weights::load(&args.model_dir)?;
     let dataset = Dataset::load(&args.data_dir)?;
     let parameter_count = model.parameters.len();
-    let mut engine = engine::with_network(&model.shape, model.parameters)?;
+    let mut engine = engine::choice::network(&model.shape, &model.parameters)?;
     info!("model: trained on {}", model.data.description());
     info!("data: {}, {} test images", dataset.provenance.source.description(), dataset.provenance.test_images);
     if model.data != dataset.provenance.source {

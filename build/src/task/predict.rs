@@ -9,14 +9,14 @@ use serde::Serialize;
 use tracing::{error, warn};
 
 use crate::cli::Predict;
-use crate::data::source::DataSource;
-use crate::data::{picture, prepare};
+use crate::data::picture::{self, prepare};
+use crate::data::sets::DataSource;
 use crate::engine;
 use crate::error::{Error, Result};
 use crate::interrupt;
+use crate::model::file as weights;
 use crate::model::{CLASSES, PIXELS};
 use crate::output::console;
-use crate::output::weights;
 use crate::score::softmax;
 
 /// The largest file that is read.
@@ -64,7 +64,7 @@ pub fn run(args: &Predict) -> Result<()> {
     if model.data == DataSource::Synthetic {
         warn!("the model was trained on {}", model.data.description());
     }
-    let mut engine = engine::with_network(&model.shape, model.parameters)?;
+    let mut engine = engine::choice::network(&model.shape, &model.parameters)?;
 
     let names: Vec<String> = args.images.iter().map(|path| path.display().to_string()).collect();
     let prepared: Vec<_> = args.images.iter().map(|path| read(path)).collect();

@@ -6,14 +6,14 @@ use std::time::Instant;
 use tracing::{info, warn};
 
 use crate::cli::Train;
-use crate::config::Parameters;
 use crate::data::dataset::{Dataset, Provenance};
-use crate::data::source::DataSource;
-use crate::engine::{self, Engine};
+use crate::data::sets::DataSource;
+use crate::engine::{self, Trainer, choice};
 use crate::error::Result;
-use crate::model::MlpShape;
+use crate::files;
+use crate::model::file::{self as weights, Model};
+use crate::model::{CLASSES, MlpShape, PIXELS};
 use crate::optim::OptimizerKind;
-use crate::output::atomic;
 use crate::output::console::{self, Console};
 use crate::output::event::Listener;
 use crate::output::logs::with_logs;
@@ -23,7 +23,7 @@ use crate::output::onnx;
 use crate::output::progress::{Bars, Lines};
 use crate::output::report::{self, Subject};
 use crate::output::tensorboard::{self, Board};
-use crate::output::weights::{self, Model};
+use crate::parameters::Parameters;
 use crate::training::{self, Trained};
 
 /// The name of the file with every parameter as it was used.
@@ -46,14 +46,17 @@ pub fn run(args: &Train, console: &Console) -> Result<()> {
 pub fn train(args: &Train, console: &Console, mllog: &mut MlLog) -> Result<String> {
     let begin = Instant::now();
     let mut parameters = Parameters::read(Some(&args.parameters_file), args.overrides.0.clone())?;
-    atomic::writable_directory(&args.model_dir)?;
+    files::writable_directory(&args.model_dir)?;
     let names = [weights::FILE_NAME, metrics::FILE_NAME, PARAMETERS_FILE_NAME, report::FILE_NAME, onnx::FILE_NAME];
     for name in names {
-        atomic::no_directory(&args.model_dir.join(name))?;
+        files::no_directory(&args.model_dir.join(name))?;
     }
-    atomic::no_directory(&args.log_dir.join(tensorboard::FILE_NAME))?;
+    files::no_directory(&args.log_dir.join(tensorboard::FILE_NAME))?;
     let dataset = Dataset::load(&args.data_dir)?;
-    let mut engine = engine::build(&mut parameters, dataset.train.clone())?;
+    parameters.threads = engine::threads(parameters.threads);
+    let recipe = parameters.recipe(PIXELS, CLASSES);
+    let (mut engine, chosen) = choice::trainer(&recipe, &parameters.choice(), parameters.train_epochs, &dataset.train)?;
+    (parameters.engine, parameters.device) = (chosen.engine, chosen.device);
     announce(&parameters, &dataset.provenance, &engine.info());
     mllog.hyper_parameters(&parameters, &dataset.provenance);
 
@@ -66,7 +69,7 @@ pub fn train(args: &Train, console: &Console, mllog: &mut MlLog) -> Result<Strin
 /// Training failed, see [`training::train()`], or MODEL_DIR cannot be written. Where the device failed after the first
 /// epoch, the model of the last whole one is written nevertheless.
 pub fn train_with(
-    engine: &mut dyn Engine,
+    engine: &mut dyn Trainer,
     args: &Train,
     mut parameters: Parameters,
     dataset: &Dataset,
@@ -104,14 +107,14 @@ pub fn train_with(
     let model = Model { shape, parameters: trained.state.parameters.clone(), data: dataset.provenance.source };
     let model_path = weights::save(&args.model_dir, &model)?;
     for outdated in [report::FILE_NAME, onnx::FILE_NAME] {
-        atomic::remove(&args.model_dir.join(outdated))?;
+        files::remove(&args.model_dir.join(outdated))?;
     }
     let mut files = vec![
         ("model", model_path),
         ("metrics", metrics::save(&args.model_dir, &metrics)?),
         ("parameters", parameters_path.clone()),
     ];
-    atomic::write(parameters_path, parameters.to_yaml().as_bytes())?;
+    files::write(parameters_path, parameters.to_yaml().as_bytes())?;
     // What is made of the model, last: each is tried, and none takes the model or another with it.
     let subject = Subject {
         parameters: &parameters,

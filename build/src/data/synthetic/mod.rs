@@ -24,8 +24,8 @@ use rayon::prelude::*;
 
 use super::idx;
 use crate::error::Result;
+use crate::files;
 use crate::interrupt;
-use crate::output::atomic;
 use crate::rng::{Purpose, Stream};
 
 pub use ink::{PIXELS, SIDE};
@@ -90,8 +90,8 @@ pub fn write(directory: &Path, train: usize, test: usize) -> Result<()> {
         interrupt::check()?;
         let drawn = draw(split, count);
         let images = idx::encode_images(&drawn.images, SIDE as u32, SIDE as u32);
-        atomic::write(directory.join(format!("{prefix}-images-idx3-ubyte")), &images)?;
-        atomic::write(directory.join(format!("{prefix}-labels-idx1-ubyte")), &idx::encode_labels(&drawn.labels))?;
+        files::write(directory.join(format!("{prefix}-images-idx3-ubyte")), &images)?;
+        files::write(directory.join(format!("{prefix}-labels-idx1-ubyte")), &idx::encode_labels(&drawn.labels))?;
     }
     Ok(())
 }
@@ -100,7 +100,7 @@ pub fn write(directory: &Path, train: usize, test: usize) -> Result<()> {
 mod tests {
     use sha2::{Digest, Sha256};
 
-    use super::super::source::SYNTHETIC;
+    use super::super::sets::SYNTHETIC;
     use super::*;
 
     /// If this fails the set is no longer the one that everybody else has: undo the change, the hashes stay.

@@ -15,9 +15,9 @@ use self::source::DeviceImages;
 use self::source::{Batch, Order, Source, scaled};
 #[cfg(feature = "gpu")]
 use super::adapter::{Adapter, guarded};
-use super::{Engine, EngineInfo, EpochTotals, Progress, Recipe, TrainingState, one_line};
+use super::{EngineInfo, EpochTotals, Network, Progress, Recipe, Trainer, TrainingState, one_line};
 use crate::data::dataset::Images;
-use crate::dropout::{self, DropoutMask};
+use crate::engine::dropout::{self, DropoutMask};
 use crate::error::{Error, Result};
 use crate::optim::{BETA_1, BETA_2, EPSILON, OptimizerKind, OptimizerSettings, RHO};
 
@@ -134,7 +134,7 @@ impl BurnEngine {
     }
 }
 
-impl Engine for BurnEngine {
+impl Network for BurnEngine {
     fn info(&self) -> EngineInfo {
         let (device, backend, instruction_set) = match &self.backend {
             BurnDevice::Flex => ("cpu", "burn-flex".into(), instruction_set()),
@@ -152,6 +152,22 @@ impl Engine for BurnEngine {
         }
     }
 
+    fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>> {
+        let d = self.core.recipe.shape.inputs();
+        let mut logits = Vec::with_capacity(pixels.len() / d * self.core.recipe.shape.classes());
+        for part in pixels.chunks(EVALUATION_BATCH * d) {
+            let forward = || {
+                let values = self.core.variables.iter().map(|variable| variable.value.clone()).collect::<Vec<_>>();
+                let pixels = scaled(part.iter(), part.len() / d, d, &self.core.device);
+                numbers(self.core.forward(&values, pixels, None))
+            };
+            logits.extend(self.place.run(forward)?);
+        }
+        Ok(logits)
+    }
+}
+
+impl Trainer for BurnEngine {
     fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
         let mut totals = EpochTotals::default();
         for steps in order.chunks(self.core.recipe.batch_size.saturating_mul(STEPS_PER_LOOK)) {
@@ -173,18 +189,11 @@ impl Engine for BurnEngine {
         Ok(totals)
     }
 
-    fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>> {
-        let d = self.core.recipe.shape.inputs();
-        let mut logits = Vec::with_capacity(pixels.len() / d * self.core.recipe.shape.classes());
-        for part in pixels.chunks(EVALUATION_BATCH * d) {
-            let forward = || {
-                let values = self.core.variables.iter().map(|variable| variable.value.clone()).collect::<Vec<_>>();
-                let pixels = scaled(part.iter(), part.len() / d, d, &self.core.device);
-                numbers(self.core.forward(&values, pixels, None))
-            };
-            logits.extend(self.place.run(forward)?);
-        }
-        Ok(logits)
+    fn set_images(&mut self, train: Arc<Images>) -> Result<()> {
+        let (core, backend) = (&mut self.core, &self.backend);
+        let inputs = core.recipe.shape.inputs();
+        core.source = self.place.run(|| Ok(backend.source(train, inputs, &core.device)))?;
+        Ok(())
     }
 
     fn state(&mut self) -> Result<TrainingState> {

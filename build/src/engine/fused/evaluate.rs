@@ -7,8 +7,8 @@ use super::hidden_layer::{self, Panel};
 use super::lit::LitPixels;
 use super::net::{Net, SplitLayer};
 use super::output_layer;
-use super::simd::{Block, Job, Simd, add};
 use super::step::{IMAGES_AT_A_TIME, activate};
+use crate::simd::{Block, Job, Simd, add};
 
 /// The logits of some images, by one thread; nobody trains meanwhile.
 pub struct Evaluation<'a> {

@@ -6,8 +6,8 @@ use super::group::{GROUP, Group};
 use super::lit::{LitPixels, STRETCH};
 use super::net::{Slab, WIDEST};
 use super::rest::Rest;
-use super::simd::{Block, Simd, add};
 use super::update::{StepRule, Update};
+use crate::simd::{Block, Simd, add};
 
 /// `pixel / 255`.
 static SCALED: [f32; 256] = {

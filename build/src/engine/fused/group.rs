@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "the innermost loops write to places that the lists are known to keep to")]
 
 use super::lit::{Lit, LitPixels, STRETCH};
-use super::simd::Simd;
+use crate::simd::Simd;
 
 /// The most images in a group: as many as a mask has bits.
 pub const GROUP: usize = 32;

@@ -8,8 +8,8 @@
 use std::ops::Range;
 
 use super::net::Slab;
-use super::simd::{Block, LANES, Simd, add};
 use super::update::StepRule;
+use crate::simd::{Block, LANES, Simd, add};
 
 /// Column blocks of a matrix that all products are made with before the next: what they take of [`IMAGES_AT_A_TIME`] stays
 /// in the second-level cache while all slabs come by, and the weights they meet, 16 KB of a slab, in the first-level cache

@@ -2,7 +2,7 @@
 //!
 //! Four in five pixels of MNIST are black; they add nothing to a product and have no gradient.
 
-use super::simd::{Simd, lit_of_eight};
+use crate::simd::{Simd, lit_of_eight};
 
 /// Pixels whose weights are worked on together while a batch's images come by: those of them that are lit, times 64
 /// columns, about fit into a first-level cache; fewer would mean more loops that end unforeseen.

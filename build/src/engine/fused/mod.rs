@@ -42,8 +42,6 @@
 
 #![expect(clippy::needless_range_loop, reason = "kernels go through several arrays alike, by indices that unroll")]
 
-pub mod simd;
-
 mod evaluate;
 mod first_layer;
 mod group;
@@ -62,15 +60,66 @@ use std::time::{Duration, Instant};
 use self::evaluate::Evaluation;
 use self::net::Net;
 use self::output_layer::Scored;
-use self::simd::InstructionSet;
 use self::step::{Round, Worker};
 use self::team::FlushDenormals;
-use super::{Engine, EngineInfo, EpochTotals, Progress, Recipe, TrainingState, steps_for};
+use super::{EngineInfo, EpochTotals, Network, Progress, Recipe, Trainer, TrainingState, steps_for};
 use crate::data::dataset::Images;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::model::MlpShape;
+use crate::optim::{OptimizerKind, OptimizerSettings};
+use crate::simd::InstructionSet;
+use crate::simd::LANES;
 
 /// How long the team works between two calls of `progress`, about.
 const ROUND: Duration = Duration::from_millis(30);
+
+/// Whether the kernels fit a network of this shape.
+fn supports(shape: &MlpShape) -> Result<()> {
+    let refused = |expected: String, found| {
+        Err(Error::Unsupported { engine: "fused", reason: format!("expected {expected}, found {found}") })
+    };
+    if shape.classes() > LANES {
+        return refused(format!("at most {LANES} classes"), shape.classes());
+    }
+    if shape.inputs() > usize::from(u16::MAX) {
+        return refused(format!("at most {} pixels an image", u16::MAX), shape.inputs());
+    }
+    Ok(())
+}
+
+/// A network that only answers, with the fused kernels.
+pub struct FusedNetwork(FusedEngine);
+
+impl FusedNetwork {
+    /// The network of `shape` with `parameters` (P), to answer with `threads` threads and the instruction set `set`.
+    ///
+    /// # Errors
+    /// The shape is not supported.
+    pub fn new(shape: &MlpShape, parameters: &[f32], threads: usize, set: InstructionSet) -> Result<Self> {
+        // Remembers nothing, so that no memory goes to an optimizer.
+        let optimizer = OptimizerSettings {
+            kind: OptimizerKind::Sgd,
+            learning_rate: 0.0,
+            momentum: 0.0,
+            nesterov: false,
+            weight_decay: 0.0,
+        };
+        let recipe = Recipe { shape: shape.clone(), optimizer, batch_size: 1, dropout: 0.0, seed: 0, threads };
+        let mut engine = FusedEngine::new(recipe, Arc::default(), set)?;
+        engine.put(&TrainingState::new(&optimizer, parameters.to_vec()));
+        Ok(Self(engine))
+    }
+}
+
+impl Network for FusedNetwork {
+    fn info(&self) -> EngineInfo {
+        self.0.info()
+    }
+
+    fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>> {
+        self.0.logits(pixels)
+    }
+}
 
 /// The fused engine.
 pub struct FusedEngine {
@@ -83,17 +132,27 @@ pub struct FusedEngine {
 }
 
 impl FusedEngine {
+    /// Whether this engine can train `recipe`.
+    ///
+    /// # Errors
+    /// It cannot, with the reason.
+    pub fn supports(recipe: &Recipe) -> Result<()> {
+        supports(&recipe.shape)
+    }
+
     /// The network of `recipe` at its beginning, to be trained on `train`, with the instruction set `set`.
     ///
-    /// The network may have at most 16 classes.
-    pub fn new(recipe: Recipe, train: Arc<Images>, set: InstructionSet) -> Self {
+    /// # Errors
+    /// The recipe is not supported.
+    pub fn new(recipe: Recipe, train: Arc<Images>, set: InstructionSet) -> Result<Self> {
+        Self::supports(&recipe)?;
         let initial = TrainingState::new(&recipe.optimizer, recipe.shape.initial_parameters(recipe.seed));
         let net = Net::new(recipe, train, set);
         let threads = net.barrier.threads();
         let workers = (0..threads).map(|rank| Worker::new(&net, rank, threads)).collect();
         let mut engine = Self { net, workers, set, step: 0, steps_per_round: 1 };
         engine.put(&initial);
-        engine
+        Ok(engine)
     }
 
     fn put(&mut self, state: &TrainingState) {
@@ -126,7 +185,7 @@ impl FusedEngine {
     }
 }
 
-impl Engine for FusedEngine {
+impl Network for FusedEngine {
     fn info(&self) -> EngineInfo {
         EngineInfo {
             engine: "fused",
@@ -135,28 +194,6 @@ impl Engine for FusedEngine {
             instruction_set: self.set.name().into(),
             threads: self.workers.len(),
         }
-    }
-
-    fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
-        let mut totals = EpochTotals::default();
-        let mut left = order;
-        while !left.is_empty() {
-            let round;
-            let images = self.steps_per_round.saturating_mul(self.net.recipe.batch_size).min(left.len());
-            (round, left) = left.split_at(images);
-            let begin = Instant::now();
-            let scored = self.train_round(round, left.is_empty());
-            totals.images += images;
-            totals.loss_sum += scored.loss_sum;
-            totals.correct += scored.correct;
-            self.steps_per_round = steps_for(ROUND, self.steps_per_round, begin.elapsed());
-            let told = progress(Progress { images: totals.images, loss: Some(totals.loss_sum / totals.images as f64) });
-            if told.is_err() {
-                self.train_round(&[], true);
-                told?;
-            }
-        }
-        Ok(totals)
     }
 
     fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>> {
@@ -181,6 +218,35 @@ impl Engine for FusedEngine {
             }
         });
         Ok(logits)
+    }
+}
+
+impl Trainer for FusedEngine {
+    fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
+        let mut totals = EpochTotals::default();
+        let mut left = order;
+        while !left.is_empty() {
+            let round;
+            let images = self.steps_per_round.saturating_mul(self.net.recipe.batch_size).min(left.len());
+            (round, left) = left.split_at(images);
+            let begin = Instant::now();
+            let scored = self.train_round(round, left.is_empty());
+            totals.images += images;
+            totals.loss_sum += scored.loss_sum;
+            totals.correct += scored.correct;
+            self.steps_per_round = steps_for(ROUND, self.steps_per_round, begin.elapsed());
+            let told = progress(Progress { images: totals.images, loss: Some(totals.loss_sum / totals.images as f64) });
+            if told.is_err() {
+                self.train_round(&[], true);
+                told?;
+            }
+        }
+        Ok(totals)
+    }
+
+    fn set_images(&mut self, train: Arc<Images>) -> Result<()> {
+        self.net.set_images(train);
+        Ok(())
     }
 
     fn state(&mut self) -> Result<TrainingState> {

@@ -3,13 +3,13 @@
 use super::group::GROUP;
 use super::hidden_layer::{self, Panel};
 use super::lit::LitPixels;
-use super::simd::{Block, InstructionSet, LANES, Simd};
 use super::team::{Barrier, Shared};
 use super::update::Update;
 use crate::data::dataset::Images;
 use crate::engine::Recipe;
 use crate::model::Layer;
 use crate::optim::Slot;
+use crate::simd::{Block, InstructionSet, LANES, Simd};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -169,9 +169,7 @@ impl Net {
     /// Memory for the network of `recipe`, all of it zero, laid out for `set`.
     pub fn new(recipe: Recipe, train: Arc<Images>, set: InstructionSet) -> Self {
         let layers = recipe.shape.layers();
-        let (inputs, classes) = (recipe.shape.inputs(), recipe.shape.classes());
-        assert!(classes <= LANES, "{classes} classes: the fused engine has room for {LANES}");
-        assert!(inputs <= usize::from(u16::MAX), "{inputs} inputs: the fused engine has room for {}", u16::MAX);
+        let inputs = recipe.shape.inputs();
         let hidden = layers.len() - 1;
         let split = &layers[..hidden.max(1)];
         // More threads than slabs would have nothing to do.
@@ -185,7 +183,7 @@ impl Net {
             .map(|(l, layer)| {
                 let grain = grain(layer.outputs);
                 let widest = layer.outputs.div_ceil(LANES).div_ceil(threads).next_multiple_of(grain).min(WIDEST);
-                let width = if l == 0 { widest } else { set.tile_width() };
+                let width = if l == 0 { widest } else { hidden_layer::tile_width(set.registers()) };
                 let split = SplitLayer::new(layer, rows + 1, width, &recipe, images);
                 rows = layer.outputs.next_multiple_of(LANES);
                 split
@@ -196,7 +194,7 @@ impl Net {
         let slots = recipe.optimizer.slots();
         let output_rows = if hidden > 0 { &last.places[..] } else { &[] };
         let outputs = Shared::new(output_rows.iter().map(|(_, width)| Slab::new(width * LANES, 1, &slots)).collect());
-        let grain = if hidden > 1 { set.tile_width() } else { grain(last.outputs) };
+        let grain = if hidden > 1 { hidden_layer::tile_width(set.registers()) } else { grain(last.outputs) };
         let parts = if hidden > 0 { last.outputs.div_ceil(LANES * grain) } else { 0 };
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         Self {
@@ -209,6 +207,13 @@ impl Net {
             train,
             recipe,
         }
+    }
+
+    /// Replaces the training images by `train`, of the same number and size.
+    pub fn set_images(&mut self, train: Arc<Images>) {
+        debug_assert_eq!(train.len(), self.train.len());
+        self.lit = LitPixels::new(&train.pixels, self.inputs(), self.barrier.threads());
+        self.train = train;
     }
 
     /// D.

@@ -6,8 +6,8 @@
 use std::ops::Range;
 
 use super::net::Slab;
-use super::simd::{Block, LANES, Simd};
 use super::update::StepRule;
+use crate::simd::{Block, LANES, Simd};
 
 /// `a W` over some column blocks of a slab: its part of the logits (B). `a` is (B,`width`), `weights` the slab's rows.
 #[inline(always)]

@@ -19,8 +19,8 @@
 //!
 //! Since f is at most 1 and t_j some j / 2000, what is left out is less than a millionth of the move.
 
-use super::simd::{Block, Simd};
 use crate::optim::{BETA_1, BETA_2, EPSILON, OptimizerKind, OptimizerSettings, RHO};
+use crate::simd::{Block, Simd};
 
 /// After so many steps all rows are brought up to date, so that none rests longer.
 pub const PERIOD: usize = 128;
@@ -165,10 +165,10 @@ impl Rest {
 
 #[cfg(test)]
 mod tests {
-    use super::super::simd::{InstructionSet, Job};
     use super::super::update::{StepRule, Update};
     use super::*;
     use crate::engine::fused::team::FlushDenormals;
+    use crate::simd::{InstructionSet, Job};
 
     /// A block of weights and slots that rests since step `since` of a period, in one go and step by step.
     struct Both {

@@ -10,9 +10,9 @@ use super::hidden_layer;
 use super::net::{Net, Slab, SplitLayer};
 use super::output_layer::{self, Scored};
 use super::rest::Rest;
-use super::simd::{Block, Job, LANES, Simd, add};
 use super::update::StepRule;
-use crate::dropout::{self, DropoutMask};
+use crate::engine::dropout::{self, DropoutMask};
+use crate::simd::{Block, Job, LANES, Simd, add};
 
 /// Images whose activations are worked on before the next, so that they stay in the first-level cache.
 pub const IMAGES_AT_A_TIME: usize = 64;

@@ -1,7 +1,7 @@
 //! The optimizers on blocks: [`OptimizerSettings::update`], sixteen parameters at a time.
 
-use super::simd::{Block, Simd};
 use crate::optim::{BETA_1, BETA_2, EPSILON, OptimizerKind, OptimizerSettings, RHO};
+use crate::simd::{Block, Simd};
 
 /// Learning rates below it change no weight, and would make infinities of quotients.
 const SMALLEST_RATE: f64 = 1e-25;

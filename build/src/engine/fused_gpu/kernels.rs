@@ -9,7 +9,7 @@
 
 use cubecl::prelude::*;
 
-use crate::dropout::DropoutMask;
+use crate::engine::dropout::DropoutMask;
 use crate::optim::{self, OptimizerKind};
 
 /// Units along each side of a cube, and how far a product goes through its inner dimension at a time.

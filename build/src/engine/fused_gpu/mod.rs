@@ -44,13 +44,15 @@ use cubecl::server::Handle;
 use self::kernels::{LayerPlan, RatesLaunch, SIDE, UNITS, UpdatePlan};
 use self::strip::StripPlan;
 use super::adapter::{Adapter, guarded};
-use super::{Engine, EngineInfo, EpochTotals, Progress, Recipe, TrainingState, one_line, steps_for, words};
+use super::{EngineInfo, EpochTotals, Network, Progress, Recipe, Trainer, TrainingState, one_line, steps_for, words};
 use crate::data::dataset::Images;
-use crate::dropout::{self, DropoutMask};
+use crate::engine::dropout::{self, DropoutMask};
 use crate::error::{Error, Result};
 use crate::model::Layer;
 
 /// How long the device works between two looks at the losses, about.
+/// K at most: the kernels keep the logits of an image in this many registers.
+const MOST_CLASSES: usize = 16;
 const LOOK: Duration = Duration::from_millis(100);
 /// How many activations an evaluation may take at a time.
 const EVALUATION_ACTIVATIONS: usize = 1 << 22;
@@ -90,6 +92,16 @@ struct DeviceImages {
     labels: Buffer,
 }
 
+impl DeviceImages {
+    /// Copies `train`, images of `inputs` pixels, to the device.
+    fn new(memory: &Memory, train: &Images, inputs: usize) -> Result<Self> {
+        Ok(Self {
+            pixels: memory.words("the training images", &words(&train.pixels, inputs).collect::<Vec<_>>())?,
+            labels: memory.words("their labels", &train.labels.iter().map(|&l| l.into()).collect::<Vec<u32>>())?,
+        })
+    }
+}
+
 /// An epoch, as the device needs it.
 struct Epoch {
     order: Buffer,
@@ -106,13 +118,25 @@ struct Buffer {
 }
 
 impl FusedGpuEngine {
-    /// The network of `recipe` at its beginning, to be trained on `train` by `adapter`.
-    ///
-    /// The network may have at most 16 classes.
+    /// Whether this engine can train `recipe`.
     ///
     /// # Errors
-    /// The device cannot be opened, or has not enough memory.
+    /// It cannot, with the reason.
+    pub fn supports(recipe: &Recipe) -> Result<()> {
+        let classes = recipe.shape.classes();
+        if classes > MOST_CLASSES {
+            let reason = format!("expected at most {MOST_CLASSES} classes, found {classes}");
+            return Err(Error::Unsupported { engine: "fused", reason });
+        }
+        Ok(())
+    }
+
+    /// The network of `recipe` at its beginning, to be trained on `train` by `adapter`.
+    ///
+    /// # Errors
+    /// The recipe is not supported, the device cannot be opened, or has not enough memory.
     pub fn new(recipe: Recipe, train: Arc<Images>, adapter: Adapter) -> Result<Self> {
+        Self::supports(&recipe)?;
         guarded(|| {
             let device = adapter.open()?;
             let client = cubecl::Device::Wgpu(device).client();
@@ -125,10 +149,7 @@ impl FusedGpuEngine {
             let scratch = scratch.max(strip.map_or(0, |strip| strip.scratch(rows)));
             let memory = Memory { client: &client, adapter: &adapter };
             let (d, slots) = (recipe.shape.inputs(), recipe.optimizer.slots().len());
-            let images = DeviceImages {
-                pixels: memory.words("the training images", &words(&train.pixels, d).collect::<Vec<_>>())?,
-                labels: memory.words("their labels", &train.labels.iter().map(|&l| l.into()).collect::<Vec<u32>>())?,
-            };
+            let images = DeviceImages::new(&memory, &train, d)?;
             let state = memory.empty("the parameters", (1 + slots) * recipe.shape.parameter_count())?;
             let scratch = memory.empty("the activations of a batch", scratch)?;
             let initial = TrainingState::new(&recipe.optimizer, recipe.shape.initial_parameters(recipe.seed));
@@ -341,7 +362,7 @@ impl FusedGpuEngine {
     }
 }
 
-impl Engine for FusedGpuEngine {
+impl Network for FusedGpuEngine {
     fn info(&self) -> EngineInfo {
         EngineInfo {
             engine: "fused",
@@ -352,6 +373,29 @@ impl Engine for FusedGpuEngine {
         }
     }
 
+    fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>> {
+        let (d, classes) = (self.recipe.shape.inputs(), self.recipe.shape.classes());
+        let mut logits = Vec::with_capacity(pixels.len() / d * classes);
+        for part in pixels.chunks(self.rows * d) {
+            logits.extend(guarded(|| {
+                let (rows, memory) = (part.len() / d, self.memory());
+                let pixels = memory.words("the images", &words(part, d).collect::<Vec<_>>())?;
+                let mut record = vec![0; self.layers[0].record];
+                record[kernels::LENGTH] = rows as u32;
+                let epoch = Epoch {
+                    order: memory.words("an order", &[0])?,
+                    plan: memory.words("the plan", &record)?,
+                    scores: memory.empty("the logits", rows * classes)?,
+                };
+                self.queue_forward(&pixels, &epoch, 0, rows, 1.0, false);
+                self.read(&epoch.scores, 0..epoch.scores.length)
+            })?);
+        }
+        Ok(logits)
+    }
+}
+
+impl Trainer for FusedGpuEngine {
     fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
         let batch = self.recipe.batch_size;
         let epoch = guarded(|| self.epoch(order))?;
@@ -375,25 +419,10 @@ impl Engine for FusedGpuEngine {
         Ok(totals)
     }
 
-    fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>> {
-        let (d, classes) = (self.recipe.shape.inputs(), self.recipe.shape.classes());
-        let mut logits = Vec::with_capacity(pixels.len() / d * classes);
-        for part in pixels.chunks(self.rows * d) {
-            logits.extend(guarded(|| {
-                let (rows, memory) = (part.len() / d, self.memory());
-                let pixels = memory.words("the images", &words(part, d).collect::<Vec<_>>())?;
-                let mut record = vec![0; self.layers[0].record];
-                record[kernels::LENGTH] = rows as u32;
-                let epoch = Epoch {
-                    order: memory.words("an order", &[0])?,
-                    plan: memory.words("the plan", &record)?,
-                    scores: memory.empty("the logits", rows * classes)?,
-                };
-                self.queue_forward(&pixels, &epoch, 0, rows, 1.0, false);
-                self.read(&epoch.scores, 0..epoch.scores.length)
-            })?);
-        }
-        Ok(logits)
+    fn set_images(&mut self, train: Arc<Images>) -> Result<()> {
+        let inputs = self.recipe.shape.inputs();
+        self.images = guarded(|| DeviceImages::new(&self.memory(), &train, inputs))?;
+        Ok(())
     }
 
     fn state(&mut self) -> Result<TrainingState> {

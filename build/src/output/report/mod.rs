@@ -19,15 +19,15 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use self::charts::{Axis, Chart};
-use crate::config::Parameters;
 use crate::data::dataset::{Images, Provenance};
-use crate::data::source::DataSource;
+use crate::data::sets::DataSource;
 use crate::engine::EngineInfo;
 use crate::error::Result;
+use crate::files;
+use crate::model::file::{self as weights, Model};
 use crate::model::{CLASSES, PIXELS};
-use crate::output::atomic;
 use crate::output::event::EpochRecord;
-use crate::output::weights::{self, Model};
+use crate::parameters::Parameters;
 use crate::score::{argmax, softmax};
 use crate::training::Trained;
 
@@ -59,7 +59,7 @@ pub struct Subject<'a> {
 /// The file cannot be written.
 pub fn save(model_dir: &Path, subject: &Subject) -> Result<PathBuf> {
     let path = model_dir.join(FILE_NAME);
-    atomic::write(&path, render(subject).as_bytes())?;
+    files::write(&path, render(subject).as_bytes())?;
     Ok(path)
 }
 
@@ -368,10 +368,10 @@ fn grouped(number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::DeviceChoice;
-    use crate::config::keys::Draft;
     use crate::engine::TrainingState;
+    use crate::engine::choice::DeviceChoice;
     use crate::model::MlpShape;
+    use crate::parameters::keys::Draft;
     use crate::score::Score;
 
     /// The page of a network with `hidden` layers that gave `logits` to images of the digits `labels`.

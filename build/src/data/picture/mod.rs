@@ -1,5 +1,7 @@
 //! From the bytes of an image file to shades of grey.
 
+pub mod prepare;
+
 use std::io::Cursor;
 
 use image::metadata::Orientation;

@@ -9,11 +9,12 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
-use crate::data::content::{Content, Wrong, in_hex};
-use crate::data::source::SourceFile;
+use crate::data::download::content::{Content, Wrong};
+use crate::data::sets::SourceFile;
 use crate::error::{Error, Result};
+use crate::files::AtomicFile;
 use crate::interrupt;
-use crate::output::atomic::AtomicFile;
+use crate::text::hexadecimal;
 
 /// Bytes read from disk at once.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -160,7 +161,7 @@ fn identify(path: &Path) -> Result<Option<Identity>> {
         hash.update(piece);
         Ok::<(), Infallible>(())
     })?;
-    Ok(Some(Identity { bytes, sha256: in_hex(&hash.finalize()) }))
+    Ok(Some(Identity { bytes, sha256: hexadecimal(&hash.finalize()) }))
 }
 
 /// Puts all of an open file into `content`. The outer error is of the disk, the inner one of the contents.

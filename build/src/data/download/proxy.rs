@@ -3,7 +3,7 @@
 
 use reqwest::{NoProxy, Proxy, Url};
 
-use crate::data::mirror::shown;
+use crate::data::download::mirror::shown;
 use crate::error::{Error, Result};
 
 const THIS_MACHINE: &str = "localhost,127.0.0.0/8,::1";

@@ -3,6 +3,13 @@
 //! What is there and right stays; `NAME.gz` that is there and right is decompressed; the rest comes from the mirrors, in
 //! their order, four files side by side.
 
+pub mod content;
+pub mod fetch;
+pub mod mirror;
+pub mod proxy;
+pub mod store;
+mod transfer;
+
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -15,13 +22,13 @@ use reqwest::Url;
 use tokio::runtime::{Builder, Runtime};
 use tracing::{info, warn};
 
-use crate::data::fetch::{Failure, Fetcher, Limits, Step};
-use crate::data::mirror::{Mirror, url_of};
-use crate::data::source::SourceFile;
-use crate::data::store::{self, Found};
+use crate::data::download::fetch::{Failure, Fetcher, Limits, Step};
+use crate::data::download::mirror::{Mirror, url_of};
+use crate::data::download::store::Found;
+use crate::data::sets::SourceFile;
 use crate::error::{Error, Result, Unfetched};
+use crate::files::{AtomicFile, writable_directory};
 use crate::interrupt;
-use crate::output::atomic::{AtomicFile, writable_directory};
 use crate::output::console::{LOG, PROGRESS};
 
 const CREDIT: &str = "MNIST is by Yann LeCun, Corinna Cortes and Christopher J.C. Burges, under the licence CC BY-SA 3.0 \
@@ -33,11 +40,11 @@ pub struct Options {
     /// Where the files go; made if it is missing.
     pub data_dir: PathBuf,
     /// Where they come from, as [`Mirror::parse`] reads it, in the order in which to try: the user's own, then
-    /// [`MIRRORS`](crate::data::source::MIRRORS). Only read where a file has to come from there.
+    /// [`MIRRORS`](crate::data::sets::MIRRORS). Only read where a file has to come from there.
     pub mirrors: Vec<String>,
     /// Patience with the mirrors.
     pub limits: Limits,
-    /// The files: [`crate::data::source::MNIST`].
+    /// The files: [`crate::data::sets::MNIST`].
     pub files: Vec<SourceFile>,
     /// Files of the same names that may be replaced, since they can be drawn again.
     pub stand_in: Vec<SourceFile>,

@@ -8,7 +8,8 @@ use std::io::{self, Write};
 use flate2::write::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
-use crate::data::source::SourceFile;
+use crate::data::sets::SourceFile;
+use crate::text::hexadecimal;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// IDX begins with two zero bytes and the type of its elements: 8, unsigned bytes.
@@ -148,7 +149,7 @@ impl<W: Write> Content<W> {
         if sink.bytes < expected {
             return Err(Wrong::Cut { found: sink.bytes, expected });
         }
-        let found = in_hex(&sink.hash.clone().finalize());
+        let found = hexadecimal(&sink.hash.clone().finalize());
         if found != self.wanted.sha256 {
             return Err(Wrong::Hash { expected: self.wanted.sha256, found });
         }
@@ -237,11 +238,6 @@ fn bytes_in_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
 }
 
-/// Bytes as lower-case hexadecimal digits.
-pub fn in_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use flate2::Compression;
@@ -263,7 +259,7 @@ mod tests {
     }
 
     fn receive(bytes: &[u8], piece: usize) -> Result<Vec<u8>, String> {
-        let sha256 = Box::leak(in_hex(&Sha256::digest(idx())).into_boxed_str());
+        let sha256 = Box::leak(hexadecimal(&Sha256::digest(idx())).into_boxed_str());
         let mut out = Vec::new();
         let mut content = Content::new(SourceFile { name: "idx", bytes: 5000, sha256 }, &mut out);
         bytes.chunks(piece).try_for_each(|piece| content.push(piece)).map_err(|e| e.to_string())?;
@@ -294,7 +290,7 @@ mod tests {
         corrupt[20..40].fill(0xff);
         let mut other = idx();
         other[4999] ^= 1;
-        let hash = |bytes: &[u8]| in_hex(&Sha256::digest(bytes));
+        let hash = |bytes: &[u8]| hexadecimal(&Sha256::digest(bytes));
         let wrong = format!("wrong hash: expected SHA-256 {}, found {}", hash(&idx()), hash(&other));
         let cases: [(&[u8], &str); 13] = [
             (b"", "cut short: 0 of 5000 decompressed bytes"),

@@ -5,9 +5,9 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, IgnoredAny, MapAccess, SeqAccess, VariantAccess, Visitor};
 
-use super::{DeviceChoice, EngineChoice};
-use crate::error::one_of;
+use crate::engine::choice::{DeviceChoice, EngineChoice};
 use crate::optim::OptimizerKind;
+use crate::text::{one_of, shortened};
 
 /// The parameters that were given, by file or flag; what was not is `None`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -268,14 +268,6 @@ impl fmt::Display for Given {
             Given::Mapping => f.write_str("a mapping"),
             Given::Tagged => f.write_str("a value with a tag"),
         }
-    }
-}
-
-/// A text short enough for a message.
-pub fn shortened(text: &str) -> String {
-    match text.char_indices().nth(60) {
-        None => text.to_string(),
-        Some((end, _)) => format!("{}...", &text[..end]),
     }
 }
 

@@ -14,7 +14,7 @@
 use image::imageops::{self, FilterType};
 use image::{ImageBuffer, Luma};
 
-use super::picture::Picture;
+use super::Picture;
 use crate::model::PIXELS;
 
 /// Width and height of an image.

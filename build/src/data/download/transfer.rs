@@ -7,11 +7,11 @@ use std::time::Duration;
 use reqwest::header::{self, HeaderValue};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 
-use crate::data::content::{Content, Wrong};
-use crate::data::mirror::shown;
-use crate::data::source::SourceFile;
+use crate::data::download::content::{Content, Wrong};
+use crate::data::download::mirror::shown;
+use crate::data::sets::SourceFile;
 use crate::error::{Error, Result};
-use crate::output::atomic::AtomicFile;
+use crate::files::AtomicFile;
 
 /// Compressed bytes that any file may have besides its own: headers, checksums.
 const ALLOWANCE_BYTES: u64 = 64 * 1024;

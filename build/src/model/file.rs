@@ -11,10 +11,10 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
-use crate::data::source::DataSource;
+use crate::data::sets::DataSource;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::model::{CLASSES, MlpShape, PIXELS};
-use crate::output::atomic;
 
 /// The name of the file in MODEL_DIR.
 pub const FILE_NAME: &str = "model.safetensors";
@@ -82,7 +82,7 @@ pub fn encode(model: &Model) -> Vec<u8> {
 /// The file cannot be written.
 pub fn save(model_dir: &Path, model: &Model) -> Result<PathBuf> {
     let path = model_dir.join(FILE_NAME);
-    atomic::write(&path, &encode(model))?;
+    files::write(&path, &encode(model))?;
     Ok(path)
 }
 
@@ -165,7 +165,7 @@ fn values<'a>(
 }
 
 /// Numbers as every file here holds them, little-endian.
-pub(super) fn bytes(values: impl Iterator<Item = f32>) -> Vec<u8> {
+pub fn bytes(values: impl Iterator<Item = f32>) -> Vec<u8> {
     values.flat_map(f32::to_le_bytes).collect()
 }
 

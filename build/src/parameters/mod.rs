@@ -5,99 +5,16 @@
 pub mod file;
 pub mod keys;
 
-use std::fmt;
 use std::path::Path;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
+use crate::engine::choice::{Choice, DeviceChoice, EngineChoice};
+use crate::engine::{self, Recipe};
 use crate::error::{Error, Result};
+use crate::model::MlpShape;
 use crate::optim::{OptimizerKind, OptimizerSettings};
 use keys::Draft;
-
-/// Which device to train on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// The fastest that this build and this machine have.
-    Auto,
-    /// The processor.
-    Cpu,
-    /// The processor, through Burn's deprecated ndarray backend (feature `ndarray`).
-    #[cfg(feature = "ndarray")]
-    Ndarray,
-    /// A GPU (feature `gpu`); known in every build, so that a parameters file means the same everywhere.
-    Gpu(AdapterChoice),
-}
-
-/// Which of the GPUs that `mnist devices` lists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AdapterChoice {
-    /// The first one that is real hardware.
-    First,
-    /// The one with this number among those that are real hardware.
-    Number(usize),
-    /// The first one whose name contains this, in any case; the only way to a software adapter.
-    Named(String),
-}
-
-impl DeviceChoice {
-    /// What a device may be called, for messages.
-    pub const EXPECTED: &str = "auto, cpu, gpu, gpu:NUMBER or gpu:NAME";
-
-    /// The device of that name in the parameters file.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (kind, adapter) = text.split_once(':').map_or((text, None), |(kind, adapter)| (kind, Some(adapter.trim())));
-        Some(match (kind.trim().to_ascii_lowercase().as_str(), adapter) {
-            ("auto", None) => Self::Auto,
-            ("cpu", None) => Self::Cpu,
-            #[cfg(feature = "ndarray")]
-            ("ndarray", None) => Self::Ndarray,
-            ("gpu", None) => Self::Gpu(AdapterChoice::First),
-            ("gpu", Some(adapter)) if !adapter.is_empty() => Self::Gpu(match adapter.parse() {
-                Ok(number) => AdapterChoice::Number(number),
-                Err(_) => AdapterChoice::Named(adapter.to_string()),
-            }),
-            _ => return None,
-        })
-    }
-}
-
-impl fmt::Display for DeviceChoice {
-    /// The name that [`DeviceChoice::parse`] takes back.
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Cpu => f.write_str("cpu"),
-            #[cfg(feature = "ndarray")]
-            Self::Ndarray => f.write_str("ndarray"),
-            Self::Gpu(AdapterChoice::First) => f.write_str("gpu"),
-            Self::Gpu(AdapterChoice::Number(number)) => write!(f, "gpu:{number}"),
-            Self::Gpu(AdapterChoice::Named(name)) => write!(f, "gpu:{name}"),
-        }
-    }
-}
-
-impl Serialize for DeviceChoice {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// Which engine trains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EngineChoice {
-    /// The fastest for the device.
-    Auto,
-    /// One hand-fused training step.
-    Fused,
-    /// The network in Burn.
-    Burn,
-}
-
-impl EngineChoice {
-    /// The choices by their names in the parameters file.
-    pub const ALL: &[(&'static str, Self)] = &[("auto", Self::Auto), ("fused", Self::Fused), ("burn", Self::Burn)];
-}
 
 /// Every parameter of a training run with the value it is run with.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -213,6 +130,23 @@ impl Parameters {
         }
     }
 
+    /// What an engine is built from, for images of `inputs` pixels in `classes` classes.
+    pub fn recipe(&self, inputs: usize, classes: usize) -> Recipe {
+        Recipe {
+            shape: MlpShape::new(inputs, &self.hidden_layers, classes),
+            optimizer: self.optimizer_settings(),
+            batch_size: self.batch_size,
+            dropout: self.dropout,
+            seed: self.seed,
+            threads: engine::threads(self.threads),
+        }
+    }
+
+    /// The engine and the device that are asked for.
+    pub fn choice(&self) -> Choice {
+        Choice { engine: self.engine, device: self.device.clone() }
+    }
+
     /// The parameters as a file that [`file::read`] takes back.
     pub fn to_yaml(&self) -> String {
         serde_yaml::to_string(self).unwrap_or_else(|e| unreachable!("plain fields become YAML: {e}"))
@@ -222,17 +156,7 @@ impl Parameters {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn devices_keep_their_names() {
-        for name in ["auto", "cpu", "gpu", "gpu:1", "gpu:NVIDIA H100"] {
-            assert_eq!(DeviceChoice::parse(name).unwrap().to_string(), name);
-        }
-        assert_eq!(DeviceChoice::parse("GPU: 7"), Some(DeviceChoice::Gpu(AdapterChoice::Number(7))));
-        for name in ["", "gpu:", "cpu:0", "gpus", "llvmpipe"] {
-            assert_eq!(DeviceChoice::parse(name), None, "{name}");
-        }
-    }
+    use crate::engine::choice::AdapterChoice;
 
     #[test]
     fn what_is_left_open_is_met_by_anything() {

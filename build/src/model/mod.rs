@@ -14,6 +14,8 @@
 //!
 //! A layer is `(B,I) x (I,O) + (O)`; a hidden one is followed by ReLU and dropout, the last gives logits `(B,K)`.
 
+pub mod file;
+
 use std::ops::Range;
 
 use crate::rng::{Purpose, Stream};

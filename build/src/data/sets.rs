@@ -105,12 +105,3 @@ pub fn identify<'a>(hashes: impl Iterator<Item = &'a str> + Clone) -> DataSource
         DataSource::Unknown
     }
 }
-
-/// Bytes in hexadecimal, lower case.
-pub fn hexadecimal(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
-        text
-    })
-}

@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use crate::config::Parameters;
 use crate::data::dataset::{self, Dataset};
-use crate::engine::{Engine, Progress, TrainingState};
+use crate::engine::{Network, Progress, Trainer, TrainingState};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::output::event::{EpochRecord, Event, Listener};
+use crate::parameters::Parameters;
 use crate::score::Score;
 
 /// What training gave.
@@ -32,7 +32,7 @@ impl Trained {
     }
 }
 
-/// Trains `engine` for the epochs of `parameters` on the training images, with an evaluation of the test set after each.
+/// Trains for the epochs of `parameters` on the training images, with an evaluation of the test set after each.
 ///
 /// A device that fails after the first epoch does not take the epochs before with it, see [`Trained::cut_short`].
 ///
@@ -41,14 +41,14 @@ impl Trained {
 pub fn train(
     parameters: &Parameters,
     dataset: &Dataset,
-    engine: &mut dyn Engine,
+    trainer: &mut dyn Trainer,
     listeners: &mut [&mut dyn Listener],
 ) -> Result<Trained> {
     let mut tell = |event: Event| listeners.iter_mut().for_each(|listener| listener.on(event));
     let mut trained: Option<Trained> = None;
     for epoch in 1..=parameters.train_epochs {
         let (state, record, (test, test_logits)) =
-            match (train_epoch(parameters, dataset, engine, epoch, &mut tell), &mut trained) {
+            match (train_epoch(parameters, dataset, trainer, epoch, &mut tell), &mut trained) {
                 (Ok(result), _) => result,
                 (Err(failure @ Error::Device { .. }), Some(trained)) => {
                     trained.cut_short = Some(failure);
@@ -66,7 +66,7 @@ pub fn train(
 fn train_epoch(
     parameters: &Parameters,
     dataset: &Dataset,
-    engine: &mut dyn Engine,
+    trainer: &mut dyn Trainer,
     epoch: u32,
     tell: &mut dyn FnMut(Event),
 ) -> Result<(TrainingState, EpochRecord, (Score, Vec<f32>))> {
@@ -75,7 +75,7 @@ fn train_epoch(
     tell(Event::EpochStarted { epoch, epochs, images });
     let order = dataset::epoch_order(parameters.seed, u64::from(epoch - 1), images);
     let begin = Instant::now();
-    let totals = engine.train_epoch(&order, &mut |progress: Progress| {
+    let totals = trainer.train_epoch(&order, &mut |progress: Progress| {
         tell(Event::Progress(progress));
         interrupt::check()
     })?;
@@ -86,12 +86,12 @@ fn train_epoch(
     if !loss.is_finite() {
         return Err(Error::Diverged { epoch, loss });
     }
-    let (score, logits) = evaluate(engine, dataset)?;
+    let (score, logits) = evaluate(trainer, dataset)?;
     if !score.loss.is_finite() {
         return Err(Error::Diverged { epoch, loss: score.loss });
     }
     tell(Event::Evaluated { epoch, score: &score });
-    let state = engine.state()?;
+    let state = trainer.state()?;
     let record = EpochRecord {
         epoch,
         loss,
@@ -105,12 +105,12 @@ fn train_epoch(
     Ok((state, record, (score, logits)))
 }
 
-/// Scores `engine` on the test set, and gives its answers (N,K).
+/// Scores `network` on the test set, and gives its answers (N,K).
 ///
 /// # Errors
 /// SIGINT or SIGTERM arrived, or the device failed.
-pub fn evaluate(engine: &mut dyn Engine, dataset: &Dataset) -> Result<(Score, Vec<f32>)> {
+pub fn evaluate(network: &mut dyn Network, dataset: &Dataset) -> Result<(Score, Vec<f32>)> {
     interrupt::check()?;
-    let logits = engine.logits(&dataset.test.pixels)?;
+    let logits = network.logits(&dataset.test.pixels)?;
     Ok((Score::new(&logits, &dataset.test.labels), logits))
 }

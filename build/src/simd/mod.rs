@@ -5,7 +5,7 @@
 
 #![expect(unsafe_code, reason = "vector instructions, which the processor may lack")]
 
-use crate::dropout::DropoutMask;
+use crate::engine::dropout::DropoutMask;
 use crate::error::{Error, Result};
 
 /// How many numbers a [`Block`] holds.
@@ -69,8 +69,11 @@ impl InstructionSet {
         let Some(asked) = std::env::var(VARIABLE).ok().filter(|asked| !asked.is_empty()) else {
             return Ok(available[0]);
         };
-        (available.iter().copied().find(|set| set.name() == asked))
-            .ok_or_else(|| Error::InstructionSet { asked, available: available.iter().map(|set| set.name()).collect() })
+        (available.iter().copied().find(|set| set.name() == asked)).ok_or_else(|| Error::InstructionSet {
+            variable: VARIABLE,
+            asked,
+            available: available.iter().map(|set| set.name()).collect(),
+        })
     }
 
     /// Its name in messages, metrics and [`VARIABLE`].
@@ -84,17 +87,17 @@ impl InstructionSet {
         }
     }
 
-    /// The blocks of columns that dense layers are worked on by, see [`super::hidden_layer::tile_width`].
-    pub(super) fn tile_width(self) -> usize {
-        struct TileWidth;
-        impl Job for TileWidth {
+    /// How many vector registers it has, in blocks, see [`Simd::REGISTERS`].
+    pub fn registers(self) -> usize {
+        struct Registers;
+        impl Job for Registers {
             type Output = usize;
             #[inline(always)]
             fn run<S: Simd>(self, _: S) -> usize {
-                super::hidden_layer::tile_width(S::REGISTERS)
+                S::REGISTERS
             }
         }
-        self.run(TileWidth)
+        self.run(Registers)
     }
 
     /// Does `job` with it.

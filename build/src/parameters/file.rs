@@ -8,8 +8,9 @@ use std::path::Path;
 
 use serde::de::{Deserializer, MapAccess, Visitor};
 
-use super::keys::{Draft, Given, GivenReader, KEYS, Key, shortened};
-use crate::error::{Error, Result, nearest};
+use super::keys::{Draft, Given, GivenReader, KEYS, Key};
+use crate::error::{Error, Result};
+use crate::text::{nearest, shortened};
 
 /// The longest parameters file that is read, in bytes.
 const LONGEST: u64 = 65_536;

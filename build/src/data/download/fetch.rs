@@ -8,13 +8,13 @@ use reqwest::{Client, ClientBuilder, Url, redirect};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-use crate::data::mirror::shown;
-use crate::data::proxy::Proxies;
-use crate::data::source::SourceFile;
-use crate::data::transfer::{Again, Fault, Stop, Transfer};
+use crate::data::download::mirror::shown;
+use crate::data::download::proxy::Proxies;
+use crate::data::download::transfer::{Again, Fault, Stop, Transfer};
+use crate::data::sets::SourceFile;
 use crate::error::{Error, Result};
+use crate::files::AtomicFile;
 use crate::interrupt;
-use crate::output::atomic::AtomicFile;
 
 /// How often a wait looks for a signal.
 const TICK: Duration = Duration::from_millis(50);

@@ -1,0 +1,75 @@
+//! Small pieces of text in messages and files.
+
+use std::fmt::{Display, Write};
+use std::path::Path;
+
+/// `path` as a shell takes it, for commands to be copied from messages.
+pub fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
+    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+/// The known name nearest to `typed`, if any is near enough to be what was meant.
+pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(&typed.to_lowercase(), name), name))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+/// `a, b or c`, for messages that list what is allowed.
+pub fn one_of<T: Display>(names: &[T]) -> String {
+    match names {
+        [] => String::new(),
+        [only] => only.to_string(),
+        [first @ .., last] => {
+            let first: Vec<String> = first.iter().map(T::to_string).collect();
+            format!("{} or {last}", first.join(", "))
+        }
+    }
+}
+
+/// A text short enough for a message.
+pub fn shortened(text: &str) -> String {
+    match text.char_indices().nth(60) {
+        None => text.to_string(),
+        Some((end, _)) => format!("{}...", &text[..end]),
+    }
+}
+
+/// Bytes in hexadecimal, lower case.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_finds_misspellings_and_nothing_far() {
+        let keys = ["optimizer", "train_epochs", "batch_size"];
+        assert_eq!(nearest("batchsize", keys), Some("batch_size"));
+        assert_eq!(nearest("Optimiser", keys), Some("optimizer"));
+        assert_eq!(nearest("verbose", keys), None);
+    }
+
+    #[test]
+    fn paths_in_commands_are_quoted_where_a_shell_would_split_them() {
+        assert_eq!(quoted(Path::new("/data/mnist-1")), "/data/mnist-1");
+        assert_eq!(quoted(Path::new("my data")), "'my data'");
+        assert_eq!(quoted(Path::new("it's")), r"'it'\''s'");
+    }
+
+    #[test]
+    fn lists_read_as_sentences() {
+        assert_eq!(one_of(&["a", "b", "c"]), "a, b or c");
+        assert_eq!(one_of(&["a"]), "a");
+    }
+}
