@@ -92,7 +92,7 @@ fn the_kubernetes_manifest_has_our_flags_and_sound_parameters() {
     for (nth, (name, text)) in parameters.iter().enumerate() {
         assert_eq!(name.as_str().unwrap(), format!("{nth}.yaml"));
         sandbox.write("p.yaml", text.as_str().unwrap());
-        mnist::parameters::Parameters::read(Some(&sandbox.path("p.yaml")), Default::default()).unwrap();
+        mnist::parameters::Parameters::read(&sandbox.path("p.yaml"), &[]).unwrap();
     }
 }
 

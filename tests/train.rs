@@ -778,7 +778,7 @@ fn a_device_that_is_lost_does_not_take_the_epochs_before_with_it() {
     let mnist::cli::Command::Train(args) = cli.command else { unreachable!() };
     let console = Console::install();
     let train = |epochs| {
-        let parameters = Parameters::read(Some(&args.parameters_file), args.overrides.0.clone()).unwrap();
+        let parameters = Parameters::read(&args.parameters_file, &args.overrides.0).unwrap();
         let dataset = Dataset::load(&args.data_dir).unwrap();
         let recipe = parameters.recipe(784, 10);
         let (engine, _) = choice::trainer(&recipe, &parameters.choice(), 5, &dataset.train).unwrap();

@@ -6,7 +6,8 @@ use clap::builder::ValueParser;
 use clap::{Arg, ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cube::check::Flag;
-use crate::parameters::keys::{Draft, KEYS, Key};
+use crate::parameters::Setting;
+use crate::parameters::table::{KEYS, Key};
 
 const AFTER_HELP: &str = "Flags may be written with hyphens for underscores (--log-dir), with `=` or a space.\n\n\
     Exit codes: 0 done; 1 failed; 2 wrong arguments; 129, 130 and 143 after SIGHUP, SIGINT and SIGTERM.";
@@ -183,7 +184,7 @@ pub struct Place {
 
 /// Parameters given as flags, which take precedence over the file's.
 #[derive(Debug, Default)]
-pub struct Overrides(pub Draft);
+pub struct Overrides(pub Vec<Setting>);
 
 impl Args for Overrides {
     fn augment_args(command: ClapCommand) -> ClapCommand {
@@ -195,22 +196,21 @@ impl Args for Overrides {
 }
 
 fn argument(key: &'static Key) -> Arg {
-    let parser = move |text: &str| {
-        let mut draft = Draft::default();
-        key.set(&mut draft, &key.given_by_flag(text)).map(|()| draft)
-    };
-    let mut argument =
-        Arg::new(key.name).long(key.name).value_name("VALUE").help(key.help).value_parser(ValueParser::new(parser));
-    for alias in key.aliases {
-        argument = argument.alias(*alias);
-    }
-    argument
+    let parser = move |text: &str| Setting::from_flag(key, text);
+    let help = format!("{} [default: {}]", key.help, key.default());
+    let hyphens = key.name.replace('_', "-");
+    let aliases = key.synonym.map(String::from).into_iter().chain((hyphens != key.name).then_some(hyphens));
+    Arg::new(key.name)
+        .long(key.name)
+        .value_name("VALUE")
+        .help(help)
+        .value_parser(ValueParser::new(parser))
+        .aliases(aliases)
 }
 
 impl FromArgMatches for Overrides {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = KEYS.iter().filter_map(|key| matches.get_one::<Draft>(key.name));
-        Ok(Self(given.fold(Draft::default(), |all, one| all.overridden_by(one.clone()))))
+        Ok(Self(KEYS.iter().filter_map(|key| matches.get_one::<Setting>(key.name)).cloned().collect()))
     }
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         *self = Self::from_arg_matches(matches)?;
@@ -230,6 +230,7 @@ pub fn flags_of(task: &str) -> Option<Vec<Flag>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::parameters::Parameters;
 
     #[test]
     fn the_command_line_is_sound() {
@@ -251,7 +252,7 @@ mod tests {
                     --hidden_layers=64,32 --epochs 2";
         let Command::Train(train) = Cli::try_parse_from(line.split_whitespace()).unwrap().command else { panic!() };
         let expected =
-            Draft { batch_size: Some(8), hidden_layers: Some(vec![64, 32]), train_epochs: Some(2), ..Draft::default() };
-        assert_eq!(train.overrides.0, expected);
+            Parameters { batch_size: 8, hidden_layers: vec![64, 32], train_epochs: 2, ..Parameters::default() };
+        assert_eq!(Parameters::resolve(&train.overrides.0), Ok(expected));
     }
 }

@@ -16,6 +16,7 @@ use crate::files::AtomicFile;
 use crate::optim::{self, OptimizerKind};
 use crate::output::event::{Event, Listener};
 use crate::parameters::Parameters;
+use crate::parameters::table::KEYS;
 use crate::score::Score;
 
 /// What a line stands for.
@@ -84,12 +85,11 @@ impl MlLog {
         self.point("data_source", json!(data.source));
         self.point("train_samples", json!(data.train_images));
         self.point("eval_samples", json!(data.test_images));
-        self.point("seed", json!(parameters.seed));
-        self.point("global_batch_size", json!(parameters.batch_size));
-        self.point("max_epochs", json!(parameters.train_epochs));
-        self.point("opt_name", json!(parameters.optimizer));
-        self.point("opt_base_learning_rate", json!(parameters.learning_rate));
-        self.point("opt_weight_decay", json!(parameters.weight_decay));
+        for key in &KEYS {
+            if let Some(name) = key.mllog {
+                self.point(name, key.value(parameters));
+            }
+        }
         if parameters.optimizer.has_momentum() {
             self.point("opt_momentum", json!(parameters.momentum));
         }
@@ -103,8 +103,6 @@ impl MlLog {
             OptimizerKind::Adagrad => self.point("opt_adagrad_epsilon", json!(optim::EPSILON)),
             OptimizerKind::Sgd | OptimizerKind::RmsProp => {}
         }
-        self.point("hidden_layers", json!(parameters.hidden_layers));
-        self.point("dropout", json!(parameters.dropout));
     }
 
     /// An evaluation without training begins.

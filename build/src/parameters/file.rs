@@ -1,4 +1,4 @@
-//! Reads a parameters file into a [`Draft`], with the line of everything that is wrong.
+//! Reads a parameters file; every fault comes with its line.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -8,7 +8,9 @@ use std::path::Path;
 
 use serde::de::{Deserializer, MapAccess, Visitor};
 
-use super::keys::{Draft, Given, GivenReader, KEYS, Key};
+use super::given::{Given, GivenReader};
+use super::table::{KEYS, Key};
+use super::{Parameters, Setting};
 use crate::error::{Error, Result};
 use crate::text::{nearest, shortened};
 
@@ -20,7 +22,7 @@ const LONGEST: u64 = 65_536;
 /// # Errors
 /// It cannot be read, is too long, is not a YAML mapping, or holds a key or value that is not allowed; the message
 /// has the line.
-pub fn read(path: &Path) -> Result<Draft> {
+pub fn read(path: &Path) -> Result<Vec<Setting>> {
     let mut text = String::new();
     let file = File::open(path).map_err(Error::io("read", path))?;
     file.take(LONGEST + 1).read_to_string(&mut text).map_err(Error::io("read", path))?;
@@ -41,7 +43,7 @@ struct Fault {
     problem: String,
 }
 
-fn parse(text: &str) -> std::result::Result<Draft, Fault> {
+fn parse(text: &str) -> std::result::Result<Vec<Setting>, Fault> {
     let whole: Given = serde_yaml::from_str(text).map_err(|error| {
         let message = error.to_string();
         let end = message.find(" at line ").unwrap_or(message.len());
@@ -56,7 +58,7 @@ fn parse(text: &str) -> std::result::Result<Draft, Fault> {
     }
     let reader = FileReader::default();
     match serde_yaml::Deserializer::from_str(text).deserialize_map(&reader) {
-        Ok(()) => Ok(reader.draft.into_inner()),
+        Ok(()) => Ok(reader.settings.into_inner()),
         // The problem is kept aside, since the parser appends the place to every message.
         Err(error) => Err(Fault {
             line: line_of(&error),
@@ -72,7 +74,7 @@ fn line_of(error: &serde_yaml::Error) -> Option<usize> {
 /// Checks keys and values while they are parsed: only then does the parser know their lines.
 #[derive(Default)]
 struct FileReader {
-    draft: RefCell<Draft>,
+    settings: RefCell<Vec<Setting>>,
     /// The keys met so far, as they were written.
     met: RefCell<Vec<(&'static str, String)>>,
     problem: RefCell<Option<String>>,
@@ -88,15 +90,16 @@ impl FileReader {
             let known = KEYS.iter().flat_map(|key| [Some(key.name), key.synonym]).flatten();
             let advice = match nearest(&name, known) {
                 Some(near) => format!("did you mean {near}?"),
-                None => format!("known are {}", KEYS.map(|key| key.name).join(", ")),
+                None => format!("known are {}", KEYS.each_ref().map(|key| key.name).join(", ")),
             };
             return Err(format!("unknown key {}: {advice}", shortened(&name).escape_debug()));
         };
         let mut met = self.met.borrow_mut();
         if let Some((_, before)) = met.iter().find(|(canonical, _)| *canonical == key.name) {
-            return Err(match *before == name {
-                true => format!("{name} is given twice: keep one"),
-                false => format!("{before} and {name} mean the same: keep one"),
+            return Err(if *before == name {
+                format!("{name} is given twice: keep one")
+            } else {
+                format!("{before} and {name} mean the same: keep one")
             });
         }
         met.push((key.name, name));
@@ -106,7 +109,9 @@ impl FileReader {
     fn store(&self, key: &'static Key, given: Given) -> std::result::Result<(), String> {
         let met = self.met.borrow();
         let name = met.last().map_or(key.name, |(_, name)| name);
-        key.set(&mut self.draft.borrow_mut(), &given).map_err(|problem| format!("{name}: {problem}"))
+        key.set(&mut Parameters::default(), &given).map_err(|problem| format!("{name}: {problem}"))?;
+        self.settings.borrow_mut().push(Setting { key, given });
+        Ok(())
     }
 
     fn keep<T>(&self, result: std::result::Result<T, String>) -> std::result::Result<T, String> {
@@ -132,22 +137,21 @@ impl<'de> Visitor<'de> for &FileReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::choice::{DeviceChoice, EngineChoice};
+    use crate::optim::OptimizerKind;
 
     fn problem(text: &str) -> String {
         let Fault { line, problem } = parse(text).unwrap_err();
         line.map_or(problem.clone(), |line| format!("{line}: {problem}"))
     }
 
+    fn parameters(text: &str) -> Parameters {
+        Parameters::resolve(&parse(text).unwrap()).unwrap()
+    }
+
     #[test]
-    fn the_documents_three_keys_are_read() {
-        let draft = parse("optimizer: \"adam\"\ntrain_epochs: 5\nbatch_size: 32\n").unwrap();
-        let expected = Draft {
-            optimizer: Some(crate::optim::OptimizerKind::Adam),
-            train_epochs: Some(5),
-            batch_size: Some(32),
-            ..Draft::default()
-        };
-        assert_eq!(draft, expected);
+    fn the_three_keys_of_mlcubes_documentation_are_the_defaults() {
+        assert_eq!(parameters("optimizer: \"adam\"\ntrain_epochs: 5\nbatch_size: 32\n"), Parameters::default());
     }
 
     #[test]
@@ -155,11 +159,22 @@ mod tests {
         let text = "optimizer: SGD\nepochs: 3\nbatch_size: 8\nlearning_rate: 1\nmomentum: 0.9\nnesterov: true\n\
                     weight_decay: 1e-4\nhidden_layers: [64, 32]\ndropout: 0\nseed: 18446744073709551615\n\
                     device: CPU\nengine: Burn\nthreads: 2\n";
-        let draft = parse(text).unwrap();
-        assert_eq!(draft.seed, Some(u64::MAX));
-        assert_eq!(draft.hidden_layers, Some(vec![64, 32]));
-        assert_eq!(draft.learning_rate, Some(1.0));
-        assert_eq!(draft.train_epochs, Some(3));
+        let expected = Parameters {
+            optimizer: OptimizerKind::Sgd,
+            train_epochs: 3,
+            batch_size: 8,
+            learning_rate: 1.0,
+            momentum: 0.9,
+            nesterov: true,
+            weight_decay: 1e-4,
+            hidden_layers: vec![64, 32],
+            dropout: 0.0,
+            seed: u64::MAX,
+            device: DeviceChoice::Cpu,
+            engine: EngineChoice::Burn,
+            threads: 2,
+        };
+        assert_eq!(parameters(text), expected);
     }
 
     #[test]

@@ -1,111 +1,99 @@
-//! What to train: the parameters file, the command line's overrides and the defaults, merged and checked once.
+//! The parameters of a training run: the defaults, the parameters file and the flags, merged and checked once.
 //!
-//! [`keys`] holds the one table from which the file's reader, the flags, their help and all messages are made.
+//! [`table`] has one row for each parameter.
 
 pub mod file;
-pub mod keys;
+pub mod given;
+pub mod table;
 
 use std::path::Path;
 
-use serde::Serialize;
-
+use self::given::Given;
+use self::table::Key;
+pub use self::table::Parameters;
 use crate::engine::choice::{Choice, DeviceChoice, EngineChoice};
 use crate::engine::{self, Recipe};
 use crate::error::{Error, Result};
 use crate::model::MlpShape;
 use crate::optim::{OptimizerKind, OptimizerSettings};
-use keys::Draft;
 
-/// Every parameter of a training run with the value it is run with.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Parameters {
-    /// How gradients become updates.
-    pub optimizer: OptimizerKind,
-    /// How often each training image is seen.
-    pub train_epochs: u32,
-    /// Images per step, over all threads and devices together; an epoch's last batch may be short.
-    pub batch_size: usize,
-    /// The step size.
-    pub learning_rate: f64,
-    /// How much of the last step is kept (sgd, rmsprop).
-    pub momentum: f64,
-    /// Nesterov's variant of momentum (sgd).
-    pub nesterov: bool,
-    /// Decoupled weight decay, per step and times the learning rate (all but adam).
-    pub weight_decay: f64,
-    /// The width of each hidden layer, from the input on.
-    pub hidden_layers: Vec<usize>,
-    /// The share of hidden activations that is dropped in training, after each hidden layer.
-    pub dropout: f64,
-    /// The seed of initial weights, order and dropout.
-    pub seed: u64,
-    /// Where to train.
-    pub device: DeviceChoice,
-    /// What trains.
-    pub engine: EngineChoice,
-    /// How many threads; 0: as many as there are processors.
-    pub threads: usize,
+/// A parameter that was given, in a file or as a flag, with its value.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// The parameter.
+    pub key: &'static Key,
+    /// Its value, which the key has checked.
+    pub given: Given,
+}
+
+impl Setting {
+    /// The flag `key` with the value `text`.
+    ///
+    /// # Errors
+    /// A value that the key does not take, as a sentence.
+    pub fn from_flag(key: &'static Key, text: &str) -> std::result::Result<Self, String> {
+        let given = key.given_by_flag(text);
+        key.set(&mut Parameters::default(), &given)?;
+        Ok(Self { key, given })
+    }
 }
 
 impl Parameters {
-    /// Fills what `draft` leaves open with the defaults of `mnist.py` and Keras.
-    pub fn defaults_with(draft: Draft) -> Self {
-        let optimizer = draft.optimizer.unwrap_or(OptimizerKind::Adam);
-        Self {
-            optimizer,
-            train_epochs: draft.train_epochs.unwrap_or(5),
-            batch_size: draft.batch_size.unwrap_or(32),
-            learning_rate: draft.learning_rate.unwrap_or(optimizer.default_learning_rate()),
-            momentum: draft.momentum.unwrap_or(0.0),
-            nesterov: draft.nesterov.unwrap_or(false),
-            weight_decay: draft.weight_decay.unwrap_or(0.0),
-            hidden_layers: draft.hidden_layers.unwrap_or_else(|| vec![128]),
-            dropout: draft.dropout.unwrap_or(0.2),
-            seed: draft.seed.unwrap_or(42),
-            device: draft.device.unwrap_or(DeviceChoice::Auto),
-            engine: draft.engine.unwrap_or(EngineChoice::Auto),
-            threads: draft.threads.unwrap_or(0),
-        }
-    }
-
-    /// Fills in the defaults and checks what must fit together.
+    /// The defaults with `settings` in their place; a later one replaces an earlier one.
     ///
     /// # Errors
     /// A setting that the chosen optimizer does not have, as a sentence.
-    pub fn resolve(draft: Draft) -> std::result::Result<Self, String> {
-        let parameters = Self::defaults_with(draft);
-        let optimizer = parameters.optimizer;
-        let lacks = |key, instead| Err(format!("{key}: optimizer {} has none: {instead}", optimizer.name()));
-        if parameters.momentum > 0.0 && !optimizer.has_momentum() {
-            return lacks("momentum", "remove it, or use optimizer sgd or rmsprop");
-        }
-        if parameters.nesterov && optimizer != OptimizerKind::Sgd {
-            return lacks("nesterov", "remove it, or use optimizer sgd");
-        }
-        if parameters.nesterov && parameters.momentum == 0.0 {
-            return Err("nesterov: expected a momentum above 0 with it, found 0".into());
-        }
-        if parameters.weight_decay > 0.0 && optimizer == OptimizerKind::Adam {
-            return lacks("weight_decay", "remove it, or use optimizer adamw, which is adam with weight decay");
-        }
+    pub fn resolve(settings: &[Setting]) -> std::result::Result<Self, String> {
+        let mut parameters = Self::default();
+        let store = |parameters: &mut Self, Setting { key, given }: &Setting| {
+            key.set(parameters, given).map_err(|problem| format!("{}: {problem}", key.name))
+        };
+        // The optimizer first, since the default learning rate depends on it.
+        settings
+            .iter()
+            .filter(|setting| setting.key.name == "optimizer")
+            .try_for_each(|s| store(&mut parameters, s))?;
+        parameters.learning_rate = parameters.optimizer.default_learning_rate();
+        settings.iter().try_for_each(|setting| store(&mut parameters, setting))?;
+        parameters.check_optimizer()?;
         Ok(parameters)
     }
 
-    /// Reads the parameters file at `path`, if any, lets `overrides` take precedence, and fills in defaults.
+    /// Refuses settings that the optimizer does not have.
+    fn check_optimizer(&self) -> std::result::Result<(), String> {
+        let optimizer = self.optimizer;
+        let lacks = |key, instead| Err(format!("{key}: optimizer {} has none: {instead}", optimizer.name()));
+        if self.momentum > 0.0 && !optimizer.has_momentum() {
+            return lacks("momentum", "remove it, or use optimizer sgd or rmsprop");
+        }
+        if self.nesterov && optimizer != OptimizerKind::Sgd {
+            return lacks("nesterov", "remove it, or use optimizer sgd");
+        }
+        if self.nesterov && self.momentum == 0.0 {
+            return Err("nesterov: expected a momentum above 0 with it, found 0".into());
+        }
+        if self.weight_decay > 0.0 && optimizer == OptimizerKind::Adam {
+            return lacks("weight_decay", "remove it, or use optimizer adamw, which is adam with weight decay");
+        }
+        Ok(())
+    }
+
+    /// Reads the parameters file at `path`. The settings of `flags` take precedence, defaults fill the rest.
     ///
     /// # Errors
     /// The file is not what it should be, its settings do not go together, or not with those given as flags.
-    pub fn read(path: Option<&Path>, overrides: Draft) -> Result<Self> {
-        let draft = path.map(file::read).transpose()?.unwrap_or_default();
-        let file_alone = Self::resolve(draft.clone());
-        Self::resolve(draft.overridden_by(overrides)).map_err(|problem| match (path, file_alone) {
-            (Some(path), Err(_)) => Error::ParametersFile { path: path.to_path_buf(), line: None, problem },
-            _ => Error::ParameterFlags { problem },
+    pub fn read(path: &Path, flags: &[Setting]) -> Result<Self> {
+        let mut settings = file::read(path)?;
+        let file_alone = Self::resolve(&settings);
+        settings.extend_from_slice(flags);
+        Self::resolve(&settings).map_err(|problem| match file_alone {
+            Err(_) => Error::ParametersFile { path: path.to_path_buf(), line: None, problem },
+            Ok(_) => Error::ParameterFlags { problem },
         })
     }
 
-    /// Whether a run with `used` is one that these parameters ask for: equal but for what they leave open.
-    pub fn are_met_by(&self, used: &Self) -> bool {
+    /// Whether a run with `used` is one that these parameters ask for: equal, but for each `auto` and 0 threads.
+    pub fn is_satisfied_by(&self, used: &Self) -> bool {
         let mut asked = self.clone();
         if asked.device == DeviceChoice::Auto {
             asked.device = used.device.clone();
@@ -159,12 +147,23 @@ mod tests {
     use crate::engine::choice::AdapterChoice;
 
     #[test]
-    fn what_is_left_open_is_met_by_anything() {
-        let asked = Parameters::defaults_with(Draft::default());
+    fn auto_is_satisfied_by_anything() {
+        let asked = Parameters::default();
         let used = Parameters { device: DeviceChoice::Cpu, engine: EngineChoice::Fused, threads: 8, ..asked.clone() };
-        assert!(asked.are_met_by(&used) && !used.are_met_by(&asked));
+        assert!(asked.is_satisfied_by(&used) && !used.is_satisfied_by(&asked));
         let fixed = Parameters { device: DeviceChoice::Gpu(AdapterChoice::First), ..asked.clone() };
-        assert!(!fixed.are_met_by(&used));
-        assert!(!asked.are_met_by(&Parameters { train_epochs: 4, ..used }));
+        assert!(!fixed.is_satisfied_by(&used));
+        assert!(!asked.is_satisfied_by(&Parameters { train_epochs: 4, ..used }));
+    }
+
+    #[test]
+    fn later_settings_win_and_the_rate_follows_the_optimizer() {
+        let setting = |name, text| Setting::from_flag(Key::find(name).unwrap(), text).unwrap();
+        let resolve = |settings: &[Setting]| Parameters::resolve(settings).unwrap();
+        assert_eq!(resolve(&[]), Parameters::default());
+        assert_eq!(resolve(&[setting("seed", "1"), setting("seed", "2")]).seed, 2);
+        assert_eq!(resolve(&[setting("optimizer", "sgd")]).learning_rate, 0.01);
+        let both = [setting("learning_rate", "0.5"), setting("optimizer", "sgd")];
+        assert_eq!(resolve(&both).learning_rate, 0.5);
     }
 }

@@ -19,7 +19,6 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::output::console;
 use crate::parameters::Parameters;
-use crate::parameters::keys::Draft;
 
 /// Runs one of them.
 ///
@@ -37,7 +36,7 @@ pub fn run(args: &Cube) -> Result<()> {
 const PROGRAM: Program = Program { flags_of: &cli::flags_of, check_parameters: &check_parameters };
 
 fn check_parameters(file: &Path) -> std::result::Result<(), String> {
-    Parameters::read(Some(file), Draft::default()).map(drop).map_err(|error| error.to_string())
+    Parameters::read(file, &[]).map(drop).map_err(|error| error.to_string())
 }
 
 /// The faults, a line each, or what was checked, go to stdout.

@@ -16,7 +16,6 @@ use crate::output::console::{self, Console, LOG};
 use crate::output::logs::with_logs;
 use crate::output::{onnx, report};
 use crate::parameters::Parameters;
-use crate::parameters::keys::Draft;
 use crate::task::{download, evaluate, train};
 
 /// How long the mirrors have to answer before the demo draws its own digits.
@@ -72,7 +71,7 @@ pub fn run(args: &Demo, console: &Console) -> Result<()> {
             log_dir: workspace.log_dir("train"),
             model_dir: workspace.model.clone(),
             parameters_file: workspace.parameters_file.clone(),
-            overrides: Overrides(Draft::default()),
+            overrides: Overrides::default(),
         };
         with_logs(console, &args.log_dir, "train", |mllog| train::train(&args, console, mllog))?;
     }
@@ -133,12 +132,12 @@ fn bring_data(workspace: &Workspace, args: &Demo, console: &Console) -> Result<(
 /// Whether MODEL_DIR holds a model of the data that is there, trained with the parameters that are there.
 fn is_trained(workspace: &Workspace) -> bool {
     let trained = || {
-        let asked = Parameters::read(Some(&workspace.parameters_file), Draft::default()).ok()?;
-        let used = Parameters::read(Some(&workspace.model.join(train::PARAMETERS_FILE_NAME)), Draft::default()).ok()?;
+        let asked = Parameters::read(&workspace.parameters_file, &[]).ok()?;
+        let used = Parameters::read(&workspace.model.join(train::PARAMETERS_FILE_NAME), &[]).ok()?;
         let model = weights::load(&workspace.model).ok()?;
         let dataset = Dataset::load(&workspace.data).ok()?;
         let complete = [report::FILE_NAME, onnx::FILE_NAME].iter().all(|name| workspace.model.join(name).exists());
-        Some(asked.are_met_by(&used) && model.data == dataset.provenance.source && complete)
+        Some(asked.is_satisfied_by(&used) && model.data == dataset.provenance.source && complete)
     };
     trained().unwrap_or(false)
 }

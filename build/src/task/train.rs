@@ -45,7 +45,7 @@ pub fn run(args: &Train, console: &Console) -> Result<()> {
 /// MODEL_DIR is only touched after the last epoch.
 pub fn train(args: &Train, console: &Console, mllog: &mut MlLog) -> Result<String> {
     let begin = Instant::now();
-    let mut parameters = Parameters::read(Some(&args.parameters_file), args.overrides.0.clone())?;
+    let mut parameters = Parameters::read(&args.parameters_file, &args.overrides.0)?;
     files::writable_directory(&args.model_dir)?;
     let names = [weights::FILE_NAME, metrics::FILE_NAME, PARAMETERS_FILE_NAME, report::FILE_NAME, onnx::FILE_NAME];
     for name in names {

@@ -371,14 +371,12 @@ mod tests {
     use crate::engine::TrainingState;
     use crate::engine::choice::DeviceChoice;
     use crate::model::MlpShape;
-    use crate::parameters::keys::Draft;
     use crate::score::Score;
 
     /// The page of a network with `hidden` layers that gave `logits` to images of the digits `labels`.
     fn page(hidden: &[usize], device: &str, labels: &[u8], logits: Vec<f32>) -> String {
-        let draft =
-            Draft { hidden_layers: Some(hidden.to_vec()), device: DeviceChoice::parse(device), ..Draft::default() };
-        let parameters = Parameters::defaults_with(draft);
+        let device = DeviceChoice::parse(device).unwrap();
+        let parameters = Parameters { hidden_layers: hidden.to_vec(), device, ..Parameters::default() };
         let shape = MlpShape::mnist(hidden);
         let test = Images { pixels: vec![7; labels.len() * PIXELS], labels: labels.to_vec() };
         let data =
