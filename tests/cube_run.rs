@@ -252,12 +252,12 @@ fn a_failing_build_leaves_the_old_image() {
     cube.write("build/Singularity.recipe", "newer");
     let ended = cube.run("configure --platform=platforms/mlcube-0.0.3/singularity.yaml");
     ended
-        .failed_with(&format!("{}: the image could not be built; what went wrong stands above", cube.workspace(image)));
+        .failed_with(&format!("{}: the image could not be built; see the output above", cube.workspace(image)));
     assert_eq!(fs::read_to_string(cube.workspace(image)).unwrap(), "old");
     assert_eq!(cube.sandbox.files("the cube/workspace"), ["data", image, "parameters"]);
 
     let cube = Cube::new().with("docker", &DOCKER.replace("touch \"$HERE/image\"", "exit 9"));
-    cube.run(TRAIN).failed_with("mlcommons/mlcube:mnist: the image could not be built; what went wrong stands above");
+    cube.run(TRAIN).failed_with("mlcommons/mlcube:mnist: the image could not be built; see the output above");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Every way in which the program can fail: what is wrong, where, what was expected and found, and what to do next.
+//! All errors of the program. Each names its place, the expected and the found, and the next step.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,15 +8,15 @@ use crate::text::{one_of, quoted};
 /// Shorthand for results whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// One variant per cause. `Display` is one line that names the file, field or URL; [`Error::hint`] adds the next step.
+/// One variant per cause. `Display` names the file, field or URL in one line; [`Error::hint`] adds the next step.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the message says what each field is")]
+#[expect(missing_docs, reason = "the message explains each field")]
 pub enum Error {
     // ---- files and directories
     /// The operating system refused to read, write, create or rename.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {
-        /// What was tried: `read`, `write`, `create the directory`, ...
+        /// The verb: `read`, `write`, `create the directory`, ...
         action: &'static str,
         path: PathBuf,
         source: io::Error,
@@ -29,7 +29,7 @@ pub enum Error {
     /// One of the four files is not in DATA_DIR in any of its forms.
     #[error("{}: {name} is missing (looked for it, for {name}.gz and for both in MNIST/raw)", data_dir.display())]
     DataMissing { data_dir: PathBuf, name: String },
-    /// A file that is not the IDX file it should be.
+    /// A file in which the IDX format is broken.
     #[error("{}: {problem}", path.display())]
     Idx { path: PathBuf, problem: String },
     /// A gzip file that is cut or corrupt.
@@ -54,7 +54,7 @@ pub enum Error {
     /// The threads of an engine could not be started.
     #[error("cannot start {threads} threads: {problem}")]
     Threads { threads: usize, problem: String },
-    /// The instruction set that the environment names is not to be had.
+    /// The environment names an instruction set that this processor lacks.
     #[error(
         "the environment variable {variable}: expected one of {}, which this processor has, found {asked}",
         available.join(", ")
@@ -69,10 +69,10 @@ pub enum Error {
     /// An engine cannot train this network or on this device.
     #[error("engine {engine}: {reason}")]
     Unsupported { engine: &'static str, reason: String },
-    /// No adapter is what was asked for.
+    /// No adapter has the number or name given.
     #[error("device gpu: expected {asked}, found {}", if found.is_empty() { "no adapter at all".into() } else { one_of(found).replace(" or ", " and ") })]
     NoAdapter { asked: String, found: Vec<String> },
-    /// The loss is no number any more.
+    /// The loss is infinite or NaN.
     #[error("training diverged: the loss of epoch {epoch} is {loss}")]
     Diverged { epoch: u32, loss: f64 },
 
@@ -80,7 +80,7 @@ pub enum Error {
     /// A file that is no image of a digit.
     #[error("{}: {problem}", path.display())]
     Picture { path: PathBuf, problem: String },
-    /// Some images were not answered; why stands above.
+    /// Some images could not be read; their errors are printed before this one.
     #[error("{unread} of {images} images could not be read")]
     Pictures { unread: usize, images: usize },
 
@@ -88,15 +88,15 @@ pub enum Error {
     /// A parameters file that cannot be used as it is.
     #[error("{}{}: {problem}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
     ParametersFile { path: PathBuf, line: Option<usize>, problem: String },
-    /// Parameters given as flags that do not go together, or not with those of the file.
+    /// Flags that contradict each other or the file.
     #[error("with the parameters given as flags: {problem}")]
     ParameterFlags { problem: String },
 
     // ---- download
-    /// What was given as a mirror is none.
+    /// A mirror that is neither a URL nor a directory.
     #[error("mirror {given}: expected a URL with http:// or https://, or a directory, found {found}")]
     Mirror { given: String, found: String },
-    /// A proxy variable of the environment is of no use. Its value may hold a password and is not shown.
+    /// A proxy variable whose value is no URL. The value may hold a password and is not shown.
     #[error(
         "the environment variable {variable}: expected the URL of an HTTP proxy, such as http://proxy.example:3128"
     )]
@@ -104,13 +104,13 @@ pub enum Error {
     /// The HTTP client cannot be set up on this machine.
     #[error("cannot set up the HTTP client: {reason}")]
     HttpClient { reason: String },
-    /// No mirror has some of the files; what each of them answered.
+    /// Files that no mirror has, with the answer of each mirror.
     #[error("{}", unfetched(failures))]
     Download { failures: Vec<Unfetched> },
-    /// The same, where some of the files are there already, so that the stand-in cannot take their place.
+    /// The same where DATA_DIR holds some files of MNIST, so that synthetic data cannot replace it.
     #[error("{}", unfetched(failures))]
     DownloadInPart { data_dir: PathBuf, failures: Vec<Unfetched> },
-    /// The stand-in was to be written where MNIST itself is.
+    /// Synthetic data would overwrite MNIST.
     #[error("{}: holds MNIST itself ({file}), which the synthetic stand-in does not replace", directory.display())]
     RealData { directory: PathBuf, file: String },
 
@@ -140,18 +140,18 @@ pub enum Error {
     /// The image's directory cannot be made or written.
     #[error("{}: cannot write the image there: {source}", image.display())]
     ImageDirectory { image: PathBuf, source: io::Error },
-    /// The build failed; it said why.
-    #[error("{image}: the image could not be built; what went wrong stands above")]
+    /// The build failed; its output explains why.
+    #[error("{image}: the image could not be built; see the output above")]
     ImageBuild { image: String },
     /// An input of a task that is not there.
     #[error("{name}: expected a {expected} {}, found none", path.display())]
     CubeInput { name: String, path: PathBuf, expected: &'static str },
-    /// The task failed where it was run; it said why.
+    /// The task failed in its container; its output explains why.
     #[error("task {task}: {status}")]
     Task { task: String, status: std::process::ExitStatus },
 
     // ---- the run itself
-    /// A signal arrived; what was written so far is intact.
+    /// A signal arrived. Files written so far are whole.
     #[error("stopped by {}", signal_hook::low_level::signal_name(*signal).unwrap_or("a signal"))]
     Interrupted { signal: i32 },
 }
@@ -161,11 +161,11 @@ pub enum Error {
 pub struct Unfetched {
     /// The file's classic name.
     pub file: String,
-    /// Each mirror, as shown to users, and what it answered, in the order asked.
+    /// Each mirror, as shown to users, and its answer, in the order of the requests.
     pub answers: Vec<(String, String)>,
 }
 
-/// What each mirror answered, told once for all files about which all mirrors answered the same.
+/// The answers of the mirrors. Files with equal answers share one list.
 fn unfetched(failures: &[Unfetched]) -> String {
     let alike = failures.chunk_by(|a, b| a.answers == b.answers).map(|alike| {
         let files: Vec<&str> = alike.iter().map(|failure| failure.file.as_str()).collect();
@@ -182,8 +182,13 @@ impl Error {
         move |source| Error::Io { action, path: path.as_ref().to_path_buf(), source }
     }
 
-    /// What the user can do next, where there is something better than the message itself.
+    /// The next step, where there is a better one than the message itself.
     pub fn hint(&self) -> Option<String> {
+        self.data_hint().or_else(|| self.training_hint()).or_else(|| self.download_hint()).or_else(|| self.cube_hint())
+    }
+
+    /// For files, data and models.
+    fn data_hint(&self) -> Option<String> {
         match self {
             Error::Io { source, .. } => io_hint(source).map(str::to_string),
             Error::NoDataDir { data_dir } | Error::DataMissing { data_dir, .. } => {
@@ -194,6 +199,13 @@ impl Error {
             }
             Error::NoModel { .. } => Some("train one first with `mnist train`".into()),
             Error::Model { .. } => Some("train the model again with `mnist train`, or bring the file back".into()),
+            _ => None,
+        }
+    }
+
+    /// For engines and devices.
+    fn training_hint(&self) -> Option<String> {
+        match self {
             Error::Diverged { .. } => Some("try a smaller learning_rate".into()),
             Error::InstructionSet { .. } => Some("unset it, and the fastest is taken".into()),
             Error::NotBuiltIn { feature, .. } => Some(format!(
@@ -213,8 +225,13 @@ impl Error {
                 Some("try a smaller batch_size or fewer hidden units if memory ran out, else device: cpu".into())
             }
             Error::Threads { .. } => Some("set threads to a smaller number".into()),
+            _ => None,
+        }
+    }
 
-            // ---- download
+    /// For downloads.
+    fn download_hint(&self) -> Option<String> {
+        match self {
             Error::Proxy { variable } => Some(format!("correct it, or unset it: unset {variable}")),
             Error::Download { .. } => Some(
                 "put the files, plain or as NAME.gz, into the data directory by hand, name a mirror of your own with \
@@ -227,7 +244,14 @@ impl Error {
                  https_proxy",
                 data_dir.display()
             )),
-            // ---- the cube
+            Error::RealData { .. } => Some("give the stand-in another directory with --data_dir=DIR".to_string()),
+            _ => None,
+        }
+    }
+
+    /// For the programs and images of a cube.
+    fn cube_hint(&self) -> Option<String> {
+        match self {
             Error::NoProgram { program } => Some(match program.as_str() {
                 "docker" => "install Docker, or give another platform file, such as platforms/singularity.yaml".into(),
                 _ => "install Apptainer or SingularityCE (on a cluster perhaps `module load apptainer`), or give another \
@@ -257,7 +281,6 @@ impl Error {
                     .into(),
             ),
             Error::CubeInput { .. } => Some("run the task that makes it first, as download before train".into()),
-            Error::RealData { .. } => Some("give the stand-in another directory with --data_dir=DIR".to_string()),
             _ => None,
         }
     }
