@@ -21,4 +21,4 @@ deny:
 
 # GPUs, and every engine against the reference once more, with Burn's second CPU backend.
 gpu:
-    cargo test --release --features gpu,ndarray --test engines_agree --test gpu
+    cargo test --release --features gpu,ndarray --test main -- engines_agree:: gpu::

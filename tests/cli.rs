@@ -1,11 +1,9 @@
 //! The command line: spellings, wrong arguments, exit codes, streams; `evaluate` and `demo` as a user calls them.
 
-mod common;
-
 use std::fs;
 use std::process::Stdio;
 
-use common::{Sandbox, end};
+use crate::common::{self, Sandbox, end};
 use serde_json::Value;
 
 // ---- wrong arguments: exit code 2, nothing done

@@ -1,13 +1,11 @@
 //! The files for clusters, as far as they can be checked without one.
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Ended, Sandbox, end, python_with};
+use crate::common::{Ended, Sandbox, end, python_with};
 use serde_yaml::Value;
 
 fn file(name: &str) -> PathBuf {

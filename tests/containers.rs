@@ -4,16 +4,14 @@
 //! Published runners are found by MNIST_TEST_MLCUBE_003 and MNIST_TEST_MLCUBE_009, the directories of their programs. A
 //! Singularity image takes minutes to build; MNIST_TEST_SIF names one that is copied to where each runner keeps its own.
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use common::server::{Reply, Server};
-use common::{Ended, Sandbox, end, is_root, real_mnist, skipped};
+use crate::common::server::{Reply, Server};
+use crate::common::{Ended, Sandbox, end, is_root, real_mnist, skipped};
 
 /// The plain user.
 const USER: u32 = 1000;

@@ -1,11 +1,9 @@
 //! `mnist cube check`: our own cube is right, and each kind of fault is found, a line each, with file and line.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{Ended, Sandbox, end};
+use crate::common::{self, Ended, Sandbox, end};
 
 const FILES: [&str; 16] = [
     "mlcube.yaml",

@@ -1,15 +1,13 @@
 //! `mnist cube configure | run | clean`: what is asked of docker and singularity, and what happens when they refuse. Scripts
 //! stand in for the two here; the real ones are in `containers.rs`.
 
-mod common;
-
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Ended, Sandbox, end, is_root, skipped};
+use crate::common::{Ended, Sandbox, end, is_root, skipped};
 
 /// The cube's files that the runner reads.
 const FILES: [&str; 11] = [

@@ -1,15 +1,13 @@
 //! `download` against servers on this machine and directories, which do all that servers, disks and users may do.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use common::server::{Reply, Server, etag};
-use common::{gzip, tmpfs};
+use crate::common::server::{Reply, Server, etag};
+use crate::common::{gzip, tmpfs};
 use mnist::data::download::fetch::Limits;
 use mnist::data::download::{self, Event, Options, Origin, Summary, Watch};
 use mnist::data::sets::SourceFile;
@@ -692,7 +690,7 @@ fn run_in_child(limits: &str, mirror: &str, variables: &[(&str, &str)]) -> Child
     for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
         command.env_remove(name).env_remove(name.to_uppercase());
     }
-    command.args(["--exact", "child", "--ignored", "--nocapture"]);
+    command.args(["--exact", "download::child", "--ignored", "--nocapture"]);
     command.env("DATA", home.path()).env("MIRROR", mirror).env("LIMITS", limits).envs(variables.iter().copied());
     Child { process: command.stdout(Stdio::piped()).spawn().unwrap(), home }
 }

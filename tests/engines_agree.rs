@@ -1,8 +1,6 @@
 //! Every engine against the reference in f64: logits, loss, gradients, ten steps of each optimizer; the reference
 //! against numeric gradients and against Keras and PyTorch; and that these checks object to broken engines.
 
-mod common;
-
 use std::sync::Arc;
 
 use mnist::data::dataset::Images;
@@ -39,7 +37,7 @@ fn engines() -> Vec<(String, Build)> {
         engines.push((format!("fused {}", set.name()), build));
     }
     #[cfg(feature = "gpu")]
-    if let Some(adapter) = common::any_adapter() {
+    if let Some(adapter) = crate::common::any_adapter() {
         use mnist::engine::fused_gpu::FusedGpuEngine;
         let gpu = BurnDevice::Gpu(adapter.clone());
         engines.push(("burn wgpu".into(), Box::new(move |recipe, train| burn(recipe, train, gpu.clone()))));

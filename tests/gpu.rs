@@ -1,9 +1,7 @@
 //! GPUs as users meet them: `mnist devices`, the parameter `device`, what `auto` does, and what fails. Whatever adapter is
 //! found will do; CI has one in software.
 
-mod common;
-
-use common::Sandbox;
+use crate::common::Sandbox;
 
 #[test]
 fn devices_names_the_processor_first_and_nothing_but_devices_on_stdout() {
@@ -44,7 +42,7 @@ mod with_gpus {
     use serde_json::Value;
 
     use super::*;
-    use crate::common::{any_adapter, real_mnist};
+    use crate::common::{self, any_adapter, real_mnist};
 
     /// The name by which `adapter` is asked for.
     fn by_name() -> Option<(String, bool)> {

@@ -1,12 +1,10 @@
 //! Other people's programs read what we write: PyTorch and onnxruntime the model, Chromium the report, TensorBoard and
 //! mlperf-logging the logs.
 
-mod common;
-
 use std::path::Path;
 use std::process::Command;
 
-use common::{Sandbox, end, python_with, real_mnist, skipped};
+use crate::common::{self, Sandbox, end, python_with, real_mnist, skipped};
 use mnist::data::dataset::Dataset;
 use mnist::model::file as weights;
 use serde_json::{Value, json};

@@ -1,13 +1,11 @@
 //! `mnist predict`: every format, both polarities, photographs, files that are no images, models that are none.
 
-mod common;
-
 use std::fs;
 use std::io::Write;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::{Ended, Sandbox, end, real_mnist};
+use crate::common::{self, Ended, Sandbox, end, real_mnist};
 use image::codecs::jpeg::JpegEncoder;
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, imageops};
 use mnist::data::dataset::Dataset;

@@ -1,14 +1,12 @@
 //! `mnist train`: what it leaves, that it repeats itself byte for byte, and every input that it refuses.
 
-mod common;
-
 use std::fs;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::common::{self, Sandbox, end, real_mnist};
 use clap::Parser;
-use common::{Sandbox, end, real_mnist};
 use mnist::cli::Cli;
 use mnist::data::dataset::Dataset;
 use mnist::data::dataset::Images;

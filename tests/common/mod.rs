@@ -1,7 +1,5 @@
 //! What the tests share: a directory of their own, a small data set, the program with a known environment.
 
-#![allow(dead_code, reason = "no test file uses all of it")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

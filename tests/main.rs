@@ -1,0 +1,16 @@
+//! All tests that run the program or the library from outside, in one binary: it is linked once instead of a dozen times.
+//! Each module says what it tests. `cargo test --release --test main train::` runs those of one module.
+
+mod common;
+
+mod cli;
+mod cluster;
+mod containers;
+mod cube;
+mod cube_run;
+mod download;
+mod engines_agree;
+mod gpu;
+mod outside;
+mod predict;
+mod train;
