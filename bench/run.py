@@ -40,7 +40,7 @@ class Bench:
         self.out.mkdir(parents=True, exist_ok=True)
         self.raw = open(self.out / "raw.jsonl", "w")
         self.parameters = work / "parameters.yaml"
-        self.parameters.write_text('optimizer: "adam"\ntrain_epochs: 5\nbatch_size: 32\n')
+        self.parameters.write_text((ROOT / "workspace/parameters/default.parameters.yaml").read_text())
 
     def note(self, part, what, **values):
         self.raw.write(json.dumps({"part": part, "what": what, **values}) + "\n")

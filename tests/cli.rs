@@ -1,9 +1,13 @@
 //! The command line: spellings, wrong arguments, exit codes, streams; `evaluate` and `demo` as a user calls them.
 
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 
 use crate::common::{self, Sandbox, end};
+use mnist::output::artifact;
+use mnist::parameters::Parameters;
+use mnist::task::demo::DEFAULT_PARAMETERS;
 use serde_json::Value;
 
 // ---- wrong arguments: exit code 2, nothing done
@@ -142,19 +146,9 @@ fn results_go_to_stdout_and_messages_to_stderr_without_colour() {
     let sandbox = Sandbox::with_data();
     let ended = sandbox.train("").done();
     let names: Vec<&str> = ended.stdout.lines().map(|line| line.split("  ").next().unwrap().trim()).collect();
-    let expected = [
-        "test accuracy",
-        "test loss",
-        "data",
-        "epochs",
-        "model",
-        "metrics",
-        "parameters",
-        "report",
-        "ONNX",
-        "TensorBoard",
-        "logs",
-    ];
+    let mut expected = vec!["test accuracy", "test loss", "data", "epochs"];
+    expected.extend(artifact::ALL.iter().map(|artifact| artifact.name));
+    expected.push("logs");
     assert_eq!(names, expected);
     assert!(
         ended
@@ -221,6 +215,14 @@ fn a_model_that_is_missing_or_damaged_is_refused() {
 }
 
 // ---- demo
+
+/// The demo cannot include the cube's file: a build in a container has `build/` alone.
+#[test]
+fn the_demos_parameters_are_those_of_the_cube_and_the_defaults() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("workspace/parameters/default.parameters.yaml");
+    assert_eq!(fs::read_to_string(&path).unwrap(), DEFAULT_PARAMETERS);
+    assert_eq!(Parameters::read(&path, &[]).unwrap(), Parameters::default());
+}
 
 #[test]
 fn the_demo_without_a_network_draws_its_own_digits_and_a_second_call_uses_what_is_there() {

@@ -6,33 +6,53 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::common::{self, Sandbox, end, real_mnist};
-use clap::Parser;
-use mnist::cli::Cli;
-use mnist::data::dataset::Dataset;
-use mnist::data::dataset::Images;
+use mnist::data::dataset::{Dataset, Images};
 use mnist::data::idx;
 use mnist::engine::{EngineInfo, EpochTotals, Network, Progress, Trainer, TrainingState, choice};
 use mnist::error::{Error, Result};
-use mnist::output::console::Console;
-use mnist::output::mllog::MlLog;
+use mnist::output::artifact::{self, Directories, Directory};
+use mnist::output::event::Listeners;
 use mnist::parameters::Parameters;
 use mnist::simd::InstructionSet;
-use mnist::task;
+use mnist::task::train::{Plan, carry_out};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use sha2::Digest;
 
 // ---- what a run leaves
 
+/// The files of `directory` in the list of artifacts, sorted.
+fn artifacts(directory: Directory) -> Vec<&'static str> {
+    let mut names: Vec<_> =
+        artifact::ALL.iter().filter(|artifact| artifact.directory == directory).map(|file| file.file_name).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn the_readme_lists_the_files_of_a_run() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let row = readme.lines().find_map(|line| line.strip_prefix("| train | in MODEL_DIR ")).expect("a row for train");
+    let (model, logs) = row.split_once("in LOG_DIR ").expect("MODEL_DIR, then LOG_DIR");
+    let names = |text: &str| {
+        let mut names: Vec<String> = text.split('`').skip(1).step_by(2).map(String::from).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(model), artifacts(Directory::Model));
+    assert_eq!(names(logs), artifacts(Directory::Logs));
+}
+
 #[test]
 fn a_run_leaves_logs_model_metrics_and_parameters_and_nothing_else() {
     let sandbox = Sandbox::with_data();
     let ended = sandbox.train("--train_epochs 3").done();
     assert_eq!(sandbox.files("logs"), ["events.out.tfevents.train", "mlcube_mnist_train.log", "mllog_train.log"]);
-    assert_eq!(
-        sandbox.files("model"),
-        ["metrics.json", "model.onnx", "model.safetensors", "parameters.yaml", "report.html"]
-    );
+    let model_files = ["metrics.json", "model.onnx", "model.safetensors", "parameters.yaml", "report.html"];
+    assert_eq!(sandbox.files("model"), model_files);
+    // The list of artifacts says the same.
+    assert_eq!(artifacts(Directory::Model), model_files);
+    assert_eq!(artifacts(Directory::Logs), ["events.out.tfevents.train"]);
     assert!(ended.stdout.starts_with("test accuracy  "), "{}", ended.stdout);
 
     let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
@@ -202,7 +222,7 @@ fn a_path_with_spaces_and_other_letters_works() {
     let mut command = sandbox.program();
     command.args(["train", "--data_dir=meine Daten äöü 数字", "--log_dir=die logs", "--model_dir", "das modell ß"]);
     end(command.arg("--parameters_file=parameters.yaml")).done();
-    assert_eq!(sandbox.files("das modell ß").len(), 5);
+    assert_eq!(sandbox.files("das modell ß"), artifacts(Directory::Model));
 }
 
 #[test]
@@ -242,7 +262,7 @@ fn stops(signal: Signal, name: &str, code: i32, times: u32) {
     assert_eq!(output.status.code(), Some(code), "{stderr}");
     assert!(stderr.ends_with(&format!("error: stopped by {name}\n")), "{stderr}");
     assert_eq!(fs::read(sandbox.path("model/model.safetensors")).unwrap(), model);
-    assert_eq!(sandbox.files("model").len(), 5);
+    assert_eq!(sandbox.files("model"), artifacts(Directory::Model));
     assert_eq!(sandbox.files("logs"), ["events.out.tfevents.train", "mlcube_mnist_train.log", "mllog_train.log"]);
     assert!(sandbox.read("logs/mllog_train.log").ends_with("\"status\": \"aborted\"}}\n"));
 }
@@ -677,16 +697,15 @@ fn a_network_too_large_for_a_page_has_a_report_without_it() {
 
 #[test]
 fn a_directory_in_the_place_of_an_output_file_is_named_before_the_first_step() {
-    for name in ["model.safetensors", "metrics.json", "parameters.yaml", "report.html", "model.onnx"] {
+    for artifact in artifact::ALL {
+        let directory = if artifact.directory == Directory::Model { "model" } else { "logs" };
+        let path = format!("{directory}/{}", artifact.file_name);
         let sandbox = Sandbox::with_data();
-        fs::create_dir_all(sandbox.path("model").join(name)).unwrap();
+        fs::create_dir_all(sandbox.path(&path)).unwrap();
         let ended = sandbox.train("");
-        ended.failed_with(&format!("model/{name}: cannot write: is a directory"));
+        ended.failed_with(&format!("{path}: cannot write: is a directory"));
         assert!(!ended.stderr.contains("epoch 1"), "{ended:#?}");
     }
-    let sandbox = Sandbox::with_data();
-    fs::create_dir_all(sandbox.path("logs/events.out.tfevents.train")).unwrap();
-    sandbox.train("").failed_with("logs/events.out.tfevents.train: cannot write: is a directory");
 }
 
 #[test]
@@ -769,24 +788,22 @@ fn a_device_that_is_lost_does_not_take_the_epochs_before_with_it() {
     let after_two = fs::read(sandbox.path("model/model.safetensors")).unwrap();
     fs::remove_dir_all(sandbox.path("model")).unwrap();
 
-    let line = ["mnist", "train", "--train_epochs=5", "--parameters_file"].map(String::from);
-    let paths = ["parameters.yaml", "--data_dir", "data", "--log_dir", "logs", "--model_dir", "model"];
-    let path = |name: &str| if name.starts_with('-') { name.into() } else { sandbox.path(name).display().to_string() };
-    let cli = Cli::parse_from(line.into_iter().chain(paths.map(path)));
-    let mnist::cli::Command::Train(args) = cli.command else { unreachable!() };
-    let console = Console::install();
     let train = |epochs| {
-        let parameters = Parameters::read(&args.parameters_file, &args.overrides.0).unwrap();
-        let dataset = Dataset::load(&args.data_dir).unwrap();
+        let mut parameters = Parameters::read(&sandbox.path("parameters.yaml"), &[]).unwrap();
+        parameters.train_epochs = 5;
+        let dataset = Dataset::load(&sandbox.path("data")).unwrap();
         let recipe = parameters.recipe(784, 10);
         let (engine, _) = choice::trainer(&recipe, &parameters.choice(), 5, &dataset.train).unwrap();
-        fs::create_dir_all(&args.model_dir).unwrap();
-        let mut mllog = MlLog::create(&args.log_dir, "train", || 0).unwrap();
-        let (mut lost, begin) = (Lost { engine, epochs }, Instant::now());
-        task::train::train_with(&mut lost, &args, parameters, &dataset, begin, &console, &mut mllog).unwrap_err()
+        let directories = Directories { model: sandbox.path("model"), logs: sandbox.path("logs") };
+        fs::create_dir_all(&directories.model).unwrap();
+        let trainer = Box::new(Lost { engine, epochs });
+        let plan = Plan { parameters, dataset, trainer, directories, begin: Instant::now() };
+        carry_out(plan, &mut Listeners(vec![])).unwrap_err()
     };
+    fs::remove_file(sandbox.path("logs/events.out.tfevents.train")).unwrap();
     assert!(matches!(train(0), Error::Device { .. }));
     assert_eq!(sandbox.files("model"), [""; 0]);
+    assert!(sandbox.path("logs/events.out.tfevents.train").exists());
     assert!(matches!(train(2), Error::Device { .. }));
     assert!(fs::read(sandbox.path("model/model.safetensors")).unwrap() == after_two);
     assert!(sandbox.read("model/parameters.yaml").contains("train_epochs: 2"));

@@ -48,6 +48,26 @@ pub fn hexadecimal(bytes: &[u8]) -> String {
     })
 }
 
+/// A line for each name and its value, with the values in one column.
+pub fn named_values(rows: &[(&str, String)]) -> String {
+    rows.iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect()
+}
+
+/// A line for each of `rows`, in columns as wide as their widest cells, two spaces apart. `align` has a sign for each
+/// column: `<` puts its cells to the left, `>` to the right.
+pub fn table<const COLUMNS: usize>(align: [char; COLUMNS], rows: &[[String; COLUMNS]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
+    let line = |row: &[String; COLUMNS]| {
+        let cells = row.iter().zip(align).zip(widths).map(|((cell, align), width)| match align {
+            '>' => format!("{cell:>width$}"),
+            _ => format!("{cell:<width$}"),
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_string() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +85,14 @@ mod tests {
         assert_eq!(quoted(Path::new("/data/mnist-1")), "/data/mnist-1");
         assert_eq!(quoted(Path::new("my data")), "'my data'");
         assert_eq!(quoted(Path::new("it's")), r"'it'\''s'");
+    }
+
+    #[test]
+    fn cells_stand_in_columns() {
+        let rows = [["image", "digit"], ["a ä.png", "3"]].map(|row| row.map(String::from));
+        assert_eq!(table(['<', '>'], &rows), "image    digit\na ä.png      3\n");
+        assert_eq!(table(['>', '<'], &rows), "  image  digit\na ä.png  3\n");
+        assert_eq!(table(['<', '>'], &[]), "");
     }
 
     #[test]

@@ -37,6 +37,11 @@ impl Images {
     }
 }
 
+/// The name of the training images in logs and files.
+pub const TRAIN: &str = "train";
+/// The name of the test images there.
+pub const TEST: &str = "test";
+
 /// The data set: what to train on and what to test on.
 #[derive(Debug, Clone)]
 pub struct Dataset {
@@ -71,6 +76,11 @@ pub struct FileHash {
 }
 
 impl Dataset {
+    /// The splits that are evaluated after every epoch, with their names.
+    pub fn evaluated(&self) -> impl Iterator<Item = (&'static str, &Images)> {
+        [(TEST, &self.test)].into_iter()
+    }
+
     /// Reads `data_dir`: plain or gzipped IDX files there, or in `MNIST/raw` below it as torchvision leaves them.
     ///
     /// # Errors

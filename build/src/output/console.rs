@@ -1,4 +1,5 @@
-//! The terminal: messages and progress bars on stderr, data on stdout; and the log file, which hears all messages.
+//! The terminal and the log file. Messages and progress bars go to stderr, results to stdout; the log file gets all
+//! messages.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -17,12 +18,12 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
 
-/// The target of messages about progress: a terminal shows bars in their place.
+/// The target of messages about progress. A terminal shows bars instead of them.
 pub const PROGRESS: &str = "mnist::progress";
-/// The target of messages that are for the log file alone.
+/// The target of messages for the log file alone.
 pub const LOG: &str = "mnist::log";
 
-/// Where people read what happens. Clones share the same bars and log file.
+/// Where messages go. Clones share the same bars and log file.
 #[derive(Clone)]
 pub struct Console {
     bars: MultiProgress,
@@ -36,7 +37,7 @@ struct LogFile {
 }
 
 impl Console {
-    /// Takes over all messages of this process. Called once, by `main`.
+    /// Takes all messages of this process from here on. Called once, by `main`.
     pub fn install() -> Self {
         let terminal = io::stderr().is_terminal();
         let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
@@ -58,17 +59,17 @@ impl Console {
             .with_writer(Logs(console.log.clone()))
             .with_filter(filter_fn(ours));
         let subscriber = tracing_subscriber::registry().with(to_stderr).with(to_log);
-        // Fails only where another subscriber was installed before, which then has the messages.
+        // Fails only where another subscriber was installed before; that one then keeps the messages.
         let _ = tracing::subscriber::set_global_default(subscriber);
         console
     }
 
-    /// The bars, if there is a terminal to draw them on.
+    /// The bars; none where stderr is not a terminal.
     pub fn bars(&self) -> Option<&MultiProgress> {
         self.terminal.then_some(&self.bars)
     }
 
-    /// Begins the log file of `task` in `log_dir`: from here on messages go there too.
+    /// Begins the log file of `task` in `log_dir`. From here on messages go there too.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -81,7 +82,7 @@ impl Console {
     /// Ends the log file and gives it its name.
     ///
     /// # Errors
-    /// A message could not be written, or the file not be finished.
+    /// A message could not be written, or the file cannot be finished.
     pub fn close_log(&self) -> Result<()> {
         match lock(&self.log).take() {
             None => Ok(()),
@@ -91,7 +92,7 @@ impl Console {
     }
 }
 
-/// Writes `text` to stdout; that nobody reads it any more (a closed pipe) is no error.
+/// Writes `text` to stdout. A closed pipe is no error: the reader has had enough.
 ///
 /// # Errors
 /// Stdout cannot be written for another reason.
@@ -107,7 +108,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `warning: ` or `error: ` where it is one, then the message alone.
+/// The message alone, after `warning: ` or `error: ` where it is one.
 struct MessageOnly;
 
 impl<S, N> FormatEvent<S, N> for MessageOnly
@@ -126,7 +127,7 @@ where
     }
 }
 
-/// Stderr, with the bars taken away while something is written.
+/// Stderr. The bars are taken away while something is written.
 struct StderrBesideBars(MultiProgress);
 
 impl<'a> MakeWriter<'a> for StderrBesideBars {
@@ -165,7 +166,7 @@ impl Write for LogWriter<'_> {
         if let Some(log) = self.0.as_mut()
             && let Err(error) = log.file.write_all(bytes)
         {
-            log.error.get_or_insert(error); // told when the file is closed: a log never stops the work it is about
+            log.error.get_or_insert(error); // returned when the file is closed: a log never stops the task
         }
         Ok(bytes.len())
     }

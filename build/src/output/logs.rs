@@ -1,4 +1,4 @@
-//! The two log files of a task, and that they are finished however the task ends.
+//! The log files of a task, and the lines and bars that show its progress. The files are finished however the task ends.
 
 use std::path::Path;
 
@@ -7,25 +7,33 @@ use tracing::{error, info};
 use crate::error::Result;
 use crate::files;
 use crate::output::console::{Console, LOG};
+use crate::output::event::{Listener, Listeners};
 use crate::output::mllog::{self, MlLog};
+use crate::output::progress::{Bars, Lines};
 
-/// Runs `work` with the log files of `task` open in `log_dir`, and finishes both with how it ended.
+/// Runs `work` with the log files of `task` open in `log_dir`. `work` sends its events to the listener that it is given.
 ///
 /// # Errors
-/// What `work` returned; else, that the logs cannot be written.
+/// `work` failed; or it did not, and the log files cannot be written.
 pub fn with_logs<T>(
     console: &Console,
     log_dir: &Path,
     task: &'static str,
-    work: impl FnOnce(&mut MlLog) -> Result<T>,
+    work: impl FnOnce(&mut dyn Listener) -> Result<T>,
 ) -> Result<T> {
     files::writable_directory(log_dir)?;
     console.open_log(log_dir, task)?;
     let mut mllog = MlLog::create(log_dir, task, mllog::system_clock)?;
     info!(target: LOG, "mnist {} {task}", env!("CARGO_PKG_VERSION"));
-    let result = work(&mut mllog);
+    let result = {
+        let mut bars = console.bars().cloned().map(Bars::new);
+        let mut lines = Lines;
+        let mut listeners = Listeners(vec![&mut mllog, &mut lines]);
+        listeners.0.extend(bars.as_mut().map(|bars| bars as &mut dyn Listener));
+        work(&mut listeners)
+    };
     if let Err(problem) = &result {
-        // The message for the terminal is main's; this one is for the log file.
+        // `main` prints the message on the terminal; this one is for the log file.
         error!(target: LOG, "{problem}");
     }
     let closed = mllog.close(result.is_ok());

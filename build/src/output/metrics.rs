@@ -1,49 +1,70 @@
-//! `metrics.json`: what was trained or evaluated, on what, by whom, and how well, for programs to read.
+//! `metrics.json`: the results of `train` or `evaluate`, with their data and engine, for programs to read.
 
-use std::path::{Path, PathBuf};
+use serde::{Serialize, Serializer};
 
-use serde::Serialize;
-
-use crate::data::dataset::Provenance;
+use crate::data::dataset::{Provenance, TEST};
 use crate::data::sets::DataSource;
 use crate::engine::EngineInfo;
-use crate::error::Result;
-use crate::files;
 use crate::model::CLASSES;
-use crate::output::event::EpochRecord;
+use crate::output::artifact::{Artifact, Directory};
+use crate::output::event::{EpochRecord, Evaluation};
+use crate::output::finished::Finished;
 use crate::score::Score;
 
 /// The name of the file.
 pub const FILE_NAME: &str = "metrics.json";
 
-/// The file's contents. Shares are from 0 to 1, losses in nats, times in seconds.
-#[derive(Debug, Serialize)]
+/// The metrics of a training run.
+pub const ARTIFACT: Artifact = Artifact {
+    name: "metrics",
+    file_name: FILE_NAME,
+    directory: Directory::Model,
+    essential: true,
+    encode: |finished| Some(Metrics::of(finished)?.encode()),
+};
+
+/// The results of `train` or `evaluate`.
+#[derive(Debug)]
 pub struct Metrics<'a> {
     /// `train` or `evaluate`.
     pub task: &'static str,
-    /// This program's version.
-    pub program_version: &'static str,
-    /// Who computed.
-    #[serde(flatten)]
+    /// The engine that computed.
     pub engine: &'a EngineInfo,
     /// The test data, and for training the training data.
     pub data: &'a Provenance,
-    /// What the model was trained on.
+    /// The data that the model was trained on.
     pub trained_on: DataSource,
     /// Parameters of the network.
     pub parameter_count: usize,
     /// Each epoch; none for `evaluate`.
-    #[serde(skip_serializing_if = "<[EpochRecord]>::is_empty")]
     pub epochs: &'a [EpochRecord],
-    /// The score on the test set.
-    pub test: &'a Score,
-    /// Precision and recall of each digit on the test set.
-    pub classes: Vec<ClassScore>,
+    /// The scores of the model.
+    pub evaluations: &'a [Evaluation],
     /// From the start of the task to here.
     pub seconds: f64,
 }
 
-/// One digit's score; absent where no image was taken for it, or none is of it.
+/// The file's contents. Shares are from 0 to 1, losses in nats, times in seconds.
+#[derive(Serialize)]
+struct Contents<'a> {
+    task: &'static str,
+    program_version: &'static str,
+    #[serde(flatten)]
+    engine: &'a EngineInfo,
+    data: &'a Provenance,
+    trained_on: DataSource,
+    parameter_count: usize,
+    #[serde(skip_serializing_if = "<[EpochRecord]>::is_empty")]
+    epochs: &'a [EpochRecord],
+    /// Each split's score, under the split's name.
+    #[serde(flatten, serialize_with = "by_split")]
+    evaluations: &'a [Evaluation],
+    /// Precision and recall of each digit on the test set.
+    classes: Vec<ClassScore>,
+    seconds: f64,
+}
+
+/// One digit's score.
 #[derive(Debug, Serialize)]
 pub struct ClassScore {
     /// The digit.
@@ -63,14 +84,43 @@ impl ClassScore {
     }
 }
 
-/// Writes `metrics` into `directory`.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn save(directory: &Path, metrics: &Metrics) -> Result<PathBuf> {
-    let path = directory.join(FILE_NAME);
-    let mut json = serde_json::to_string_pretty(metrics).unwrap_or_else(|e| unreachable!("fields become JSON: {e}"));
-    json.push('\n');
-    files::write(&path, json.as_bytes())?;
-    Ok(path)
+impl<'a> Metrics<'a> {
+    fn of(finished: &Finished<'a>) -> Option<Self> {
+        let trained = finished.trained?;
+        Some(Self {
+            task: "train",
+            engine: finished.engine,
+            data: &finished.dataset.provenance,
+            trained_on: trained.model.data,
+            parameter_count: trained.model.parameters.len(),
+            epochs: finished.epochs,
+            evaluations: &trained.evaluations,
+            seconds: finished.seconds,
+        })
+    }
+
+    /// The file's contents.
+    pub fn encode(&self) -> Vec<u8> {
+        let test = self.evaluations.iter().find(|evaluation| evaluation.split == TEST);
+        let contents = Contents {
+            task: self.task,
+            program_version: env!("CARGO_PKG_VERSION"),
+            engine: self.engine,
+            data: self.data,
+            trained_on: self.trained_on,
+            parameter_count: self.parameter_count,
+            epochs: self.epochs,
+            evaluations: self.evaluations,
+            classes: test.map(|test| ClassScore::all(&test.score)).unwrap_or_default(),
+            seconds: self.seconds,
+        };
+        let json = serde_json::to_vec_pretty(&contents);
+        let mut json = json.unwrap_or_else(|e| unreachable!("fields become JSON: {e}"));
+        json.push(b'\n');
+        json
+    }
+}
+
+fn by_split<S: Serializer>(evaluations: &&[Evaluation], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(evaluations.iter().map(|evaluation| (evaluation.split, &evaluation.score)))
 }

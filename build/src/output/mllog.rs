@@ -1,7 +1,7 @@
-//! `mllog_<task>.log`: MLPerf's `:::MLLOG` lines, which its tools read.
+//! `mllog_<task>.log`: MLPerf's `:::MLLOG` lines, for MLPerf's tools.
 //!
 //! Source: <https://github.com/mlcommons/logging>, `mlperf_logging/mllog/mllog.py` (the line) and `constants.py` (the
-//! keys). MNIST is no MLPerf benchmark: the lines have the format, and claim nothing else.
+//! keys). MNIST is not an MLPerf benchmark: the lines have the format and claim nothing else.
 
 use std::io::Write;
 use std::path::Path;
@@ -10,16 +10,58 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::data::dataset::Provenance;
+use crate::data::dataset::{TEST, TRAIN};
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
 use crate::optim::{self, OptimizerKind};
-use crate::output::event::{Event, Listener};
+use crate::output::event::{Evaluation, Listener, RunEvent};
 use crate::parameters::Parameters;
 use crate::parameters::table::KEYS;
-use crate::score::Score;
 
-/// What a line stands for.
+/// The key and the value of a line for each hyper-parameter: the logged rows of the table of parameters, then the
+/// optimizer's own settings.
+fn hyper_parameters(parameters: &Parameters) -> Vec<(String, Value)> {
+    let logged = KEYS.iter().filter_map(|key| Some((key.mllog?.to_string(), key.value(parameters))));
+    let mut lines: Vec<(String, Value)> = logged.collect();
+    if parameters.optimizer.has_momentum() {
+        lines.push(("opt_momentum".into(), json!(parameters.momentum)));
+    }
+    match parameters.optimizer {
+        OptimizerKind::Adam | OptimizerKind::AdamW => {
+            let prefix = format!("opt_{}", parameters.optimizer.name());
+            lines.push((format!("{prefix}_beta_1"), json!(optim::BETA_1)));
+            lines.push((format!("{prefix}_beta_2"), json!(optim::BETA_2)));
+            lines.push((format!("{prefix}_epsilon"), json!(optim::EPSILON)));
+        }
+        OptimizerKind::Adagrad => lines.push(("opt_adagrad_epsilon".into(), json!(optim::EPSILON))),
+        OptimizerKind::Sgd | OptimizerKind::RmsProp => {}
+    }
+    lines
+}
+
+/// The key for the number of images of `split`.
+fn samples_key(split: &str) -> String {
+    match split {
+        TRAIN => "train_samples".into(),
+        TEST => "eval_samples".into(),
+        split => format!("{split}_samples"),
+    }
+}
+
+/// The metadata of an evaluation's lines. MLPerf knows one kind of evaluation, here the test set's; lines about another
+/// split name it.
+fn evaluation_metadata(split: &str, epoch: Option<u32>) -> Value {
+    let mut metadata = Map::new();
+    if let Some(epoch) = epoch {
+        metadata.insert("epoch_num".into(), json!(epoch));
+    }
+    if split != TEST {
+        metadata.insert("split".into(), json!(split));
+    }
+    Value::Object(metadata)
+}
+
+/// The kind of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum EventType {
     Start,
@@ -37,22 +79,22 @@ impl EventType {
     }
 }
 
-/// The file in the making.
+/// The log file of a task that runs.
 pub struct MlLog {
     file: AtomicFile,
     clock: fn() -> u64,
     running: bool,
-    /// The first error in writing, told when the file is closed: a log never stops the work it is about.
+    /// The first error in writing. It is returned when the file is closed: a log never stops the task.
     error: Option<std::io::Error>,
 }
 
-/// Milliseconds since 1970, of the machine's clock.
+/// Milliseconds since 1970, by the machine's clock.
 pub fn system_clock() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 impl MlLog {
-    /// Begins the file of `task` in `log_dir` with `clock` for the times, and the run's initialisation.
+    /// Begins the file of `task` in `log_dir`, and the run's initialisation. `clock` gives milliseconds since 1970.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -67,60 +109,22 @@ impl MlLog {
 
     /// A value: a hyper-parameter or a result.
     #[track_caller]
-    pub fn point(&mut self, key: &str, value: Value) {
+    fn point(&mut self, key: &str, value: Value) {
         self.line(EventType::Point, key, value, json!({}));
     }
 
-    /// Initialisation is over, the run begins.
+    /// The end of the initialisation and the start of the run.
     #[track_caller]
-    pub fn run_start(&mut self) {
+    fn run_start(&mut self) {
         self.line(EventType::End, "init_stop", Value::Null, json!({}));
         self.start("run_start", json!({}));
         self.running = true;
     }
 
-    /// Writes what training starts from: the data and every hyper-parameter.
-    #[track_caller]
-    pub fn hyper_parameters(&mut self, parameters: &Parameters, data: &Provenance) {
-        self.point("data_source", json!(data.source));
-        self.point("train_samples", json!(data.train_images));
-        self.point("eval_samples", json!(data.test_images));
-        for key in &KEYS {
-            if let Some(name) = key.mllog {
-                self.point(name, key.value(parameters));
-            }
-        }
-        if parameters.optimizer.has_momentum() {
-            self.point("opt_momentum", json!(parameters.momentum));
-        }
-        match parameters.optimizer {
-            OptimizerKind::Adam | OptimizerKind::AdamW => {
-                let prefix = format!("opt_{}", parameters.optimizer.name());
-                self.point(&format!("{prefix}_beta_1"), json!(optim::BETA_1));
-                self.point(&format!("{prefix}_beta_2"), json!(optim::BETA_2));
-                self.point(&format!("{prefix}_epsilon"), json!(optim::EPSILON));
-            }
-            OptimizerKind::Adagrad => self.point("opt_adagrad_epsilon", json!(optim::EPSILON)),
-            OptimizerKind::Sgd | OptimizerKind::RmsProp => {}
-        }
-    }
-
-    /// An evaluation without training begins.
-    #[track_caller]
-    pub fn evaluation_start(&mut self) {
-        self.start("eval_start", json!({}));
-    }
-
-    /// An evaluation without training is over.
-    #[track_caller]
-    pub fn evaluation_stop(&mut self, score: &Score) {
-        self.evaluated(score, &json!({}));
-    }
-
     /// Ends the run, as `success` or `aborted`, and gives the file its name.
     ///
     /// # Errors
-    /// A line could not be written, or the file not be finished.
+    /// A line could not be written, or the file cannot be finished.
     #[track_caller]
     pub fn close(mut self, succeeded: bool) -> Result<()> {
         if !self.running {
@@ -140,13 +144,14 @@ impl MlLog {
     }
 
     #[track_caller]
-    fn evaluated(&mut self, score: &Score, metadata: &Value) {
-        self.line(EventType::Point, "eval_loss", json!(score.loss), metadata.clone());
-        self.line(EventType::Point, "eval_accuracy", json!(score.accuracy), metadata.clone());
-        self.line(EventType::End, "eval_stop", Value::Null, metadata.clone());
+    fn evaluated(&mut self, evaluation: &Evaluation, epoch: Option<u32>) {
+        let metadata = evaluation_metadata(evaluation.split, epoch);
+        self.line(EventType::Point, "eval_loss", json!(evaluation.score.loss), metadata.clone());
+        self.line(EventType::Point, "eval_accuracy", json!(evaluation.score.accuracy), metadata.clone());
+        self.line(EventType::End, "eval_stop", Value::Null, metadata);
     }
 
-    /// One line, its fields in the order of the original.
+    /// One line, with its fields in the order of the original.
     #[track_caller]
     fn line(&mut self, event_type: EventType, key: &str, value: Value, metadata: Value) {
         let place = std::panic::Location::caller();
@@ -170,7 +175,7 @@ impl MlLog {
     }
 
     fn write(&mut self, line: &Value) -> std::io::Result<()> {
-        // The serializer writes every comma by itself: collected, a line is one call of the system.
+        // The serializer writes every comma by itself: collected first, a line is one system call.
         let mut text = b":::MLLOG ".to_vec();
         line.serialize(&mut serde_json::Serializer::with_formatter(&mut text, PythonSpacing))?;
         text.push(b'\n');
@@ -178,7 +183,7 @@ impl MlLog {
     }
 }
 
-/// JSON with a space after each comma and colon, as Python's `json.dumps` sets it: some tools search for the text.
+/// JSON with a space after each comma and colon, as Python's `json.dumps` writes it: some tools search for this text.
 struct PythonSpacing;
 
 impl serde_json::ser::Formatter for PythonSpacing {
@@ -194,18 +199,26 @@ impl serde_json::ser::Formatter for PythonSpacing {
 }
 
 impl Listener for MlLog {
-    fn on(&mut self, event: Event) {
+    fn on(&mut self, event: RunEvent) {
         match event {
-            Event::EpochStarted { epoch, .. } => self.start("epoch_start", json!({ "epoch_num": epoch })),
-            Event::Progress(_) => {}
-            Event::EpochTrained { epoch } => {
+            RunEvent::Data { source, images } => {
+                self.point("data_source", json!(source));
+                images.iter().for_each(|(split, images)| self.point(&samples_key(split), json!(images)));
+            }
+            RunEvent::Parameters(parameters) => {
+                hyper_parameters(parameters).into_iter().for_each(|(key, value)| self.point(&key, value));
+            }
+            RunEvent::RunStarted => self.run_start(),
+            RunEvent::EpochStarted { epoch, .. } => self.start("epoch_start", json!({ "epoch_num": epoch })),
+            RunEvent::Progress(_) => {}
+            RunEvent::EpochTrained { epoch } => {
                 self.line(EventType::End, "epoch_stop", Value::Null, json!({ "epoch_num": epoch }));
-                self.start("eval_start", json!({ "epoch_num": epoch }));
             }
-            Event::Evaluated { epoch, score } => {
-                self.evaluated(score, &json!({ "epoch_num": epoch }));
+            RunEvent::EvaluationStarted { split, epoch } => {
+                self.start("eval_start", evaluation_metadata(split, epoch));
             }
-            Event::EpochFinished { record, .. } => {
+            RunEvent::Evaluated { evaluation, epoch } => self.evaluated(evaluation, epoch),
+            RunEvent::EpochFinished { record, .. } => {
                 let metadata = json!({ "epoch_num": record.epoch });
                 self.line(EventType::Point, "train_loss", json!(record.loss), metadata);
             }
@@ -218,10 +231,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_as_the_original_writes_it() {
+    fn a_line_has_the_form_of_the_original() {
         let dir = tempfile::tempdir().unwrap();
         let mut log = MlLog::create(dir.path(), "train", || 1_555_000_000_123).unwrap();
-        log.run_start();
+        log.on(RunEvent::RunStarted);
         log.close(false).unwrap();
         let text = std::fs::read_to_string(dir.path().join("mllog_train.log")).unwrap();
         let lines: Vec<&str> = text.lines().collect();

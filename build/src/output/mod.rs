@@ -1,7 +1,11 @@
-//! What a run leaves behind and shows: files, logs, progress.
+//! The files that a run leaves, its log files, and its messages and progress bars.
+//!
+//! [`artifact`] lists the files; [`event`] is what the log files and the progress are made from.
 
+pub mod artifact;
 pub mod console;
 pub mod event;
+pub mod finished;
 pub mod logs;
 pub mod metrics;
 pub mod mllog;

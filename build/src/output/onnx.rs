@@ -1,4 +1,4 @@
-//! `model.onnx`: the trained network for other programs, its input the bytes of images, the scaling inside.
+//! `model.onnx`: the trained network for other programs. It takes the bytes of images; the scaling is inside.
 //!
 //! | | name | type | shape |
 //! |---|---|---|---|
@@ -6,38 +6,57 @@
 //! | output | `logits` | float32 | (batch, 10) |
 //! | output | `probabilities` | float32 | (batch, 10) |
 //!
-//! Format: <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto>, of which the messages below are the fields that are
-//! written, and <https://github.com/onnx/onnx/blob/main/docs/Operators.md>.
-
-use std::path::{Path, PathBuf};
+//! Format: <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto> and
+//! <https://github.com/onnx/onnx/blob/main/docs/Operators.md>. The messages below have only the fields that are written.
 
 use prost::Message;
 
-use crate::error::Result;
-use crate::files;
 use crate::model::CLASSES;
 use crate::model::file::{self as weights, Model};
+use crate::output::artifact::{Artifact, Directory};
 
-/// The name of the file in MODEL_DIR.
-pub const FILE_NAME: &str = "model.onnx";
+/// The file.
+pub const ARTIFACT: Artifact = Artifact {
+    name: "ONNX",
+    file_name: "model.onnx",
+    directory: Directory::Model,
+    essential: false,
+    encode: |finished| Some(encode(&finished.trained?.model)),
+};
 
-/// The version of the format, of 2021, that goes with [`OPSET`]; what reads a newer one reads it too.
+/// The version of the format that belongs to [`OPSET`], of 2021. Readers of newer versions accept it.
 const IR_VERSION: i64 = 8;
 /// The version of the operators.
 const OPSET: i64 = 17;
 
-/// Writes `model` into `model_dir`.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn save(model_dir: &Path, model: &Model) -> Result<PathBuf> {
-    let path = model_dir.join(FILE_NAME);
-    files::write(&path, &encode(model))?;
-    Ok(path)
-}
-
 /// The file's bytes for `model`; equal models give equal bytes.
 pub fn encode(model: &Model) -> Vec<u8> {
+    let (nodes, constants) = operations(model);
+    let classes = Dimension { value: CLASSES as i64, ..Dimension::default() };
+    let side = || Dimension { value: 28, ..Dimension::default() };
+    let batch = || Dimension { parameter: "batch".into(), ..Dimension::default() };
+    let outputs = ["logits", "probabilities"];
+    let graph = Graph {
+        nodes,
+        name: "mnist".into(),
+        constants,
+        inputs: vec![ValueInfo::new("images", UINT8, vec![batch(), side(), side()])],
+        outputs: outputs.map(|name| ValueInfo::new(name, FLOAT, vec![batch(), classes.clone()])).into(),
+    };
+    let metadata = [("trained_on", model.data.description().to_string()), ("input", "28 x 28 bytes, 0 black".into())];
+    OnnxModel {
+        ir_version: IR_VERSION,
+        producer_name: env!("CARGO_PKG_NAME").into(),
+        producer_version: env!("CARGO_PKG_VERSION").into(),
+        graph: Some(graph),
+        opsets: vec![Opset { version: OPSET }],
+        metadata: metadata.map(|(key, value)| Entry { key: key.into(), value }).into(),
+    }
+    .encode_to_vec()
+}
+
+/// The operations from `images` to `logits` and `probabilities`, each after those that it needs, and their constants.
+fn operations(model: &Model) -> (Vec<Node>, Vec<Tensor>) {
     let layers = model.shape.layers();
     let mut nodes = vec![
         Node::new("Cast", &["images"], "pixels", vec![Attribute::int("to", i64::from(FLOAT))]),
@@ -48,7 +67,7 @@ pub fn encode(model: &Model) -> Vec<u8> {
     let mut from = "inputs".to_string();
     for (l, layer) in layers.iter().enumerate() {
         let [weight, bias] = ["weight", "bias"].map(|kind| format!("layers.{l}.{kind}"));
-        // (I,O), as the parameters stand: Gemm takes it without turning it round.
+        // (I,O), the layout of the parameters: Gemm needs no transpose.
         constants.push(Tensor::new(&weight, &[layer.inputs, layer.outputs], &model.parameters[layer.weights.clone()]));
         constants.push(Tensor::new(&bias, &[layer.outputs], &model.parameters[layer.biases.clone()]));
         let last = l + 1 == layers.len();
@@ -62,27 +81,7 @@ pub fn encode(model: &Model) -> Vec<u8> {
         }
     }
     nodes.push(Node::new("Softmax", &["logits"], "probabilities", vec![Attribute::int("axis", 1)]));
-
-    let classes = Dimension { value: CLASSES as i64, ..Dimension::default() };
-    let side = || Dimension { value: 28, ..Dimension::default() };
-    let batch = || Dimension { parameter: "batch".into(), ..Dimension::default() };
-    let graph = Graph {
-        nodes,
-        name: "mnist".into(),
-        constants,
-        inputs: vec![Value::new("images", UINT8, vec![batch(), side(), side()])],
-        outputs: ["logits", "probabilities"].map(|name| Value::new(name, FLOAT, vec![batch(), classes.clone()])).into(),
-    };
-    let metadata = [("trained_on", model.data.description().to_string()), ("input", "28 x 28 bytes, 0 black".into())];
-    OnnxModel {
-        ir_version: IR_VERSION,
-        producer_name: env!("CARGO_PKG_NAME").into(),
-        producer_version: env!("CARGO_PKG_VERSION").into(),
-        graph: Some(graph),
-        opsets: vec![Opset { version: OPSET }],
-        metadata: metadata.map(|(key, value)| Entry { key: key.into(), value }).into(),
-    }
-    .encode_to_vec()
+    (nodes, constants)
 }
 
 /// `TensorProto.DataType.FLOAT`.
@@ -107,7 +106,7 @@ struct OnnxModel {
     metadata: Vec<Entry>,
 }
 
-/// `OperatorSetIdProto`, of the operators that ONNX itself defines.
+/// `OperatorSetIdProto`, for the operators that ONNX itself defines.
 #[derive(Clone, PartialEq, Message)]
 struct Opset {
     #[prost(int64, tag = "2")]
@@ -133,9 +132,9 @@ struct Graph {
     #[prost(message, repeated, tag = "5")]
     constants: Vec<Tensor>,
     #[prost(message, repeated, tag = "11")]
-    inputs: Vec<Value>,
+    inputs: Vec<ValueInfo>,
     #[prost(message, repeated, tag = "12")]
-    outputs: Vec<Value>,
+    outputs: Vec<ValueInfo>,
 }
 
 /// `NodeProto`.
@@ -182,7 +181,7 @@ impl Attribute {
     }
 }
 
-/// `TensorProto`, of float32.
+/// `TensorProto` with float32 values.
 #[derive(Clone, PartialEq, Message)]
 struct Tensor {
     #[prost(int64, repeated, tag = "1")]
@@ -210,23 +209,23 @@ impl Tensor {
 
 /// `ValueInfoProto`.
 #[derive(Clone, PartialEq, Message)]
-struct Value {
+struct ValueInfo {
     #[prost(string, tag = "1")]
     name: String,
     #[prost(message, optional, tag = "2")]
-    kind: Option<Type>,
+    kind: Option<ValueType>,
 }
 
-impl Value {
+impl ValueInfo {
     fn new(name: &str, element: i32, dimensions: Vec<Dimension>) -> Self {
-        let tensor = TensorType { element, shape: Some(Shape { dimensions }) };
-        Self { name: name.into(), kind: Some(Type { tensor: Some(tensor) }) }
+        let tensor = TensorType { element, shape: Some(TensorShape { dimensions }) };
+        Self { name: name.into(), kind: Some(ValueType { tensor: Some(tensor) }) }
     }
 }
 
 /// `TypeProto`.
 #[derive(Clone, PartialEq, Message)]
-struct Type {
+struct ValueType {
     #[prost(message, optional, tag = "1")]
     tensor: Option<TensorType>,
 }
@@ -237,17 +236,17 @@ struct TensorType {
     #[prost(int32, tag = "1")]
     element: i32,
     #[prost(message, optional, tag = "2")]
-    shape: Option<Shape>,
+    shape: Option<TensorShape>,
 }
 
 /// `TensorShapeProto`.
 #[derive(Clone, PartialEq, Message)]
-struct Shape {
+struct TensorShape {
     #[prost(message, repeated, tag = "1")]
     dimensions: Vec<Dimension>,
 }
 
-/// `TensorShapeProto.Dimension`: a number, or the name of one that is free.
+/// `TensorShapeProto.Dimension`: a number, or the name of a number that the caller chooses.
 #[derive(Clone, PartialEq, Message)]
 struct Dimension {
     #[prost(int64, tag = "1")]

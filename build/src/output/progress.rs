@@ -1,4 +1,4 @@
-//! Training as it is watched: a bar per epoch on a terminal, a line per epoch elsewhere and in the log file.
+//! The progress of training: a bar per epoch on a terminal, a line per epoch elsewhere and in the log file.
 
 use std::time::Duration;
 
@@ -6,22 +6,24 @@ use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use tracing::info;
 
 use crate::output::console::PROGRESS;
-use crate::output::event::{Event, Listener};
+use crate::output::event::{Listener, RunEvent, SplitScore};
 
 /// A line per epoch.
 pub struct Lines;
 
 impl Listener for Lines {
-    fn on(&mut self, event: Event) {
-        if let Event::EpochFinished { epochs, record } = event {
+    fn on(&mut self, event: RunEvent) {
+        if let RunEvent::EpochFinished { epochs, record } = event {
+            let split = |SplitScore { split, loss, accuracy }: &SplitScore| {
+                format!(" {split} loss {loss:.4}, {split} accuracy {:.2} %,", 100.0 * accuracy)
+            };
+            let splits: String = record.splits.iter().map(split).collect();
             info!(
                 target: PROGRESS,
-                "epoch {}/{epochs}: loss {:.4}, accuracy {:.2} %, test loss {:.4}, test accuracy {:.2} %, {:.2} s, {:.0} images/s",
+                "epoch {}/{epochs}: loss {:.4}, accuracy {:.2} %,{splits} {:.2} s, {:.0} images/s",
                 record.epoch,
                 record.loss,
                 100.0 * record.accuracy,
-                record.test_loss,
-                100.0 * record.test_accuracy,
                 record.seconds,
                 record.images_per_second,
             );
@@ -29,7 +31,7 @@ impl Listener for Lines {
     }
 }
 
-/// A bar per epoch, which stays with the epoch's result once it is over.
+/// A bar per epoch. When the epoch is over, the bar stays and shows the results.
 pub struct Bars {
     all: MultiProgress,
     current: Option<ProgressBar>,
@@ -43,29 +45,30 @@ impl Bars {
 }
 
 impl Listener for Bars {
-    fn on(&mut self, event: Event) {
+    fn on(&mut self, event: RunEvent) {
         match (event, &self.current) {
-            (Event::EpochStarted { epoch, epochs, images }, _) => {
+            (RunEvent::EpochStarted { epoch, epochs, images }, _) => {
                 let bar = self.all.add(ProgressBar::new(images as u64));
                 bar.set_style(style("{prefix} {bar:24} {percent:>3} %  {msg}  {rate} images/s, {eta} left"));
                 bar.set_prefix(format!("epoch {epoch}/{epochs}"));
                 bar.enable_steady_tick(Duration::from_millis(200));
                 self.current = Some(bar);
             }
-            (Event::Progress(progress), Some(bar)) => {
+            (RunEvent::Progress(progress), Some(bar)) => {
                 bar.set_position(progress.images as u64);
                 if let Some(loss) = progress.loss {
                     bar.set_message(format!("loss {loss:.4}"));
                 }
             }
-            (Event::EpochFinished { record, .. }, Some(bar)) => {
+            (RunEvent::EpochFinished { record, .. }, Some(bar)) => {
+                let split = |SplitScore { split, accuracy, .. }: &SplitScore| {
+                    format!("  {split} accuracy {:.2} %", 100.0 * accuracy)
+                };
+                let splits: String = record.splits.iter().map(split).collect();
                 bar.set_style(style("{prefix} {bar:24} {msg}"));
                 bar.finish_with_message(format!(
-                    "loss {:.4}  test accuracy {:.2} %  {:.2} s  {:.0} images/s",
-                    record.loss,
-                    100.0 * record.test_accuracy,
-                    record.seconds,
-                    record.images_per_second
+                    "loss {:.4}{splits}  {:.2} s  {:.0} images/s",
+                    record.loss, record.seconds, record.images_per_second
                 ));
                 self.current = None;
             }
@@ -84,7 +87,7 @@ impl Drop for Bars {
 
 fn style(template: &str) -> ProgressStyle {
     let rate = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
-        let _ = write!(text, "{:.0}", state.per_sec()); // a bar that cannot be drawn is no failure
+        let _ = write!(text, "{:.0}", state.per_sec()); // nobody needs to know that a bar cannot be drawn
     };
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("rate", rate)
 }
@@ -98,12 +101,12 @@ mod tests {
     use crate::output::event::EpochRecord;
 
     #[test]
-    fn an_epoch_has_a_bar_with_loss_rate_and_time_left_and_then_its_result() {
+    fn the_bar_of_an_epoch_shows_loss_rate_and_time_left_and_then_the_results() {
         let screen = InMemoryTerm::new(5, 100);
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(screen.clone())));
         let mut bars = Bars::new(all);
-        bars.on(Event::EpochStarted { epoch: 2, epochs: 5, images: 1000 });
-        bars.on(Event::Progress(Progress { images: 500, loss: Some(0.25) }));
+        bars.on(RunEvent::EpochStarted { epoch: 2, epochs: 5, images: 1000 });
+        bars.on(RunEvent::Progress(Progress { images: 500, loss: Some(0.25) }));
         if let Some(bar) = &bars.current {
             bar.tick();
         }
@@ -116,10 +119,10 @@ mod tests {
             accuracy: 0.9,
             seconds: 0.5,
             images_per_second: 2000.0,
-            test_loss: 0.1,
-            test_accuracy: 0.95,
+            splits: vec![SplitScore { split: "test", loss: 0.1, accuracy: 0.95 }],
+            finished: std::time::SystemTime::UNIX_EPOCH,
         };
-        bars.on(Event::EpochFinished { epochs: 5, record: &record });
+        bars.on(RunEvent::EpochFinished { epochs: 5, record: &record });
         let line = screen.contents();
         assert_eq!(
             line,

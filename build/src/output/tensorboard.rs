@@ -1,80 +1,66 @@
 //! `events.out.tfevents.train`: each epoch's loss, accuracy, learning rate and speed, for TensorBoard.
 //!
 //! Format: records as in <https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details>, each an
-//! `Event` of <https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/event.proto>, of which the
-//! messages below are the fields that are written.
+//! `Event` of <https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/event.proto>. The messages below
+//! have only the fields that are written.
 
-use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost::Message;
 
-use crate::error::Result;
-use crate::files;
-use crate::output::event::{Event, Listener};
+use crate::output::artifact::{Artifact, Directory};
+use crate::output::event::EpochRecord;
+use crate::output::finished::Finished;
 
-/// The name of the file in LOG_DIR. TensorBoard reads every file with `tfevents` in its name.
-pub const FILE_NAME: &str = "events.out.tfevents.train";
+/// The file. TensorBoard reads every file with `tfevents` in its name. As the log files, it is written even where
+/// training fails.
+pub const ARTIFACT: Artifact = Artifact {
+    name: "TensorBoard",
+    file_name: "events.out.tfevents.train",
+    directory: Directory::Logs,
+    essential: false,
+    encode: |finished| Some(encode(finished)),
+};
 
-/// Collects the epochs until they are written.
-#[derive(Debug)]
-pub struct Board {
-    learning_rate: f64,
-    events: Vec<BoardEvent>,
+fn encode(finished: &Finished) -> Vec<u8> {
+    let version = BoardEvent {
+        wall_time: since_1970(finished.started),
+        file_version: "brain.Event:2".into(),
+        ..BoardEvent::default()
+    };
+    let epochs = finished.epochs.iter().map(|epoch| BoardEvent {
+        wall_time: since_1970(epoch.finished),
+        step: epoch.epoch.into(),
+        summary: Some(BoardSummary { values: scalars(epoch, finished.parameters.learning_rate) }),
+        ..BoardEvent::default()
+    });
+    std::iter::once(version).chain(epochs).flat_map(|event| record(&event.encode_to_vec())).collect()
 }
 
-impl Board {
-    /// One without epochs yet.
-    pub fn new(learning_rate: f64) -> Self {
-        let version = BoardEvent { wall_time: now(), file_version: "brain.Event:2".into(), ..BoardEvent::default() };
-        Self { learning_rate, events: vec![version] }
-    }
-
-    /// Writes the file into `log_dir`.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn save(&self, log_dir: &Path) -> Result<PathBuf> {
-        let path = log_dir.join(FILE_NAME);
-        let records: Vec<u8> = self.events.iter().flat_map(|event| record(&event.encode_to_vec())).collect();
-        files::write(&path, &records)?;
-        Ok(path)
-    }
+fn scalars(epoch: &EpochRecord, learning_rate: f64) -> Vec<Scalar> {
+    let mut scalars = Vec::new();
+    let mut add = |tag: String, value: f64| scalars.push(Scalar { tag, value: Some(value as f32) });
+    add("loss/train".into(), epoch.loss);
+    epoch.splits.iter().for_each(|split| add(format!("loss/{}", split.split), split.loss));
+    add("accuracy/train".into(), epoch.accuracy);
+    epoch.splits.iter().for_each(|split| add(format!("accuracy/{}", split.split), split.accuracy));
+    add("learning_rate".into(), learning_rate);
+    add("images_per_second".into(), epoch.images_per_second);
+    scalars
 }
 
-impl Listener for Board {
-    fn on(&mut self, event: Event) {
-        let Event::EpochFinished { record, .. } = event else { return };
-        let scalars = [
-            ("loss/train", record.loss),
-            ("loss/test", record.test_loss),
-            ("accuracy/train", record.accuracy),
-            ("accuracy/test", record.test_accuracy),
-            ("learning_rate", self.learning_rate),
-            ("images_per_second", record.images_per_second),
-        ];
-        let values = scalars.map(|(tag, value)| Scalar { tag: tag.into(), value: Some(value as f32) }).into();
-        self.events.push(BoardEvent {
-            wall_time: now(),
-            step: record.epoch.into(),
-            summary: Some(Summary { values }),
-            ..BoardEvent::default()
-        });
-    }
+/// In seconds.
+fn since_1970(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// Seconds since 1970.
-fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
-}
-
-/// `data` with its length before it and a checksum after each.
+/// `data` as a record: its length before it, and a checksum after each of the two.
 fn record(data: &[u8]) -> Vec<u8> {
     let length = (data.len() as u64).to_le_bytes();
     [&length[..], &checksum(&length), data, &checksum(data)].concat()
 }
 
-/// CRC-32C, masked as TFRecord files have it.
+/// CRC-32C, masked as in TFRecord files.
 fn checksum(bytes: &[u8]) -> [u8; 4] {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
 }
@@ -89,12 +75,12 @@ struct BoardEvent {
     #[prost(string, tag = "3")]
     file_version: String,
     #[prost(message, optional, tag = "5")]
-    summary: Option<Summary>,
+    summary: Option<BoardSummary>,
 }
 
 /// `Summary`.
 #[derive(Clone, PartialEq, Message)]
-struct Summary {
+struct BoardSummary {
     #[prost(message, repeated, tag = "1")]
     values: Vec<Scalar>,
 }
@@ -114,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_is_what_tensorflow_writes() {
+    fn a_record_has_the_bytes_that_tensorflow_writes() {
         // tf.io.TFRecordWriter of TensorFlow 2.21, with the record b"mnist".
         let expected = "0500000000000000eab2043e6d6e69737446640ae6";
         assert_eq!(crate::text::hexadecimal(&record(b"mnist")), expected);

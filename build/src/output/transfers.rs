@@ -1,15 +1,15 @@
-//! A progress bar for each file of a download, on a terminal. Elsewhere the lines of the log are enough.
+//! A progress bar for each file of a download, on a terminal. Elsewhere the download's messages are enough.
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::data::download::{Event, Watch};
 use crate::data::sets::SourceFile;
 
-/// The length of the file is known: a bar.
+/// For a file of known length.
 const KNOWN: &str = "{prefix} {wide_bar} {bytes:>11} of {total_bytes:>11} {bytes_per_sec:>13}";
-/// It is not: what has come.
+/// For a file of unknown length: the bytes so far.
 const UNKNOWN: &str = "{prefix} {spinner} {bytes} {bytes_per_sec} {msg}";
-/// There is nothing to measure: what happens, or where the file came from.
+/// For a file that is not being transferred: a message, or its origin.
 const TEXT: &str = "{prefix} {wide_msg}";
 
 /// The bars, one per file.
@@ -19,7 +19,7 @@ pub struct Transfers {
 }
 
 impl Transfers {
-    /// Adds a bar for each of `files` to `multi`, which decides whether and where they are drawn.
+    /// Adds a bar for each of `files` to `multi`, which draws them.
     pub fn new(multi: &MultiProgress, files: &[SourceFile]) -> Self {
         let width = files.iter().map(|file| file.name.len()).max().unwrap_or(0);
         let bar = |file: &SourceFile| {
@@ -59,7 +59,7 @@ impl Watch for Transfers {
     }
 }
 
-/// A download that failed leaves its bars with what happened last.
+/// The bars of a failed download stay, with their last message.
 impl Drop for Transfers {
     fn drop(&mut self) {
         for (_, bar) in self.bars.iter().filter(|(_, bar)| !bar.is_finished()) {

@@ -1,4 +1,4 @@
-//! `mnist demo`: download, train and evaluate in `./workspace`, with one command. What is there is used again.
+//! `mnist demo`: downloads, trains and evaluates in `./workspace`, with one command. It reuses what it finds there.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,18 +13,21 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::model::file as weights;
 use crate::output::console::{self, Console, LOG};
+use crate::output::event::RunEvent;
 use crate::output::logs::with_logs;
-use crate::output::{onnx, report};
+use crate::output::{artifact, report};
 use crate::parameters::Parameters;
 use crate::task::{download, evaluate, train};
+use crate::text;
 
-/// How long the mirrors have to answer before the demo draws its own digits.
+/// How long the mirrors have to answer before the demo draws synthetic digits.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the documents' parameters file holds, for a workspace that has none.
-const DEFAULT_PARAMETERS: &str = "optimizer: \"adam\"\ntrain_epochs: 5\nbatch_size: 32\n";
+/// The parameters file for a workspace that has none. A test compares it with the cube's `default.parameters.yaml`, which
+/// a build in a container cannot include.
+pub const DEFAULT_PARAMETERS: &str = "optimizer: \"adam\"\ntrain_epochs: 5\nbatch_size: 32\n";
 
-/// Where the demo's things are: the places that the cube's run configurations name.
+/// The demo's files, in the places that the cube's run configurations name.
 struct Workspace {
     data: PathBuf,
     model: PathBuf,
@@ -47,10 +50,10 @@ impl Workspace {
     }
 }
 
-/// Runs the three tasks and prints what came out and where everything is.
+/// Runs the three tasks and prints the score and the places of all files.
 ///
 /// # Errors
-/// One of the tasks failed; that no mirror answers is no failure.
+/// One of the tasks failed. That no mirror answers is no failure.
 pub fn run(args: &Demo, console: &Console) -> Result<()> {
     let workspace = Workspace::at(Path::new("workspace"));
     if !workspace.parameters_file.exists() {
@@ -59,11 +62,11 @@ pub fn run(args: &Demo, console: &Console) -> Result<()> {
         }
         files::write(&workspace.parameters_file, DEFAULT_PARAMETERS.as_bytes())?;
     }
-    with_logs(console, &workspace.log_dir("download"), "download", |mllog| {
-        mllog.run_start();
+    let dataset = with_logs(console, &workspace.log_dir("download"), "download", |listener| {
+        listener.on(RunEvent::RunStarted);
         bring_data(&workspace, args, console)
     })?;
-    if is_trained(&workspace) {
+    if is_trained(&workspace, dataset.provenance.source) {
         info!("{} is trained on this data with these parameters: used again", workspace.model.display());
     } else {
         let args = Train {
@@ -73,71 +76,83 @@ pub fn run(args: &Demo, console: &Console) -> Result<()> {
             parameters_file: workspace.parameters_file.clone(),
             overrides: Overrides::default(),
         };
-        with_logs(console, &args.log_dir, "train", |mllog| train::train(&args, console, mllog))?;
+        let data = || Ok(dataset.clone());
+        with_logs(console, &args.log_dir, "train", |listener| train::train(&args, data, listener))?;
     }
     let args = Evaluate {
         data_dir: workspace.data.clone(),
         log_dir: workspace.log_dir("evaluate"),
         model_dir: workspace.model.clone(),
     };
-    let score = with_logs(console, &args.log_dir, "evaluate", |mllog| evaluate::evaluate(&args, mllog))?;
-    console::print(&format!(
-        "{score}\ndata           {}\nmodel          {}\nreport         {} (open it in a browser, and draw a digit)\n\
-         parameters     {}\nlogs           {}\n\n\
-         Train again with other parameters:\n  mnist train --data_dir={} --log_dir={} --model_dir={} --parameters_file={} --train_epochs=10\n",
-        workspace.data.display(),
-        workspace.model.join(weights::FILE_NAME).display(),
-        workspace.model.join(report::FILE_NAME).display(),
-        workspace.parameters_file.display(),
-        ["download", "train", "evaluate"].map(|task| workspace.log_dir(task).display().to_string()).join(", "),
+    let data = || Ok(dataset);
+    let score = with_logs(console, &args.log_dir, "evaluate", |listener| evaluate::evaluate(&args, data, listener))?;
+    console::print(&format!("{score}\n{}", places(&workspace)))
+}
+
+/// The places of all files, and the command to train again.
+fn places(workspace: &Workspace) -> String {
+    let model_file = |name| workspace.model.join(name).display().to_string();
+    let report = model_file(report::ARTIFACT.file_name);
+    let logs = ["download", "train", "evaluate"].map(|task| workspace.log_dir(task).display().to_string());
+    let rows = text::named_values(&[
+        ("data", workspace.data.display().to_string()),
+        ("model", model_file(weights::FILE_NAME)),
+        ("report", format!("{report} (open it in a browser, and draw a digit)")),
+        ("parameters", workspace.parameters_file.display().to_string()),
+        ("logs", logs.join(", ")),
+    ]);
+    format!(
+        "{rows}\nTrain again with other parameters:\n  mnist train --data_dir={} --log_dir={} --model_dir={} \
+         --parameters_file={} --train_epochs=10\n",
         workspace.data.display(),
         workspace.log_dir("train").display(),
         workspace.model.display(),
         workspace.parameters_file.display(),
-    ))
+    )
 }
 
-/// The data that is there, or MNIST from a mirror, or the synthetic stand-in. Where the stand-in is there, only a mirror
-/// that the user names is asked: without a network the others would cost [`PATIENCE`] each time.
-fn bring_data(workspace: &Workspace, args: &Demo, console: &Console) -> Result<()> {
+/// The data in the workspace, else MNIST from a mirror, else the synthetic stand-in. Where the stand-in is there already,
+/// only a mirror that the user names is tried: without a network the others would cost [`PATIENCE`] each time.
+fn bring_data(workspace: &Workspace, args: &Demo, console: &Console) -> Result<Dataset> {
     let data_dir = &workspace.data;
-    let there = Dataset::load(data_dir).ok().map(|dataset| dataset.provenance.source);
-    let stand_in = there == Some(DataSource::Synthetic);
-    if let Some(source) = there
-        && (!stand_in || download::named_mirrors(&args.mirrors).is_empty())
+    let found = Dataset::load(data_dir).ok();
+    let stand_in = |dataset: &Dataset| dataset.provenance.source == DataSource::Synthetic;
+    if let Some(dataset) = found
+        && (!stand_in(&dataset) || download::named_mirrors(&args.mirrors).is_empty())
     {
-        info!("{}: there already: {}", data_dir.display(), source.description());
-        if stand_in {
+        info!("{}: there already: {}", data_dir.display(), dataset.provenance.source.description());
+        if stand_in(&dataset) {
             let (data_dir, log_dir) = (data_dir.display(), workspace.log_dir("download"));
             info!(
                 "to have MNIST itself: mnist download --data_dir={data_dir} --log_dir={}, then the demo once more",
                 log_dir.display()
             );
         }
-        return Ok(());
+        return Ok(dataset);
     }
     let limits = Limits { first_answer: Some(PATIENCE), ..Limits::default() };
-    let failures = match download::download(data_dir, &args.mirrors, limits, console) {
-        Err(Error::Download { failures }) => failures,
-        result => return result.map(drop),
-    };
-    if download::holds_mnist(data_dir)? {
-        return Err(Error::DownloadInPart { data_dir: data_dir.clone(), failures });
+    match download::download(data_dir, &args.mirrors, limits, console) {
+        Err(Error::Download { failures }) if download::holds_mnist(data_dir)? => {
+            return Err(Error::DownloadInPart { data_dir: data_dir.clone(), failures });
+        }
+        Err(Error::Download { failures }) => {
+            warn!(target: LOG, "{}", Error::Download { failures });
+            warn!("no mirror could be reached: training on SYNTHETIC digits instead, which is not MNIST");
+            download::draw(data_dir)?;
+        }
+        result => drop(result?),
     }
-    warn!(target: LOG, "{}", Error::Download { failures });
-    warn!("no mirror could be reached: training on SYNTHETIC digits instead, which is not MNIST");
-    download::draw(data_dir).map(drop)
+    Dataset::load(data_dir)
 }
 
-/// Whether MODEL_DIR holds a model of the data that is there, trained with the parameters that are there.
-fn is_trained(workspace: &Workspace) -> bool {
+/// Whether MODEL_DIR holds all files of a model of `data`, trained with the workspace's parameters.
+fn is_trained(workspace: &Workspace, data: DataSource) -> bool {
     let trained = || {
-        let asked = Parameters::read(&workspace.parameters_file, &[]).ok()?;
-        let used = Parameters::read(&workspace.model.join(train::PARAMETERS_FILE_NAME), &[]).ok()?;
+        let wanted = Parameters::read(&workspace.parameters_file, &[]).ok()?;
+        let used_file = workspace.model.join(artifact::PARAMETERS.file_name);
+        let used = Parameters::read(&used_file, &[]).ok()?;
         let model = weights::load(&workspace.model).ok()?;
-        let dataset = Dataset::load(&workspace.data).ok()?;
-        let complete = [report::FILE_NAME, onnx::FILE_NAME].iter().all(|name| workspace.model.join(name).exists());
-        Some(asked.is_satisfied_by(&used) && model.data == dataset.provenance.source && complete)
+        Some(wanted.is_satisfied_by(&used) && model.data == data && artifact::is_complete(&workspace.model))
     };
     trained().unwrap_or(false)
 }

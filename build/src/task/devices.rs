@@ -1,10 +1,11 @@
-//! `mnist devices`: what `train` could train on, by the names that its parameter `device` takes.
+//! `mnist devices`: lists the devices for `train`, by the names that its parameter `device` takes.
 
 use std::thread::available_parallelism;
 
 use crate::error::Result;
 use crate::output::console;
 use crate::simd::InstructionSet;
+use crate::text;
 
 /// Prints the devices.
 ///
@@ -15,7 +16,8 @@ pub fn run() -> Result<()> {
     let processor = format!("the processor: {threads} threads, {}", InstructionSet::choose()?.name());
     let mut devices = vec![("cpu".to_string(), processor)];
     gpus(&mut devices);
-    console::print(&devices.iter().map(|(name, what)| format!("{name:<14} {what}\n")).collect::<String>())
+    let rows: Vec<_> = devices.iter().map(|(name, description)| (name.as_str(), description.clone())).collect();
+    console::print(&text::named_values(&rows))
 }
 
 #[cfg(feature = "gpu")]
@@ -25,7 +27,7 @@ fn gpus(devices: &mut Vec<(String, String)>) {
         tracing::info!("no GPU was found; see `mnist train --help` for device");
     }
     devices.extend(adapters.iter().map(|adapter| {
-        // Software is only taken by its name, of which the first word is enough.
+        // A software renderer is used only by its name; the first word of it is enough.
         let first_word = || adapter.name.split_whitespace().next().unwrap_or_default().to_string();
         (format!("gpu:{}", adapter.number.map_or_else(first_word, |number| number.to_string())), adapter.to_string())
     }));

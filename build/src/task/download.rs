@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use serde_json::json;
 use tracing::warn;
 
 use crate::cli::Download;
@@ -12,6 +11,7 @@ use crate::data::sets::{DataSource, MIRRORS, MNIST, SYNTHETIC};
 use crate::data::synthetic;
 use crate::error::{Error, Result};
 use crate::output::console::{self, Console};
+use crate::output::event::RunEvent;
 use crate::output::logs::with_logs;
 use crate::output::transfers::Transfers;
 
@@ -24,10 +24,10 @@ const MIRROR_VARIABLE: &str = "MNIST_MIRROR";
 /// See [`download()`] and [`draw`]; the logs hold the reason too.
 pub fn run(args: &Download, console: &Console) -> Result<()> {
     let data_dir = &args.data_dir;
-    let summary = with_logs(console, &args.log_dir, "download", |mllog| {
+    let summary = with_logs(console, &args.log_dir, "download", |listener| {
         let source = if args.synthetic { DataSource::Synthetic } else { DataSource::Mnist };
-        mllog.point("data_source", json!(source));
-        mllog.run_start();
+        listener.on(RunEvent::Data { source, images: &[] });
+        listener.on(RunEvent::RunStarted);
         if args.synthetic { draw(data_dir) } else { download(data_dir, &args.mirrors, Limits::default(), console) }
     })?;
     console::print(&table(data_dir, &summary))

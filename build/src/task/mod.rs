@@ -1,4 +1,4 @@
-//! One file a task: what `mnist TASK` does, from its flags to its files.
+//! The tasks of the command line, a file each: from the flags to the files.
 
 pub mod cube;
 pub mod demo;

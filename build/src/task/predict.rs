@@ -1,6 +1,5 @@
-//! `mnist predict`: what digits images show, by a trained model.
+//! `mnist predict`: has a trained model read digits from images.
 
-use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -11,22 +10,23 @@ use tracing::{error, warn};
 use crate::cli::Predict;
 use crate::data::picture::{self, prepare};
 use crate::data::sets::DataSource;
-use crate::engine;
+use crate::engine::{self, Network};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::model::file as weights;
 use crate::model::{CLASSES, PIXELS};
 use crate::output::console;
 use crate::score::softmax;
+use crate::text;
 
 /// The largest file that is read.
 const MOST_BYTES: u64 = 256 << 20;
-/// How many candidates are told besides the answer.
+/// How many candidates are named besides the answer.
 const OTHERS: usize = 2;
 
-/// What an image shows.
+/// The answer for one image.
 #[derive(Debug, Serialize)]
-struct Answer<'a> {
+struct Prediction<'a> {
     image: &'a str,
     #[serde(flatten)]
     outcome: Outcome,
@@ -53,12 +53,12 @@ struct Candidate {
     confidence: f64,
 }
 
-/// Answers for every image and prints the answers.
+/// Reads every image and prints the answers.
 ///
 /// # Errors
-/// The model is not what it should be, or an image could not be read; the others are answered nevertheless.
+/// The model is missing or damaged, or an image could not be read. The others are answered nevertheless.
 pub fn run(args: &Predict) -> Result<()> {
-    interrupt::end_at_once(); // nothing is written, and stdin may be a terminal at which nobody types
+    interrupt::end_at_once(); // it writes no files, and may wait for stdin for ever
     interrupt::check()?;
     let model = weights::load(&args.model_dir)?;
     if model.data == DataSource::Synthetic {
@@ -66,23 +66,9 @@ pub fn run(args: &Predict) -> Result<()> {
     }
     let mut engine = engine::choice::network(&model.shape, &model.parameters)?;
 
-    let names: Vec<String> = args.images.iter().map(|path| path.display().to_string()).collect();
     let prepared: Vec<_> = args.images.iter().map(|path| read(path)).collect();
-    let pixels: Vec<u8> = prepared.iter().flatten().flatten().copied().collect();
-    debug_assert_eq!(pixels.len() % PIXELS, 0);
-    let logits = engine.logits(&pixels)?;
-    let mut logits = logits.chunks_exact(CLASSES);
-    let answers: Vec<Answer> = names
-        .iter()
-        .zip(&prepared)
-        .map(|(image, prepared)| {
-            let outcome = match prepared {
-                Ok(_) => outcome(logits.next().unwrap_or_default()),
-                Err(problem) => Outcome::Unread { error: problem.to_string() },
-            };
-            Answer { image, outcome }
-        })
-        .collect();
+    let names: Vec<String> = args.images.iter().map(|path| path.display().to_string()).collect();
+    let answers = answers(engine.as_mut(), &names, &prepared)?;
 
     console::print(&if args.json { json(&answers) } else { table(&answers) })?;
     let unread = prepared.iter().filter(|image| image.is_err()).count();
@@ -92,13 +78,34 @@ pub fn run(args: &Predict) -> Result<()> {
     if unread > 0 { Err(Error::Pictures { unread, images: answers.len() }) } else { Ok(()) }
 }
 
-/// The image at `path`, or on stdin if it is `-`, prepared.
+/// The answers for the images `names`; `prepared` holds their pixels.
+fn answers<'a>(
+    network: &mut dyn Network,
+    names: &'a [String],
+    prepared: &[Result<[u8; PIXELS]>],
+) -> Result<Vec<Prediction<'a>>> {
+    let pixels: Vec<u8> = prepared.iter().flatten().flatten().copied().collect();
+    debug_assert_eq!(pixels.len() % PIXELS, 0);
+    let logits = network.logits(&pixels)?;
+    let mut logits = logits.chunks_exact(CLASSES);
+    let answer = |(image, prepared): (&'a String, &Result<_>)| {
+        let outcome = match prepared {
+            Ok(_) => outcome(logits.next().unwrap_or_default()),
+            Err(problem) => Outcome::Unread { error: problem.to_string() },
+        };
+        Prediction { image, outcome }
+    };
+    Ok(names.iter().zip(prepared).map(answer).collect())
+}
+
+/// The image at `path`, or on stdin if that is `-`, prepared for the network.
 fn read(path: &Path) -> Result<[u8; PIXELS]> {
     let mut bytes = Vec::new();
     let stdin = path == Path::new("-");
-    let read = match stdin {
-        true => io::stdin().lock().take(MOST_BYTES + 1).read_to_end(&mut bytes),
-        false => File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes)),
+    let read = if stdin {
+        io::stdin().lock().take(MOST_BYTES + 1).read_to_end(&mut bytes)
+    } else {
+        File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
     };
     let path = if stdin { Path::new("stdin") } else { path };
     let size = read.map_err(Error::io("read", path))?;
@@ -111,7 +118,7 @@ fn read(path: &Path) -> Result<[u8; PIXELS]> {
         .map_err(|problem| Error::Picture { path: path.to_path_buf(), problem })
 }
 
-/// The answer that `logits` (K) are.
+/// The answer in `logits` (K).
 fn outcome(logits: &[f32]) -> Outcome {
     let shares = softmax(logits);
     let mut candidates: Vec<Candidate> =
@@ -121,27 +128,27 @@ fn outcome(logits: &[f32]) -> Outcome {
     Outcome::Digit { digit, confidence, others: candidates[1..=OTHERS].to_vec() }
 }
 
-fn json(answers: &[Answer]) -> String {
+fn json(answers: &[Prediction]) -> String {
     let line = |answer| serde_json::to_string(answer).unwrap_or_else(|e| unreachable!("fields become JSON: {e}"));
     answers.iter().map(|answer| line(answer) + "\n").collect()
 }
 
-/// One line an image; those that could not be read have none.
-fn table(answers: &[Answer]) -> String {
-    let width = answers.iter().map(|answer| answer.image.chars().count()).max().unwrap_or(0).max("image".len());
-    let mut text = String::new();
-    for answer in answers {
-        let Outcome::Digit { digit, confidence, others } = &answer.outcome else { continue };
-        if text.is_empty() {
-            let _ = writeln!(text, "{:<width$}  digit  confidence  or else", "image");
+/// A line for each image that could be read.
+fn table(answers: &[Prediction]) -> String {
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    let row = |answer: &Prediction| match &answer.outcome {
+        Outcome::Unread { .. } => None,
+        Outcome::Digit { digit, confidence, others } => {
+            let others = others.iter().map(|other| format!("{} {:>7}", other.digit, percent(other.confidence)));
+            let others = others.collect::<Vec<_>>().join(", ");
+            Some([answer.image.to_string(), digit.to_string(), percent(*confidence), others])
         }
-        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-        let others: Vec<String> =
-            others.iter().map(|other| format!("{} {:>7}", other.digit, percent(other.confidence))).collect();
-        let name = answer.image;
-        let _ = writeln!(text, "{name:<width$}  {digit:>5}  {:>10}  {}", percent(*confidence), others.join(", "));
+    };
+    let mut rows: Vec<_> = answers.iter().filter_map(row).collect();
+    if !rows.is_empty() {
+        rows.insert(0, ["image", "digit", "confidence", "or else"].map(String::from));
     }
-    text
+    text::table(['<', '>', '>', '<'], &rows)
 }
 
 #[cfg(test)]

@@ -1,156 +1,117 @@
-//! `mnist train`: checks everything that can fail, trains, writes MODEL_DIR.
+//! `mnist train`: checks everything that can fail, trains, and writes the files of [`artifact::ALL`].
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tracing::{info, warn};
 
 use crate::cli::Train;
-use crate::data::dataset::{Dataset, Provenance};
+use crate::data::dataset::{Dataset, Provenance, TEST, TRAIN};
 use crate::data::sets::DataSource;
 use crate::engine::{self, Trainer, choice};
 use crate::error::Result;
 use crate::files;
-use crate::model::file::{self as weights, Model};
-use crate::model::{CLASSES, MlpShape, PIXELS};
+use crate::model::{CLASSES, PIXELS};
 use crate::optim::OptimizerKind;
+use crate::output::artifact::{self, Directories};
 use crate::output::console::{self, Console};
-use crate::output::event::Listener;
+use crate::output::event::{EpochRecord, Evaluation, Listener, RunEvent};
+use crate::output::finished::{Finished, training_seconds};
 use crate::output::logs::with_logs;
-use crate::output::metrics::{self, ClassScore, Metrics};
-use crate::output::mllog::MlLog;
-use crate::output::onnx;
-use crate::output::progress::{Bars, Lines};
-use crate::output::report::{self, Subject};
-use crate::output::tensorboard::{self, Board};
 use crate::parameters::Parameters;
-use crate::training::{self, Trained};
+use crate::text;
+use crate::training;
 
-/// The name of the file with every parameter as it was used.
-pub const PARAMETERS_FILE_NAME: &str = "parameters.yaml";
+/// A training run before its first step, with everything checked.
+pub struct Plan {
+    /// The parameters; no `auto` is left in them.
+    pub parameters: Parameters,
+    /// The data set.
+    pub dataset: Dataset,
+    /// The engine, built for them.
+    pub trainer: Box<dyn Trainer>,
+    /// Where the files go.
+    pub directories: Directories,
+    /// When the task began.
+    pub begin: Instant,
+}
 
-/// Runs the task and prints what came out.
+/// Runs the task and prints its results.
 ///
 /// # Errors
 /// See [`train()`]; the logs hold the reason too.
 pub fn run(args: &Train, console: &Console) -> Result<()> {
-    let summary = with_logs(console, &args.log_dir, "train", |mllog| train(args, console, mllog))?;
+    let data = || Dataset::load(&args.data_dir);
+    let summary = with_logs(console, &args.log_dir, "train", |listener| train(args, data, listener))?;
     console::print(&summary)
 }
 
-/// Trains as `args` say and returns a summary for people.
+/// Trains as `args` say on `data` and returns a summary for people.
 ///
 /// # Errors
-/// An output directory cannot be written, the parameters or the data are not what they should be, or training failed.
-/// MODEL_DIR is only touched after the last epoch.
-pub fn train(args: &Train, console: &Console, mllog: &mut MlLog) -> Result<String> {
+/// See [`prepare`] and [`carry_out`].
+pub fn train(args: &Train, data: impl FnOnce() -> Result<Dataset>, listener: &mut dyn Listener) -> Result<String> {
+    carry_out(prepare(args, data, listener)?, listener)
+}
+
+/// Checks all that can fail before the first step, and builds the engine.
+///
+/// # Errors
+/// The parameters or the data are wrong, an output directory cannot be written, or the device is missing or fails.
+pub fn prepare(args: &Train, data: impl FnOnce() -> Result<Dataset>, listener: &mut dyn Listener) -> Result<Plan> {
     let begin = Instant::now();
     let mut parameters = Parameters::read(&args.parameters_file, &args.overrides.0)?;
-    files::writable_directory(&args.model_dir)?;
-    let names = [weights::FILE_NAME, metrics::FILE_NAME, PARAMETERS_FILE_NAME, report::FILE_NAME, onnx::FILE_NAME];
-    for name in names {
-        files::no_directory(&args.model_dir.join(name))?;
-    }
-    files::no_directory(&args.log_dir.join(tensorboard::FILE_NAME))?;
-    let dataset = Dataset::load(&args.data_dir)?;
+    let directories = Directories { model: args.model_dir.clone(), logs: args.log_dir.clone() };
+    files::writable_directory(&directories.model)?;
+    artifact::check(&directories)?;
+    let dataset = data()?;
     parameters.threads = engine::threads(parameters.threads);
     let recipe = parameters.recipe(PIXELS, CLASSES);
-    let (mut engine, chosen) = choice::trainer(&recipe, &parameters.choice(), parameters.train_epochs, &dataset.train)?;
+    let (trainer, chosen) = choice::trainer(&recipe, &parameters.choice(), parameters.train_epochs, &dataset.train)?;
     (parameters.engine, parameters.device) = (chosen.engine, chosen.device);
-    announce(&parameters, &dataset.provenance, &engine.info());
-    mllog.hyper_parameters(&parameters, &dataset.provenance);
-
-    train_with(engine.as_mut(), args, parameters, &dataset, begin, console, mllog)
+    announce(&parameters, &dataset.provenance, &trainer.info());
+    let images = [(TRAIN, dataset.train.len()), (TEST, dataset.test.len())];
+    listener.on(RunEvent::Data { source: dataset.provenance.source, images: &images });
+    listener.on(RunEvent::Parameters(&parameters));
+    Ok(Plan { parameters, dataset, trainer, directories, begin })
 }
 
-/// Trains with `engine`, which is of `parameters`, and writes what came out.
+/// Trains as planned, writes the files, and returns a summary for people. MODEL_DIR is touched only after the last epoch.
 ///
 /// # Errors
-/// Training failed, see [`training::train()`], or MODEL_DIR cannot be written. Where the device failed after the first
-/// epoch, the model of the last whole one is written nevertheless.
-pub fn train_with(
-    engine: &mut dyn Trainer,
-    args: &Train,
-    mut parameters: Parameters,
-    dataset: &Dataset,
-    begin: Instant,
-    console: &Console,
-    mllog: &mut MlLog,
-) -> Result<String> {
-    mllog.run_start();
-    let (mut bars, mut lines) = (console.bars().cloned().map(Bars::new), Lines);
-    let mut board = Board::new(parameters.learning_rate);
-    let mut listeners: Vec<&mut dyn Listener> = vec![mllog, &mut lines, &mut board];
-    if let Some(bars) = &mut bars {
-        listeners.push(bars);
-    }
-    let trained = training::train(&parameters, dataset, engine, &mut listeners);
-    let board = board.save(&args.log_dir); // as the logs, however training ended
-    let mut trained = trained?;
-
-    let asked = std::mem::replace(&mut parameters.train_epochs, trained.epochs.len() as u32);
-    let shape = MlpShape::mnist(&parameters.hidden_layers);
-    let engine = engine.info();
-    let metrics = Metrics {
-        task: "train",
-        program_version: env!("CARGO_PKG_VERSION"),
-        engine: &engine,
-        data: &dataset.provenance,
-        trained_on: dataset.provenance.source,
-        parameter_count: shape.parameter_count(),
-        epochs: &trained.epochs,
-        test: &trained.test,
-        classes: ClassScore::all(&trained.test),
-        seconds: begin.elapsed().as_secs_f64(),
-    };
-    let parameters_path = args.model_dir.join(PARAMETERS_FILE_NAME);
-    let model = Model { shape, parameters: trained.state.parameters.clone(), data: dataset.provenance.source };
-    let model_path = weights::save(&args.model_dir, &model)?;
-    for outdated in [report::FILE_NAME, onnx::FILE_NAME] {
-        files::remove(&args.model_dir.join(outdated))?;
-    }
-    let mut files = vec![
-        ("model", model_path),
-        ("metrics", metrics::save(&args.model_dir, &metrics)?),
-        ("parameters", parameters_path.clone()),
-    ];
-    files::write(parameters_path, parameters.to_yaml().as_bytes())?;
-    // What is made of the model, last: each is tried, and none takes the model or another with it.
-    let subject = Subject {
+/// Training failed, see [`training::TrainingRun`], or a file cannot be written. If the device failed after the first
+/// epoch, the model of the last whole epoch is written nevertheless.
+pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
+    let Plan { mut parameters, dataset, mut trainer, directories, begin } = plan;
+    listener.on(RunEvent::RunStarted);
+    let run = training::train(&parameters, &dataset, trainer.as_mut(), listener);
+    let planned = std::mem::replace(&mut parameters.train_epochs, run.epochs.len() as u32);
+    let finished = Finished {
         parameters: &parameters,
-        data: &dataset.provenance,
-        test: &dataset.test,
-        engine: &engine,
-        model: &model,
-        trained: &trained,
+        dataset: &dataset,
+        engine: &trainer.info(),
+        epochs: &run.epochs,
+        trained: run.result.as_ref().ok(),
+        started: SystemTime::now() - begin.elapsed(),
         seconds: begin.elapsed().as_secs_f64(),
     };
-    let exports = [
-        ("report", report::save(&args.model_dir, &subject)),
-        ("ONNX", onnx::save(&args.model_dir, &model)),
-        ("TensorBoard", board),
-    ];
-    let mut failure = None;
-    for (name, saved) in exports {
-        match saved {
-            Ok(path) => files.push((name, path)),
-            Err(problem) if failure.is_none() => failure = Some(problem),
-            Err(problem) => warn!("{problem}"),
-        }
-    }
-    files.push(("logs", args.log_dir.clone()));
-    if let Some(failure) = trained.cut_short.take() {
-        warn!("{}: holds the model after epoch {} of {asked}", args.model_dir.display(), trained.epochs.len());
+    let written = artifact::write_all(&finished, &directories);
+    let trained = run.result?;
+    let mut written = written?;
+    let model_dir = directories.model.display();
+    if let Some(failure) = trained.cut_short {
+        warn!("{model_dir}: holds the model after epoch {} of {planned}", run.epochs.len());
         return Err(failure);
     }
-    if let Some(failure) = failure {
-        warn!("{}: holds the model, but not all that is made of it", args.model_dir.display());
+    if let Some(failure) = written.failure {
+        warn!("{model_dir}: holds the model, but not all files that are made from it");
         return Err(failure);
     }
-    Ok(summary(&dataset.provenance, &trained, &files, begin.elapsed().as_secs_f64()))
+    written.files.push(("logs", directories.logs));
+    Ok(summary(&dataset.provenance, &run.epochs, &trained.evaluations, &written.files, begin))
 }
 
-/// Says what is about to be trained, and warns of what the user may not have meant.
+/// Names data, parameters and engine, and warns of settings that are probably a mistake.
 fn announce(parameters: &Parameters, data: &Provenance, engine: &engine::EngineInfo) {
     info!("data: {}, {} training and {} test images", data.source.description(), data.train_images, data.test_images);
     for file in &data.files {
@@ -171,14 +132,25 @@ fn announce(parameters: &Parameters, data: &Provenance, engine: &engine::EngineI
     }
 }
 
-fn summary(data: &Provenance, trained: &Trained, files: &[(&str, PathBuf)], seconds: f64) -> String {
-    let train_seconds = trained.seconds();
-    let mut rows = vec![
-        ("test accuracy", format!("{:.2} %", 100.0 * trained.test.accuracy)),
-        ("test loss", format!("{:.4}", trained.test.loss)),
+fn summary(
+    data: &Provenance,
+    epochs: &[EpochRecord],
+    evaluations: &[Evaluation],
+    files: &[(&str, PathBuf)],
+    begin: Instant,
+) -> String {
+    let mut lines = String::new();
+    for Evaluation { split, score, .. } in evaluations {
+        lines += &text::named_values(&[
+            (&format!("{split} accuracy"), format!("{:.2} %", 100.0 * score.accuracy)),
+            (&format!("{split} loss"), format!("{:.4}", score.loss)),
+        ]);
+    }
+    let (count, training, all) = (epochs.len(), training_seconds(epochs), begin.elapsed().as_secs_f64());
+    lines += &text::named_values(&[
         ("data", data.source.description().to_string()),
-        ("epochs", format!("{} in {train_seconds:.1} s, {seconds:.1} s with everything", trained.epochs.len())),
-    ];
-    rows.extend(files.iter().map(|(name, path)| (*name, path.display().to_string())));
-    rows.iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect()
+        ("epochs", format!("{count} in {training:.1} s, {all:.1} s with everything")),
+    ]);
+    let files: Vec<_> = files.iter().map(|(name, path)| (*name, path.display().to_string())).collect();
+    lines + &text::named_values(&files)
 }

@@ -1,66 +1,69 @@
-//! The epochs: order, engine, evaluation, events.
+//! The training loop. It gives every epoch its order, has the engine train it, evaluates, and sends events.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use crate::data::dataset::{self, Dataset};
-use crate::engine::{Network, Progress, Trainer, TrainingState};
+use crate::data::dataset::{self, Dataset, Images};
+use crate::engine::{Network, Progress, Trainer};
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::output::event::{EpochRecord, Event, Listener};
+use crate::model::MlpShape;
+use crate::model::file::Model;
+use crate::output::event::{EpochRecord, Evaluation, Listener, RunEvent};
+use crate::output::finished::Trained;
 use crate::parameters::Parameters;
 use crate::score::Score;
 
-/// What training gave.
+/// A run of the training loop that is over.
 #[derive(Debug)]
-pub struct Trained {
-    /// Parameters and optimizer state after the last whole epoch.
-    pub state: TrainingState,
-    /// Each epoch as it went.
+pub struct TrainingRun {
+    /// The whole epochs.
     pub epochs: Vec<EpochRecord>,
-    /// The last evaluation of the test set.
-    pub test: Score,
-    /// The network's answers to the test set after that epoch, (N,K).
-    pub test_logits: Vec<f32>,
-    /// Why there are fewer epochs than asked for: the device failed after these.
-    pub cut_short: Option<Error>,
+    /// The model, or the reason why there is none: SIGINT or SIGTERM arrived, the loss became infinite or NaN, or the
+    /// device failed in the first epoch. A device that fails later leaves the model of the last whole epoch, see
+    /// [`Trained::cut_short`].
+    pub result: Result<Trained>,
 }
 
-impl Trained {
-    /// How long all epochs took, without the evaluations after them.
-    pub fn seconds(&self) -> f64 {
-        self.epochs.iter().map(|epoch| epoch.seconds).sum()
-    }
+/// The results of one epoch.
+struct Epoch {
+    record: EpochRecord,
+    /// (P)
+    parameters: Vec<f32>,
+    evaluations: Vec<Evaluation>,
 }
 
-/// Trains for the epochs of `parameters` on the training images, with an evaluation of the test set after each.
-///
-/// A device that fails after the first epoch does not take the epochs before with it, see [`Trained::cut_short`].
-///
-/// # Errors
-/// SIGINT or SIGTERM arrived, the loss is no number any more, or the device failed in the first epoch.
+/// Trains for the epochs of `parameters` on the training images, with an evaluation after each.
 pub fn train(
     parameters: &Parameters,
     dataset: &Dataset,
     trainer: &mut dyn Trainer,
-    listeners: &mut [&mut dyn Listener],
-) -> Result<Trained> {
-    let mut tell = |event: Event| listeners.iter_mut().for_each(|listener| listener.on(event));
-    let mut trained: Option<Trained> = None;
+    listener: &mut dyn Listener,
+) -> TrainingRun {
+    let mut epochs = vec![];
+    let mut last = None;
+    let mut failure = None;
     for epoch in 1..=parameters.train_epochs {
-        let (state, record, (test, test_logits)) =
-            match (train_epoch(parameters, dataset, trainer, epoch, &mut tell), &mut trained) {
-                (Ok(result), _) => result,
-                (Err(failure @ Error::Device { .. }), Some(trained)) => {
-                    trained.cut_short = Some(failure);
-                    break;
-                }
-                (Err(failure), _) => return Err(failure),
-            };
-        let mut epochs = trained.map_or(vec![], |trained| trained.epochs);
-        epochs.push(record);
-        trained = Some(Trained { state, epochs, test, test_logits, cut_short: None });
+        match train_epoch(parameters, dataset, trainer, epoch, listener) {
+            Ok(Epoch { record, parameters, evaluations }) => {
+                epochs.push(record);
+                last = Some((parameters, evaluations));
+            }
+            Err(problem) => {
+                failure = Some(problem);
+                break;
+            }
+        }
     }
-    Ok(trained.unwrap_or_else(|| unreachable!("train_epochs is at least 1")))
+    let result = match (last, failure) {
+        (Some((weights, evaluations)), failure @ (None | Some(Error::Device { .. }))) => {
+            let shape = MlpShape::mnist(&parameters.hidden_layers);
+            let model = Model { shape, parameters: weights, data: dataset.provenance.source };
+            Ok(Trained { model, evaluations, cut_short: failure })
+        }
+        (_, Some(failure)) => Err(failure),
+        (None, None) => unreachable!("train_epochs is at least 1"),
+    };
+    TrainingRun { epochs, result }
 }
 
 fn train_epoch(
@@ -68,29 +71,26 @@ fn train_epoch(
     dataset: &Dataset,
     trainer: &mut dyn Trainer,
     epoch: u32,
-    tell: &mut dyn FnMut(Event),
-) -> Result<(TrainingState, EpochRecord, (Score, Vec<f32>))> {
+    listener: &mut dyn Listener,
+) -> Result<Epoch> {
     let epochs = parameters.train_epochs;
     let images = dataset.train.len();
-    tell(Event::EpochStarted { epoch, epochs, images });
+    listener.on(RunEvent::EpochStarted { epoch, epochs, images });
     let order = dataset::epoch_order(parameters.seed, u64::from(epoch - 1), images);
     let begin = Instant::now();
     let totals = trainer.train_epoch(&order, &mut |progress: Progress| {
-        tell(Event::Progress(progress));
+        listener.on(RunEvent::Progress(progress));
         interrupt::check()
     })?;
     let seconds = begin.elapsed().as_secs_f64();
-    tell(Event::EpochTrained { epoch });
+    listener.on(RunEvent::EpochTrained { epoch });
 
     let loss = totals.loss_sum / totals.images as f64;
-    if !loss.is_finite() {
-        return Err(Error::Diverged { epoch, loss });
-    }
-    let (score, logits) = evaluate(trainer, dataset)?;
-    if !score.loss.is_finite() {
-        return Err(Error::Diverged { epoch, loss: score.loss });
-    }
-    tell(Event::Evaluated { epoch, score: &score });
+    check_finite(epoch, loss)?;
+    let evaluations: Vec<Evaluation> = dataset
+        .evaluated()
+        .map(|(split, images)| evaluate(trainer, split, images, Some(epoch), listener))
+        .collect::<Result<_>>()?;
     let state = trainer.state()?;
     let record = EpochRecord {
         epoch,
@@ -98,19 +98,35 @@ fn train_epoch(
         accuracy: totals.correct as f64 / totals.images as f64,
         seconds,
         images_per_second: totals.images as f64 / seconds,
-        test_loss: score.loss,
-        test_accuracy: score.accuracy,
+        splits: evaluations.iter().map(Evaluation::summary).collect(),
+        finished: SystemTime::now(),
     };
-    tell(Event::EpochFinished { epochs, record: &record });
-    Ok((state, record, (score, logits)))
+    listener.on(RunEvent::EpochFinished { epochs, record: &record });
+    Ok(Epoch { record, parameters: state.parameters, evaluations })
 }
 
-/// Scores `network` on the test set, and gives its answers (N,K).
+/// Scores `network` on the images of `split`, after `epoch` or by itself.
 ///
 /// # Errors
-/// SIGINT or SIGTERM arrived, or the device failed.
-pub fn evaluate(network: &mut dyn Network, dataset: &Dataset) -> Result<(Score, Vec<f32>)> {
+/// SIGINT or SIGTERM arrived, the device failed, or after an epoch the loss is infinite or NaN.
+pub fn evaluate<N: Network + ?Sized>(
+    network: &mut N,
+    split: &'static str,
+    images: &Images,
+    epoch: Option<u32>,
+    listener: &mut dyn Listener,
+) -> Result<Evaluation> {
     interrupt::check()?;
-    let logits = network.logits(&dataset.test.pixels)?;
-    Ok((Score::new(&logits, &dataset.test.labels), logits))
+    listener.on(RunEvent::EvaluationStarted { split, epoch });
+    let logits = network.logits(&images.pixels)?;
+    let evaluation = Evaluation { split, score: Score::new(&logits, &images.labels), logits };
+    if let Some(epoch) = epoch {
+        check_finite(epoch, evaluation.score.loss)?;
+    }
+    listener.on(RunEvent::Evaluated { evaluation: &evaluation, epoch });
+    Ok(evaluation)
+}
+
+fn check_finite(epoch: u32, loss: f64) -> Result<()> {
+    if loss.is_finite() { Ok(()) } else { Err(Error::Diverged { epoch, loss }) }
 }

@@ -1,12 +1,15 @@
-//! Curves over the epochs, as places in an SVG image.
+//! Curves over the epochs, as coordinates in an SVG image.
 
 use serde::Serialize;
 
-/// A chart of two curves.
+use crate::data::dataset::TRAIN;
+use crate::output::event::{EpochRecord, SplitScore};
+
+/// A chart with a curve for training and one for each evaluated split.
 #[derive(Debug, Serialize)]
 pub struct Chart {
     title: &'static str,
-    /// What the curves do, for those who do not see them.
+    /// The ends of the curves in words, for screen readers.
     summary: String,
     width: f64,
     height: f64,
@@ -47,11 +50,17 @@ const BOTTOM: f64 = HEIGHT - 30.0;
 /// More epochs than this have no marks.
 const MOST_MARKS: usize = 50;
 
-/// What the values of a chart are.
+/// The values of a chart.
 pub struct Axis {
+    /// The chart's title.
+    title: &'static str,
+    /// The value of an epoch's training.
+    train: fn(&EpochRecord) -> f64,
+    /// The value of a split after an epoch.
+    split: fn(&SplitScore) -> f64,
     /// No value is above.
     most: f64,
-    /// What is less apart looks the same.
+    /// A narrower range of values is shown this wide: it means nothing.
     least_width: f64,
     /// A value as text.
     name: fn(f64) -> String,
@@ -59,57 +68,80 @@ pub struct Axis {
 
 impl Axis {
     /// Losses, in nats.
-    pub const LOSS: Self = Self { most: f64::MAX, least_width: 0.004, name: |loss| format!("{loss:.3}") };
-    /// Shares, from 0 to 1.
-    pub const SHARE: Self = Self { most: 1.0, least_width: 0.001, name: |share| format!("{:.2} %", 100.0 * share) };
+    pub const LOSS: Self = Self {
+        title: "Loss",
+        train: |epoch| epoch.loss,
+        split: |split| split.loss,
+        most: f64::MAX,
+        least_width: 0.004,
+        name: |loss| format!("{loss:.3}"),
+    };
+    /// Accuracies, from 0 to 1.
+    pub const ACCURACY: Self = Self {
+        title: "Accuracy",
+        train: |epoch| epoch.accuracy,
+        split: |split| split.accuracy,
+        most: 1.0,
+        least_width: 0.001,
+        name: |share| format!("{:.2} %", 100.0 * share),
+    };
 }
 
 impl Chart {
-    /// A chart of `train` and `test`, which have a finite value for each epoch, at least one.
-    pub fn new(title: &'static str, train: &[f64], test: &[f64], axis: Axis) -> Self {
-        let Axis { most, least_width, name } = axis;
-        let all = || train.iter().chain(test).copied();
+    /// A chart of `epochs`, at least one, with a curve for training and one for each evaluated split. All values are
+    /// finite.
+    pub fn new(epochs: &[EpochRecord], axis: Axis) -> Self {
+        let Axis { title, train, split, most, least_width, name } = axis;
+        let mut curves: Vec<(&str, Vec<f64>)> = vec![(TRAIN, epochs.iter().map(train).collect())];
+        for (at, first) in epochs[0].splits.iter().enumerate() {
+            curves.push((first.split, epochs.iter().map(|epoch| split(&epoch.splits[at])).collect()));
+        }
+        let all = || curves.iter().flat_map(|(_, values)| values).copied();
         let (low, high) = (all().fold(f64::MAX, f64::min), all().fold(f64::MIN, f64::max));
         let range = Range::around(low, high, least_width, most);
-        let epochs = train.len();
-        let x = |epoch: usize| match epochs {
+        let x = |epoch: usize| match epochs.len() {
             1 => (LEFT + RIGHT) / 2.0,
-            _ => LEFT + 10.0 + (RIGHT - LEFT - 20.0) * epoch as f64 / (epochs - 1) as f64,
+            epochs => LEFT + 10.0 + (RIGHT - LEFT - 20.0) * epoch as f64 / (epochs - 1) as f64,
         };
         let y = |value: f64| tenths(BOTTOM - (BOTTOM - TOP) * (value - range.low) / (range.high() - range.low));
-        let line = |class, values: &[f64]| {
-            let marks: Vec<Mark> = values
-                .iter()
-                .enumerate()
-                .map(|(epoch, &value)| Mark {
-                    x: tenths(x(epoch)),
-                    y: y(value),
-                    label: format!("epoch {}: {}", epoch + 1, name(value)),
-                })
-                .collect();
+        let line = |&(class, ref values): &(&'static str, Vec<f64>)| {
+            let mark = |(epoch, &value): (usize, &f64)| Mark {
+                x: tenths(x(epoch)),
+                y: y(value),
+                label: format!("epoch {}: {}", epoch + 1, name(value)),
+            };
+            let marks: Vec<Mark> = values.iter().enumerate().map(mark).collect();
             let points: Vec<String> = marks.iter().map(|mark| format!("{},{}", mark.x, mark.y)).collect();
-            Line { class, points: points.join(" "), marks: if epochs > MOST_MARKS { vec![] } else { marks } }
+            Line { class, points: points.join(" "), marks: if epochs.len() > MOST_MARKS { vec![] } else { marks } }
         };
-        let ends = |values: &[f64]| format!("from {} to {}", name(values[0]), name(values[epochs - 1]));
-        let every = epochs.div_ceil(10);
         Self {
             title,
-            summary: format!("{title} over {epochs} epochs: training {}, test set {}", ends(train), ends(test)),
+            summary: summary(title, &curves, name),
             width: WIDTH,
             height: HEIGHT,
             left: LEFT,
             right: RIGHT,
-            x_ticks: (0..epochs)
-                .step_by(every)
+            x_ticks: (0..epochs.len())
+                .step_by(epochs.len().div_ceil(10))
                 .map(|epoch| Tick { at: tenths(x(epoch)), label: (epoch + 1).to_string() })
                 .collect(),
             y_ticks: range.values().map(|value| Tick { at: y(value), label: name(value) }).collect(),
-            lines: vec![line("train", train), line("test", test)],
+            lines: curves.iter().map(line).collect(),
         }
     }
 }
 
-/// Some steps of 1, 2 or 5 times a power of ten, from a multiple of the step on.
+/// The first and the last value of each curve, in words.
+fn summary(title: &str, curves: &[(&str, Vec<f64>)], name: fn(f64) -> String) -> String {
+    let ends = |(split, values): &(&str, Vec<f64>)| {
+        let split = if *split == TRAIN { "training".into() } else { format!("{split} set") };
+        format!("{split} from {} to {}", name(values[0]), name(values[values.len() - 1]))
+    };
+    let curves_ends: Vec<String> = curves.iter().map(ends).collect();
+    format!("{title} over {} epochs: {}", curves[0].1.len(), curves_ends.join(", "))
+}
+
+/// Equal steps of 1, 2 or 5 times a power of ten, from a multiple of the step upwards.
 #[derive(Debug)]
 struct Range {
     low: f64,
@@ -120,7 +152,7 @@ struct Range {
 impl Range {
     /// The range that holds `low` to `high`, at least `least_width` wide, in two to five steps; nothing is above `most`.
     fn around(low: f64, high: f64, least_width: f64, most: f64) -> Self {
-        // Where numbers are so large that a narrow range has no numbers in between, a wider one.
+        // Between large numbers a narrow range has no f64 to step to, so it is widened.
         let width = (high - low).max(least_width).max(1e-6 * high.abs());
         let power = 10f64.powf((width / 4.0).log10().floor());
         let step = [1.0, 2.0, 5.0].map(|times| times * power).into_iter().find(|step| width / step <= 4.0);
@@ -152,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_hold_what_they_are_of_in_a_few_steps() {
+    fn a_range_holds_its_values_in_a_few_steps() {
         let cases = [
             (0.07, 0.31, f64::MAX),
             (0.912, 0.978, 1.0),
@@ -176,12 +208,20 @@ mod tests {
     }
 
     #[test]
-    fn every_place_is_within_the_image() {
+    fn every_point_is_within_the_image() {
         for epochs in [1, 2, 30, 400] {
-            let train: Vec<f64> = (1..=epochs).map(|epoch| 1.0 / f64::from(epoch)).collect();
-            let chart = Chart::new("Loss", &train, &train, Axis::LOSS);
+            let record = |epoch| EpochRecord {
+                epoch,
+                loss: 1.0 / f64::from(epoch),
+                accuracy: 0.5,
+                seconds: 1.0,
+                images_per_second: 1.0,
+                splits: vec![SplitScore { split: "test", loss: 2.0 / f64::from(epoch), accuracy: 0.5 }],
+                finished: std::time::SystemTime::UNIX_EPOCH,
+            };
+            let chart = Chart::new(&(1..=epochs).map(record).collect::<Vec<_>>(), Axis::LOSS);
             assert!(chart.x_ticks.len() <= 10 && chart.y_ticks.len() >= 2);
-            for place in chart.lines[0].points.split(' ') {
+            for place in chart.lines.iter().flat_map(|line| line.points.split(' ')) {
                 let (x, y) = place.split_once(',').unwrap();
                 assert!((0.0..=WIDTH).contains(&x.parse().unwrap()) && (0.0..=HEIGHT).contains(&y.parse().unwrap()));
             }

@@ -1,0 +1,95 @@
+//! Test images in the page: the worst mistakes, and one image of each digit to try.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder};
+use serde::Serialize;
+
+use super::percent;
+use crate::data::dataset::Images;
+use crate::model::{CLASSES, PIXELS};
+use crate::score::{argmax, softmax};
+
+/// How many mistakes are shown.
+const MISTAKES: usize = 24;
+
+/// A mistake as the page shows it.
+#[derive(Serialize)]
+pub struct Mistake {
+    index: usize,
+    image: String,
+    said: usize,
+    confidence: String,
+    label: u8,
+    right_share: String,
+}
+
+/// A test image that visitors of the page can give to the network.
+#[derive(Serialize)]
+pub struct Sample {
+    index: usize,
+    label: u8,
+    /// (D), in base64.
+    pixels: String,
+    image: String,
+}
+
+/// A test image that was taken for another digit.
+pub struct Mistaken {
+    index: usize,
+    said: usize,
+    /// (K) probabilities.
+    shares: Vec<f64>,
+}
+
+/// All mistakes of `logits` (N,K) against `labels` (N), those with the most confidence first.
+pub fn mistaken(logits: &[f32], labels: &[u8]) -> Vec<Mistaken> {
+    let mut all: Vec<Mistaken> = (logits.chunks_exact(CLASSES).zip(labels).enumerate())
+        .map(|(index, (row, &label))| (index, row, argmax(row), label))
+        .filter(|&(_, _, said, label)| said != usize::from(label))
+        .map(|(index, row, said, _)| Mistaken { index, said, shares: softmax(row) })
+        .collect();
+    all.sort_by(|a, b| b.shares[b.said].total_cmp(&a.shares[a.said]));
+    all
+}
+
+/// The first of `mistaken` as the page shows them.
+pub fn worst(mistaken: &[Mistaken], test: &Images) -> Vec<Mistake> {
+    let mistake = |&Mistaken { index, said, ref shares }: &Mistaken| {
+        let label = test.labels[index];
+        Mistake {
+            index,
+            image: png(image_of(test, index)),
+            said,
+            confidence: percent(shares[said]),
+            label,
+            right_share: percent(shares[usize::from(label)]),
+        }
+    };
+    mistaken.iter().take(MISTAKES).map(mistake).collect()
+}
+
+/// The first test image of each digit.
+pub fn samples(test: &Images) -> Vec<Sample> {
+    let first = |label: u8| test.labels.iter().position(|&other| other == label);
+    let sample = |label: u8| {
+        let index = first(label)?;
+        let pixels = image_of(test, index);
+        Some(Sample { index, label, pixels: BASE64.encode(pixels), image: png(pixels) })
+    };
+    (0..CLASSES as u8).filter_map(sample).collect()
+}
+
+fn image_of(images: &Images, index: usize) -> &[u8] {
+    &images.pixels[index * PIXELS..(index + 1) * PIXELS]
+}
+
+/// A `data:` URL of an image (D).
+fn png(pixels: &[u8]) -> String {
+    let mut bytes = Vec::new();
+    PngEncoder::new(&mut bytes)
+        .write_image(pixels, 28, 28, ExtendedColorType::L8)
+        .unwrap_or_else(|e| unreachable!("28 x 28 bytes become a PNG in memory: {e}"));
+    format!("data:image/png;base64,{}", BASE64.encode(bytes))
+}
