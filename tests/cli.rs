@@ -162,7 +162,7 @@ fn results_go_to_stdout_and_messages_to_stderr_without_colour() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_failure() {
+fn a_closed_pipe_is_no_failure() {
     let sandbox = Sandbox::with_data();
     sandbox.train("").done();
     let mut command = sandbox.program();
@@ -183,7 +183,7 @@ fn a_log_directory_that_cannot_be_made_is_named() {
 // ---- evaluate
 
 #[test]
-fn evaluate_scores_what_train_left() {
+fn evaluate_scores_the_model_of_train() {
     let sandbox = Sandbox::with_data();
     sandbox.train("--train_epochs 5").done();
     let ended = sandbox.run("evaluate --data_dir=data --log_dir=evaluate_logs --model_dir=model").done();
@@ -225,7 +225,7 @@ fn the_demos_parameters_are_those_of_the_cube_and_the_defaults() {
 }
 
 #[test]
-fn the_demo_without_a_network_draws_its_own_digits_and_a_second_call_uses_what_is_there() {
+fn the_demo_without_a_network_draws_synthetic_digits_and_a_second_call_reuses_them() {
     let sandbox = Sandbox::new();
     fs::create_dir_all(sandbox.path("workspace/parameters")).unwrap();
     sandbox.write(
@@ -293,7 +293,7 @@ fn the_demo_with_a_part_of_mnist_and_no_mirror_says_what_to_do() {
 }
 
 #[test]
-fn the_demo_takes_mnist_from_a_mirror_in_place_of_drawn_digits() {
+fn the_demo_replaces_synthetic_digits_by_mnist_from_a_mirror() {
     let Some(mirror) = common::real_mnist() else { return };
     let sandbox = Sandbox::new();
     sandbox.run("download --synthetic --data_dir=workspace/data --log_dir=logs").done();

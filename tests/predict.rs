@@ -1,4 +1,4 @@
-//! `mnist predict`: every format, both polarities, photographs, files that are no images, models that are none.
+//! `mnist predict`: every format, both polarities, photographs, files that are not images, damaged models.
 
 use std::fs;
 use std::io::Write;
@@ -48,7 +48,7 @@ fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// A photograph of `digit`: dark ink on grey paper that the light falls on from one side, grainy, the digit somewhere.
+/// A photograph of `digit`: dark ink somewhere on grey paper, with light from one side and grain.
 fn photograph(digit: &GrayImage, seed: u32) -> DynamicImage {
     let (width, height, side) = (900, 700, 300 + 12 * seed);
     let large = enlarged(digit, side);
@@ -83,7 +83,7 @@ fn every_format_and_both_polarities_are_read_and_stdin_too() {
     sandbox.write("dark.jpg", encoded(&dark.to_rgb8().into(), ImageFormat::Jpeg));
     sandbox.write("light.bmp", encoded(&light.to_rgb8().into(), ImageFormat::Bmp));
     sandbox.write("dark.pgm", encoded(&dark, ImageFormat::Pnm));
-    // Black and white on nothing at all, as drawing programs save it.
+    // Black and white on a transparent ground, as drawing programs save it.
     let ink = dark.to_luma8();
     let clear = image::RgbaImage::from_fn(200, 200, |x, y| image::Rgba([0, 0, 0, 255 - ink.get_pixel(x, y).0[0]]));
     sandbox.write("clear.png", encoded(&clear.into(), ImageFormat::Png));
@@ -143,7 +143,7 @@ fn a_photograph_of_each_digit_is_read_right() {
 #[test]
 fn a_digit_cut_out_to_its_edges_is_read_right() {
     let sandbox = trained();
-    // Of a 1 nothing but ink would be left.
+    // Not the 1: cut out, it is nothing but ink.
     let digits = [0, 2, 3, 4, 5, 6, 7, 8, 9];
     let mut command = sandbox.program();
     command.args(["predict", "--model_dir=model", "--json"]);
@@ -168,7 +168,7 @@ fn a_digit_cut_out_to_its_edges_is_read_right() {
 fn a_photograph_is_turned_upright_as_the_camera_says() {
     let sandbox = trained();
     let upright = DynamicImage::ImageLuma8(enlarged(&ten_digits(&sandbox)[7], 200));
-    // Exif's orientation 6: to be turned to the right by a quarter.
+    // Exif's orientation 6: turn the image to the right by a quarter.
     let mut exif = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0".to_vec();
     let mut segment = vec![0xff, 0xe1];
     segment.extend(((exif.len() + 2) as u16).to_be_bytes());
@@ -181,7 +181,7 @@ fn a_photograph_is_turned_upright_as_the_camera_says() {
 }
 
 #[test]
-fn what_is_no_image_is_told_and_the_others_are_answered() {
+fn files_that_are_not_images_are_named_and_the_others_are_answered() {
     let sandbox = trained();
     let two = &ten_digits(&sandbox)[2];
     let good = encoded(&DynamicImage::ImageLuma8(two.clone()), ImageFormat::Png);
@@ -229,7 +229,7 @@ fn a_signal_ends_it_while_it_waits_for_stdin() {
     command.args(["predict", "--model_dir=model", "-"]).stdin(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let _open = child.stdin.take();
-    // Again and again, since the first may come before anyone listens; that then ends it without a code.
+    // Several times, since the first signal may come before the program handles it and then ends it without a code.
     std::thread::sleep(Duration::from_millis(300));
     let begin = Instant::now();
     let status = loop {
@@ -246,7 +246,7 @@ fn a_signal_ends_it_while_it_waits_for_stdin() {
 // ---- models
 
 #[test]
-fn a_model_that_is_none_is_refused_and_says_why() {
+fn a_missing_or_damaged_model_is_refused_and_says_why() {
     let sandbox = Sandbox::with_data();
     sandbox.train("").done();
     sandbox.write("digit.png", encoded(&DynamicImage::ImageLuma8(GrayImage::new(28, 28)), ImageFormat::Png));
@@ -309,7 +309,7 @@ fn a_thousand_images_of_mnist_get_the_answers_that_evaluate_scores() {
     println!("{same} of 1000 images get the answer that is scored");
     assert!(same >= 995, "{same} of 1000");
 
-    // And in photographs, for which nothing was tuned but the network's own mistakes count.
+    // And in photographs of images that the network reads right.
     for digit in 0..10 {
         let right =
             |index: &usize| test.labels[*index] == digit && argmax(&logits[index * 10..][..10]) == usize::from(digit);

@@ -1,4 +1,4 @@
-//! `mnist train`: what it leaves, that it repeats itself byte for byte, and every input that it refuses.
+//! `mnist train`: its files, equal bytes for equal runs, and every input that it refuses.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use sha2::Digest;
 
-// ---- what a run leaves
+// ---- the files of a run
 
 /// The files of `directory` in the list of artifacts, sorted.
 fn artifacts(directory: Directory) -> Vec<&'static str> {
@@ -199,9 +199,9 @@ fn the_synthetic_set_is_never_passed_off_as_mnist() {
     assert!(String::from_utf8_lossy(&header[..1000]).contains(r#"\"data\":\"synthetic\""#));
 }
 
-/// Hard enough to mean something: the default network learns nearly all of them, a linear one clearly fewer.
+/// The digits must be hard enough: the default network learns nearly all of them, a linear one clearly fewer.
 #[test]
-fn the_synthetic_digits_tell_a_network_from_a_linear_classifier() {
+fn a_network_learns_more_of_the_synthetic_digits_than_a_linear_classifier() {
     let sandbox = Sandbox::new();
     sandbox.run("download --synthetic --data_dir=data --log_dir=logs").done();
     let accuracy = |parameters: &str| {
@@ -241,7 +241,7 @@ fn the_default_network_learns_the_real_mnist() {
 
 // ---- how a run is stopped
 
-/// Starts a training that would take for ever, and sends it a signal as soon as it has begun, so many times.
+/// Starts a training that would take for ever, and sends it the signal `times` times once it has begun.
 #[track_caller]
 fn stops(signal: Signal, name: &str, code: i32, times: u32) {
     let sandbox = Sandbox::with_data();
@@ -280,7 +280,7 @@ fn a_signal_ends_the_run_with_its_exit_code_and_leaves_the_old_model_and_whole_l
     }
 }
 
-/// Whether this process, and so every program it starts, was told to ignore SIGHUP, which is signal 1.
+/// Whether this process, and so every program it starts, ignores SIGHUP, which is signal 1.
 fn hang_up_is_ignored() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -326,7 +326,7 @@ fn a_run_started_by_nohup_outlives_its_terminal() {
 }
 
 #[test]
-fn a_loss_that_is_no_number_any_more_is_an_error_and_writes_no_model() {
+fn a_loss_that_becomes_infinite_or_nan_is_an_error_and_writes_no_model() {
     let sandbox = Sandbox::with_data();
     let ended = sandbox.train("--optimizer sgd --learning_rate 1000 --train_epochs 50 --hidden_layers 64,64");
     assert_eq!(ended.code, Some(1), "{ended:#?}");
@@ -651,7 +651,7 @@ fn a_full_disk_is_an_error_and_the_old_model_stays() {
 fn a_disk_that_is_full_before_the_report_has_the_model() {
     let sandbox = Sandbox::with_data();
     let Some(mount) = common::tmpfs(&sandbox.path("full"), "size=80k") else { return };
-    // What an earlier run made of its model must not stand beside this one's.
+    // Files made from the model of an earlier run must not stand beside the new model.
     sandbox.write("full/report.html", "old");
     sandbox.write("full/model.onnx", "old");
     let flags = "--data_dir=data --log_dir=logs --parameters_file=parameters.yaml";
@@ -665,7 +665,7 @@ fn a_disk_that_is_full_before_the_report_has_the_model() {
 }
 
 #[test]
-fn the_report_says_what_the_run_was_and_asks_nobody() {
+fn the_report_describes_the_run_and_needs_no_network() {
     let sandbox = Sandbox::with_data();
     sandbox.train("--train_epochs 3 --hidden_layers 5").done();
     let report = sandbox.read("model/report.html");
@@ -678,9 +678,9 @@ fn the_report_says_what_the_run_was_and_asks_nobody() {
     for file in metrics["data"]["files"].as_array().unwrap() {
         assert!(report.contains(file["sha256"].as_str().unwrap()));
     }
-    // These few digits are no data set that is known; the banner is for the whole of the drawn ones.
+    // These few digits are not a known data set; the banner is for the whole synthetic set.
     assert!(!report.contains("<strong>SYNTHETIC</strong>"));
-    // No value is left out, either.
+    // No value is missing, either.
     for absent in ["http://", "https://", "src=\"/", "{{", "{%", "undefined", "NaN"] {
         assert!(!report.contains(absent), "{absent}");
     }
@@ -721,7 +721,7 @@ fn a_log_directory_that_cannot_be_written_is_named() {
 
 #[cfg(unix)]
 #[test]
-fn what_root_writes_belongs_to_the_owner_of_the_directory() {
+fn files_written_by_root_belong_to_the_owner_of_the_directory() {
     use std::os::unix::fs::{MetadataExt, chown};
     if !rustix::process::geteuid().is_root() {
         common::skipped("only root can give files away");
@@ -782,7 +782,7 @@ impl Trainer for Lost {
 }
 
 #[test]
-fn a_device_that_is_lost_does_not_take_the_epochs_before_with_it() {
+fn a_device_that_is_lost_leaves_the_model_of_the_epochs_before() {
     let sandbox = Sandbox::with_data();
     sandbox.train("--train_epochs=2").done();
     let after_two = fs::read(sandbox.path("model/model.safetensors")).unwrap();

@@ -39,8 +39,8 @@ pub enum Directory {
 }
 
 /// All of them, in the order in which they are written and named in the summary: the model first, those of LOG_DIR last.
-pub const ALL: [&Artifact; 6] =
-    [&WEIGHTS, &metrics::ARTIFACT, &PARAMETERS, &report::ARTIFACT, &onnx::ARTIFACT, &tensorboard::ARTIFACT];
+pub const ALL: &[&Artifact] =
+    &[&WEIGHTS, &metrics::ARTIFACT, &PARAMETERS, &report::ARTIFACT, &onnx::ARTIFACT, &tensorboard::ARTIFACT];
 
 /// `model.safetensors`, which `evaluate` and `predict` read.
 pub const WEIGHTS: Artifact = Artifact {
@@ -153,7 +153,7 @@ fn remove_outdated(directories: &Directories) -> Result<()> {
 }
 
 fn of(directory: Directory) -> impl Iterator<Item = &'static Artifact> {
-    ALL.into_iter().filter(move |artifact| artifact.directory == directory)
+    ALL.iter().copied().filter(move |artifact| artifact.directory == directory)
 }
 
 #[cfg(test)]

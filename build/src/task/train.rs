@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 use tracing::{info, warn};
 
 use crate::cli::Train;
-use crate::data::dataset::{Dataset, Provenance, TEST, TRAIN};
+use crate::data::dataset::{Dataset, Provenance, TRAIN};
 use crate::data::sets::DataSource;
 use crate::engine::{self, Trainer, choice};
 use crate::error::Result;
@@ -70,7 +70,8 @@ pub fn prepare(args: &Train, data: impl FnOnce() -> Result<Dataset>, listener: &
     let (trainer, chosen) = choice::trainer(&recipe, &parameters.choice(), parameters.train_epochs, &dataset.train)?;
     (parameters.engine, parameters.device) = (chosen.engine, chosen.device);
     announce(&parameters, &dataset.provenance, &trainer.info());
-    let images = [(TRAIN, dataset.train.len()), (TEST, dataset.test.len())];
+    let evaluated = dataset.evaluated().map(|(split, images)| (split, images.len()));
+    let images: Vec<_> = std::iter::once((TRAIN, dataset.train.len())).chain(evaluated).collect();
     listener.on(RunEvent::Data { source: dataset.provenance.source, images: &images });
     listener.on(RunEvent::Parameters(&parameters));
     Ok(Plan { parameters, dataset, trainer, directories, begin })

@@ -25,7 +25,7 @@ pub struct TrainingRun {
 }
 
 /// The results of one epoch.
-struct Epoch {
+struct EpochResult {
     record: EpochRecord,
     /// (P)
     parameters: Vec<f32>,
@@ -44,7 +44,7 @@ pub fn train(
     let mut failure = None;
     for epoch in 1..=parameters.train_epochs {
         match train_epoch(parameters, dataset, trainer, epoch, listener) {
-            Ok(Epoch { record, parameters, evaluations }) => {
+            Ok(EpochResult { record, parameters, evaluations }) => {
                 epochs.push(record);
                 last = Some((parameters, evaluations));
             }
@@ -72,7 +72,7 @@ fn train_epoch(
     trainer: &mut dyn Trainer,
     epoch: u32,
     listener: &mut dyn Listener,
-) -> Result<Epoch> {
+) -> Result<EpochResult> {
     let epochs = parameters.train_epochs;
     let images = dataset.train.len();
     listener.on(RunEvent::EpochStarted { epoch, epochs, images });
@@ -102,7 +102,7 @@ fn train_epoch(
         finished: SystemTime::now(),
     };
     listener.on(RunEvent::EpochFinished { epochs, record: &record });
-    Ok(Epoch { record, parameters: state.parameters, evaluations })
+    Ok(EpochResult { record, parameters: state.parameters, evaluations })
 }
 
 /// Scores `network` on the images of `split`, after `epoch` or by itself.

@@ -17,7 +17,7 @@ pub struct Chart {
     right: f64,
     x_ticks: Vec<Tick>,
     y_ticks: Vec<Tick>,
-    lines: Vec<Line>,
+    lines: Vec<Curve>,
 }
 
 #[derive(Debug, Serialize)]
@@ -27,7 +27,7 @@ struct Tick {
 }
 
 #[derive(Debug, Serialize)]
-struct Line {
+struct Curve {
     class: &'static str,
     points: String,
     /// None where there are too many to tell apart.
@@ -112,7 +112,7 @@ impl Chart {
             };
             let marks: Vec<Mark> = values.iter().enumerate().map(mark).collect();
             let points: Vec<String> = marks.iter().map(|mark| format!("{},{}", mark.x, mark.y)).collect();
-            Line { class, points: points.join(" "), marks: if epochs.len() > MOST_MARKS { vec![] } else { marks } }
+            Curve { class, points: points.join(" "), marks: if epochs.len() > MOST_MARKS { vec![] } else { marks } }
         };
         Self {
             title,

@@ -1,6 +1,6 @@
 "use strict";
-// The network in this page: its parameters as model.safetensors' program has them, layer by layer, weights (I,O) row by row
-// and then biases (O), float32, little-endian.
+// The network in this page. Its parameters are float32, little-endian, layer by layer: the weights (I,O) row by row,
+// then the biases (O).
 const mnist = (() => {
   const { widths, parameters: text } = JSON.parse(document.getElementById("network").textContent);
   const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
@@ -8,7 +8,7 @@ const mnist = (() => {
   const parameters = Float32Array.from({ length: bytes.length / 4 }, (_, i) => view.getFloat32(4 * i, true));
   const SIDE = 28, BOX = 20;
 
-  // The answers (10) to an image (784) of bytes, 0 black.
+  // The logits (10) for an image (784) of bytes, 0 black.
   function logits(pixels) {
     let from = Float64Array.from(pixels, (value) => value / 255);
     let at = 0;
@@ -36,8 +36,9 @@ const mnist = (() => {
     return powers.map((power) => power / sum);
   }
 
-  // Ink (height, width), 0 to 1, as MNIST's makers prepared theirs: the digit's box scaled to 20 pixels on its longer side,
-  // each pixel the mean of what it covers, the centre of mass put into the image's centre. Null where nothing is drawn.
+  // Prepares ink (height, width), 0 to 1, like MNIST. The digit's box is scaled to 20 pixels on its longer side; each
+  // new pixel is the mean of the area it covers. The centre of mass is put in the image's centre. Null if nothing is
+  // drawn.
   function prepare(ink, width, height) {
     let [left, right, top, bottom] = [width, -1, height, -1];
     for (let y = 0; y < height; y++) {
@@ -61,7 +62,7 @@ const mnist = (() => {
         mass += value; xMoment += value * column; yMoment += value * row;
       }
     }
-    // All of the digit stays in the image, even one whose mass is at one end.
+    // A digit with its mass at one end would leave the image; it is kept inside.
     const shift = (moment, length) => Math.min(Math.max(Math.round(SIDE / 2 - moment / mass), 0), SIDE - length);
     const xShift = shift(xMoment, columns), yShift = shift(yMoment, rows);
     const image = new Uint8Array(SIDE * SIDE);
@@ -73,7 +74,7 @@ const mnist = (() => {
     return image;
   }
 
-  // The mean of `ink` over a rectangle whose sides may lie within pixels.
+  // The mean of `ink` over a rectangle, whose sides may lie inside pixels.
   function mean(ink, width, x0, x1, y0, y1) {
     let [sum, area] = [0, 0];
     for (let y = Math.floor(y0); y < y1; y++) {
@@ -98,14 +99,14 @@ const mnist = (() => {
   const bars = [...document.querySelectorAll("#bars li")];
   const pen = pad.getContext("2d", { willReadFrequently: true });
   pen.lineCap = pen.lineJoin = "round";
-  pen.lineWidth = 24; // with a digit of some 200 pixels, as wide as a stroke of MNIST's
+  pen.lineWidth = 24; // a digit is drawn some 200 pixels tall; scaled down, this is the stroke width of MNIST
   pen.strokeStyle = pen.fillStyle = "#fff";
-  // The pointer that draws, the others being ignored, and where it is.
+  // The pointer that draws (others are ignored), its position, and whether an answer is due at the next frame.
   let active = null, last = null, waiting = false;
 
   const percent = (share) => (100 * share).toFixed(1) + " %";
 
-  // Shows what the network says of `pixels` (784), or that there are none.
+  // Shows the network's answer for `pixels` (784), or that nothing is drawn.
   function show(pixels) {
     const context = seen.getContext("2d");
     const image = context.createImageData(28, 28);
@@ -124,7 +125,7 @@ const mnist = (() => {
     answer.textContent = shares ? `This is a ${best}, ${percent(shares[best])} sure` : "Nothing drawn yet";
   }
 
-  // What a screen reader is told: once a stroke ends, not at every move.
+  // Speaks to screen readers: once a stroke ends, not at every move.
   function say() {
     spoken.textContent = answer.textContent;
   }
