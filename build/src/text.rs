@@ -11,13 +11,21 @@ pub fn quoted(path: &Path) -> String {
 }
 
 /// The known name nearest to `typed`, if any is near enough to be what was meant.
-pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()
         .map(|name| (strsim::jaro_winkler(&typed.to_lowercase(), name), name))
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
+}
+
+/// The end of a message about an unknown name: the name in `known` that was probably meant, or else all of `listed`.
+pub fn suggestion<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>, listed: &[&str]) -> String {
+    match nearest(typed, known) {
+        Some(near) => format!("did you mean {near}?"),
+        None => format!("known are {}", listed.join(", ")),
+    }
 }
 
 /// `a, b or c`, for messages that list what is allowed.
