@@ -69,6 +69,12 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_name_is_corrected_or_all_known_ones_are_listed() {
+        assert_eq!(suggestion("epoch", ["epochs", "train_epochs"], &["train_epochs"]), "did you mean epochs?");
+        assert_eq!(suggestion("verbose", ["seed", "epochs"], &["seed", "epochs"]), "known are seed, epochs");
+    }
+
+    #[test]
     fn paths_in_commands_are_quoted_where_a_shell_would_split_them() {
         assert_eq!(quoted(Path::new("/data/mnist-1")), "/data/mnist-1");
         assert_eq!(quoted(Path::new("my data")), "'my data'");
