@@ -1,4 +1,4 @@
-//! The files for clusters, as far as they can be checked without one.
+//! The files for clusters, checked without a cluster.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +12,7 @@ fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster").join(name)
 }
 
-/// Runs the Slurm script as Slurm would, in a cube, with a `srun` and a `singularity` that write down what they are asked.
+/// Runs the Slurm script as Slurm would, in a cube, with a `srun` and a `singularity` that print their arguments.
 fn sbatch(sandbox: &Sandbox, nth: Option<&str>, parameters: &[&str]) -> Ended {
     let bin = sandbox.path("bin");
     fs::create_dir_all(&bin).unwrap();
@@ -57,7 +57,7 @@ fn the_slurm_script_trains_with_the_parameters_of_its_place_in_the_array() {
     );
 }
 
-/// Expects arguments that are all flags of `task`, and all that it needs among them.
+/// Checks that the arguments are flags of `task` and that no required one is missing.
 #[track_caller]
 fn are_flags<'a>(task: &str, arguments: impl Iterator<Item = &'a str>) {
     let flags = mnist::cli::flags_of(task).unwrap();
@@ -72,7 +72,7 @@ fn are_flags<'a>(task: &str, arguments: impl Iterator<Item = &'a str>) {
 }
 
 #[test]
-fn the_kubernetes_manifest_has_our_flags_and_sound_parameters() {
+fn the_kubernetes_manifest_has_our_flags_and_valid_parameters() {
     let text = fs::read_to_string(file("kubernetes.yaml")).unwrap();
     let documents: Vec<Value> = text.split("\n---\n").map(|document| serde_yaml::from_str(document).unwrap()).collect();
     let of_kind = |kind: &str| documents.iter().find(|document| document["kind"] == kind).unwrap();
@@ -95,7 +95,7 @@ fn the_kubernetes_manifest_has_our_flags_and_sound_parameters() {
 }
 
 #[test]
-fn the_kubernetes_manifest_keeps_to_kubernetes_schemas() {
+fn the_kubernetes_manifest_is_valid_by_kubernetes_own_schemas() {
     let Some(mut python) = python_with(&["kubernetes_validate", "yaml"]) else { return };
     let script = "import sys, yaml, kubernetes_validate as k\n\
                   documents = list(yaml.safe_load_all(open(sys.argv[1])))\n\

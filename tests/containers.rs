@@ -1,5 +1,5 @@
 //! The cube in real containers: each generation of runners with Docker and with Singularity configures it, downloads and
-//! trains, in a workspace that belongs to a plain user. Where an engine or a runner is missing, its tests say so.
+//! trains, in a workspace that belongs to a plain user. Tests without their engine or runner are skipped.
 //!
 //! Published runners are found by MNIST_TEST_MLCUBE_003 and MNIST_TEST_MLCUBE_009, the directories of their programs. A
 //! Singularity image takes minutes to build; MNIST_TEST_SIF names one that is copied to where each runner keeps its own.
@@ -52,7 +52,7 @@ struct Cube {
 }
 
 impl Cube {
-    /// None where the real MNIST or a right is missing.
+    /// None without the real MNIST or without root's rights.
     fn new(with_data: bool) -> Option<Self> {
         if !is_root() {
             skipped("only root can act as a plain user");
@@ -120,7 +120,7 @@ impl Cube {
         command.current_dir(self.path("")).env_remove("MNIST_MIRROR")
     }
 
-    /// The program of this build, where a plain user may start it.
+    /// The program of this build, in a directory where a plain user may start it.
     fn program(&self) -> PathBuf {
         let program = self.sandbox.path("mnist");
         if !program.exists() {
@@ -129,7 +129,7 @@ impl Cube {
         program
     }
 
-    /// Published runners make missing directories their user's: here root's, who alone may start them on this machine.
+    /// Makes the outputs' directories. A published runner would make them root's, since only root may start it here.
     fn make_outputs(&self) {
         for output in OUTPUTS {
             fs::create_dir_all(self.path("workspace").join(output)).unwrap();
@@ -137,7 +137,7 @@ impl Cube {
         self.give_away();
     }
 
-    /// What the tasks left is MNIST's, is good, and belongs to the plain user.
+    /// The outputs come from the real MNIST, are accurate, and belong to the plain user.
     #[track_caller]
     fn is_trained(&self) {
         let metrics = fs::read_to_string(self.path("workspace/model/metrics.json")).unwrap();
@@ -178,7 +178,7 @@ fn each(path: &Path, visit: &mut dyn FnMut(&Path)) {
     }
 }
 
-/// Configures, downloads and trains, with what each step needs.
+/// Configures, downloads and trains, each by `step`.
 #[track_caller]
 fn three_steps(step: impl Fn(&str) -> Ended) {
     for name in ["configure", "download", "train"] {
@@ -187,7 +187,7 @@ fn three_steps(step: impl Fn(&str) -> Ended) {
 }
 
 #[test]
-fn the_documents_platform_file_with_docker() {
+fn our_runner_with_docker() {
     let _alone = alone();
     if !docker_works() {
         return;
@@ -199,7 +199,7 @@ fn the_documents_platform_file_with_docker() {
         task => cube.as_user(cube.program(), &format!("cube run {platform} --task=run/{task}.yaml")),
     });
     cube.is_trained();
-    // The container's exit code is ours, and what it says is heard.
+    // The container's exit code and its messages are passed on.
     fs::remove_file(cube.path("workspace/data/train-images-idx3-ubyte.gz")).unwrap();
     fs::remove_file(cube.path("workspace/data/train-images-idx3-ubyte")).unwrap();
     let ended = cube.as_user(cube.program(), &format!("cube run {platform} --task=run/train.yaml"));
@@ -209,7 +209,7 @@ fn the_documents_platform_file_with_docker() {
 }
 
 #[test]
-fn the_documents_platform_file_with_singularity() {
+fn our_runner_with_singularity() {
     let _alone = alone();
     if !works("singularity", "--version") {
         return;
@@ -233,8 +233,8 @@ fn the_documents_platform_file_with_singularity() {
     cube.is_trained();
 }
 
-/// Configures, downloads and trains with `program` of the published runner that `variable` names; `image` is where it keeps
-/// a Singularity image, and `task` how it is told a task.
+/// Configures, downloads and trains with `program` of the published runner that `variable` names. `image` is where it keeps
+/// a Singularity image; `task` makes its argument for a task.
 #[track_caller]
 fn published_runner(
     variable: &str,
@@ -356,7 +356,7 @@ fn images_are_small() {
 }
 
 #[test]
-fn the_labels_tell_the_version_of_the_crate() {
+fn the_labels_hold_the_version_of_the_crate() {
     let read = |name: &str| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
     let version = env!("CARGO_PKG_VERSION");
     assert!(read("build/Dockerfile").contains(&format!("image.version=\"{version}\"")));
@@ -364,7 +364,7 @@ fn the_labels_tell_the_version_of_the_crate() {
 }
 
 /// Mesa's software Vulkan of this machine with all its libraries but the C library, and the file that names it, in a
-/// directory that belongs at `/vulkan` in a container: lent as a GPU's driver is.
+/// directory to mount at `/vulkan` in a container, as a GPU's driver is mounted.
 fn software_vulkan(sandbox: &Sandbox) -> Option<PathBuf> {
     let directory = sandbox.path("vulkan");
     fs::create_dir(&directory).unwrap();
@@ -389,8 +389,8 @@ fn software_vulkan(sandbox: &Sandbox) -> Option<PathBuf> {
     Some(directory)
 }
 
-/// Whether `devices`, in a container, found the lent driver; then `train` must train with it.
-fn trains_with_lent_vulkan(devices: Ended, train: impl FnOnce(&str) -> Ended) {
+/// Checks that `devices`, run in a container, found the driver, and that `train` trains with it.
+fn trains_with_vulkan(devices: Ended, train: impl FnOnce(&str) -> Ended) {
     let devices = devices.done();
     if devices.stderr.contains("no GPUs: ") {
         return skipped("the image was built without the feature gpu");
@@ -402,7 +402,7 @@ fn trains_with_lent_vulkan(devices: Ended, train: impl FnOnce(&str) -> Ended) {
 }
 
 #[test]
-fn the_docker_image_finds_the_vulkan_driver_that_it_is_lent() {
+fn the_docker_image_finds_the_hosts_vulkan_driver() {
     let _alone = alone();
     if !docker_works() {
         return;
@@ -416,11 +416,11 @@ fn the_docker_image_finds_the_vulkan_driver_that_it_is_lent() {
         command.args(["-v", &format!("{}:/w", sandbox.path("").display()), IMAGE]);
         end(command.args(arguments.split(' ')))
     };
-    trains_with_lent_vulkan(run("devices"), run);
+    trains_with_vulkan(run("devices"), run);
 }
 
 #[test]
-fn the_singularity_image_finds_the_vulkan_driver_that_it_is_lent() {
+fn the_singularity_image_finds_the_hosts_vulkan_driver() {
     let _alone = alone();
     let Some(image) = std::env::var_os("MNIST_TEST_SIF") else { return };
     let sandbox = Sandbox::with_data();
@@ -431,5 +431,5 @@ fn the_singularity_image_finds_the_vulkan_driver_that_it_is_lent() {
         command.args(["--bind", &format!("{}:/vulkan:ro,{}:/w", vulkan.display(), sandbox.path("").display())]);
         end(command.arg(&image).args(arguments.split(' ')))
     };
-    trains_with_lent_vulkan(run("devices"), run);
+    trains_with_vulkan(run("devices"), run);
 }

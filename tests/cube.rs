@@ -1,4 +1,4 @@
-//! `mnist cube check`: our own cube is right, and each kind of fault is found, a line each, with file and line.
+//! `mnist cube check` finds nothing in our own cube, and prints each kind of fault on one line, with file and line.
 
 use std::fs;
 use std::path::Path;
@@ -67,7 +67,7 @@ fn our_cube_is_right() {
 }
 
 #[test]
-fn the_documents_files_hold_what_the_documents_give() {
+fn our_files_are_those_of_mlcubes_documentation() {
     let yaml = |file: &str| -> serde_json::Value {
         serde_yaml::from_str(&fs::read_to_string(root().join(file)).unwrap()).unwrap()
     };
@@ -135,7 +135,7 @@ fn the_documents_files_hold_what_the_documents_give() {
 
 #[test]
 fn faults_of_the_schemas_are_found() {
-    finds("mlcube.yaml", "name: mnist\n", "", &["mlcube.yaml: name: expected it, found nothing"]);
+    finds("mlcube.yaml", "name: mnist\n", "", &["mlcube.yaml: name: expected a value, found none"]);
     finds(
         "mlcube.yaml",
         "version: 0.1.0",
@@ -174,7 +174,7 @@ fn faults_of_the_schemas_are_found() {
         "image:",
         "imag:",
         &[
-            "platforms/singularity.yaml: image: expected it, found nothing",
+            "platforms/singularity.yaml: image: expected a value, found none",
             "platforms/singularity.yaml:4: imag: unknown key: did you mean image?",
         ],
     );
@@ -200,7 +200,7 @@ fn faults_of_tasks_and_bindings_are_found() {
         "tasks/evaluate.yaml",
         "tasks/predict.yaml",
         &[
-            "mlcube-2.0.yaml:35: tasks.evaluate: expected what the cube's tasks have, found evaluate",
+            "mlcube-2.0.yaml:35: tasks.evaluate: expected only names that the cube's tasks have, found evaluate",
             "mlcube.yaml:13: expected a file tasks/predict.yaml, found none",
             "run/evaluate.yaml:4: task_name: expected download or train, found \"evaluate\"",
         ],
@@ -262,7 +262,7 @@ fn a_parameter_that_the_program_has_no_flag_for_is_found() {
     }
     assert_eq!(
         sandbox.run("cube check").stdout,
-        "tasks/download.yaml: expected data_dir, which `mnist download` needs, found no such parameter\n\
+        "tasks/download.yaml: expected a parameter data_dir, since `mnist download` requires it, found none\n\
          tasks/download.yaml:7: outputs[0].name: expected a flag of `mnist download` (data_dir, log_dir, mirror or \
          synthetic), found data_path\n"
     );
@@ -273,12 +273,12 @@ fn a_parameter_that_the_program_has_no_flag_for_is_found() {
     }
     assert_eq!(
         sandbox.run("cube check").stdout,
-        "tasks/score.yaml: expected a task of the program, found score, which it has not\n"
+        "tasks/score.yaml: expected a task that the program has, found score\n"
     );
 }
 
 #[test]
-fn a_flag_that_the_program_needs_and_no_parameter_gives_is_found() {
+fn a_required_flag_without_a_parameter_is_found() {
     let sandbox = copy();
     sandbox.write(
         "tasks/train.yaml",
@@ -290,7 +290,7 @@ fn a_flag_that_the_program_needs_and_no_parameter_gives_is_found() {
     sandbox.write("mlcube-2.0.yaml", configuration);
     assert_eq!(
         sandbox.run("cube check").stdout,
-        "tasks/train.yaml: expected model_dir, which `mnist train` needs, found no such parameter\n"
+        "tasks/train.yaml: expected a parameter model_dir, since `mnist train` requires it, found none\n"
     );
 }
 
@@ -303,7 +303,7 @@ fn parameters_of_another_type_or_listed_twice_are_found() {
         &[
             "mlcube-2.0.yaml:31: tasks.train.parameters.inputs.parameters_file: expected a path that ends in a slash, \
              found file",
-            "tasks/train.yaml:9: inputs[1].type: expected file, which parameters_file is, found directory",
+            "tasks/train.yaml:9: inputs[1].type: expected file for parameters_file, found directory",
         ],
     );
     finds(
@@ -321,13 +321,13 @@ fn a_variable_that_no_runner_knows_is_found() {
         "data_dir: $WORKSPACE/data",
         "data_dir: $WORKSPCE/data",
         &[
-            "run/train.yaml:7: input_binding.data_dir: expected a path, perhaps below $WORKSPACE, found \"$WORKSPCE/data\"",
+            "run/train.yaml:7: input_binding.data_dir: expected a path, which may begin with $WORKSPACE, found \"$WORKSPCE/data\"",
         ],
     );
 }
 
 #[test]
-fn a_directory_that_lacks_what_it_is_there_for_is_found() {
+fn a_directory_without_its_files_is_found() {
     for (directory, fault) in [
         ("run", "run: expected a run configuration (*.yaml) of task download, found none\n"),
         ("platforms", "platforms: expected a platform file (*.yaml), found none\n"),
@@ -375,7 +375,7 @@ fn a_fault_is_one_line_whatever_the_file_says() {
 
 #[cfg(unix)]
 #[test]
-fn a_pipe_in_the_place_of_a_file_is_a_fault_and_not_waited_for() {
+fn a_pipe_in_place_of_a_file_is_a_fault_and_is_not_read() {
     let sandbox = copy();
     let made = std::process::Command::new("mkfifo").arg(sandbox.path("run/other.yaml")).status().unwrap();
     assert!(made.success());
@@ -393,7 +393,7 @@ fn faults_of_the_parameters_file_are_found() {
 }
 
 #[test]
-fn what_cannot_be_read_is_a_fault() {
+fn a_file_that_cannot_be_read_is_a_fault() {
     finds(
         "run/train.yaml",
         "task_name: train",
@@ -413,7 +413,7 @@ fn what_cannot_be_read_is_a_fault() {
 }
 
 #[test]
-fn all_faults_are_told_at_once() {
+fn all_faults_are_found_at_once() {
     let sandbox = copy();
     sandbox.write("run/train.yaml", "");
     sandbox.write("platforms/docker.yaml", "[]");
@@ -425,17 +425,17 @@ fn all_faults_are_told_at_once() {
     }
 }
 
-/// With the schema library and the schemas that the documents name. The documents' singularity platform file has a
-/// schema in the package `mlcube-singularity` instead, which `mlcube` 0.0.3 does not ship.
+/// With the schema library that MLCube's documentation names. The schema of its singularity platform file is in the package
+/// `mlcube-singularity`, which `mlcube` 0.0.3 does not ship.
 #[test]
-fn the_schema_library_of_the_documents_takes_our_files() {
+fn mlcubes_own_schema_library_accepts_our_files() {
     let Some(mut python) = common::python_with(&["mlspeclib", "mlcube"]) else { return };
     python.arg(root().join("tests/python/validate_mlspec.py"));
     let sandbox = copy();
-    let unknown_to_it = ["mlcube-2.0.yaml", "platforms/singularity.yaml", "platforms/native.yaml"];
+    let without_schema = ["mlcube-2.0.yaml", "platforms/singularity.yaml", "platforms/native.yaml"];
     let files: Vec<_> = FILES
         .iter()
-        .filter(|file| !file.contains("parameters") && !unknown_to_it.contains(file))
+        .filter(|file| !file.contains("parameters") && !without_schema.contains(file))
         .map(|file| sandbox.path(file))
         .collect();
     let ended = end(python.args(&files));
@@ -452,10 +452,8 @@ proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
     #[test]
     fn no_contents_of_a_file_make_it_panic(which in 0..FILES.len(), text in "([a-z_ :{}\\[\\]&*!\"'\n-]|\\PC){0,80}") {
-        use mnist::cube::check::{check, Program};
         let sandbox = copy();
         sandbox.write(FILES[which], text);
-        let program = Program { flags_of: &mnist::cli::flags_of, check_parameters: &|_| Ok(()) };
-        let _ = check(&sandbox.path(""), &program);
+        let _ = mnist::cube::check::check(&sandbox.path(""), &mnist::task::cube::PROGRAM);
     }
 }

@@ -1,5 +1,5 @@
-//! `mnist cube configure | run | clean`: what is asked of docker and singularity, and what happens when they refuse. Scripts
-//! stand in for the two here; the real ones are in `containers.rs`.
+//! `mnist cube configure | run | clean`: the commands given to docker and singularity, and the errors when they refuse.
+//! Scripts stand in for both; `containers.rs` uses the real ones.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -24,7 +24,7 @@ const FILES: [&str; 11] = [
     "workspace/parameters/default.parameters.yaml",
 ];
 
-/// A docker that has the image, and writes down what it is asked, an argument a line.
+/// A docker that writes its arguments down, one a line. It has the image once there is a file `image`.
 const DOCKER: &str = r#"case "$1 $2" in
 version*) echo 28.2.2 ;;
 info*) echo '["name=seccomp"]' ;;
@@ -87,7 +87,7 @@ impl Cube {
         end(&mut self.command(arguments))
     }
 
-    /// What a program wrote down.
+    /// The lines that a program wrote into the file `name`.
     fn wrote(&self, name: &str) -> Vec<String> {
         self.sandbox.read(name).lines().map(String::from).collect()
     }
@@ -101,7 +101,7 @@ impl Cube {
 const TRAIN: &str = "run --mlcube=. --platform=platforms/docker.yaml --task=run/train.yaml";
 
 #[test]
-fn docker_gets_inputs_to_read_and_outputs_to_write() {
+fn docker_mounts_inputs_read_only_and_outputs_writable() {
     let cube = Cube::new().with("docker", DOCKER);
     cube.sandbox.write("image", "");
     let secret = "http://user:secret@proxy.example:3128";
@@ -158,7 +158,7 @@ fn a_gpu_is_given_where_the_platform_file_says_so() {
 }
 
 #[test]
-fn a_dry_run_prints_what_can_be_typed_and_does_nothing() {
+fn a_dry_run_prints_a_command_to_type_and_does_nothing() {
     let cube = Cube::new().with("docker", DOCKER);
     let ended = cube.run(&format!("{TRAIN} --dry_run")).done();
     assert!(ended.stdout.contains(&format!("'--mount=type=bind,source={},", cube.workspace("data"))), "{ended:#?}");
@@ -173,7 +173,7 @@ fn a_dry_run_prints_what_can_be_typed_and_does_nothing() {
 }
 
 #[test]
-fn a_mirror_that_is_a_directory_comes_along() {
+fn a_mirror_that_is_a_directory_is_mounted() {
     let cube = Cube::new().with("docker", DOCKER).with("singularity", SINGULARITY);
     cube.sandbox.write("image", "");
     let mirror = cube.sandbox.path("my mirror");
@@ -233,7 +233,7 @@ fn a_singularity_image_is_built_again_once_its_sources_are_newer() {
     cube.run(configure).done();
     fs::remove_file(cube.sandbox.path("build")).unwrap();
     let ended = cube.run(configure).done();
-    assert!(ended.stderr.contains("newer than everything it is built from, so it stays"), "{ended:#?}");
+    assert!(ended.stderr.contains(": up to date"), "{ended:#?}");
     assert!(!cube.sandbox.path("build").exists());
     std::thread::sleep(Duration::from_millis(20));
     cube.write("build/src/main.rs", "changed");
@@ -249,8 +249,7 @@ fn a_failing_build_leaves_the_old_image() {
     std::thread::sleep(Duration::from_millis(20));
     cube.write("build/Singularity.recipe", "newer");
     let ended = cube.run("configure --platform=platforms/mlcube-0.0.3/singularity.yaml");
-    ended
-        .failed_with(&format!("{}: the image could not be built; see the output above", cube.workspace(image)));
+    ended.failed_with(&format!("{}: the image could not be built; see the output above", cube.workspace(image)));
     assert_eq!(fs::read_to_string(cube.workspace(image)).unwrap(), "old");
     assert_eq!(cube.sandbox.files("the cube/workspace"), ["data", image, "parameters"]);
 
@@ -306,7 +305,7 @@ fn an_engine_that_does_not_answer_is_named_with_what_to_do() {
 }
 
 #[test]
-fn programs_that_are_not_there_are_named() {
+fn missing_programs_are_named() {
     let nothing = |cube: &Cube, line: &str| end(cube.command(line).env("PATH", cube.sandbox.path("bin")));
     let cube = Cube::new();
     nothing(&cube, TRAIN).failed_with(
@@ -377,7 +376,7 @@ fn an_image_where_nothing_can_be_written() {
 }
 
 #[test]
-fn faults_of_the_files_are_told_as_by_the_check() {
+fn faults_of_the_files_are_printed_as_by_the_check() {
     let cube = Cube::new().with("docker", DOCKER);
     let faults = |cube: &Cube, line: &str, fault: &str| {
         let ended = cube.run(line);
@@ -421,7 +420,7 @@ fn faults_of_the_files_are_told_as_by_the_check() {
 }
 
 #[test]
-fn an_input_that_is_not_there_is_named_before_anything_starts() {
+fn a_missing_input_is_named_before_anything_starts() {
     let cube = Cube::new().with("docker", DOCKER);
     fs::remove_dir(cube.workspace("data")).unwrap();
     cube.run(TRAIN).failed_with(&format!(
@@ -449,6 +448,10 @@ fn another_workspace_and_a_cube_elsewhere() {
 fn a_native_platform_runs_the_task_itself() {
     let cube = Cube::new();
     mnist::data::synthetic::write(Path::new(&cube.workspace("data")), 300, 100).unwrap();
+    let ended = cube.run("configure --platform=platforms/native.yaml").done();
+    assert!(ended.stderr.ends_with("nothing to build: this platform has no image\n"), "{ended:#?}");
+    let ended = cube.run("run --platform=platforms/native.yaml --task=run/train.yaml --dry_run").done();
+    assert!(ended.stdout.contains(&format!(" train '--data_dir={}'", cube.workspace("data"))), "{ended:#?}");
     cube.run("run --platform=platforms/native.yaml --task=run/train.yaml").done();
     for file in ["model/model.safetensors", "train_logs/mlcube_mnist_train.log"] {
         assert!(Path::new(&cube.workspace(file)).is_file(), "{file}");
@@ -460,14 +463,14 @@ fn a_native_platform_runs_the_task_itself() {
 }
 
 #[test]
-fn clean_removes_outputs_after_saying_so_and_nothing_else() {
+fn clean_prints_and_removes_outputs_and_nothing_else() {
     let cube = Cube::new();
     let elsewhere = cube.sandbox.path("elsewhere");
     fs::create_dir_all(elsewhere.join("logs")).unwrap();
     fs::create_dir_all(cube.workspace("model")).unwrap();
     cube.write("workspace/model/model.safetensors", "weights");
     cube.write("workspace/notes.txt", "mine");
-    // A link in the place of an output goes, what it leads to stays; so does an output beyond a link, and one above.
+    // A link in place of an output is removed and its target stays. So do outputs beyond a link and above the workspace.
     symlink(&elsewhere, cube.workspace("train_logs")).unwrap();
     symlink(&elsewhere, cube.workspace("beyond")).unwrap();
     let text = cube.sandbox.read("the cube/run/download.yaml");

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::builder::ValueParser;
 use clap::{Arg, ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::cube::check::Flag;
 use crate::parameters::Setting;
 use crate::parameters::table::{KEYS, Key};
 
@@ -135,7 +134,7 @@ pub enum Cube {
     Configure {
         /// Where the cube is.
         #[command(flatten)]
-        place: Place,
+        cube: CubeArgs,
         /// The platform file, such as platforms/docker.yaml
         #[arg(long, value_name = "FILE")]
         platform: PathBuf,
@@ -148,7 +147,7 @@ pub enum Cube {
     Run {
         /// Where the cube is.
         #[command(flatten)]
-        place: Place,
+        cube: CubeArgs,
         /// The platform file, such as platforms/docker.yaml
         #[arg(long, value_name = "FILE")]
         platform: PathBuf,
@@ -164,7 +163,7 @@ pub enum Cube {
     Clean {
         /// Where the cube is.
         #[command(flatten)]
-        place: Place,
+        cube: CubeArgs,
         /// Only say what would be removed
         #[arg(long = "dry_run", alias = "dry-run")]
         dry_run: bool,
@@ -173,7 +172,7 @@ pub enum Cube {
 
 /// A cube and its workspace.
 #[derive(Debug, Args)]
-pub struct Place {
+pub struct CubeArgs {
     /// The cube: its directory, or the mlcube.yaml in it
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub mlcube: PathBuf,
@@ -218,7 +217,16 @@ impl FromArgMatches for Overrides {
     }
 }
 
-/// The flags of a task by their canonical names, without hyphens before them; none where there is no such task.
+/// A flag of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flag {
+    /// Its canonical name, without hyphens.
+    pub name: String,
+    /// Whether the task does not run without it.
+    pub required: bool,
+}
+
+/// The flags of a task; none if there is no such task.
 pub fn flags_of(task: &str) -> Option<Vec<Flag>> {
     let command = Cli::command();
     let task = command.find_subcommand(task)?;

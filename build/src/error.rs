@@ -254,9 +254,12 @@ impl Error {
         match self {
             Error::NoProgram { program } => Some(match program.as_str() {
                 "docker" => "install Docker, or give another platform file, such as platforms/singularity.yaml".into(),
-                _ => "install Apptainer or SingularityCE (on a cluster perhaps `module load apptainer`), or give another \
-                      platform file, such as platforms/docker.yaml"
-                    .into(),
+                "singularity" | "apptainer" => {
+                    "install Apptainer or SingularityCE (on a cluster perhaps `module load apptainer`), or give another \
+                     platform file, such as platforms/docker.yaml"
+                        .into()
+                }
+                _ => "install it, or give another platform file, such as platforms/docker.yaml".into(),
             }),
             Error::DockerEngine { problem } if problem.contains("permission denied") => Some(
                 "this user may not speak to the engine: `sudo usermod -aG docker $USER` and a new login change that; \

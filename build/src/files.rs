@@ -109,6 +109,14 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
+/// Whether this process has root's rights.
+pub fn is_root() -> bool {
+    #[cfg(unix)]
+    return rustix::process::geteuid().is_root();
+    #[cfg(not(unix))]
+    false
+}
+
 fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -119,7 +127,7 @@ fn give_to_owner_of(directory: &Path, path: &Path) {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
-        if !rustix::process::geteuid().is_root() {
+        if !is_root() {
             return;
         }
         if let Ok(owner) = fs::metadata(directory)

@@ -8,7 +8,7 @@
 //!       -> engine (reference | fused | fused_gpu | burn), driven by training
 //!       -> events -> output: console, logs, MLLOG, metrics, weights, report, ONNX, TensorBoard
 //!       picture -> prepare -> engine -> answers of predict
-//! cube: the files of the MLCube around it -> check | platform, mount -> docker | singularity
+//! cube: the files of the MLCube around it -> check -> invocation -> runner (docker | singularity | native)
 //! ```
 //!
 //! Begin with `task/train.rs`, then `training.rs`, `engine/mod.rs` and `engine/reference.rs`.
@@ -37,3 +37,4 @@ pub mod files;
 pub mod interrupt;
 pub mod simd;
 pub mod text;
+pub mod yaml;

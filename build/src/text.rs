@@ -11,13 +11,21 @@ pub fn quoted(path: &Path) -> String {
 }
 
 /// The known name nearest to `typed`, if any is near enough to be what was meant.
-pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()
         .map(|name| (strsim::jaro_winkler(&typed.to_lowercase(), name), name))
         .filter(|(likeness, _)| *likeness > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
+}
+
+/// The end of a message about an unknown name: the name in `known` that was probably meant, or else all of `listed`.
+pub fn suggestion<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>, listed: &[&str]) -> String {
+    match nearest(typed, known) {
+        Some(near) => format!("did you mean {near}?"),
+        None => format!("known are {}", listed.join(", ")),
+    }
 }
 
 /// `a, b or c`, for messages that list what is allowed.
@@ -78,6 +86,12 @@ mod tests {
         assert_eq!(nearest("batchsize", keys), Some("batch_size"));
         assert_eq!(nearest("Optimiser", keys), Some("optimizer"));
         assert_eq!(nearest("verbose", keys), None);
+    }
+
+    #[test]
+    fn an_unknown_name_is_corrected_or_all_known_ones_are_listed() {
+        assert_eq!(suggestion("epoch", ["epochs", "train_epochs"], &["train_epochs"]), "did you mean epochs?");
+        assert_eq!(suggestion("verbose", ["seed", "epochs"], &["seed", "epochs"]), "known are seed, epochs");
     }
 
     #[test]

@@ -3,27 +3,24 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use super::check::Invocation;
-use super::mount;
+use super::invocation::{Binding, Invocation};
 use crate::error::{Error, Result};
 
-/// What the run configurations `invocations` name as outputs and what is there of it, inside `workspace` and nowhere else:
-/// no directory with an input file, such as the parameters, and nothing that a link leads out to.
+/// The outputs of `invocations` that exist inside `workspace`. Left out are directories that hold an input file, such as
+/// the parameters, and paths that a link leads out of the workspace.
 pub fn outputs(invocations: &[Invocation], workspace: &Path) -> Vec<PathBuf> {
-    let parameters: Vec<_> =
-        invocations.iter().flat_map(|invocation| mount::parameters(invocation, workspace)).collect();
-    let kept = |path: &Path| parameters.iter().any(|kept| kept.is_file && kept.is_input && kept.path.starts_with(path));
-    let mut outputs: Vec<PathBuf> = (parameters.iter())
-        .filter(|parameter| !parameter.is_input && is_inside(&parameter.path, workspace) && !kept(&parameter.path))
-        .map(|parameter| parameter.path.clone())
-        .collect();
+    let bindings = || invocations.iter().flat_map(|invocation| &invocation.bindings);
+    let holds_input = |path: &Path| bindings().any(|kept| kept.is_file && kept.is_input && kept.path.starts_with(path));
+    let is_removed =
+        |binding: &&Binding| !binding.is_input && is_inside(&binding.path, workspace) && !holds_input(&binding.path);
+    let mut outputs: Vec<PathBuf> = bindings().filter(is_removed).map(|binding| binding.path.clone()).collect();
     outputs.sort();
-    // What lies in another output goes with it.
+    // An output inside another is removed with it.
     outputs.dedup_by(|inner, outer| inner.starts_with(outer));
     outputs
 }
 
-/// Whether something is at `path`, below `workspace` however links lead there.
+/// Whether there is something at `path` and it is below `workspace` once links are followed.
 fn is_inside(path: &Path, workspace: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().ok();
     let inside = || real(path.parent()?)?.starts_with(real(workspace)?).then_some(());
@@ -34,7 +31,7 @@ fn is_inside(path: &Path, workspace: &Path) -> bool {
         && inside().is_some()
 }
 
-/// Removes a file or a directory with all that is in it; of a link, the link.
+/// Removes a file, or a directory with everything in it; a link is removed and its target stays.
 ///
 /// # Errors
 /// The operating system refuses.

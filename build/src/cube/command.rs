@@ -1,4 +1,4 @@
-//! Programs of this machine, started without a shell between.
+//! Programs of this machine, started without a shell.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -13,12 +13,12 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::text::quoted;
 
-/// How often a signal is looked for while a program runs.
+/// The time between two looks for a signal while a program runs.
 const TICK: Duration = Duration::from_millis(50);
-/// How long a program has to end after a signal.
+/// The time that a program has to end after a signal, before it is killed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A program with its arguments. `Display` is how one would type it into a shell.
+/// A program with its arguments. `Display` is the command as one types it into a shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostCommand {
     program: PathBuf,
@@ -27,42 +27,42 @@ pub struct HostCommand {
     directory: Option<PathBuf>,
 }
 
-/// What a program that was asked something said.
+/// The result of [`HostCommand::output`].
 #[derive(Debug)]
-pub struct Answer {
-    /// Whether it ended with exit code 0.
-    pub good: bool,
-    /// What it wrote to stdout, without blanks around it.
+pub struct ProgramOutput {
+    /// Whether the exit code was 0.
+    pub success: bool,
+    /// Standard output, without blanks around it.
     pub stdout: String,
-    /// What it wrote to stderr, likewise.
+    /// Standard error, likewise.
     pub stderr: String,
 }
 
 impl HostCommand {
-    /// `program`, a name to be found in PATH or a path, without arguments.
+    /// `program` without arguments: a path, or a name that PATH leads to.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self { program: program.into(), arguments: vec![], environment: vec![], directory: None }
     }
 
-    /// With one more argument.
+    /// Adds an argument.
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());
         self
     }
 
-    /// With more arguments.
+    /// Adds arguments.
     pub fn args(mut self, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.arguments.extend(arguments.into_iter().map(Into::into));
         self
     }
 
-    /// With a variable in its environment.
+    /// Adds a variable to its environment.
     pub fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
         self.environment.push((name, value.into()));
         self
     }
 
-    /// In `directory`.
+    /// Sets its working directory.
     pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.directory = Some(directory.into());
         self
@@ -85,18 +85,22 @@ impl HostCommand {
         }
     }
 
-    /// Runs it to its end and returns what it wrote.
+    /// Runs it to its end and returns its output.
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn ask(&self) -> Result<Answer> {
+    pub fn output(&self) -> Result<ProgramOutput> {
         let output = self.command().output().map_err(self.failed())?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_string();
-        Ok(Answer { good: output.status.success(), stdout: text(&output.stdout), stderr: text(&output.stderr) })
+        Ok(ProgramOutput {
+            success: output.status.success(),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        })
     }
 
-    /// Runs it to its end; what it writes goes where what this program writes goes. A signal that this program receives is
-    /// passed on to it once, and to all that it started; who does not end then is killed.
+    /// Runs it to its end; it inherits standard output and standard error. A signal that this program receives is sent
+    /// once to it and to all processes that it started. Those that do not end are killed.
     ///
     /// # Errors
     /// It cannot be started, or a signal arrived.
@@ -131,7 +135,7 @@ impl HostCommand {
     }
 }
 
-/// Signals to a child and all that it started.
+/// Sends signals to a child and to all processes that it started.
 #[cfg(unix)]
 struct Signals(Option<rustix::process::Pid>);
 
@@ -143,7 +147,7 @@ impl Signals {
 
     fn send(&self, signal: i32) {
         if let (Some(group), Some(signal)) = (self.0, rustix::process::Signal::from_named_raw(signal)) {
-            let _ = rustix::process::kill_process_group(group, signal); // it may have ended by itself
+            let _ = rustix::process::kill_process_group(group, signal); // the group may have ended already
         }
     }
 
@@ -152,7 +156,7 @@ impl Signals {
     }
 }
 
-/// Elsewhere a terminal tells them itself.
+/// Elsewhere the terminal sends them itself.
 #[cfg(not(unix))]
 struct Signals;
 
@@ -183,19 +187,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_reads_as_one_would_type_it() {
+    fn a_command_reads_as_one_types_it() {
         let command = HostCommand::new("a").arg("--b=c d").args(["e", "$f"]).env("G", "h i").directory("/j k");
         assert_eq!(command.to_string(), "cd '/j k' && G='h i' a '--b=c d' e '$f'");
     }
 
     #[test]
-    fn nothing_of_an_argument_is_a_shells() {
-        let answer = HostCommand::new("echo").arg("$HOME; `true` \"a\" 'b'").ask().unwrap();
-        assert_eq!(answer.stdout, "$HOME; `true` \"a\" 'b'");
+    fn no_shell_reads_the_arguments() {
+        let output = HostCommand::new("echo").arg("$HOME; `true` \"a\" 'b'").output().unwrap();
+        assert_eq!(output.stdout, "$HOME; `true` \"a\" 'b'");
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_named() {
+    fn a_missing_program_is_named() {
         let error = HostCommand::new("no-such-program").run().unwrap_err();
         assert_eq!(error.to_string(), "no-such-program: expected this program in PATH, found none");
     }

@@ -1,19 +1,19 @@
-//! The cube's files: the schemas of the MLCube documents, the check of a whole cube against them, and what they ask for:
-//! an image built, a task run in it.
+//! The MLCube around this program: its files are checked, its image is built, and its tasks run on a platform.
+//!
+//! ```text
+//! schema, locate: one file      check: all files of the cube
+//! invocation: a task with its parameters -> runner (docker | singularity | native), which platform reads from a file
+//! ```
+//!
+//! The files follow MLCube's documentation and two of the published packages, `mlcube` 0.0.3 and 0.0.9.
 
 pub mod check;
 pub mod clean;
 pub mod command;
-pub mod docker;
+pub mod directory;
+pub mod invocation;
 mod locate;
-pub mod mount;
+mod mount;
 pub mod platform;
+pub mod runner;
 mod schema;
-pub mod singularity;
-
-/// The variables of the environment that a task gets too, as far as they are set: proxies, and a mirror.
-fn passed_on() -> impl Iterator<Item = String> {
-    let proxies = ["http_proxy", "https_proxy", "all_proxy", "no_proxy"];
-    let names = proxies.into_iter().flat_map(|name| [name.to_string(), name.to_uppercase()]);
-    names.chain(["MNIST_MIRROR".to_string()]).filter(|name| std::env::var_os(name).is_some())
-}

@@ -1,91 +1,87 @@
-//! Where a task runs, as a platform file says: the documents', those of the runners 0.0.1 to 0.0.3, and our native one.
+//! The platform files: which there are, and the runner that one stands for.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_yaml::Value;
 
-/// Where a task runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Platform {
-    /// In a Docker container.
-    Docker {
-        /// The image's name.
-        image: String,
-        /// What gives it a GPU, or the runtime asked for: an argument of `docker run`.
-        runtime: Option<String>,
+use super::runner::docker::{self, Docker};
+use super::runner::singularity::{self, Singularity};
+use super::runner::{Platform, Runner, native, text};
+use super::schema::{Expected, Schema, optional, required};
+
+/// Every kind of platform file.
+pub const PLATFORMS: [Platform; 4] = [docker::PLATFORM, singularity::PLATFORM, native::PLATFORM, MLCUBE_0_0_3];
+
+/// The one platform file of the published runners 0.0.1 to 0.0.3, for Docker or for Singularity.
+const MLCUBE_0_0_3: Platform = Platform {
+    schema: Schema {
+        name: "mlcube_platform",
+        fields: &[
+            required(
+                "platform",
+                Expected::Record(&[
+                    required("name", Expected::OneOf(&["docker", "singularity"])),
+                    required("version", Expected::Text),
+                ]),
+            ),
+            required(
+                "container",
+                Expected::Record(&[required("image", Expected::Text), optional("runtime", Expected::Text)]),
+            ),
+        ],
     },
-    /// In a Singularity container.
-    Singularity {
-        /// The image's file.
-        image: PathBuf,
-        /// Whether it gets the host's NVIDIA GPUs (`--nv`).
-        nv: bool,
-    },
-    /// On this machine, without a container.
-    Native,
+    runner: mlcube_0_0_3,
+};
+
+fn mlcube_0_0_3(file: &Value, workspace: &Path) -> Box<dyn Runner> {
+    let container = file.get("container").unwrap_or(&Value::Null);
+    let (image, runtime) = (text(container, "image"), text(container, "runtime"));
+    if text(file.get("platform").unwrap_or(&Value::Null), "name") == "docker" {
+        Box::new(Docker::new(image, (!runtime.is_empty()).then(|| format!("--runtime={runtime}"))))
+    } else {
+        Box::new(Singularity::new(workspace.join(image), runtime == "nvidia"))
+    }
 }
 
-impl Platform {
-    /// Reads a platform file that was held against its schema ([`super::check::platform`]). A relative path of an image is
-    /// below `workspace`.
-    pub fn new(file: &Value, workspace: &Path) -> Self {
-        let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_string();
-        let singularity = |image: &str, nv| Self::Singularity { image: workspace.join(image), nv };
-        match text(file, "schema_type").as_str() {
-            "mlcube_docker" => {
-                // Since Docker 19.03 the command of this name is an argument.
-                let gpus = text(file, "docker_runtime") == "nvidia-docker";
-                Self::Docker { image: text(file, "image"), runtime: gpus.then(|| "--gpus=all".into()) }
-            }
-            "mlcube_singularity" => {
-                singularity(&text(file, "image"), file.get("nv").and_then(Value::as_bool).unwrap_or_default())
-            }
-            "mlcube_platform" => {
-                let container = file.get("container").unwrap_or(&Value::Null);
-                let (image, runtime) = (text(container, "image"), text(container, "runtime"));
-                if text(file.get("platform").unwrap_or(&Value::Null), "name") == "docker" {
-                    let runtime = (!runtime.is_empty()).then(|| format!("--runtime={runtime}"));
-                    Self::Docker { image, runtime }
-                } else {
-                    singularity(&image, runtime == "nvidia")
-                }
-            }
-            _ => Self::Native,
-        }
-    }
+/// The runner of a platform file that follows its schema; none if the `schema_type` is unknown.
+pub fn runner(file: &Value, workspace: &Path) -> Option<Box<dyn Runner>> {
+    let schema_type = text(file, "schema_type");
+    let platform = PLATFORMS.iter().find(|platform| platform.schema.name == schema_type)?;
+    Some((platform.runner)(file, workspace))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn platform(text: &str) -> Platform {
-        Platform::new(&serde_yaml::from_str(text).unwrap(), Path::new("/w"))
+    fn read(text: &str) -> String {
+        format!("{:?}", runner(&serde_yaml::from_str(text).unwrap(), Path::new("/w")))
     }
 
     #[test]
-    fn each_schema_says_where_and_whether_with_a_gpu() {
-        let docker =
-            |runtime: Option<&str>| Platform::Docker { image: "a/b:c".into(), runtime: runtime.map(Into::into) };
-        let of =
-            |runtime: &str| platform(&format!("schema_type: mlcube_docker\nimage: a/b:c\ndocker_runtime: {runtime}"));
-        assert_eq!(of("docker"), docker(None));
-        assert_eq!(of("nvidia-docker"), docker(Some("--gpus=all")));
+    fn the_schema_type_decides_the_runner() {
+        let docker = Docker::new("a/b:c".into(), Some("--gpus=all".into()));
+        let file = "schema_type: mlcube_docker\nimage: a/b:c\ndocker_runtime: nvidia-docker";
+        assert_eq!(read(file), format!("{:?}", Some(docker)));
+        let singularity = Singularity::new("/w/a/b:c".into(), true);
+        assert_eq!(read("schema_type: mlcube_singularity\nimage: a/b:c\nnv: true"), format!("{:?}", Some(singularity)));
+        assert_eq!(read("schema_type: mlcube_native"), "Some(Native)");
+        assert_eq!(read("schema_type: mlcube_odd"), "None");
+    }
+
+    #[test]
+    fn the_file_of_0_0_3_names_docker_or_singularity() {
         let of = |name: &str, more: &str| {
-            platform(&format!(
+            read(&format!(
                 "schema_type: mlcube_platform\nplatform: {{name: {name}}}\ncontainer: {{image: 'a/b:c'{more}}}"
             ))
         };
+        let docker =
+            |runtime: Option<&str>| format!("{:?}", Some(Docker::new("a/b:c".into(), runtime.map(Into::into))));
         assert_eq!(of("docker", ""), docker(None));
         assert_eq!(of("docker", ", runtime: nvidia"), docker(Some("--runtime=nvidia")));
-        let singularity = |nv| Platform::Singularity { image: "/w/a/b:c".into(), nv };
+        let singularity = |nv| format!("{:?}", Some(Singularity::new("/w/a/b:c".into(), nv)));
         assert_eq!(of("singularity", ""), singularity(false));
         assert_eq!(of("singularity", ", runtime: nvidia"), singularity(true));
-        assert_eq!(platform("schema_type: mlcube_singularity\nimage: a/b:c\nnv: true"), singularity(true));
-        assert_eq!(
-            platform("schema_type: mlcube_singularity\nimage: /opt/i.simg"),
-            Platform::Singularity { image: "/opt/i.simg".into(), nv: false }
-        );
-        assert_eq!(platform("schema_type: mlcube_native"), Platform::Native);
     }
 }

@@ -1,289 +1,224 @@
-//! The schemas of the cube's files, as the MLCube documents and the packages `mlcube` 0.0.3 (`mlcube/schemas/`) give them.
+//! The schemas of the cube's files, and the check of one file against them. They are those of MLCube's documentation
+//! and of the package `mlcube` 0.0.3 (`mlcube/schemas/`). The schemas of platform files stand with their runners.
 
 use serde_yaml::Value;
 
-use super::locate::Step;
-use crate::text::{nearest, one_of};
+use super::locate::{PathStep, joined, key, shown};
+use crate::text::{one_of, shortened, suggestion};
 
 /// The only version of all schemas.
 const VERSION: &str = "1.0.0";
 
-/// A kind of file: its `schema_type` and its fields, besides `schema_type` and `schema_version`.
+/// A kind of file: its `schema_type` and the fields besides `schema_type` and `schema_version`.
 pub struct Schema {
     /// The value of `schema_type`.
     pub name: &'static str,
-    fields: &'static [Field],
+    /// The other fields.
+    pub fields: &'static [Field],
 }
 
-struct Field {
+/// A field of a mapping.
+pub struct Field {
     name: &'static str,
     required: bool,
-    value: Shape,
+    value: Expected,
 }
 
-/// What a value must look like.
-enum Shape {
+/// The values that a field may have.
+pub enum Expected {
+    /// A text that is not empty.
     Text,
+    /// True or false.
     Bool,
-    /// Three numbers between points.
+    /// A text of three numbers with points between.
     Version,
+    /// One of these texts.
     OneOf(&'static [&'static str]),
     /// A list of texts.
     Texts,
     /// A list of mappings with these fields.
     Records(&'static [Field]),
+    /// A mapping with these fields.
     Record(&'static [Field]),
-    /// Any names with texts.
+    /// A mapping from any names to texts.
     Binding,
+    /// Any value.
     Any,
 }
 
-const fn required(name: &'static str, value: Shape) -> Field {
+/// A field that must be there.
+pub const fn required(name: &'static str, value: Expected) -> Field {
     Field { name, required: true, value }
 }
 
-const fn optional(name: &'static str, value: Shape) -> Field {
+/// A field that may be there.
+pub const fn optional(name: &'static str, value: Expected) -> Field {
     Field { name, required: false, value }
 }
 
-const PARAMETER: &[Field] = &[required("name", Shape::Text), required("type", Shape::OneOf(&["directory", "file"]))];
+const PARAMETER: &[Field] =
+    &[required("name", Expected::Text), required("type", Expected::OneOf(&["directory", "file"]))];
 
 /// mlcube.yaml.
 pub const ROOT: Schema = Schema {
     name: "mlcube_root",
     fields: &[
-        required("name", Shape::Text),
-        required("author", Shape::Text),
-        required("version", Shape::Version),
-        required("mlcube_spec_version", Shape::Version),
-        required("tasks", Shape::Texts),
+        required("name", Expected::Text),
+        required("author", Expected::Text),
+        required("version", Expected::Version),
+        required("mlcube_spec_version", Expected::Version),
+        required("tasks", Expected::Texts),
     ],
 };
 
 /// tasks/*.yaml.
 pub const TASK: Schema = Schema {
     name: "mlcube_task",
-    fields: &[required("inputs", Shape::Records(PARAMETER)), required("outputs", Shape::Records(PARAMETER))],
+    fields: &[required("inputs", Expected::Records(PARAMETER)), required("outputs", Expected::Records(PARAMETER))],
 };
 
 /// run/*.yaml.
 pub const INVOKE: Schema = Schema {
     name: "mlcube_invoke",
     fields: &[
-        required("task_name", Shape::Text),
-        required("input_binding", Shape::Binding),
-        required("output_binding", Shape::Binding),
+        required("task_name", Expected::Text),
+        required("input_binding", Expected::Binding),
+        required("output_binding", Expected::Binding),
     ],
 };
 
-/// platforms/**/*.yaml: the documents' two, the one of the runners 0.0.1 to 0.0.3, and ours for no container.
-pub const PLATFORMS: &[Schema] = &[
-    Schema {
-        name: "mlcube_docker",
-        fields: &[
-            required("image", Shape::Text),
-            required("docker_runtime", Shape::OneOf(&["docker", "nvidia-docker"])),
-        ],
-    },
-    // `nv` is ours: the documents say nothing of GPUs.
-    Schema { name: "mlcube_singularity", fields: &[required("image", Shape::Text), optional("nv", Shape::Bool)] },
-    Schema { name: "mlcube_native", fields: &[] },
-    Schema {
-        name: "mlcube_platform",
-        fields: &[
-            required(
-                "platform",
-                Shape::Record(&[
-                    required("name", Shape::OneOf(&["docker", "singularity"])),
-                    required("version", Shape::Text),
-                ]),
-            ),
-            required("container", Shape::Record(&[required("image", Shape::Text), optional("runtime", Shape::Text)])),
-        ],
-    },
-];
+/// A value that is not as expected.
+pub struct Mismatch {
+    /// Where it is in the document.
+    pub path: Vec<PathStep>,
+    /// The path, then what was expected and found.
+    pub problem: String,
+}
 
-/// mlcube-2.0.yaml but for its tasks, other runners' sections left alone. The keys are those of the runners' defaults in
-/// `mlcube-docker` and `mlcube-singularity` 0.0.9, which refuse others.
-const CONFIGURATION_2: &[Field] = &[
-    required("name", Shape::Text),
-    required(
-        "docker",
-        Shape::Record(&[
-            required("image", Shape::Text),
-            optional("runner", Shape::Text),
-            optional("docker", Shape::Text),
-            optional("env_args", Shape::Any),
-            optional("gpu_args", Shape::Any),
-            optional("cpu_args", Shape::Any),
-            optional("build_args", Shape::Any),
-            optional("build_context", Shape::Text),
-            optional("build_file", Shape::Text),
-            optional("build_strategy", Shape::OneOf(&["pull", "auto", "always"])),
-        ]),
-    ),
-    required(
-        "singularity",
-        Shape::Record(&[
-            required("image", Shape::Text),
-            optional("runner", Shape::Text),
-            optional("image_dir", Shape::Text),
-            optional("singularity", Shape::Text),
-            optional("build_args", Shape::Any),
-            optional("run_args", Shape::Any),
-            optional("build_file", Shape::Text),
-        ]),
-    ),
-];
+impl Mismatch {
+    fn new(path: &[PathStep], expected: &str, found: &str) -> Self {
+        Self { path: path.to_vec(), problem: format!("{}: expected {expected}, found {found}", shown(path)) }
+    }
 
-/// What is wrong in a document, and where.
-pub type Problem = (Vec<Step>, String);
+    fn of_value(path: &[PathStep], expected: &str, found: &Value) -> Self {
+        Self::new(path, expected, &described(found))
+    }
+}
 
-/// Holds `document` against whichever of `schemas` its `schema_type` names.
-pub fn check(document: &Value, schemas: &[Schema]) -> Vec<Problem> {
+/// Compares `document` with the one of `schemas` that its `schema_type` names.
+pub fn check(document: &Value, schemas: &[&Schema]) -> Vec<Mismatch> {
     let names: Vec<&str> = schemas.iter().map(|schema| schema.name).collect();
     let Some(mapping) = document.as_mapping() else {
-        return vec![(vec![], format!("expected the keys of {}, found {}", one_of(&names), described(document)))];
+        let problem = format!("expected the keys of {}, found {}", one_of(&names), described(document));
+        return vec![Mismatch { path: vec![], problem }];
     };
     let named = mapping.get("schema_type").and_then(Value::as_str);
     let Some(schema) = schemas.iter().find(|schema| named == Some(schema.name)) else {
         let found = mapping.get("schema_type").map_or("nothing".into(), described);
-        let problem = format!("schema_type: expected {}, found {found}", one_of(&names));
-        return vec![(vec![key("schema_type")], problem)];
+        return vec![Mismatch::new(&[key("schema_type")], &one_of(&names), &found)];
     };
-    let mut problems = Vec::new();
-    let common = [required("schema_type", Shape::Text), required("schema_version", Shape::OneOf(&[VERSION]))];
-    fields(document, &[&common, schema.fields], &[], &mut problems);
-    problems
+    let mut mismatches = vec![];
+    let common = [required("schema_type", Expected::Text), required("schema_version", Expected::OneOf(&[VERSION]))];
+    check_mapping(document, &[&common, schema.fields], &[], &mut mismatches);
+    mismatches
 }
 
-/// Holds mlcube-2.0.yaml, without its tasks, against what its runners know.
-pub fn check_configuration_2(document: &Value) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    values(document, CONFIGURATION_2.iter(), &[], &mut problems);
-    problems
+/// Compares `document` with `fields` and accepts any other keys.
+pub fn check_fields(document: &Value, fields: &[Field]) -> Vec<Mismatch> {
+    let mut mismatches = vec![];
+    check_values(document, fields.iter(), &[], &mut mismatches);
+    mismatches
 }
 
-fn fields(value: &Value, groups: &[&[Field]], path: &[Step], problems: &mut Vec<Problem>) {
-    let known: Vec<&str> = groups.iter().flat_map(|group| group.iter().map(|field| field.name)).collect();
+/// A mapping with the fields of all `groups` and no others.
+fn check_mapping(value: &Value, groups: &[&[Field]], path: &[PathStep], mismatches: &mut Vec<Mismatch>) {
+    let fields = || groups.iter().flat_map(|group| group.iter());
+    let known: Vec<&str> = fields().map(|field| field.name).collect();
     let Some(mapping) = value.as_mapping() else {
-        problems.push(wrong(path, &format!("keys {}", known.join(", ")), value));
-        return;
+        return mismatches.push(Mismatch::of_value(path, &format!("keys {}", known.join(", ")), value));
     };
     for name in mapping.keys() {
         let name = name.as_str().map_or_else(|| described(name), str::to_string);
         if !known.contains(&name.as_str()) {
-            let advice = match nearest(&name, known.iter().copied()) {
-                Some(near) => format!("did you mean {near}?"),
-                None => format!("known are {}", known.join(", ")),
-            };
             let path = joined(path, key(&name));
-            problems.push((path.clone(), format!("{}: unknown key: {advice}", shown(&path))));
+            let problem =
+                format!("{}: unknown key: {}", shown(&path), suggestion(&name, known.iter().copied(), &known));
+            mismatches.push(Mismatch { path, problem });
         }
     }
-    values(value, groups.iter().flat_map(|group| group.iter()), path, problems);
+    check_values(value, fields(), path, mismatches);
 }
 
-/// The values of `fields`, whatever other keys there are.
-fn values<'a>(value: &Value, fields: impl Iterator<Item = &'a Field>, path: &[Step], problems: &mut Vec<Problem>) {
+/// The values of `fields`, whichever other keys there are.
+fn check_values<'a>(
+    value: &Value,
+    fields: impl Iterator<Item = &'a Field>,
+    path: &[PathStep],
+    mismatches: &mut Vec<Mismatch>,
+) {
     for field in fields {
         let path = joined(path, key(field.name));
         match value.get(field.name) {
-            Some(value) => shape(value, &field.value, &path, problems),
-            None if field.required => {
-                problems.push((path.clone(), format!("{}: expected it, found nothing", shown(&path))))
-            }
+            Some(value) => check_value(value, &field.value, &path, mismatches),
+            None if field.required => mismatches.push(Mismatch::new(&path, "a value", "none")),
             None => {}
         }
     }
 }
 
-fn shape(value: &Value, expected: &Shape, path: &[Step], problems: &mut Vec<Problem>) {
-    let items = |expected: &str, problems: &mut Vec<Problem>| match value.as_sequence() {
-        Some(items) => items.clone(),
-        None => {
-            problems.push(wrong(path, expected, value));
-            vec![]
+fn check_value(value: &Value, expected: &Expected, path: &[PathStep], mismatches: &mut Vec<Mismatch>) {
+    let mut check = |is_right: bool, expected: &str| {
+        if !is_right {
+            mismatches.push(Mismatch::of_value(path, expected, value));
         }
     };
     match expected {
-        Shape::Text => {
-            if value.as_str().is_none_or(str::is_empty) {
-                problems.push(wrong(path, "a text", value));
-            }
+        Expected::Any => {}
+        Expected::Text => check(value.as_str().is_some_and(|text| !text.is_empty()), "a text"),
+        Expected::Bool => check(value.is_bool(), "true or false"),
+        Expected::Version => check(value.as_str().is_some_and(is_version), "a version such as 0.1.0"),
+        Expected::OneOf(choices) => {
+            check(value.as_str().is_some_and(|text| choices.contains(&text)), &one_of(choices));
         }
-        Shape::Bool => {
-            if value.as_bool().is_none() {
-                problems.push(wrong(path, "true or false", value));
+        Expected::Texts => match value.as_sequence() {
+            None => check(false, "a list"),
+            Some(items) => {
+                for (nth, item) in items.iter().enumerate() {
+                    check_value(item, &Expected::Text, &joined(path, PathStep::Item(nth)), mismatches);
+                }
             }
-        }
-        Shape::Version => {
-            let numbers = value.as_str().map(|text| text.split('.').map(str::parse::<u32>).collect::<Vec<_>>());
-            if !numbers.is_some_and(|numbers| numbers.len() == 3 && numbers.iter().all(Result::is_ok)) {
-                problems.push(wrong(path, "a version such as 0.1.0", value));
+        },
+        Expected::Records(fields) => match value.as_sequence() {
+            None => check(false, "a list"),
+            Some(items) => {
+                for (nth, item) in items.iter().enumerate() {
+                    check_mapping(item, &[fields], &joined(path, PathStep::Item(nth)), mismatches);
+                }
             }
-        }
-        Shape::OneOf(choices) => {
-            if !value.as_str().is_some_and(|text| choices.contains(&text)) {
-                problems.push(wrong(path, &one_of(choices), value));
-            }
-        }
-        Shape::Texts => {
-            for (nth, item) in items("a list", problems).iter().enumerate() {
-                shape(item, &Shape::Text, &joined(path, Step::Item(nth)), problems);
-            }
-        }
-        Shape::Records(of) => {
-            for (nth, item) in items("a list", problems).iter().enumerate() {
-                fields(item, &[of], &joined(path, Step::Item(nth)), problems);
-            }
-        }
-        Shape::Record(of) => fields(value, &[of], path, problems),
-        Shape::Any => {}
-        Shape::Binding => match value.as_mapping() {
-            None => problems.push(wrong(path, "parameters with their values", value)),
+        },
+        Expected::Record(fields) => check_mapping(value, &[fields], path, mismatches),
+        Expected::Binding => match value.as_mapping() {
+            None => check(false, "parameters with their values"),
             Some(mapping) => {
                 for (name, value) in mapping {
                     let name = name.as_str().map_or_else(|| described(name), str::to_string);
-                    shape(value, &Shape::Text, &joined(path, key(&name)), problems);
+                    check_value(value, &Expected::Text, &joined(path, key(&name)), mismatches);
                 }
             }
         },
     }
 }
 
-fn wrong(path: &[Step], expected: &str, found: &Value) -> Problem {
-    (path.to_vec(), format!("{}: expected {expected}, found {}", shown(path), described(found)))
-}
-
-/// A path as messages show it: `inputs[1].type`.
-pub fn shown(path: &[Step]) -> String {
-    let mut text = String::new();
-    for step in path {
-        match step {
-            Step::Key(key) if text.is_empty() => text.push_str(key),
-            Step::Key(key) => text.extend([".", key]),
-            Step::Item(nth) => text.push_str(&format!("[{nth}]")),
-        }
-    }
-    text
-}
-
-/// A step by key.
-pub fn key(name: &str) -> Step {
-    Step::Key(name.to_string())
-}
-
-/// `path` and one step more.
-pub fn joined(path: &[Step], step: Step) -> Vec<Step> {
-    [path, &[step]].concat()
+fn is_version(text: &str) -> bool {
+    let numbers: Vec<_> = text.split('.').map(str::parse::<u32>).collect();
+    numbers.len() == 3 && numbers.iter().all(Result::is_ok)
 }
 
 /// A value as messages show it.
 pub fn described(value: &Value) -> String {
     match value {
         Value::Null => "nothing".into(),
-        Value::String(text) => format!("{:?}", crate::text::shortened(text)),
+        Value::String(text) => format!("{:?}", shortened(text)),
         Value::Sequence(_) => "a list".into(),
         Value::Mapping(_) => "keys with values".into(),
         Value::Bool(value) => value.to_string(),

@@ -2,8 +2,6 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -12,7 +10,8 @@ use super::given::{Given, GivenReader};
 use super::table::{KEYS, Key};
 use super::{Parameters, Setting};
 use crate::error::{Error, Result};
-use crate::text::{nearest, shortened};
+use crate::text::{shortened, suggestion};
+use crate::yaml::{self, Problem, line_of};
 
 /// The longest parameters file that is read, in bytes.
 const LONGEST: u64 = 65_536;
@@ -23,52 +22,32 @@ const LONGEST: u64 = 65_536;
 /// It cannot be read, is too long, is not a YAML mapping, or holds a key or value that is not allowed; the message
 /// has the line.
 pub fn read(path: &Path) -> Result<Vec<Setting>> {
-    let mut text = String::new();
-    let file = File::open(path).map_err(Error::io("read", path))?;
-    file.take(LONGEST + 1).read_to_string(&mut text).map_err(Error::io("read", path))?;
-    if text.len() as u64 > LONGEST {
-        return Err(Error::ParametersFile {
-            path: path.to_path_buf(),
-            line: None,
-            problem: format!("is longer than {LONGEST} bytes, too long for a parameters file"),
-        });
-    }
-    parse(&text).map_err(|Fault { line, problem }| Error::ParametersFile { path: path.to_path_buf(), line, problem })
+    let text = yaml::read(path, LONGEST, "a parameters file").map_err(Error::io("read", path))?;
+    text.and_then(|text| parse(&text)).map_err(|Problem { line, text: problem }| Error::ParametersFile {
+        path: path.to_path_buf(),
+        line,
+        problem,
+    })
 }
 
-/// What is wrong with a parameters file, and in which line (from 1).
-#[derive(Debug, Clone, PartialEq)]
-struct Fault {
-    line: Option<usize>,
-    problem: String,
-}
-
-fn parse(text: &str) -> std::result::Result<Vec<Setting>, Fault> {
-    let whole: Given = serde_yaml::from_str(text).map_err(|error| {
-        let message = error.to_string();
-        let end = message.find(" at line ").unwrap_or(message.len());
-        Fault { line: line_of(&error), problem: format!("is not YAML: {}", &message[..end]) }
-    })?;
+fn parse(text: &str) -> std::result::Result<Vec<Setting>, Problem> {
+    let whole: Given = yaml::parse(text)?;
     if whole != Given::Mapping {
-        let problem = match whole {
+        let text = match whole {
             Given::Nothing => "is empty: expected keys with values such as `batch_size: 32`".into(),
             other => format!("expected keys with values such as `batch_size: 32`, found {other}"),
         };
-        return Err(Fault { line: None, problem });
+        return Err(Problem { line: None, text });
     }
     let reader = FileReader::default();
     match serde_yaml::Deserializer::from_str(text).deserialize_map(&reader) {
         Ok(()) => Ok(reader.settings.into_inner()),
         // The problem is kept aside, since the parser appends the place to every message.
-        Err(error) => Err(Fault {
+        Err(error) => Err(Problem {
             line: line_of(&error),
-            problem: reader.problem.into_inner().unwrap_or_else(|| error.to_string()),
+            text: reader.problem.into_inner().unwrap_or_else(|| error.to_string()),
         }),
     }
-}
-
-fn line_of(error: &serde_yaml::Error) -> Option<usize> {
-    error.location().map(|location| location.line())
 }
 
 /// Checks keys and values while they are parsed: only then does the parser know their lines.
@@ -88,10 +67,7 @@ impl FileReader {
         };
         let Some(key) = Key::find(&name) else {
             let known = KEYS.iter().flat_map(|key| [Some(key.name), key.synonym]).flatten();
-            let advice = match nearest(&name, known) {
-                Some(near) => format!("did you mean {near}?"),
-                None => format!("known are {}", KEYS.each_ref().map(|key| key.name).join(", ")),
-            };
+            let advice = suggestion(&name, known, &KEYS.each_ref().map(|key| key.name));
             return Err(format!("unknown key {}: {advice}", shortened(&name).escape_debug()));
         };
         let mut met = self.met.borrow_mut();
@@ -141,8 +117,8 @@ mod tests {
     use crate::optim::OptimizerKind;
 
     fn problem(text: &str) -> String {
-        let Fault { line, problem } = parse(text).unwrap_err();
-        line.map_or(problem.clone(), |line| format!("{line}: {problem}"))
+        let Problem { line, text } = parse(text).unwrap_err();
+        line.map_or(text.clone(), |line| format!("{line}: {text}"))
     }
 
     fn parameters(text: &str) -> Parameters {

@@ -6,7 +6,7 @@ use tracing::warn;
 
 use crate::cli::Download;
 use crate::data::download::fetch::Limits;
-use crate::data::download::{self, Options, Summary, Watch};
+use crate::data::download::{self, Options, environment, Summary, Watch};
 use crate::data::sets::{DataSource, MIRRORS, MNIST, SYNTHETIC};
 use crate::data::synthetic;
 use crate::error::{Error, Result};
@@ -14,9 +14,6 @@ use crate::output::console::{self, Console};
 use crate::output::event::RunEvent;
 use crate::output::logs::with_logs;
 use crate::output::transfers::Transfers;
-
-/// The environment variable that names a mirror where no flag does.
-const MIRROR_VARIABLE: &str = "MNIST_MIRROR";
 
 /// Runs the task and prints where each file is from.
 ///
@@ -33,7 +30,7 @@ pub fn run(args: &Download, console: &Console) -> Result<()> {
     console::print(&table(data_dir, &summary))
 }
 
-/// Brings MNIST into `data_dir`, from the `mirrors` that the user names (or `MIRROR_VARIABLE` does) or else the known
+/// Brings MNIST into `data_dir`, from the `mirrors` that the user names (or `environment::MIRROR` does) or else the known
 /// ones.
 ///
 /// # Errors
@@ -46,15 +43,15 @@ pub fn download(data_dir: &Path, mirrors: &[String], limits: Limits, console: &C
     };
     done.map_err(|error| match error {
         Error::Mirror { given, found } if !mirrors.contains(&given) => {
-            Error::Mirror { given: format!("{MIRROR_VARIABLE}={given}"), found }
+            Error::Mirror { given: format!("{}={given}", environment::MIRROR), found }
         }
         error => error,
     })
 }
 
-/// The mirrors that the user names: by flags, or else by `MIRROR_VARIABLE`.
+/// The mirrors that the user names: by flags, or else by `environment::MIRROR`.
 pub fn named_mirrors(flags: &[String]) -> Vec<String> {
-    let from_environment = || std::env::var(MIRROR_VARIABLE).ok().filter(|mirror| !mirror.is_empty());
+    let from_environment = || std::env::var(environment::MIRROR).ok().filter(|mirror| !mirror.is_empty());
     if flags.is_empty() { from_environment().into_iter().collect() } else { flags.to_vec() }
 }
 

@@ -4,6 +4,7 @@
 //! their order, four files side by side.
 
 pub mod content;
+pub mod environment;
 pub mod fetch;
 pub mod mirror;
 pub mod proxy;

@@ -3,6 +3,7 @@
 
 use reqwest::{NoProxy, Proxy, Url};
 
+use crate::data::download::environment::{PROXIES, spellings};
 use crate::data::download::mirror::shown;
 use crate::error::{Error, Result};
 
@@ -31,13 +32,14 @@ impl Proxies {
     /// A variable holds no URL of an HTTP proxy.
     pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let find = |name: &str| {
-            [name.to_string(), name.to_uppercase()]
+            spellings(name)
                 .into_iter()
                 .find_map(|name| lookup(&name).filter(|value| !value.trim().is_empty()).map(|value| (name, value)))
         };
-        let mut proxies = Self { rules: Vec::new(), direct: find("no_proxy") };
-        for scheme in ["http", "https", "all"] {
-            if let Some((variable, value)) = find(&format!("{scheme}_proxy")) {
+        let [http, https, all, no_proxy] = PROXIES;
+        let mut proxies = Self { rules: Vec::new(), direct: find(no_proxy) };
+        for (scheme, name) in [("http", http), ("https", https), ("all", all)] {
+            if let Some((variable, value)) = find(name) {
                 let proxy = parse(value.trim()).ok_or(Error::Proxy { variable: variable.clone() })?;
                 proxies.rules.push(Rule { scheme, variable, proxy });
             }

@@ -1,0 +1,106 @@
+//! mlcube-2.0.yaml, the one file that the runners 0.0.4 to 0.0.9 read.
+
+use serde_yaml::Value;
+
+use super::super::locate::{PathStep, joined, key};
+use super::super::schema::{Expected, Field, check_fields, optional, required};
+use super::reader::{Document, Reader};
+use super::tasks::Tasks;
+
+const FILE: &str = "mlcube-2.0.yaml";
+
+/// The file without its tasks and without the sections of other runners. `mlcube-docker` and `mlcube-singularity` 0.0.9
+/// have defaults for these keys and refuse any others.
+const FIELDS: &[Field] = &[
+    required("name", Expected::Text),
+    required(
+        "docker",
+        Expected::Record(&[
+            required("image", Expected::Text),
+            optional("runner", Expected::Text),
+            optional("docker", Expected::Text),
+            optional("env_args", Expected::Any),
+            optional("gpu_args", Expected::Any),
+            optional("cpu_args", Expected::Any),
+            optional("build_args", Expected::Any),
+            optional("build_context", Expected::Text),
+            optional("build_file", Expected::Text),
+            optional("build_strategy", Expected::OneOf(&["pull", "auto", "always"])),
+        ]),
+    ),
+    required(
+        "singularity",
+        Expected::Record(&[
+            required("image", Expected::Text),
+            optional("runner", Expected::Text),
+            optional("image_dir", Expected::Text),
+            optional("singularity", Expected::Text),
+            optional("build_args", Expected::Any),
+            optional("run_args", Expected::Any),
+            optional("build_file", Expected::Text),
+        ]),
+    ),
+];
+
+/// Checks the file, if the cube has one: its tasks and their parameters are those of mlcube.yaml.
+pub fn check(reader: &mut Reader, tasks: &Tasks) {
+    if !reader.is_there(FILE) {
+        return;
+    }
+    let Some(document) = reader.read(FILE, &[]) else { return };
+    reader.mismatches(&document, check_fields(&document.value, FIELDS));
+    let listed = document.value.get("tasks").filter(|tasks| tasks.is_mapping());
+    let Some(listed) = listed else {
+        return reader.expected(&document, &[key("tasks")], "the cube's tasks", "none");
+    };
+    same_names(reader, &document, &[key("tasks")], Some(listed), tasks.keys());
+    for (name, task) in tasks {
+        let Some(definition) = listed.get(name.as_str()) else { continue };
+        for (direction, parameters) in [("inputs", &task.inputs), ("outputs", &task.outputs)] {
+            let path = [key("tasks"), key(name), key("parameters"), key(direction)];
+            let defined = definition.get("parameters").and_then(|all| all.get(direction));
+            same_names(reader, &document, &path, defined, parameters.keys());
+            for (parameter, kind) in parameters {
+                if let Some(definition) = defined.and_then(|all| all.get(parameter)) {
+                    check_parameter(reader, &document, &joined(&path, key(parameter)), definition, kind);
+                }
+            }
+        }
+    }
+}
+
+/// A parameter is a path, of a directory if it ends in a slash, or a mapping with `type` and `default`.
+fn check_parameter(reader: &mut Reader, document: &Document, path: &[PathStep], definition: &Value, kind: &str) {
+    let default = definition.as_str().or_else(|| definition.get("default")?.as_str());
+    let found = match (definition.get("type").and_then(Value::as_str), default) {
+        (Some(kind), _) => kind,
+        (None, Some(default)) if default.ends_with('/') => "directory",
+        _ => "no type",
+    };
+    if found != kind && ["file", "directory"].contains(&kind) {
+        let expected = if kind == "file" { "type: file" } else { "a path that ends in a slash" };
+        reader.expected(document, path, expected, found);
+    } else if let ("file", true, Some(default)) = (kind, path.contains(&key("inputs")), default) {
+        reader.input_file(document, path, default);
+    }
+}
+
+/// Checks that the keys of `mapping` are the `expected` ones.
+fn same_names<'a>(
+    reader: &mut Reader,
+    document: &Document,
+    path: &[PathStep],
+    mapping: Option<&Value>,
+    expected: impl Iterator<Item = &'a String>,
+) {
+    let mapping = mapping.and_then(Value::as_mapping).cloned().unwrap_or_default();
+    let found: Vec<&str> = mapping.keys().filter_map(Value::as_str).collect();
+    let expected: Vec<&String> = expected.collect();
+    for missing in expected.iter().filter(|name| !found.contains(&name.as_str())) {
+        reader.expected(document, path, missing, "nothing");
+    }
+    for unknown in found.iter().filter(|name| !expected.iter().any(|known| known == *name)) {
+        let path = joined(path, key(unknown));
+        reader.expected(document, &path, "only names that the cube's tasks have", unknown);
+    }
+}

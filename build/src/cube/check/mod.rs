@@ -1,0 +1,73 @@
+//! `mnist cube check` reads a whole cube and finds everything that a runner would stumble over.
+
+use std::path::Path;
+
+mod configuration_2;
+mod reader;
+mod runs;
+mod tasks;
+
+use super::directory::{CubeDir, root_of};
+use super::invocation::Invocation;
+use super::platform::{self, PLATFORMS};
+use super::runner::Runner;
+pub use reader::{CubeFault, Program, Report, TaskFlags};
+use reader::{Document, Reader};
+
+/// Checks the cube at `mlcube`: its directory, or the mlcube.yaml in it.
+pub fn check(mlcube: &Path, program: &Program) -> Report {
+    let mut reader = Reader::new(root_of(mlcube), Path::new("workspace"), program);
+    let Some(tasks) = tasks::read(&mut reader) else {
+        // The other files can only be compared with the tasks.
+        return reader.report(vec![]);
+    };
+    runs::check(&mut reader, &tasks);
+    let platforms = [reader.yaml_files("platforms"), reader.yaml_files_one_below("platforms")].concat();
+    for name in &platforms {
+        read_platform(&mut reader, name);
+    }
+    if platforms.is_empty() {
+        reader.missing("platforms", "a platform file (*.yaml)");
+    }
+    for name in reader.yaml_files("workspace/parameters") {
+        reader.parameters(&name);
+    }
+    configuration_2::check(&mut reader, &tasks);
+    reader.report(tasks.into_keys().collect())
+}
+
+fn read_platform(reader: &mut Reader, name: &str) -> Option<Document> {
+    reader.read(name, &PLATFORMS.each_ref().map(|platform| &platform.schema))
+}
+
+/// Reads the run configuration `run` of the cube, and the tasks and parameters that it depends on.
+///
+/// # Errors
+/// The faults of these files.
+pub fn invocation(cube: &CubeDir, run: &Path, program: &Program) -> Result<Invocation, Vec<CubeFault>> {
+    let mut reader = Reader::new(&cube.root, &cube.workspace, program);
+    let tasks = tasks::read(&mut reader);
+    let invocation = tasks.and_then(|tasks| runs::read(&mut reader, &run.to_string_lossy(), &tasks));
+    reader.ended(invocation)
+}
+
+/// Reads all run configurations of the cube. Those with faults are left out.
+///
+/// # Errors
+/// The faults of mlcube.yaml if it cannot be read.
+pub fn invocations(cube: &CubeDir, program: &Program) -> Result<Vec<Invocation>, Vec<CubeFault>> {
+    let mut reader = Reader::new(&cube.root, &cube.workspace, program);
+    let Some(tasks) = tasks::read(&mut reader) else { return reader.ended(None) };
+    let files = reader.yaml_files("run");
+    Ok(files.iter().filter_map(|file| runs::read(&mut reader, file, &tasks)).collect())
+}
+
+/// The runner that a platform file stands for.
+///
+/// # Errors
+/// The faults of the file.
+pub fn runner(file: &Path, cube: &CubeDir, program: &Program) -> Result<Box<dyn Runner>, Vec<CubeFault>> {
+    let mut reader = Reader::new(Path::new(""), Path::new(""), program);
+    let document = read_platform(&mut reader, &file.to_string_lossy());
+    reader.ended(document.and_then(|document| platform::runner(&document.value, &cube.workspace)))
+}

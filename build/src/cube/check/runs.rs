@@ -1,0 +1,79 @@
+//! The run configurations: run/*.yaml.
+
+use std::collections::BTreeMap;
+
+use serde_yaml::Value;
+
+use super::super::invocation::{Binding, Invocation, resolved};
+use super::super::locate::{joined, key};
+use super::super::schema;
+use super::reader::{Document, Reader};
+use super::tasks::Tasks;
+use crate::text::one_of;
+
+/// Checks that every run configuration is right and that every task has one.
+pub fn check(reader: &mut Reader, tasks: &Tasks) {
+    let mut without: Vec<&String> = tasks.keys().collect();
+    for file in reader.yaml_files("run") {
+        match read(reader, &file, tasks) {
+            Some(Invocation { task, .. }) => without.retain(|name| **name != task),
+            // It may be the one of any task.
+            None => without.clear(),
+        }
+    }
+    for task in without {
+        reader.missing("run", &format!("a run configuration (*.yaml) of task {task}"));
+    }
+}
+
+/// Reads a run configuration: it names a task of the cube and binds exactly the task's parameters. None if it names no
+/// task; faulty bindings are left out.
+pub fn read(reader: &mut Reader, file: &str, tasks: &Tasks) -> Option<Invocation> {
+    let document = reader.read(file, &[&schema::INVOKE])?;
+    let name = document.value.get("task_name").and_then(Value::as_str)?;
+    let Some(task) = tasks.get(name) else {
+        let known: Vec<&String> = tasks.keys().collect();
+        reader.expected(&document, &[key("task_name")], &one_of(&known), &format!("{name:?}"));
+        return None;
+    };
+    let inputs = bindings(reader, &document, name, true, &task.inputs);
+    let outputs = bindings(reader, &document, name, false, &task.outputs);
+    Some(Invocation { task: name.into(), bindings: [inputs, outputs].concat() })
+}
+
+/// The inputs or the outputs of `task`, whose `parameters` are given by name and type.
+fn bindings(
+    reader: &mut Reader,
+    document: &Document,
+    task: &str,
+    is_input: bool,
+    parameters: &BTreeMap<String, String>,
+) -> Vec<Binding> {
+    let section = if is_input { "input_binding" } else { "output_binding" };
+    let bound = document.value.get(section).and_then(Value::as_mapping).cloned().unwrap_or_default();
+    for name in parameters.keys().filter(|name| !bound.contains_key(name.as_str())) {
+        reader.expected(document, &[key(section)], &format!("a value for {name} of task {task}"), "none");
+    }
+    let mut bindings = vec![];
+    for (name, value) in &bound {
+        let (Some(name), Some(value)) = (name.as_str(), value.as_str()) else { continue };
+        let path = joined(&[key(section)], key(name));
+        if value.strip_prefix("$WORKSPACE").unwrap_or(value).contains('$') {
+            reader.expected(document, &path, "a path, which may begin with $WORKSPACE", &format!("{value:?}"));
+            continue;
+        }
+        let Some(kind) = parameters.get(name) else {
+            let known: Vec<&String> = parameters.keys().collect();
+            let known = if known.is_empty() { "no parameter".into() } else { one_of(&known) };
+            reader.expected(document, &path, &format!("{known} of task {task}"), name);
+            continue;
+        };
+        let is_file = kind == "file";
+        if is_file && is_input {
+            reader.input_file(document, &path, value);
+        }
+        let path = resolved(value, &reader.workspace);
+        bindings.push(Binding { name: name.into(), path, is_file, is_input });
+    }
+    bindings
+}

@@ -1,0 +1,88 @@
+//! A task to run, with its parameters bound to paths of this machine.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// A run configuration in which nothing is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invocation {
+    /// The task's name.
+    pub task: String,
+    /// Its parameters, inputs before outputs, each in the file's order.
+    pub bindings: Vec<Binding>,
+}
+
+/// A parameter of a task and its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// The parameter's name, without hyphens.
+    pub name: String,
+    /// Its value; absolute if the workspace is.
+    pub path: PathBuf,
+    /// Whether the path is a file. Otherwise it is a directory.
+    pub is_file: bool,
+    /// Whether the task reads it. Otherwise the task writes it.
+    pub is_input: bool,
+}
+
+impl Binding {
+    /// The directory that the task needs: the path itself, or the directory of a file.
+    pub fn directory(&self) -> &Path {
+        if self.is_file { self.path.parent().unwrap_or(&self.path) } else { &self.path }
+    }
+}
+
+/// The path that `value` of a run configuration stands for: `$WORKSPACE` is replaced, and a relative path is below
+/// `workspace`.
+pub fn resolved(value: &str, workspace: &Path) -> PathBuf {
+    let below = value.strip_prefix("$WORKSPACE").map(|rest| rest.trim_start_matches('/'));
+    // Collected from components, which drops a slash at the end: with it a file would have no parent.
+    workspace.join(below.unwrap_or(value)).components().collect()
+}
+
+impl Invocation {
+    /// The command line of the program on this machine: the task, then its parameters.
+    pub fn arguments(&self) -> Vec<String> {
+        let flag = |binding: &Binding| format!("--{}={}", binding.name, binding.path.display());
+        std::iter::once(self.task.clone()).chain(self.bindings.iter().map(flag)).collect()
+    }
+
+    /// Checks that the inputs exist.
+    ///
+    /// # Errors
+    /// One does not, or is a file where a directory is expected or the other way round.
+    pub fn check_inputs(&self) -> Result<()> {
+        for Binding { name, path, is_file, .. } in self.bindings.iter().filter(|binding| binding.is_input) {
+            let (exists, expected) = if *is_file { (path.is_file(), "file") } else { (path.is_dir(), "directory") };
+            if !exists {
+                return Err(Error::CubeInput { name: name.clone(), path: path.clone(), expected });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the directories of the outputs.
+    ///
+    /// # Errors
+    /// One cannot be made or written.
+    pub fn make_outputs(&self) -> Result<()> {
+        let outputs = self.bindings.iter().filter(|binding| !binding.is_input);
+        outputs.map(Binding::directory).try_for_each(files::writable_directory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_below_the_workspace_unless_absolute() {
+        let workspace = Path::new("/w s");
+        assert_eq!(resolved("/elsewhere/my data/", workspace), Path::new("/elsewhere/my data"));
+        assert_eq!(resolved("$WORKSPACE/parameters/p.yaml", workspace), Path::new("/w s/parameters/p.yaml"));
+        assert_eq!(resolved("logs", workspace), Path::new("/w s/logs"));
+        assert_eq!(resolved("$WORKSPACE", workspace), workspace);
+    }
+}

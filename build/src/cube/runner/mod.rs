@@ -1,0 +1,233 @@
+//! Where a task runs. Each platform is one file here: the schema of its platform file, and the steps of a run.
+//!
+//! A new platform is a file here that implements [`Runner`], a row of [`super::platform::PLATFORMS`], and a file in
+//! `platforms/`.
+
+use std::fmt::Debug;
+use std::path::Path;
+
+use serde_yaml::Value;
+use tracing::info;
+
+use super::command::HostCommand;
+use super::invocation::Invocation;
+use super::schema::Schema;
+use crate::error::{Error, Result};
+
+pub mod docker;
+pub mod native;
+pub mod singularity;
+
+/// A kind of platform file.
+pub struct Platform {
+    /// Its fields.
+    pub schema: Schema,
+    /// Makes the runner from a file that follows the schema. The path is the workspace.
+    pub runner: fn(&Value, &Path) -> Box<dyn Runner>,
+}
+
+/// A place where a task runs. [`configure`] and [`run`] call the methods in the order in which they stand here.
+pub trait Runner: Debug {
+    /// Finds the programs that the platform needs, and learns from them what the commands depend on. A dry run leaves
+    /// this out; its commands are those for a usual installation.
+    ///
+    /// # Errors
+    /// A program is missing or does not work.
+    fn find(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The image that the task runs in, for platforms with images.
+    fn image(&self) -> Option<&dyn Image> {
+        None
+    }
+
+    /// Copies the inputs to where the task runs. There is nothing to copy if the task sees this machine's files.
+    ///
+    /// # Errors
+    /// An input cannot be copied.
+    fn stage_in(&self, _: &Invocation) -> Result<()> {
+        Ok(())
+    }
+
+    /// The command that runs the task to its end.
+    ///
+    /// # Errors
+    /// The command cannot be composed.
+    fn command(&self, invocation: &Invocation) -> Result<HostCommand>;
+
+    /// Ends a task whose command was interrupted and may not have ended it.
+    ///
+    /// # Errors
+    /// A program cannot be started.
+    fn stop(&self, _: &Invocation) -> Result<()> {
+        Ok(())
+    }
+
+    /// Copies the outputs back, those of a failed task too: its logs say why it failed.
+    ///
+    /// # Errors
+    /// An output cannot be copied.
+    fn collect(&self, _: &Invocation) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The image of a platform.
+pub trait Image {
+    /// Its name in messages.
+    fn name(&self) -> String;
+
+    /// Whether it was built or pulled before.
+    ///
+    /// # Errors
+    /// A program cannot be started.
+    fn exists(&self) -> Result<bool>;
+
+    /// Whether it exists and is newer than everything in the directory `build`. False where the builder finds that out
+    /// by itself.
+    fn is_up_to_date(&self, _build: &Path) -> bool {
+        false
+    }
+
+    /// The command that builds it from the directory `build`.
+    ///
+    /// # Errors
+    /// `build` lacks a file, or this user cannot build images.
+    fn build_command(&self, build: &Path) -> Result<HostCommand>;
+
+    /// Builds it from the directory `build`.
+    ///
+    /// # Errors
+    /// See [`Image::build_command`]; the builder fails, or a signal arrived.
+    fn build(&self, build: &Path) -> Result<()> {
+        let status = self.build_command(build)?.run()?;
+        if status.success() { Ok(()) } else { Err(Error::ImageBuild { image: self.name() }) }
+    }
+}
+
+/// Builds the runner's image from the directory `build`. A dry run only returns the command.
+///
+/// # Errors
+/// See [`Runner::find`] and [`Image::build`].
+pub fn configure(runner: &mut dyn Runner, build: &Path, dry_run: bool) -> Result<Option<HostCommand>> {
+    if !dry_run {
+        runner.find()?;
+    }
+    match runner.image() {
+        None => info!("nothing to build: this platform has no image"),
+        Some(image) if image.is_up_to_date(build) => info!("{}: up to date", image.name()),
+        Some(image) if dry_run => return image.build_command(build).map(Some),
+        Some(image) => image.build(build)?,
+    }
+    Ok(None)
+}
+
+/// Runs a task, after building the image from `build` if there is none. A dry run only returns the command.
+///
+/// # Errors
+/// An input is missing; one of the steps fails; the task fails; or a signal arrived.
+pub fn run(
+    runner: &mut dyn Runner,
+    build: &Path,
+    invocation: &Invocation,
+    dry_run: bool,
+) -> Result<Option<HostCommand>> {
+    if dry_run {
+        return runner.command(invocation).map(Some);
+    }
+    invocation.check_inputs()?;
+    runner.find()?;
+    if let Some(image) = runner.image()
+        && !image.exists()?
+    {
+        info!("{}: building the image, since there is none yet", image.name());
+        image.build(build)?;
+    }
+    invocation.make_outputs()?;
+    runner.stage_in(invocation)?;
+    let ended = runner.command(invocation)?.run();
+    if ended.is_err() {
+        runner.stop(invocation)?;
+    }
+    let status = ended?;
+    runner.collect(invocation)?;
+    if status.success() { Ok(None) } else { Err(Error::Task { task: invocation.task.clone(), status }) }
+}
+
+/// The text of a field; empty if it is missing.
+pub(super) fn text(value: &Value, field: &str) -> String {
+    value.get(field).and_then(Value::as_str).unwrap_or_default().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use super::*;
+
+    /// Runs a shell script and writes down the steps, as a runner on another machine would take them.
+    #[derive(Debug)]
+    struct Recorder {
+        script: &'static str,
+        steps: Rc<RefCell<Vec<&'static str>>>,
+    }
+
+    impl Recorder {
+        fn step(&self, name: &'static str) -> Result<()> {
+            self.steps.borrow_mut().push(name);
+            Ok(())
+        }
+    }
+
+    impl Runner for Recorder {
+        fn find(&mut self) -> Result<()> {
+            self.step("find")
+        }
+        fn stage_in(&self, _: &Invocation) -> Result<()> {
+            self.step("stage in")
+        }
+        fn command(&self, _: &Invocation) -> Result<HostCommand> {
+            self.step("command")?;
+            Ok(HostCommand::new(self.script.split(' ').next().unwrap_or_default()).args(self.script.split(' ').skip(1)))
+        }
+        fn stop(&self, _: &Invocation) -> Result<()> {
+            self.step("stop")
+        }
+        fn collect(&self, _: &Invocation) -> Result<()> {
+            self.step("collect")
+        }
+    }
+
+    fn steps(script: &'static str, dry_run: bool) -> (Vec<&'static str>, Result<Option<HostCommand>>) {
+        let mut runner = Recorder { script, steps: Rc::default() };
+        let invocation = Invocation { task: "train".into(), bindings: vec![] };
+        let ended = run(&mut runner, Path::new("build"), &invocation, dry_run);
+        (runner.steps.take(), ended)
+    }
+
+    #[test]
+    fn the_steps_of_a_run_come_in_their_order() {
+        let (taken, ended) = steps("true", false);
+        assert_eq!(taken, ["find", "stage in", "command", "collect"]);
+        assert!(ended.unwrap().is_none());
+    }
+
+    #[test]
+    fn a_failed_task_is_collected_and_one_that_did_not_end_is_stopped() {
+        let (taken, ended) = steps("false", false);
+        assert_eq!(taken, ["find", "stage in", "command", "collect"]);
+        assert_eq!(ended.unwrap_err().to_string(), "task train: exit status: 1");
+        let (taken, ended) = steps("no-such-program", false);
+        assert_eq!(taken, ["find", "stage in", "command", "stop"]);
+        assert!(ended.is_err());
+    }
+
+    #[test]
+    fn a_dry_run_only_composes_the_command() {
+        let (taken, ended) = steps("true --verbose", true);
+        assert_eq!(taken, ["command"]);
+        assert_eq!(ended.unwrap().unwrap().to_string(), "true --verbose");
+    }
+}

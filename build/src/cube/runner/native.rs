@@ -1,0 +1,22 @@
+//! This machine, without a container: the task is a process of this program.
+
+use super::super::command::HostCommand;
+use super::super::invocation::Invocation;
+use super::super::schema::Schema;
+use super::{Platform, Runner};
+use crate::error::{Error, Result};
+
+/// `mlcube_native`, which only `mnist cube` knows.
+pub const PLATFORM: Platform =
+    Platform { schema: Schema { name: "mlcube_native", fields: &[] }, runner: |_, _| Box::new(Native) };
+
+/// This program.
+#[derive(Debug)]
+pub struct Native;
+
+impl Runner for Native {
+    fn command(&self, invocation: &Invocation) -> Result<HostCommand> {
+        let program = std::env::current_exe().map_err(Error::io("find", "this program"))?;
+        Ok(HostCommand::new(program).args(invocation.arguments()))
+    }
+}

@@ -1,0 +1,199 @@
+//! Containers of Singularity, and of Apptainer, its newer name.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde_yaml::Value;
+
+use super::super::command::HostCommand;
+use super::super::invocation::Invocation;
+use super::super::mount::{self, Mount, csv_quoted};
+use super::super::schema::{Expected, Schema, optional, required};
+use super::{Image, Platform, Runner, text};
+use crate::data::download::environment;
+use crate::error::{Error, Result};
+use crate::files::{self, is_root};
+
+/// `mlcube_singularity` of MLCube's documentation. `nv` is ours: the documentation does not mention GPUs.
+pub const PLATFORM: Platform = Platform {
+    schema: Schema {
+        name: "mlcube_singularity",
+        fields: &[required("image", Expected::Text), optional("nv", Expected::Bool)],
+    },
+    runner: |file, workspace| Box::new(Singularity::read(file, workspace)),
+};
+
+/// The first version with `--fakeroot`, which builds images without root's rights.
+const FAKEROOT: (u32, u32) = (3, 5);
+
+/// The program, and an image.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Singularity {
+    image: PathBuf,
+    /// Whether the container gets the host's NVIDIA GPUs (`--nv`).
+    nv: bool,
+    program: &'static str,
+    /// As the program prints it; empty before [`Runner::find`].
+    version: String,
+}
+
+impl Singularity {
+    /// Containers of the file `image`, with `nv` for GPUs.
+    pub fn new(image: PathBuf, nv: bool) -> Self {
+        Self { image, nv, program: "singularity", version: String::new() }
+    }
+
+    /// A relative path of an image is below `workspace`.
+    fn read(file: &Value, workspace: &Path) -> Self {
+        let nv = file.get("nv").and_then(Value::as_bool).unwrap_or_default();
+        Self::new(workspace.join(text(file, "image")), nv)
+    }
+
+    /// Builds `image`, which may be the image or a file that will become it.
+    fn build_into(&self, image: &Path, build: &Path) -> Result<HostCommand> {
+        if !build.join("Singularity.recipe").is_file() {
+            return Err(Error::NoSingularityImage { image: self.image.clone(), build: build.into() });
+        }
+        let command = HostCommand::new(self.program).arg("build").directory(build);
+        let command = if is_root() {
+            command
+        } else if version(&self.version).is_some_and(|version| version < FAKEROOT) {
+            return Err(Error::OldSingularity { found: self.version.clone() });
+        } else {
+            command.arg("--fakeroot")
+        };
+        Ok(command.arg(image).arg("Singularity.recipe"))
+    }
+}
+
+impl Runner for Singularity {
+    fn find(&mut self) -> Result<()> {
+        let version = |program| HostCommand::new(program).arg("--version").output().map(|output| (program, output));
+        let first = version("singularity");
+        let (program, output) = match (first, version("apptainer")) {
+            (Ok(found), _) | (Err(_), Ok(found)) => found,
+            (Err(error), Err(_)) => return Err(error),
+        };
+        if !output.success {
+            return Err(Error::Singularity { problem: output.stderr });
+        }
+        (self.program, self.version) = (program, output.stdout);
+        Ok(())
+    }
+
+    fn image(&self) -> Option<&dyn Image> {
+        Some(self)
+    }
+
+    fn command(&self, invocation: &Invocation) -> Result<HostCommand> {
+        let (mounts, arguments) = mount::in_container(invocation);
+        let mirror = mount::mirror();
+        let mut command = HostCommand::new(self.program).arg("run").args(self.nv.then_some("--nv"));
+        for mount in mounts.iter().chain(&mirror) {
+            command = command.args(bind(mount));
+        }
+        if let Some(mirror) = &mirror {
+            command = command.env(environment::MIRROR, &*mirror.container);
+        }
+        Ok(command.arg(&self.image).args(arguments))
+    }
+}
+
+impl Image for Singularity {
+    fn name(&self) -> String {
+        self.image.display().to_string()
+    }
+
+    fn exists(&self) -> Result<bool> {
+        Ok(self.image.exists())
+    }
+
+    fn is_up_to_date(&self, build: &Path) -> bool {
+        let built = fs::metadata(&self.image).and_then(|metadata| metadata.modified()).ok();
+        built.is_some_and(|built| newest(build).is_none_or(|changed| changed < built))
+    }
+
+    fn build_command(&self, build: &Path) -> Result<HostCommand> {
+        self.build_into(&self.image, build)
+    }
+
+    fn build(&self, build: &Path) -> Result<()> {
+        // Built under another name: a build that fails leaves the old image.
+        let unfinished = self.image.with_extension("unfinished");
+        let command = self.build_into(&unfinished, build)?;
+        let directory = self.image.parent().unwrap_or(&self.image);
+        files::writable_directory(directory).map_err(|error| match error {
+            Error::Io { source, .. } => Error::ImageDirectory { image: self.image.clone(), source },
+            error => error,
+        })?;
+        match command.run() {
+            Ok(status) if status.success() => {
+                fs::rename(&unfinished, &self.image).map_err(Error::io("rename", &unfinished))
+            }
+            other => {
+                let _ = fs::remove_file(&unfinished); // the builder may not have begun it
+                other.and(Err(Error::ImageBuild { image: self.name() }))
+            }
+        }
+    }
+}
+
+/// The time of the last change in the directory `build`, except in its `target`.
+fn newest(build: &Path) -> Option<SystemTime> {
+    let mut newest_here = fs::metadata(build).ok()?.modified().ok()?;
+    for entry in fs::read_dir(build).into_iter().flatten().flatten() {
+        if entry.file_name() != "target" {
+            newest_here = newest_here.max(newest(&entry.path())?);
+        }
+    }
+    Some(newest_here)
+}
+
+/// Major and minor version in the output of `--version`. None for Apptainer: all its versions have `--fakeroot`.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let number = text.split_whitespace().last().filter(|_| !text.starts_with("apptainer"))?;
+    let mut parts = number.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// A mount as `--bind` takes it in every version. A path that holds a colon or a comma needs `--mount`, which
+/// SingularityCE has since 3.9 and Apptainer always had.
+fn bind(mount: &Mount) -> [String; 2] {
+    let host = mount.host.display().to_string();
+    let Mount { container, read_only, .. } = mount;
+    if host.contains([':', ',']) {
+        let source = csv_quoted(&format!("source={host}"));
+        let read_only = if *read_only { ",ro" } else { "" };
+        return ["--mount".into(), format!("type=bind,{source},destination={container}{read_only}")];
+    }
+    ["--bind".into(), format!("{host}:{container}{}", if *read_only { ":ro" } else { "" })]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_image_is_below_the_workspace() {
+        let read = |text: &str| Singularity::read(&serde_yaml::from_str(text).unwrap(), Path::new("/w"));
+        assert_eq!(read("image: a/b:c\nnv: true"), Singularity::new("/w/a/b:c".into(), true));
+        assert_eq!(read("image: /opt/i.simg"), Singularity::new("/opt/i.simg".into(), false));
+    }
+
+    #[test]
+    fn versions_of_each_name_are_read() {
+        assert_eq!(version("singularity version 3.4.2-1.1.el7"), Some((3, 4)));
+        assert_eq!(version("singularity-ce version 4.1.0-jammy"), Some((4, 1)));
+        assert_eq!(version("2.6.1-dist"), Some((2, 6)));
+        assert_eq!(version("apptainer version 1.4.5"), None);
+    }
+
+    #[test]
+    fn a_path_may_hold_colons_commas_and_quotes() {
+        let mount = |host: &str, read_only| bind(&Mount { host: host.into(), container: "/c".into(), read_only });
+        assert_eq!(mount("/a b", true), ["--bind", "/a b:/c:ro"]);
+        assert_eq!(mount("/a:b", false), ["--mount", "type=bind,\"source=/a:b\",destination=/c"]);
+        assert_eq!(mount("/a,b\"c", true), ["--mount", "type=bind,\"source=/a,b\"\"c\",destination=/c,ro"]);
+    }
+}
