@@ -1,17 +1,18 @@
 //! Which hidden units a training step drops: one counter-based mask for all engines, on any thread or device.
 //!
-//! Source: Srivastava and others: Dropout: A Simple Way to Prevent Neural Networks from Overfitting, 2014; inverted, so
-//! that the units kept are scaled by `1 / (1 - dropout)` in training and nothing changes in evaluation.
+//! Source: Srivastava and others: Dropout: A Simple Way to Prevent Neural Networks from Overfitting, 2014. Inverted: the kept
+//! units are scaled by `1 / (1 - dropout)` in training, and nothing changes in evaluation.
 
 use crate::rng::{Purpose, Stream};
+use crate::simd::{Simd, Single, U32Lanes};
 
 /// The mask of one hidden layer in one step: a 64-bit key, from which each unit's fate follows by itself.
 ///
-/// 32-bit operations only, so that eight or sixteen units go through a vector register, or one through a GPU lane.
+/// The hash takes 32-bit operations only, so that a vector register hashes eight or sixteen units, and a GPU's lane one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DropoutMask {
     pub(crate) key: [u32; 2],
-    /// Units whose 32 bits are below this are dropped; 2^32 times the dropout rate.
+    /// Units with a hash below this are dropped; 2^32 times the dropout rate.
     pub(crate) threshold: u32,
 }
 
@@ -25,23 +26,35 @@ impl DropoutMask {
         Self { key: [bits as u32, (bits >> 32) as u32], threshold: (dropout * 4_294_967_296.0) as u32 }
     }
 
-    /// Whether `unit` is kept: the index into the layer's activations (B,H), row by row.
+    /// The hash of units, which are indices into the layer's activations (B,H), row by row.
     ///
-    /// The hash is lowbias32 with the key's halves mixed in before and within, see
+    /// It is lowbias32, with one half of the key mixed in before it and one within it, see
     /// <https://nullprogram.com/blog/2018/07/31/>.
+    #[inline(always)]
+    fn hash<S: U32Lanes>(&self, s: S, unit: S::U) -> S::U {
+        let h = s.xor(unit, s.splat_u32(self.key[0]));
+        let h = s.xor(h, s.shift_right(h, 16));
+        let h = s.xor(s.mul_u32(h, s.splat_u32(Self::FACTORS[0])), s.splat_u32(self.key[1]));
+        let h = s.xor(h, s.shift_right(h, 15));
+        let h = s.mul_u32(h, s.splat_u32(Self::FACTORS[1]));
+        s.xor(h, s.shift_right(h, 16))
+    }
+
+    /// Whether `unit` is kept.
     #[inline]
     pub fn keeps(&self, unit: u32) -> bool {
-        let mut x = unit ^ self.key[0];
-        x ^= x >> 16;
-        x = x.wrapping_mul(Self::FACTORS[0]) ^ self.key[1];
-        x ^= x >> 15;
-        x = x.wrapping_mul(Self::FACTORS[1]);
-        x ^= x >> 16;
-        x >= self.threshold
+        self.hash(Single, unit) >= self.threshold
+    }
+
+    /// `x` where unit `first_unit` and those after it are kept, zero elsewhere.
+    #[inline(always)]
+    pub fn keep<S: Simd>(&self, s: S, first_unit: u32, x: S::F) -> S::F {
+        let units = s.add_u32(s.lane_numbers(), s.splat_u32(first_unit));
+        s.where_at_least(self.hash(s, units), s.splat_u32(self.threshold), x)
     }
 }
 
-/// What the units kept are multiplied by.
+/// The factor that kept units are multiplied by.
 pub fn scale(dropout: f64) -> f64 {
     1.0 / (1.0 - dropout)
 }
@@ -49,6 +62,7 @@ pub fn scale(dropout: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simd::{Block, InstructionSet, Job};
 
     #[test]
     fn the_rate_is_kept_over_units_and_over_steps() {
@@ -78,5 +92,28 @@ mod tests {
     fn no_dropout_keeps_everything() {
         let mask = DropoutMask::new(42, 0, 0, 0.0);
         assert!((0..100_000).all(|unit| mask.keeps(unit)));
+    }
+
+    #[test]
+    fn every_instruction_set_keeps_the_same_units() {
+        struct Keep(DropoutMask, u32);
+        impl Job for Keep {
+            type Output = Block;
+            #[inline(always)]
+            fn run<S: Simd>(self, s: S) -> Block {
+                let mut kept = Block::ZERO;
+                s.store(self.0.keep(s, self.1, s.splat(1.5)), &mut kept);
+                kept
+            }
+        }
+        let mask = DropoutMask::new(3, 4, 0, 0.5);
+        for set in InstructionSet::available() {
+            for first in [0, 77, u32::MAX - 5] {
+                for (lane, kept) in set.run(Keep(mask, first)).0.into_iter().enumerate() {
+                    let expected = if mask.keeps(first.wrapping_add(lane as u32)) { 1.5 } else { 0.0 };
+                    assert_eq!(kept, expected, "{} unit {first} + {lane}", set.name());
+                }
+            }
+        }
     }
 }

@@ -82,7 +82,7 @@ pub struct Progress {
     pub loss: Option<f64>,
 }
 
-/// What an epoch gave, dropout on, as Keras reports it: each batch by the parameters before its step.
+/// Totals over an epoch or a part of it, with dropout. As in Keras, each batch counts with the parameters before its step.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct EpochTotals {
     /// Images seen.
@@ -91,6 +91,14 @@ pub struct EpochTotals {
     pub loss_sum: f64,
     /// How many were classified right.
     pub correct: usize,
+}
+
+impl std::ops::AddAssign for EpochTotals {
+    fn add_assign(&mut self, other: Self) {
+        self.images += other.images;
+        self.loss_sum += other.loss_sum;
+        self.correct += other.correct;
+    }
 }
 
 /// A network that answers.

@@ -1,23 +1,41 @@
-//! Evaluation: the network's answers without dropout.
+//! Answers: logits without dropout, for images that may be new.
 
-#![expect(unsafe_code, reason = "memory that the team takes turns at in training")]
+use super::access::{Access, Exchange};
+use super::forward::{FIRST_LAYER_IMAGES, Inputs, forward};
+use super::nonzero::NonzeroPixels;
+use super::weights::Weights;
+use crate::simd::{Block, FlushDenormals, InstructionSet, Job, Simd};
 
-use super::first_layer;
-use super::hidden_layer::{self, Panel};
-use super::lit::LitPixels;
-use super::net::{Net, SplitLayer};
-use super::output_layer;
-use super::step::{IMAGES_AT_A_TIME, activate};
-use crate::simd::{Block, Job, Simd, add};
+/// The logits (N,K) of `pixels` (N,D), by all threads.
+pub fn logits(weights: &Weights, set: InstructionSet, pixels: &[u8]) -> Vec<f32> {
+    let (d, classes) = (weights.shape().inputs(), weights.shape().classes());
+    let images = pixels.len() / d;
+    let mut logits = vec![0.0; images * classes];
+    let per_thread = images.div_ceil(weights.threads()).max(1);
+    let mut parts = pixels.chunks(per_thread * d).zip(logits.chunks_mut(per_thread * classes));
+    std::thread::scope(|scope| {
+        let work = move |(pixels, logits)| {
+            let _flush = FlushDenormals::begin();
+            set.run(Evaluation { weights, pixels, logits });
+        };
+        let first = parts.next();
+        for part in parts {
+            scope.spawn(move || work(part));
+        }
+        if let Some(part) = first {
+            work(part);
+        }
+    });
+    logits
+}
 
-/// The logits of some images, by one thread; nobody trains meanwhile.
-pub struct Evaluation<'a> {
-    pub net: &'a Net,
-    pub output_biases: Block,
+/// The logits of some images, by one thread.
+struct Evaluation<'a> {
+    weights: &'a Weights,
     /// (N,D).
-    pub pixels: &'a [u8],
+    pixels: &'a [u8],
     /// (N,K).
-    pub logits: &'a mut [f32],
+    logits: &'a mut [f32],
 }
 
 impl Job for Evaluation<'_> {
@@ -25,60 +43,22 @@ impl Job for Evaluation<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Self { net, output_biases, pixels, logits } = self;
-        let (d, classes) = (net.recipe.shape.inputs(), net.recipe.shape.classes());
-        let room = |layer: &SplitLayer| -> Vec<Vec<Block>> {
-            layer.places.iter().map(|(_, width)| vec![Block::ZERO; IMAGES_AT_A_TIME * width]).collect()
-        };
-        let mut activations: Vec<Vec<Vec<Block>>> = net.layers.iter().map(room).collect();
-        let mut lit = LitPixels::default();
-        let order: Vec<u32> = (0..IMAGES_AT_A_TIME as u32).collect();
-        let mut part = [Block::ZERO; IMAGES_AT_A_TIME];
-        let mut sums = [Block::ZERO; IMAGES_AT_A_TIME];
-        // SAFETY, for every block below: who evaluates has borrowed the engine for himself, so that nobody writes.
-        for (pixels, logits) in pixels.chunks(IMAGES_AT_A_TIME * d).zip(logits.chunks_mut(IMAGES_AT_A_TIME * classes)) {
-            let b = pixels.len() / d;
-            lit.fill(pixels, d);
-            for (l, layer) in net.layers.iter().enumerate() {
-                let (before, after) = activations.split_at_mut(l);
-                if l == 0 {
-                    for (q, z) in after[0].iter_mut().enumerate() {
-                        let slab = unsafe { layer.slabs.read(q) };
-                        first_layer::forward(s, slab, &lit, &order[..b], None, &mut z[..b * slab.width]);
-                    }
-                } else {
-                    let places = &net.layers[l - 1].places;
-                    let inputs = before[l - 1].iter().zip(places).map(|(blocks, &(_, width))| Panel { blocks, width });
-                    for inputs in hidden_layer::chunks(inputs) {
-                        for (q, z) in after[0].iter_mut().enumerate() {
-                            let slab = unsafe { layer.slabs.read(q) };
-                            hidden_layer::forward(s, slab, &inputs, &mut z[..b * slab.width]);
-                        }
-                    }
-                }
-                if net.hidden() > 0 {
-                    for (z, &(_, width)) in after[0].iter_mut().zip(&layer.places) {
-                        activate(s, &mut z[..b * width], width, None, 1.0, |_| 0);
-                    }
-                }
-            }
-            let (last, a) = (&net.layers[net.layers.len() - 1], &activations[net.layers.len() - 1]);
-            let sums = &mut sums[..b];
-            if net.hidden() == 0 {
-                sums.copy_from_slice(&a[0][..b]);
-            } else {
-                sums.fill(output_biases);
-                for (q, &(_, width)) in last.places.iter().enumerate() {
-                    let rows = unsafe { &net.outputs.read(q).weights };
-                    for block in (0..width).step_by(net.grain) {
-                        let blocks = block..(block + net.grain).min(width);
-                        output_layer::partial_logits(s, &a[q][..b * width], width, blocks, rows, &mut part[..b]);
-                        add(s, sums, &part);
-                    }
-                }
-            }
-            for (logits, sums) in logits.chunks_exact_mut(classes).zip(sums) {
-                logits.copy_from_slice(&sums.0[..classes]);
+        let Self { weights, pixels, logits } = self;
+        let (d, classes) = (weights.shape().inputs(), weights.shape().classes());
+        let at_a_time = FIRST_LAYER_IMAGES.min(pixels.len() / d);
+        let mut exchange = Exchange::for_answers(weights, at_a_time);
+        let mut access = Access::alone(weights, &mut exchange);
+        let mut nonzero = NonzeroPixels::default();
+        let order: Vec<u32> = (0..at_a_time as u32).collect();
+        let mut blocks = vec![Block::ZERO; at_a_time];
+        for (pixels, logits) in pixels.chunks(at_a_time * d).zip(logits.chunks_mut(at_a_time * classes)) {
+            let images = pixels.len() / d;
+            nonzero.fill(pixels, d);
+            let inputs = Inputs { nonzero: &nonzero, images: &order[..images] };
+            forward(s, &mut access, inputs, None, None, || {}, &mut blocks[..images]);
+            access.next();
+            for (logits, block) in logits.chunks_exact_mut(classes).zip(&blocks) {
+                logits.copy_from_slice(&block.0[..classes]);
             }
         }
     }

@@ -1,12 +1,12 @@
-//! The first layer: products with the lit pixels only, and its gradient with the update of the weights at once.
+//! The first layer: products with the nonzero pixels only; its gradient, and with it the update of the weights.
 
-#![expect(unsafe_code, reason = "the innermost loops look up places that lists made before are known to hold")]
+#![expect(unsafe_code, reason = "the innermost loops read places that the lists are known to stay within")]
 
-use super::group::{GROUP, Group};
-use super::lit::{LitPixels, STRETCH};
-use super::net::{Slab, WIDEST};
+use super::group::{GROUP, ImageGroup};
+use super::nonzero::{NonzeroPixels, STRETCH};
 use super::rest::Rest;
 use super::update::{StepRule, Update};
+use super::weights::{Slab, WIDEST};
 use crate::simd::{Block, Simd, add};
 
 /// `pixel / 255`.
@@ -20,7 +20,7 @@ static SCALED: [f32; 256] = {
     scaled
 };
 
-/// Calls a function that is generic over the blocks of columns of a slab.
+/// Calls a function that is generic over the blocks of columns in a slab.
 macro_rules! for_width {
     ($width:expr, $function:ident::<$S:ident>($($argument:expr),*)) => {
         match $width {
@@ -32,24 +32,24 @@ macro_rules! for_width {
     };
 }
 
-/// `z = x W + b` for `images` of `lit` and the slab's columns: z (B,W), with W blocks of columns.
+/// `z = x W + b` for `images` and the slab's columns: z (B,W), with W blocks of columns.
 ///
-/// Stretch by stretch through the pixels, so that the weights of a stretch stay in the first-level cache while the images
-/// come by, and each weight comes from the second-level cache once.
+/// The outer loop is over stretches of pixels, the inner one over images. So the weights of a stretch stay in the first-level
+/// cache, and each weight is read from the second-level cache once.
 ///
-/// With a `group`, which has begun with the same images, puts the values of their pixels there.
+/// Puts the values of the pixels into the `group`, if there is one; it has begun with the same images.
 #[inline(always)]
 pub fn forward<S: Simd>(
     s: S,
     slab: &Slab,
-    lit: &LitPixels,
+    nonzero: &NonzeroPixels,
     images: &[u32],
-    group: Option<&mut Group>,
+    group: Option<&mut ImageGroup>,
     z: &mut [Block],
 ) {
     match group {
-        Some(group) => for_width!(slab.width, forward_wide::<S>(s, slab, lit, images, Some(group), z)),
-        None => for_width!(slab.width, forward_wide::<S>(s, slab, lit, images, None, z)),
+        Some(group) => for_width!(slab.width, forward_wide::<S>(s, slab, nonzero, images, Some(group), z)),
+        None => for_width!(slab.width, forward_wide::<S>(s, slab, nonzero, images, None, z)),
     }
 }
 
@@ -57,34 +57,34 @@ pub fn forward<S: Simd>(
 fn forward_wide<S: Simd, const W: usize>(
     s: S,
     slab: &Slab,
-    lit: &LitPixels,
+    nonzero: &NonzeroPixels,
     images: &[u32],
-    mut group: Option<&mut Group>,
+    mut group: Option<&mut ImageGroup>,
     z: &mut [Block],
 ) {
     assert!(group.is_none() || images.len() <= GROUP);
     let rows = slab.weights.as_chunks::<W>().0;
     let biases = rows.last().expect("a slab has a row of biases");
     let z = z.as_chunks_mut::<W>().0;
-    for stretch in 0..lit.stretches() {
+    for stretch in 0..nonzero.stretches() {
         let rows = &rows[stretch * STRETCH..];
-        let mut list = lit.of(images[0] as usize, stretch);
+        let mut list = nonzero.of(images[0] as usize, stretch);
         for (i, z) in z.iter_mut().enumerate() {
-            // Looked up one image in advance, so that where a loop ends is known before it does.
-            let next = images.get(i + 1).map_or(&[][..], |&image| lit.of(image as usize, stretch));
+            // Looked up one image in advance: the length of a list is known before the loop over it begins.
+            let next = images.get(i + 1).map_or(&[][..], |&image| nonzero.of(image as usize, stretch));
             let mut even = load_row(s, if stretch == 0 { biases } else { z });
-            // With registers for two sums, twice as many products are under way at a time.
+            // Two sums, where the registers hold them: twice as many products are in flight.
             let mut odd = [s.splat(0.0); W];
             for &[a, b] in std::mem::replace(&mut list, next) {
                 if let Some(group) = &mut group {
-                    // SAFETY: from that list; there are no more images than asserted.
+                    // SAFETY: the pixels come from that list, and there are at most `GROUP` images, as asserted.
                     unsafe {
                         group.put(i, stretch, a);
                         group.put(i, stretch, b);
                     }
                 }
-                // SAFETY: `LitPixels` lists pixels, or the place after the last, where the biases are.
-                let [a_row, b_row] = [a, b].map(|pixel| unsafe { rows.get_unchecked(pixel.place()) });
+                // SAFETY: `NonzeroPixels` lists pixels, or the one after the last, and that row holds the biases.
+                let [a_row, b_row] = [a, b].map(|pixel| unsafe { rows.get_unchecked(pixel.index()) });
                 let [a, b] = [a, b].map(|pixel| s.splat(SCALED[usize::from(pixel.value())]));
                 for j in 0..W {
                     even[j] = s.mul_add(a, s.load(&a_row[j]), even[j]);
@@ -101,42 +101,42 @@ fn forward_wide<S: Simd, const W: usize>(
     }
 }
 
-/// Brings the weights of the pixels that are lit in `group` up to date.
+/// Brings the weights of the pixels up to date that are nonzero in `group`.
 #[inline(always)]
-pub fn wake<S: Simd>(s: S, slab: &mut Slab, group: &Group, rest: &Rest) {
-    for &pixel in group.lit() {
-        wake_row(s, slab, pixel.into(), rest);
+pub fn catch_up<S: Simd>(s: S, slab: &mut Slab, group: &ImageGroup, lazy: &Rest) {
+    for &pixel in group.pixels() {
+        catch_up_row(s, slab, pixel.into(), lazy);
     }
 }
 
 /// Brings all weights up to date.
 #[inline(always)]
-pub fn wake_all<S: Simd>(s: S, slab: &mut Slab, rest: &Rest) {
-    for pixel in 0..slab.since.len() {
-        wake_row(s, slab, pixel, rest);
+pub fn catch_up_all<S: Simd>(s: S, slab: &mut Slab, lazy: &Rest) {
+    for pixel in 0..slab.up_to.len() {
+        catch_up_row(s, slab, pixel, lazy);
     }
 }
 
 #[inline(always)]
-fn wake_row<S: Simd>(s: S, slab: &mut Slab, row: usize, rest: &Rest) {
-    let since = usize::from(slab.since[row]);
-    if since != rest.steps() {
+fn catch_up_row<S: Simd>(s: S, slab: &mut Slab, row: usize, lazy: &Rest) {
+    let up_to = usize::from(slab.up_to[row]);
+    if up_to != lazy.steps() {
         let (weights, slots) = slab.rows_mut(row..row + 1);
-        rest.wake(s, since, weights, slots);
-        slab.since[row] = rest.steps() as u8;
+        lazy.wake(s, up_to, weights, slots);
+        slab.up_to[row] = lazy.steps() as u8;
     }
 }
 
-/// The gradient `x^T d_z` of the slab's weights over the images of `group`, a whole batch, and their update by `rule`;
-/// pixels that are black in all of them rest.
+/// The gradient `x^T d_z` of the slab's weights over the images of `group`, a whole batch, and their update by `rule`.
+/// Weights of pixels that are zero in all images are left to the lazy update.
 ///
-/// Pixel by pixel: its gradient is summed in registers from the images in which it is lit, whose d_z stay in the first-level
-/// cache, and updates the pixel's weights at once.
+/// Pixel by pixel: registers sum the gradient over the images in which the pixel is nonzero, and its weights are updated at
+/// once. d_z stays in the first-level cache.
 #[inline(always)]
-pub fn backward<S: Simd>(s: S, slab: &mut Slab, group: &Group, d_z: &[Block], rule: &StepRule, rest: &Rest) {
+pub fn backward<S: Simd>(s: S, slab: &mut Slab, group: &ImageGroup, d_z: &[Block], rule: &StepRule, lazy: &Rest) {
     match rule.adam() {
-        Some(adam) => for_width!(slab.width, backward_wide::<S>(s, slab, group, d_z, &adam, rest)),
-        None => for_width!(slab.width, backward_wide::<S>(s, slab, group, d_z, rule, rest)),
+        Some(adam) => for_width!(slab.width, backward_wide::<S>(s, slab, group, d_z, &adam, lazy)),
+        None => for_width!(slab.width, backward_wide::<S>(s, slab, group, d_z, rule, lazy)),
     }
 }
 
@@ -144,32 +144,32 @@ pub fn backward<S: Simd>(s: S, slab: &mut Slab, group: &Group, d_z: &[Block], ru
 fn backward_wide<S: Simd, const W: usize>(
     s: S,
     slab: &mut Slab,
-    group: &Group,
+    group: &ImageGroup,
     d_z: &[Block],
     rule: &impl Update,
-    rest: &Rest,
+    lazy: &Rest,
 ) {
     let d_z = d_z.as_chunks::<W>().0;
     let mut gradient = [Block::ZERO; W];
-    for (&pixel, &mask) in group.lit().iter().zip(group.masks()) {
+    for (&pixel, &mask) in group.pixels().iter().zip(group.masks()) {
         let pixel = usize::from(pixel);
         let sums = pixel_gradient(s, [s.splat(0.0); W], group.values(pixel), mask, d_z);
         store_row(s, sums, &mut gradient);
         slab.update(s, rule, pixel..pixel + 1, &gradient);
-        slab.since[pixel] = rest.steps() as u8 + 1;
+        slab.up_to[pixel] = lazy.steps() as u8 + 1;
     }
 }
 
-/// Adds to `gradient` (D,W) what the images of `group`, a part of a batch, give; [`update`] follows when all are in it.
+/// Adds to `gradient` (D,W) that of the images of `group`, a part of a batch. [`update`] follows when all are in it.
 #[inline(always)]
-pub fn accumulate<S: Simd>(s: S, width: usize, group: &Group, d_z: &[Block], gradient: &mut [Block]) {
+pub fn accumulate<S: Simd>(s: S, width: usize, group: &ImageGroup, d_z: &[Block], gradient: &mut [Block]) {
     for_width!(width, accumulate_wide::<S>(s, group, d_z, gradient))
 }
 
 #[inline(always)]
-fn accumulate_wide<S: Simd, const W: usize>(s: S, group: &Group, d_z: &[Block], gradient: &mut [Block]) {
+fn accumulate_wide<S: Simd, const W: usize>(s: S, group: &ImageGroup, d_z: &[Block], gradient: &mut [Block]) {
     let (d_z, gradient) = (d_z.as_chunks::<W>().0, gradient.as_chunks_mut::<W>().0);
-    for (&pixel, &mask) in group.lit().iter().zip(group.masks()) {
+    for (&pixel, &mask) in group.pixels().iter().zip(group.masks()) {
         let gradient = &mut gradient[usize::from(pixel)];
         let sums = pixel_gradient(s, load_row(s, gradient), group.values(pixel.into()), mask, d_z);
         store_row(s, sums, gradient);
@@ -178,12 +178,12 @@ fn accumulate_wide<S: Simd, const W: usize>(s: S, group: &Group, d_z: &[Block], 
 
 /// Updates all weights of the slab but its biases by their `gradient`.
 #[inline(always)]
-pub fn update<S: Simd>(s: S, slab: &mut Slab, gradient: &[Block], rule: &StepRule, rest: &Rest) {
-    slab.update(s, rule, 0..slab.since.len(), gradient);
-    slab.since.fill(rest.steps() as u8 + 1);
+pub fn update<S: Simd>(s: S, slab: &mut Slab, gradient: &[Block], rule: &StepRule, lazy: &Rest) {
+    slab.update(s, rule, 0..slab.up_to.len(), gradient);
+    slab.up_to.fill(lazy.steps() as u8 + 1);
 }
 
-/// `sums`, and for each image in `mask` its value of a pixel times its row of d_z.
+/// Adds to `sums`, for each image in `mask`, its value of a pixel times its row of d_z.
 #[inline(always)]
 fn pixel_gradient<S: Simd, const W: usize>(
     s: S,
@@ -192,10 +192,12 @@ fn pixel_gradient<S: Simd, const W: usize>(
     mut mask: u32,
     d_z: &[[Block; W]],
 ) -> [S::F; W] {
-    // SAFETY of all calls: the group's images are those of d_z, and a mask that is not zero has a lowest bit.
-    let at = |mask: u32| unsafe {
+    let at = |mask: u32| {
         let i = mask.trailing_zeros() as usize;
-        (s.splat(SCALED[usize::from(*values.get_unchecked(i))]), d_z.get_unchecked(i))
+        // SAFETY: `mask` is not zero, so it has a lowest bit, which is below `GROUP`. It stands for an image of the group,
+        // and d_z has a row for each.
+        let (value, d) = unsafe { (values.get_unchecked(i), d_z.get_unchecked(i)) };
+        (s.splat(SCALED[usize::from(*value)]), d)
     };
     let mut odd = [s.splat(0.0); W];
     while mask != 0 {
@@ -227,7 +229,7 @@ pub fn update_biases<S: Simd>(s: S, slab: &mut Slab, d_z: &[Block], rule: &StepR
     for d_z in d_z.chunks_exact(slab.width) {
         add(s, &mut gradient[..slab.width], d_z);
     }
-    let row = slab.since.len();
+    let row = slab.up_to.len();
     slab.update(s, rule, row..row + 1, &gradient[..slab.width]);
 }
 

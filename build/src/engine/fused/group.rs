@@ -1,106 +1,106 @@
-//! The lit pixels of some images of a batch, by pixel: what the first layer's gradient works on.
+//! The nonzero pixels of some images of a batch, pixel by pixel: the input of the first layer's gradient.
 
-#![expect(unsafe_code, reason = "the innermost loops write to places that the lists are known to keep to")]
+#![expect(unsafe_code, reason = "the innermost loop writes to places that the lists are known to stay within")]
 
-use super::lit::{Lit, LitPixels, STRETCH};
-use crate::simd::Simd;
+use super::nonzero::{NonzeroPixel, NonzeroPixels, STRETCH, nonzero_of_32};
 
-/// The most images in a group: as many as a mask has bits.
+/// The most images in a group: a mask has one bit for each.
 pub const GROUP: usize = 32;
 
-/// A group of images, by pixel.
+/// Some images of a batch, pixel by pixel.
 #[derive(Debug)]
-pub struct Group {
+pub struct ImageGroup {
     /// Each pixel's values in the images of the group (D,`GROUP`).
     values: Vec<[u8; GROUP]>,
-    /// The pixels that are lit in any image, in ascending order.
-    lit: Vec<u16>,
-    /// In which images each of them is lit: image i is bit i.
+    /// The pixels that are nonzero in any image, in ascending order.
+    pixels: Vec<u16>,
+    /// For each of them, the images in which it is nonzero: image i is bit i.
     masks: Vec<u32>,
     flags: Vec<u64>,
 }
 
-impl Group {
-    /// Room for images of `d` pixels.
+impl ImageGroup {
+    /// Memory for images of `d` pixels.
     pub fn new(d: usize) -> Self {
-        // Places in stretches are used without a check, the last stretch as if it were whole, and the place after it.
+        // `put` does not check its place: a whole last stretch and the place after it must be there.
         let places = d.next_multiple_of(STRETCH) + 1;
         Self {
             values: vec![[0; GROUP]; places],
-            lit: Vec::with_capacity(d),
+            pixels: Vec::with_capacity(d),
             masks: Vec::with_capacity(d),
             flags: vec![0; d.div_ceil(64)],
         }
     }
 
-    /// Begins a group of up to [`GROUP`] images, indices into `lit`: lists the pixels lit in any. Their values are still to
-    /// be put.
+    /// Begins a group of up to [`GROUP`] images, indices into `nonzero`, and lists their nonzero pixels.
+    ///
+    /// [`ImageGroup::put`] adds the values afterwards.
     #[inline(always)]
-    pub fn begin(&mut self, lit: &LitPixels, images: &[u32]) {
-        assert!(images.len() <= GROUP && lit.stretches() * STRETCH < self.values.len());
-        for &pixel in &self.lit {
+    pub fn begin(&mut self, nonzero: &NonzeroPixels, images: &[u32]) {
+        assert!(images.len() <= GROUP && nonzero.stretches() * STRETCH < self.values.len());
+        for &pixel in &self.pixels {
             self.values[usize::from(pixel)] = [0; GROUP];
         }
-        self.flags.resize(lit.words(), 0);
+        self.flags.resize(nonzero.words(), 0);
         self.flags.fill(0);
         for &image in images {
-            lit.add_flags(image as usize, &mut self.flags);
+            nonzero.add_flags(image as usize, &mut self.flags);
         }
-        self.lit.resize(64 * lit.words(), 0);
+        self.pixels.resize(64 * nonzero.words(), 0);
         let mut count = 0;
         for (word, &flags) in self.flags.iter().enumerate() {
             let mut flags = flags;
             while flags != 0 {
-                self.lit[count] = (64 * word) as u16 + flags.trailing_zeros() as u16;
+                self.pixels[count] = (64 * word) as u16 + flags.trailing_zeros() as u16;
                 count += 1;
                 flags &= flags - 1;
             }
         }
-        self.lit.truncate(count);
+        self.pixels.truncate(count);
     }
 
     /// Puts the value of a pixel of stretch `stretch` in the group's image `image`.
     ///
     /// # Safety
-    /// The pixel is from that stretch's list of the [`LitPixels`] that the group began with, and `image` below
-    /// [`GROUP`].
+    /// The [`NonzeroPixels`] that the group began with list the pixel in that stretch, and `image` is below [`GROUP`].
     #[inline(always)]
-    pub unsafe fn put(&mut self, image: usize, stretch: usize, pixel: Lit) {
-        let place = stretch * STRETCH + pixel.place();
-        // SAFETY: a place in a stretch or the one after it, of which there are as many as `begin` asserted.
+    pub unsafe fn put(&mut self, image: usize, stretch: usize, pixel: NonzeroPixel) {
+        let place = stretch * STRETCH + pixel.index();
+        // SAFETY: `begin` asserted that `values` has a place for each pixel of every stretch and one more. A row of it has
+        // `GROUP` values, and the caller promises that `image` is below that.
         unsafe { *self.values.get_unchecked_mut(place).get_unchecked_mut(image) = pixel.value() };
     }
 
-    /// Ends it, with all values put.
+    /// Ends the group, when all values are put.
     #[inline(always)]
-    pub fn end<S: Simd>(&mut self, s: S) {
-        self.masks.resize(self.lit.len(), 0);
-        for (mask, &pixel) in self.masks.iter_mut().zip(&self.lit) {
-            *mask = s.lit(&self.values[usize::from(pixel)]);
+    pub fn end(&mut self) {
+        self.masks.resize(self.pixels.len(), 0);
+        for (mask, &pixel) in self.masks.iter_mut().zip(&self.pixels) {
+            *mask = nonzero_of_32(&self.values[usize::from(pixel)]);
         }
     }
 
     /// Begins a group, puts all values and ends it.
     #[inline(always)]
-    pub fn take<S: Simd>(&mut self, s: S, lit: &LitPixels, images: &[u32]) {
-        self.begin(lit, images);
+    pub fn fill(&mut self, nonzero: &NonzeroPixels, images: &[u32]) {
+        self.begin(nonzero, images);
         for (i, &image) in images.iter().enumerate() {
-            for stretch in 0..lit.stretches() {
-                for &pixel in lit.of(image as usize, stretch).as_flattened() {
-                    // SAFETY: from that list, and `begin` asserted how many images there are.
+            for stretch in 0..nonzero.stretches() {
+                for &pixel in nonzero.of(image as usize, stretch).as_flattened() {
+                    // SAFETY: the pixel comes from that list, and `begin` asserted that there are at most `GROUP` images.
                     unsafe { self.put(i, stretch, pixel) };
                 }
             }
         }
-        self.end(s);
+        self.end();
     }
 
-    /// The pixels lit in any image, in ascending order.
-    pub fn lit(&self) -> &[u16] {
-        &self.lit
+    /// The pixels that are nonzero in any image, in ascending order.
+    pub fn pixels(&self) -> &[u16] {
+        &self.pixels
     }
 
-    /// For each of those pixels, in which images it is lit: image i is bit i.
+    /// For each of [`ImageGroup::pixels`], the images in which it is nonzero: image i is bit i.
     pub fn masks(&self) -> &[u32] {
         &self.masks
     }

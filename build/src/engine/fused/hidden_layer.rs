@@ -1,39 +1,30 @@
 //! A hidden layer after the first: dense products, in tiles of sums that stay in registers.
 //!
-//! The matrices lie in slabs of a few columns, which is the order that a library for matrix products would first copy them
-//! into. Each sum runs over its terms one by one, so that no bit depends on how the work is divided.
+//! The matrices are stored in slabs of a few columns, the order that matrix libraries copy them into first. Each sum adds its
+//! terms one by one, so that no bit depends on how the work is divided.
 
-#![expect(unsafe_code, reason = "one check of bounds for a tile instead of one for each of its rows")]
+#![expect(unsafe_code, reason = "one bounds check for a tile instead of one for each of its rows")]
 
 use std::ops::Range;
 
-use super::net::Slab;
+use super::panel::Panel;
 use super::update::StepRule;
+use super::weights::{Columns, Slab};
 use crate::simd::{Block, LANES, Simd, add};
 
-/// Column blocks of a matrix that all products are made with before the next: what they take of [`IMAGES_AT_A_TIME`] stays
-/// in the second-level cache while all slabs come by, and the weights they meet, 16 KB of a slab, in the first-level cache
-/// while all images do.
+/// Column blocks of a matrix in one pass. 16 keep their activations for [`DENSE_IMAGES`] images in the second-level cache
+/// while every slab is visited, and 16 KB of a slab's weights in the first-level cache while every image is.
 const CHUNK: usize = 16;
-/// Images that all products of a layer are made with before the next.
-pub const IMAGES_AT_A_TIME: usize = 256;
+/// Images in one pass through a layer.
+pub const DENSE_IMAGES: usize = 256;
 /// Images whose part of a gradient is summed before the next: a block of a and one of d stay in the first-level cache.
 const IMAGES_PER_SUM: usize = 128;
-/// From so many images on, turning the weights round pays off on the way back.
+/// From so many images on, the backward pass transposes the weights: the faster products make up for it.
 pub const MANY_IMAGES: usize = 8;
 
-/// `images` by [`IMAGES_AT_A_TIME`].
+/// `images` in parts of [`DENSE_IMAGES`].
 pub fn parts(images: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..images).step_by(IMAGES_AT_A_TIME).map(move |begin| begin..(begin + IMAGES_AT_A_TIME).min(images))
-}
-
-/// A matrix (B,W) that belongs to a slab of columns.
-#[derive(Debug, Clone, Copy)]
-pub struct Panel<'a> {
-    /// Row by row, `width` blocks each.
-    pub blocks: &'a [Block],
-    /// W in blocks.
-    pub width: usize,
+    (0..images).step_by(DENSE_IMAGES).map(move |begin| begin..(begin + DENSE_IMAGES).min(images))
 }
 
 /// A block of columns of a [`Panel`].
@@ -44,14 +35,14 @@ struct Column<'a> {
 }
 
 impl<'a> Column<'a> {
-    /// What images `first` and following have in it.
+    /// The rows of images `first` and following.
     #[inline(always)]
     fn images<const R: usize>(&self, first: usize) -> [&'a [f32; LANES]; R] {
         let Panel { blocks, width } = self.panel;
         assert!((first + R) * width <= blocks.len() && self.block < width);
         let mut images = [&[0.0; LANES]; R];
         for r in 0..R {
-            // SAFETY: the last of them is there, as asserted; one check for all.
+            // SAFETY: `r` is below `R`, and the row of image `first + R - 1` lies within the panel, as asserted.
             images[r] = unsafe { &blocks.get_unchecked((first + r) * width + self.block).0 };
         }
         images
@@ -61,7 +52,7 @@ impl<'a> Column<'a> {
 /// Some column blocks of a matrix (B,I).
 #[derive(Debug)]
 pub struct Chunk<'a> {
-    /// Column blocks before it.
+    /// The number of column blocks before it.
     begin: usize,
     columns: [Column<'a>; CHUNK],
     count: usize,
@@ -73,13 +64,13 @@ impl<'a> Chunk<'a> {
         &self.columns[..self.count]
     }
 
-    /// The column blocks of it, counted from the first of the matrix.
+    /// Its column blocks, counted from the first of the matrix.
     pub fn blocks(&self) -> Range<usize> {
         self.begin..self.begin + self.count
     }
 }
 
-/// A matrix, given as its panels, by [`CHUNK`].
+/// A matrix, given as its panels, in pieces of [`CHUNK`] column blocks.
 #[inline(always)]
 pub fn chunks<'a>(panels: impl Iterator<Item = Panel<'a>>) -> impl Iterator<Item = Chunk<'a>> {
     let mut columns = panels.flat_map(|panel| (0..panel.width).map(move |block| Column { panel, block }));
@@ -93,13 +84,14 @@ pub fn chunks<'a>(panels: impl Iterator<Item = Panel<'a>>) -> impl Iterator<Item
     })
 }
 
-/// The blocks of columns that dense layers are worked on by: with enough registers, two.
+/// The width of a slab of a dense layer, in blocks of columns: two if there are enough registers.
 #[inline(always)]
 pub const fn tile_width(registers: usize) -> usize {
     if registers >= 32 { 2 } else { 1 }
 }
 
-/// `z = a W + b` for the slab's columns, as far as `inputs`, the next chunk of a (B,I), add to it: z (B,W).
+/// Adds to z (B,W) the products of `inputs`, the next chunk of a (B,I). After the last chunk `z = a W + b`, for the slab's
+/// columns.
 #[inline(always)]
 pub fn forward<S: Simd>(s: S, slab: &Slab, inputs: &Chunk, z: &mut [Block]) {
     let width = slab.width;
@@ -113,8 +105,8 @@ pub fn forward<S: Simd>(s: S, slab: &Slab, inputs: &Chunk, z: &mut [Block]) {
     add_product(s, inputs, &slab.weights[start * LANES * width..end * LANES * width], width, z, width, 0);
 }
 
-/// `z += a W` for `width` blocks of columns of z (B,`stride`), from block `first` on: `inputs` are some columns of a, and
-/// `weights` (those,`width`).
+/// `z += a W` for `width` blocks of columns of z (B,`stride`), from block `first` on. `inputs` are some columns of a, and
+/// `weights` their rows, `width` blocks each.
 #[inline(always)]
 fn add_product<S: Simd>(
     s: S,
@@ -125,7 +117,7 @@ fn add_product<S: Simd>(
     stride: usize,
     first: usize,
 ) {
-    // As many images to a tile as give sums enough to keep the processor busy, and no more than fit into its registers.
+    // As many images in a tile as the registers hold sums for.
     let inputs = inputs.columns();
     match (S::REGISTERS, width) {
         (32.., 2) => add_product_by::<S, 2, 12>(s, inputs, weights, z, stride, first),
@@ -135,8 +127,8 @@ fn add_product<S: Simd>(
     }
 }
 
-/// By tiles of `R` images: their sums for `W` blocks of columns are in registers, and each input adds `R` times `W`
-/// products, from `R` numbers of a and `W` blocks of the weights.
+/// In tiles of `R` images, whose sums for `W` blocks of columns are in registers. Each input adds `R` times `W` products, of
+/// `R` numbers of a and `W` blocks of the weights.
 #[inline(always)]
 fn add_product_by<S: Simd, const W: usize, const R: usize>(
     s: S,
@@ -197,67 +189,66 @@ fn add_tile<S: Simd, const W: usize, const R: usize>(
     }
 }
 
-/// The gradient `d_in = d W^T` of what goes into the layer, for some columns of it, as far as `d`, the next chunk of d
-/// (B,O), adds to it: d_in is (B,`width`) from column `first` of the layer's inputs on.
+/// Adds to d_in (B,W) the products of `d`, the next chunk of d (B,O). After the last chunk `d_in = d W^T`: the gradient of the
+/// layer's inputs, for their `columns`.
 ///
-/// `weights` gives a column block of the layer's outputs: its slab, and which of the slab's it is. `room` is for some rows
-/// of `W^T`.
+/// `weights` gives, for a column block of the layer's outputs, its slab and its number in the slab. `scratch` is memory for
+/// rows of `W^T`.
 #[inline(always)]
 pub fn input_gradient<'a, S: Simd>(
     s: S,
     d: &Chunk,
     weights: impl Fn(usize) -> (&'a Slab, usize),
-    first: usize,
-    width: usize,
-    room: &mut Vec<Block>,
+    columns: Columns,
+    scratch: &mut Vec<Block>,
     d_in: &mut [Block],
 ) {
     if d.begin == 0 {
         d_in.fill(Block::ZERO);
     }
+    let Columns { begin, width } = columns;
     let tile_width = tile_width(S::REGISTERS);
     for block in (0..width).step_by(tile_width) {
         let tile_width = tile_width.min(width - block);
-        room.clear();
+        scratch.clear();
         for output in d.blocks() {
             let (slab, column) = weights(output);
-            turn_round(slab, column, first + block * LANES, tile_width, room);
+            transpose(slab, column, (begin + block) * LANES, tile_width, scratch);
         }
-        add_product(s, d, room, tile_width, d_in, width, block);
+        add_product(s, d, scratch, tile_width, d_in, width, block);
     }
 }
 
-/// Appends to `turned` (O,`width`) the weights of a column block of the slab's outputs from input `first` on.
+/// Appends to `transposed` (O,`width`) the weights of a column block of the slab's outputs, from input `first` on.
 #[inline(always)]
-fn turn_round(slab: &Slab, column: usize, first: usize, width: usize, turned: &mut Vec<Block>) {
-    let begin = turned.len();
-    turned.resize(begin + LANES * width, Block::ZERO);
-    let turned = &mut turned[begin..];
+fn transpose(slab: &Slab, column: usize, first: usize, width: usize, transposed: &mut Vec<Block>) {
+    let begin = transposed.len();
+    transposed.resize(begin + LANES * width, Block::ZERO);
+    let transposed = &mut transposed[begin..];
     for block in 0..width {
         for i in 0..LANES {
             let weights = &slab.weights[(first + block * LANES + i) * slab.width + column];
             for o in 0..LANES {
-                turned[o * width + block].0[i] = weights.0[o];
+                transposed[o * width + block].0[i] = weights.0[o];
             }
         }
     }
 }
 
-/// What [`input_gradient`] gives of all chunks, for few images: each weight is used where it lies. `outputs` are the
-/// layer's slabs, each with its panel of d.
+/// The same gradient as [`input_gradient`] over all chunks, for few images: the weights are read where they are. `outputs`
+/// are the layer's slabs, each with its panel of d.
 #[inline(always)]
 pub fn input_gradient_of_few<'a, S: Simd>(
     s: S,
     outputs: impl Iterator<Item = (&'a Slab, Panel<'a>)> + Clone,
-    first: usize,
-    width: usize,
+    columns: Columns,
     d_in: &mut [Block],
 ) {
     const AT_A_TIME: usize = 4;
-    for (image, d_in) in d_in.chunks_exact_mut(width).enumerate() {
+    for (image, d_in) in d_in.chunks_exact_mut(columns.width).enumerate() {
         for (block, d_in) in d_in.iter_mut().enumerate() {
             for (n, d_in) in d_in.0.as_chunks_mut::<AT_A_TIME>().0.iter_mut().enumerate() {
-                let first = first + block * LANES + n * AT_A_TIME;
+                let first = (columns.begin + block) * LANES + n * AT_A_TIME;
                 let mut sums = [s.splat(0.0); AT_A_TIME];
                 for (slab, d) in outputs.clone() {
                     let d = &d.blocks[image * d.width..][..d.width];
@@ -275,52 +266,61 @@ pub fn input_gradient_of_few<'a, S: Simd>(
     }
 }
 
-/// Cuts the gradient of activations `a` where they were cut, in place: `d scale` where `a > 0`.
+/// Backward through ReLU and dropout, in place: `d scale` where `a > 0`, else 0.
 #[inline(always)]
-pub fn cut<S: Simd>(s: S, a: &[Block], scale: f32, d: &mut [Block]) {
+pub fn relu_backward<S: Simd>(s: S, a: &[Block], scale: f32, d: &mut [Block]) {
     for (a, d) in a.iter().zip(d) {
         let scaled = s.mul(s.load(d), s.splat(scale));
         s.store(s.where_positive(s.load(a), scaled), d);
     }
 }
 
-/// The gradient `a^T d` of some rows of the slab's weights over some images, added to those `before` in `gradient` (all
-/// rows), and with the last of them the update by `rule`; `inputs` as for [`forward`].
-#[inline(always)]
-pub fn update<S: Simd>(
-    s: S,
-    slab: &mut Slab,
-    inputs: &Chunk,
-    d: &[Block],
-    before: bool,
-    rule: Option<&StepRule>,
-    gradient: &mut [Block],
-) {
-    match (S::REGISTERS, slab.width) {
-        (32.., 2) => update_by::<S, 2, 8, 8>(s, slab, inputs, d, before, rule, gradient),
-        (32.., _) => update_by::<S, 1, 8, 8>(s, slab, inputs, d, before, rule, gradient),
-        (8.., _) => update_by::<S, 1, 6, 4>(s, slab, inputs, d, before, rule, gradient),
-        (_, _) => update_by::<S, 1, 2, 2>(s, slab, inputs, d, before, rule, gradient),
+/// The gradient of weights over some images of a batch.
+pub struct PartialGradient<'a> {
+    /// Whether these are the first images. Otherwise `gradient` holds the sum over those before.
+    pub is_first: bool,
+    /// The update that follows the last images.
+    pub rule: Option<&'a StepRule>,
+    /// All rows of a slab.
+    pub gradient: &'a mut [Block],
+}
+
+impl PartialGradient<'_> {
+    /// The same with the gradient from block `begin` on.
+    #[inline(always)]
+    pub fn at(&mut self, begin: usize) -> PartialGradient<'_> {
+        PartialGradient { is_first: self.is_first, rule: self.rule, gradient: &mut self.gradient[begin..] }
     }
 }
 
-/// By [`IMAGES_PER_SUM`]; of these, by tiles of `R` inputs (and a last one of `L`, which make 16), whose sums for the slab's
-/// columns are in registers.
+/// Adds to the `sum` of gradients that of some rows of the slab's weights over some images, `a^T d`. Then updates the rows,
+/// if these are the last images. `inputs` are the next chunk of a.
+#[inline(always)]
+pub fn update<S: Simd>(s: S, slab: &mut Slab, inputs: &Chunk, d: &[Block], sum: PartialGradient) {
+    match (S::REGISTERS, slab.width) {
+        (32.., 2) => update_by::<S, 2, 8, 8>(s, slab, inputs, d, sum),
+        (32.., _) => update_by::<S, 1, 8, 8>(s, slab, inputs, d, sum),
+        (8.., _) => update_by::<S, 1, 6, 4>(s, slab, inputs, d, sum),
+        (_, _) => update_by::<S, 1, 2, 2>(s, slab, inputs, d, sum),
+    }
+}
+
+/// In parts of [`IMAGES_PER_SUM`] images, and tiles of `R` inputs whose sums for the slab's columns are in registers. A last
+/// tile of `L` inputs completes the 16 of a block.
 #[inline(always)]
 fn update_by<S: Simd, const W: usize, const R: usize, const L: usize>(
     s: S,
     slab: &mut Slab,
     inputs: &Chunk,
     d: &[Block],
-    before: bool,
-    rule: Option<&StepRule>,
-    gradient: &mut [Block],
+    sum: PartialGradient,
 ) {
+    let PartialGradient { is_first, rule, gradient } = sum;
     let (d, gradient) = (d.as_chunks::<W>().0, gradient.as_chunks_mut::<W>().0);
     for (&column, block) in inputs.columns().iter().zip(inputs.blocks()) {
         let rows = block * LANES..(block + 1) * LANES;
         let gradient = &mut gradient[rows.clone()];
-        if !before {
+        if is_first {
             gradient.fill([Block::ZERO; W]);
         }
         for (part, d) in d.chunks(IMAGES_PER_SUM).enumerate() {
@@ -337,17 +337,11 @@ fn update_by<S: Simd, const W: usize, const R: usize, const L: usize>(
 
 /// As [`update`], for the slab's biases, the last of the rows.
 #[inline(always)]
-pub fn update_biases<S: Simd>(
-    s: S,
-    slab: &mut Slab,
-    d: &[Block],
-    before: bool,
-    rule: Option<&StepRule>,
-    gradient: &mut [Block],
-) {
+pub fn update_biases<S: Simd>(s: S, slab: &mut Slab, d: &[Block], sum: PartialGradient) {
+    let PartialGradient { is_first, rule, gradient } = sum;
     let rows = slab.rows() - 1..slab.rows();
     let gradient = &mut gradient[rows.start * slab.width..rows.end * slab.width];
-    if !before {
+    if is_first {
         gradient.fill(Block::ZERO);
     }
     for d in d.chunks_exact(slab.width) {
@@ -358,7 +352,7 @@ pub fn update_biases<S: Simd>(
     }
 }
 
-/// Adds to the gradient of `R` inputs, from `lane` of `column` on, what images `first` and following give.
+/// Adds to the gradient of `R` inputs, from `lane` of `column` on, that of images `first` and following.
 #[inline(always)]
 fn gradient_tile<S: Simd, const W: usize, const R: usize>(
     s: S,

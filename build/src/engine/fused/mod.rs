@@ -1,79 +1,100 @@
-//! The CPU engine that users get: one training step, hand-fused, that leaves only the work that must be done.
+//! The CPU engine that users get: a training step that does only the necessary work, in kernels that each do several things
+//! at once.
+//!
+//! | word | meaning here |
+//! |---|---|
+//! | block | 16 numbers: a cache line, and the unit of all vector arithmetic ([`Block`]) |
+//! | slab | some neighbouring columns of a layer's weights, up to 64, with the optimizer's slots; one thread owns it |
+//! | panel | a matrix (B,W) that belongs to a slab: activations or their gradient |
+//! | chunk | some column blocks of a dense layer's input, used by all slabs before the next chunk |
+//! | nonzero pixel | a pixel that is not 0; the first layer reads no others |
+//! | stretch | 158 neighbouring pixels, whose weights fit into the first-level cache |
+//! | group | up to 32 images of a batch, listed pixel by pixel for the gradient of the first layer |
+//! | lazy update | weights of pixels that are zero in the whole batch are not touched in the step |
+//! | catch up | to apply the updates that such weights missed, before they are used again |
+//! | dense layer | a hidden layer after the first |
+//! | logit part | the logits' sum over a few hidden columns; all threads add up all parts in the same order |
+//! | phase | a step's work between two barriers; it decides who may use which memory ([`access`]) |
+//! | scratch | memory that keeps nothing from one use to the next |
 //!
 //! One step on a batch of B images, by each thread of the team on its own columns H' of the hidden layer (letters: see
-//! [`crate::model`]; `lit` are the pixels of an image that are not black, `lit in any` those lit in any of the batch):
+//! [`crate::model`]):
 //!
 //! ```text
-//! for each pixel lit in any that rested since an earlier step:                 rest::Rest::wake
-//!     W[pixel, H'] moves on by what the optimizer remembers
+//! for each pixel nonzero in any image, if its weights are behind:              Rest::wake
+//!     W[pixel, H'] catches up
 //! for each stretch of 158 pixels, for each image:                              first_layer::forward
-//!     z[image, H'] += sum over lit: x[pixel] W[pixel, H']
-//! a = dropout(max(z, 0))                                                       step::activate
+//!     z[image, H'] += sum over nonzero pixels: x[pixel] W[pixel, H']
+//! a = dropout(max(z, 0))                                                       forward::activate
 //! part[H'] = a[:, H'] V[H', :]                                                 output_layer::partial_logits
-//! ---- the one barrier of a network with one hidden layer; who waits fetches the next batch from memory ----
+//! ---- the one barrier of a network with one hidden layer; a thread prefetches the next batch before it waits ----
 //! logits = c + sum of all parts                                                each thread for itself
 //! d_logits = (softmax(logits) - onehot(label)) / B                             output_layer::softmax_gradient
 //! d[:, H'] = d_logits V[H', :]^T where a > 0                                   output_layer::hidden_gradient
 //! V[H', :] -= optimizer(a[:, H']^T d_logits)                                   output_layer::update
-//! for each pixel lit in any:                                                   first_layer::backward
-//!     g = sum over images in which it is lit: x[pixel] d[image, H']            in registers
+//! for each pixel nonzero in any image:                                         first_layer::backward
+//!     g = sum over images in which it is nonzero: x[pixel] d[image, H']        in registers
 //!     W[pixel, H'] -= optimizer(g)
 //! ```
 //!
-//! Hidden layers after the first are dense (`hidden_layer`): a barrier before each on the way there and on the way back,
-//! one before their weights change and one after. Batches of more than 32 images are taken 32 at a time on the way back,
-//! and gradients kept in between. Every sum has an order that depends neither on the number of threads nor on the columns
-//! that a thread has, so neither does any bit of the result.
+//! Dense layers (`hidden_layer`) have a barrier before each on the forward pass and on the backward pass, one before their
+//! weights change and one after. For batches of more than 32 images, the first layer's gradient is summed over groups of 32
+//! and kept in memory in between. Every sum has an order that depends neither on the number of threads nor on the columns
+//! that a thread owns, so neither does any bit of the result.
 //!
-//! What a step must cost for 784-128-10, B = 32 and Adam on MNIST, where 150 pixels of an image are lit on average and 457
-//! in any of 32, 37 of which rested (counted by `cargo bench --bench limits`, which measures what the machine could do):
+//! The work in a step for 784-128-10, B = 32 and Adam on MNIST. There, 150 pixels of an image are nonzero on average and 457
+//! in any of 32 images; the weights of 37 of them are behind. `cargo bench --bench limits` counts this, and measures the rates
+//! of the machine.
 //!
 //! | operations on single numbers, a multiply-add being one | |
 //! |---|---|
 //! | first layer, forward and the gradient: 2 x 32 x 150 x 128 | 1.23 million |
 //! | output layer, forward, gradient of weights and of activations: 3 x 32 x 128 x 10 | 0.12 million |
-//! | Adam, 12 a parameter: (457 x 128 + 128 + 1,290) x 12, and 16 for each that rested | 0.80 million |
+//! | Adam, 12 a parameter: (457 x 128 + 128 + 1,290) x 12, and 16 for each that catches up | 0.80 million |
 //! | bytes between first- and second-level cache | |
-//! | W once on the way there; W, m and v read and written on the way back | 1.75 MB |
+//! | W once in the forward pass; W, m and v read and written in the backward pass | 1.75 MB |
 //!
-//! That is 268,000 instructions on 8 numbers (AVX2) or 134,000 on 16 (AVX-512); at two a cycle 67,000 or 34,000 cycles for
-//! each of two threads. The bytes, at 32 a cycle, take 27,000 cycles for each and overlap. What comes on top are loops that
-//! end unforeseen, one for each image and stretch and one for each pixel, and looking up what is lit.
+//! That is 268,000 instructions on 8 numbers (AVX2) or 134,000 on 16 (AVX-512). At two a cycle these take 67,000 or 34,000
+//! cycles of each of two threads. The bytes, at 32 a cycle, take 27,000 cycles of each, which overlap. On top come the lists of
+//! nonzero pixels, and branch mispredictions at loop exits: one for each image and stretch, and one for each pixel.
 
 #![expect(clippy::needless_range_loop, reason = "kernels go through several arrays alike, by indices that unroll")]
 
+mod access;
+mod barrier;
 mod evaluate;
 mod first_layer;
+mod forward;
 mod group;
 mod hidden_layer;
-mod lit;
-mod net;
+mod nonzero;
 mod output_layer;
+mod panel;
 mod rest;
+mod shared;
 mod step;
-mod team;
 mod update;
+mod weights;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::evaluate::Evaluation;
-use self::net::Net;
-use self::output_layer::Scored;
-use self::step::{Round, Worker};
-use self::team::FlushDenormals;
+use self::access::{Access, Exchange};
+use self::nonzero::NonzeroPixels;
+use self::step::{Round, TrainingData, Worker};
+use self::weights::Weights;
 use super::{EngineInfo, EpochTotals, Network, Progress, Recipe, Trainer, TrainingState, steps_for};
 use crate::data::dataset::Images;
 use crate::error::{Error, Result};
 use crate::model::MlpShape;
-use crate::optim::{OptimizerKind, OptimizerSettings};
-use crate::simd::InstructionSet;
-use crate::simd::LANES;
+#[cfg(doc)]
+use crate::simd::Block;
+use crate::simd::{FlushDenormals, InstructionSet, LANES};
 
-/// How long the team works between two calls of `progress`, about.
+/// About how long the team works between two calls of `progress`.
 const ROUND: Duration = Duration::from_millis(30);
 
-/// Whether the kernels fit a network of this shape.
+/// Whether the kernels can compute a network of this shape.
 fn supports(shape: &MlpShape) -> Result<()> {
     let refused = |expected: String, found| {
         Err(Error::Unsupported { engine: "fused", reason: format!("expected {expected}, found {found}") })
@@ -87,47 +108,59 @@ fn supports(shape: &MlpShape) -> Result<()> {
     Ok(())
 }
 
+fn info(weights: &Weights, set: InstructionSet) -> EngineInfo {
+    EngineInfo {
+        engine: "fused",
+        device: "cpu",
+        backend: "own kernels".into(),
+        instruction_set: set.name().into(),
+        threads: weights.threads(),
+    }
+}
+
 /// A network that only answers, with the fused kernels.
-pub struct FusedNetwork(FusedEngine);
+pub struct FusedNetwork {
+    weights: Weights,
+    set: InstructionSet,
+}
 
 impl FusedNetwork {
-    /// The network of `shape` with `parameters` (P), to answer with `threads` threads and the instruction set `set`.
+    /// The network of `shape` with `parameters` (P), for at most `threads` threads and the instruction set `set`.
     ///
     /// # Errors
     /// The shape is not supported.
     pub fn new(shape: &MlpShape, parameters: &[f32], threads: usize, set: InstructionSet) -> Result<Self> {
-        // Remembers nothing, so that no memory goes to an optimizer.
-        let optimizer = OptimizerSettings {
-            kind: OptimizerKind::Sgd,
-            learning_rate: 0.0,
-            momentum: 0.0,
-            nesterov: false,
-            weight_decay: 0.0,
-        };
-        let recipe = Recipe { shape: shape.clone(), optimizer, batch_size: 1, dropout: 0.0, seed: 0, threads };
-        let mut engine = FusedEngine::new(recipe, Arc::default(), set)?;
-        engine.put(&TrainingState::new(&optimizer, parameters.to_vec()));
-        Ok(Self(engine))
+        supports(shape)?;
+        let mut weights = Weights::new(shape, None, threads, set);
+        weights.each_parameter(|index, mut place| *place.weight() = parameters[index]);
+        Ok(Self { weights, set })
     }
 }
 
 impl Network for FusedNetwork {
     fn info(&self) -> EngineInfo {
-        self.0.info()
+        info(&self.weights, self.set)
     }
 
     fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>> {
-        self.0.logits(pixels)
+        Ok(evaluate::logits(&self.weights, self.set, pixels))
     }
 }
 
 /// The fused engine.
 pub struct FusedEngine {
-    net: Net,
+    recipe: Recipe,
+    train: Arc<Images>,
+    /// The nonzero pixels of `train`.
+    nonzero: NonzeroPixels,
+    weights: Weights,
+    exchange: Exchange,
+    /// One for each thread.
     workers: Vec<Worker>,
     set: InstructionSet,
+    /// The number of steps done.
     step: u64,
-    /// Steps until the team meets for `progress`.
+    /// The number of steps until the team meets for `progress`.
     steps_per_round: usize,
 }
 
@@ -147,39 +180,50 @@ impl FusedEngine {
     pub fn new(recipe: Recipe, train: Arc<Images>, set: InstructionSet) -> Result<Self> {
         Self::supports(&recipe)?;
         let initial = TrainingState::new(&recipe.optimizer, recipe.shape.initial_parameters(recipe.seed));
-        let net = Net::new(recipe, train, set);
-        let threads = net.barrier.threads();
-        let workers = (0..threads).map(|rank| Worker::new(&net, rank, threads)).collect();
-        let mut engine = Self { net, workers, set, step: 0, steps_per_round: 1 };
+        let weights = Weights::new(&recipe.shape, Some(&recipe.optimizer), recipe.threads, set);
+        let batch = recipe.batch_size.min(train.len());
+        let mut engine = Self {
+            nonzero: NonzeroPixels::new(&train.pixels, recipe.shape.inputs(), weights.threads()),
+            exchange: Exchange::for_training(&weights, batch),
+            workers: (0..weights.threads()).map(|rank| Worker::new(&recipe, &weights, rank, batch)).collect(),
+            recipe,
+            train,
+            weights,
+            set,
+            step: 0,
+            steps_per_round: 1,
+        };
         engine.put(&initial);
         Ok(engine)
     }
 
     fn put(&mut self, state: &TrainingState) {
-        let biases = self.workers.iter_mut().map(|worker| &mut worker.output_biases);
-        self.net.each_parameter(biases, |index, mut place| {
-            *place.value(0) = state.parameters[index];
+        self.weights.each_parameter(|index, mut place| {
+            *place.weight() = state.parameters[index];
             for (slot, values) in state.slots.iter().enumerate() {
-                *place.value(slot + 1) = values[index];
+                *place.slot(slot) = values[index];
             }
         });
         self.step = state.step;
     }
 
-    /// Trains on the batches of `images`, with all threads. With `wake`, all weights are up to date afterwards.
-    fn train_round(&mut self, images: &[u32], wake: bool) -> Scored {
-        let (net, set, step) = (&self.net, self.set, self.step);
-        self.step += images.len().div_ceil(net.recipe.batch_size) as u64;
-        let work = move |worker| {
-            let _watch = net.barrier.watch();
+    /// Trains on the batches of `images`, with all threads. With `catch_up`, all weights are up to date afterwards.
+    fn train_round(&mut self, images: &[u32], catch_up: bool) -> EpochTotals {
+        let (set, steps_before) = (self.set, self.step);
+        self.step += images.len().div_ceil(self.recipe.batch_size) as u64;
+        let data = TrainingData { recipe: &self.recipe, train: &self.train, nonzero: &self.nonzero };
+        let work = move |(access, worker): (Access, _)| {
+            let _watch = access.watch();
             let _flush = FlushDenormals::begin();
-            set.run(Round { net, worker, images, step, wake })
+            set.run(Round { data, access, worker, images, steps_before, catch_up })
         };
-        let [first, others @ ..] = &mut self.workers[..] else { unreachable!("at least one thread") };
+        let mut team = Access::for_team(&mut self.weights, &mut self.exchange).into_iter().zip(&mut self.workers);
+        let Some(first) = team.next() else { unreachable!("a team has at least one thread") };
         std::thread::scope(|scope| {
-            for worker in others {
-                scope.spawn(move || work(worker));
+            for other in team {
+                scope.spawn(move || work(other));
             }
+            // Every thread computes the totals of all images.
             work(first)
         })
     }
@@ -187,37 +231,11 @@ impl FusedEngine {
 
 impl Network for FusedEngine {
     fn info(&self) -> EngineInfo {
-        EngineInfo {
-            engine: "fused",
-            device: "cpu",
-            backend: "own kernels".into(),
-            instruction_set: self.set.name().into(),
-            threads: self.workers.len(),
-        }
+        info(&self.weights, self.set)
     }
 
     fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>> {
-        let shape = &self.net.recipe.shape;
-        let (d, classes) = (shape.inputs(), shape.classes());
-        let images = pixels.len() / d;
-        let mut logits = vec![0.0; images * classes];
-        let per_thread = images.div_ceil(self.workers.len()).max(1);
-        let mut parts = pixels.chunks(per_thread * d).zip(logits.chunks_mut(per_thread * classes));
-        std::thread::scope(|scope| {
-            let (net, set, output_biases) = (&self.net, self.set, self.workers[0].output_biases.weights[0]);
-            let work = move |(pixels, logits)| {
-                let _flush = FlushDenormals::begin();
-                set.run(Evaluation { net, output_biases, pixels, logits });
-            };
-            let first = parts.next();
-            for part in parts {
-                scope.spawn(move || work(part));
-            }
-            if let Some(part) = first {
-                work(part);
-            }
-        });
-        Ok(logits)
+        Ok(evaluate::logits(&self.weights, self.set, pixels))
     }
 }
 
@@ -227,37 +245,35 @@ impl Trainer for FusedEngine {
         let mut left = order;
         while !left.is_empty() {
             let round;
-            let images = self.steps_per_round.saturating_mul(self.net.recipe.batch_size).min(left.len());
+            let images = self.steps_per_round.saturating_mul(self.recipe.batch_size).min(left.len());
             (round, left) = left.split_at(images);
             let begin = Instant::now();
-            let scored = self.train_round(round, left.is_empty());
-            totals.images += images;
-            totals.loss_sum += scored.loss_sum;
-            totals.correct += scored.correct;
+            totals += self.train_round(round, left.is_empty());
             self.steps_per_round = steps_for(ROUND, self.steps_per_round, begin.elapsed());
-            let told = progress(Progress { images: totals.images, loss: Some(totals.loss_sum / totals.images as f64) });
-            if told.is_err() {
+            let loss = Some(totals.loss_sum / totals.images as f64);
+            if let Err(error) = progress(Progress { images: totals.images, loss }) {
                 self.train_round(&[], true);
-                told?;
+                return Err(error);
             }
         }
         Ok(totals)
     }
 
     fn set_images(&mut self, train: Arc<Images>) -> Result<()> {
-        self.net.set_images(train);
+        debug_assert_eq!(train.len(), self.train.len());
+        self.nonzero = NonzeroPixels::new(&train.pixels, self.recipe.shape.inputs(), self.weights.threads());
+        self.train = train;
         Ok(())
     }
 
     fn state(&mut self) -> Result<TrainingState> {
-        let recipe = &self.net.recipe;
+        let recipe = &self.recipe;
         let mut state = TrainingState::new(&recipe.optimizer, vec![0.0; recipe.shape.parameter_count()]);
         state.step = self.step;
-        let biases = self.workers.iter_mut().map(|worker| &mut worker.output_biases);
-        self.net.each_parameter(biases, |index, mut place| {
-            state.parameters[index] = *place.value(0);
+        self.weights.each_parameter(|index, mut place| {
+            state.parameters[index] = *place.weight();
             for (slot, values) in state.slots.iter_mut().enumerate() {
-                values[index] = *place.value(slot + 1);
+                values[index] = *place.slot(slot);
             }
         });
         Ok(state)

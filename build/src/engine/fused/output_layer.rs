@@ -1,28 +1,23 @@
-//! The output layer: logits from the activations of the last hidden layer, softmax with its loss, and the way back.
+//! The output layer: logits from the activations of the last hidden layer, softmax and loss, and the backward pass.
 //!
-//! Its weights (H,K) lie with the hidden columns they belong to, a row of 16 for the 10 classes: a thread has all it needs
-//! but the sum of the logits over the columns of the others.
+//! Each row of its weights (H,K) lies with the slab that has the same hidden column, in a block of 16 for the 10 classes. So
+//! a thread needs only the sums of the logits over the columns of other threads.
 
 use std::ops::Range;
 
-use super::net::Slab;
+use super::panel::Panel;
 use super::update::StepRule;
-use crate::simd::{Block, LANES, Simd};
+use super::weights::Slab;
+use crate::engine::EpochTotals;
+use crate::simd::{Block, LANES, Simd, exp};
 
-/// `a W` over some column blocks of a slab: its part of the logits (B). `a` is (B,`width`), `weights` the slab's rows.
+/// A part of the logits (B): `a W` over some column blocks of a slab. `weights` are the output layer's rows for the slab.
 #[inline(always)]
-pub fn partial_logits<S: Simd>(
-    s: S,
-    a: &[Block],
-    width: usize,
-    blocks: Range<usize>,
-    weights: &[Block],
-    logits: &mut [Block],
-) {
+pub fn partial_logits<S: Simd>(s: S, a: Panel, blocks: Range<usize>, weights: &[Block], logits: &mut [Block]) {
     if S::MANY_REGISTERS {
-        partial_logits_by::<S, 8>(s, a, width, blocks, weights, logits);
+        partial_logits_by::<S, 8>(s, a, blocks, weights, logits);
     } else {
-        partial_logits_by::<S, 4>(s, a, width, blocks, weights, logits);
+        partial_logits_by::<S, 4>(s, a, blocks, weights, logits);
     }
 }
 
@@ -30,12 +25,12 @@ pub fn partial_logits<S: Simd>(
 #[inline(always)]
 fn partial_logits_by<S: Simd, const R: usize>(
     s: S,
-    a: &[Block],
-    width: usize,
+    a: Panel,
     blocks: Range<usize>,
     weights: &[Block],
     logits: &mut [Block],
 ) {
+    let Panel { blocks: a, width } = a;
     let (tiles, rest) = logits.as_chunks_mut::<R>();
     let (tiled, a_rest) = a.split_at(tiles.len() * R * width);
     for (logits, a) in tiles.iter_mut().zip(tiled.chunks_exact(R * width)) {
@@ -74,67 +69,53 @@ fn partial_logits_tile<S: Simd, const R: usize>(
     }
 }
 
-/// What a batch scored.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Scored {
-    /// The sum of the losses.
-    pub loss_sum: f64,
-    /// How many were classified right.
-    pub correct: usize,
-}
-
-impl std::ops::AddAssign for Scored {
-    fn add_assign(&mut self, other: Self) {
-        self.loss_sum += other.loss_sum;
-        self.correct += other.correct;
-    }
-}
-
-/// Turns logits (B) in place into their gradient `(softmax(z) - onehot(label)) / B`, zero in the lanes from `classes` on.
+/// Replaces logits z (B) by their gradient `(softmax(z) - onehot(label)) / B`, zero in the lanes from `classes` on.
+///
+/// Returns loss and right answers of the batch.
 #[inline(always)]
 pub fn softmax_gradient<S: Simd>(
     s: S,
     logits: &mut [Block],
     labels: impl Iterator<Item = u8>,
     classes: usize,
-) -> Scored {
-    let mut scored = Scored::default();
+) -> EpochTotals {
+    let mut totals = EpochTotals { images: logits.len(), ..EpochTotals::default() };
     let (mut inside, mut outside) = (Block::ZERO, Block::ZERO);
     inside.0[..classes].fill(1.0);
     outside.0[classes..].fill(-1e30);
     let (inside, outside) = (s.load(&inside), s.load(&outside));
     let per_image = 1.0 / logits.len() as f32;
-    // The product of some images' sums: one logarithm for all of them. Each sum is from 1 to 16.
+    // The product of some images' sums, so that one logarithm does for all of them. Each sum is from 1 to 16.
     let mut product = 1.0;
     for (n, (block, label)) in logits.iter_mut().zip(labels).enumerate() {
         let label = usize::from(label);
         let z = s.add(s.load(block), outside);
         let highest = s.highest(z);
-        let e = s.where_positive(inside, s.exp(s.sub(z, s.splat(highest))));
+        let e = s.where_positive(inside, exp(s, s.sub(z, s.splat(highest))));
         let sum = s.sum(e);
         let right = block.0[label];
         if right == highest {
-            // Of equals the first is the answer.
-            scored.correct += usize::from(block.0[..label].iter().all(|&z| z < highest));
+            // The answer is the first of equal logits.
+            totals.correct += usize::from(block.0[..label].iter().all(|&z| z < highest));
         }
-        scored.loss_sum += f64::from(highest - right);
+        totals.loss_sum += f64::from(highest - right);
         product *= f64::from(sum);
         if n % 200 == 199 {
-            scored.loss_sum += product.ln();
+            totals.loss_sum += product.ln();
             product = 1.0;
         }
         s.store(s.mul(e, s.splat(per_image / sum)), block);
         block.0[label] -= per_image;
     }
-    scored.loss_sum += product.ln();
-    scored
+    totals.loss_sum += product.ln();
+    totals
 }
 
-/// The gradient of the hidden activations of a slab, cut where they were (B,W): `d = (d_logits W^T) scale` where `a > 0`.
+/// The gradient of a slab's last hidden layer before ReLU and dropout: `d = (d_logits W^T) scale` where `a > 0`, else 0.
 ///
-/// `transposed` is room for the slab's rows, the other way round.
+/// a and d are (B,W). `transposed` is scratch memory for the slab's rows.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "a kernel: what it reads and what it writes")]
+#[expect(clippy::too_many_arguments, reason = "a kernel takes the arrays that it reads and writes")]
 pub fn hidden_gradient<S: Simd>(
     s: S,
     d_logits: &[Block],
@@ -154,7 +135,7 @@ pub fn hidden_gradient<S: Simd>(
 }
 
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "a kernel: what it reads and what it writes")]
+#[expect(clippy::too_many_arguments, reason = "a kernel takes the arrays that it reads and writes")]
 fn hidden_gradient_wide<S: Simd, const W: usize>(
     s: S,
     d_logits: &[Block],
@@ -187,7 +168,7 @@ fn hidden_gradient_wide<S: Simd, const W: usize>(
     }
 }
 
-/// The gradient `a^T d_logits` of the slab's output weights (rows of `slab`) and their update.
+/// The gradient `a^T d_logits` of the output weights of a hidden slab, and their update. `slab` holds their rows.
 #[inline(always)]
 pub fn update<S: Simd>(
     s: S,

@@ -167,7 +167,7 @@ impl Rest {
 mod tests {
     use super::super::update::{StepRule, Update};
     use super::*;
-    use crate::engine::fused::team::FlushDenormals;
+    use crate::simd::FlushDenormals;
     use crate::simd::{InstructionSet, Job};
 
     /// A block of weights and slots that rests since step `since` of a period, in one go and step by step.

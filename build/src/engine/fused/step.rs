@@ -1,360 +1,306 @@
 //! The training step, by each thread of the team on its own columns of every layer.
 
-#![expect(unsafe_code, reason = "threads take turns at the memory they share")]
-
 use std::ops::Range;
 
+use super::access::{Access, LayerAccess};
 use super::first_layer;
-use super::group::{GROUP, Group};
-use super::hidden_layer;
-use super::net::{Net, Slab, SplitLayer};
-use super::output_layer::{self, Scored};
+use super::forward::{Inputs, StepDropout, forward};
+use super::group::{GROUP, ImageGroup};
+use super::hidden_layer::{self, PartialGradient};
+use super::nonzero::NonzeroPixels;
+use super::output_layer;
 use super::rest::Rest;
 use super::update::StepRule;
-use crate::engine::dropout::{self, DropoutMask};
+use super::weights::{SplitLayer, WIDEST, Weights};
+use crate::data::dataset::Images;
+use crate::engine::{EpochTotals, Recipe, dropout};
 use crate::simd::{Block, Job, LANES, Simd, add};
 
-/// Images whose activations are worked on before the next, so that they stay in the first-level cache.
-pub const IMAGES_AT_A_TIME: usize = 64;
+/// The training data, which all threads read.
+#[derive(Clone, Copy)]
+pub struct TrainingData<'a> {
+    pub recipe: &'a Recipe,
+    pub train: &'a Images,
+    /// The nonzero pixels of `train`.
+    pub nonzero: &'a NonzeroPixels,
+}
 
-/// What one thread has for itself.
+/// What one thread has for itself from step to step.
 pub struct Worker {
-    pub rank: usize,
-    pub threads: usize,
-    /// The output layer's biases: each thread has and updates them all.
-    pub output_biases: Slab,
-    /// Which first-layer weights are up to date.
-    pub rest: Rest,
+    /// The lazy update of the first layer's weights.
+    lazy: Rest,
     /// The images of the batch, or of a part of it.
-    group: Group,
+    group: ImageGroup,
     /// Logits, then their gradient (B).
     logits: Vec<Block>,
+    /// Scratch memory for a gradient of weights.
     gradient: Vec<Block>,
+    /// Scratch memory for transposed weights.
     transposed: Vec<Block>,
 }
 
 impl Worker {
-    pub fn new(net: &Net, rank: usize, threads: usize) -> Self {
-        let optimizer = net.recipe.optimizer;
+    /// Thread `rank` of those that `weights` are laid out for, for batches of `images`.
+    pub fn new(recipe: &Recipe, weights: &Weights, rank: usize, images: usize) -> Self {
         Self {
-            rank,
-            threads,
-            output_biases: Slab::new(1, 1, &optimizer.slots()),
-            rest: Rest::new(optimizer),
-            group: Group::new(net.recipe.shape.inputs()),
-            logits: vec![Block::ZERO; net.batch()],
-            gradient: vec![Block::ZERO; net.largest_gradient(rank, threads)],
+            lazy: Rest::new(recipe.optimizer),
+            group: ImageGroup::new(recipe.shape.inputs()),
+            logits: vec![Block::ZERO; images],
+            gradient: vec![Block::ZERO; largest_gradient(weights, rank, images)],
             transposed: vec![],
         }
     }
-
-    /// The slabs of `layer` that are this thread's.
-    fn own(&self, layer: &SplitLayer) -> Range<usize> {
-        layer.own(self.rank, self.threads)
-    }
 }
 
-/// A thread's part in some steps.
+/// The blocks of the largest gradient that thread `rank` keeps. That is the gradient of a slab of a layer after the first, or
+/// of the slab's rows of the output layer. For batches in several parts it is that of all the thread's slabs of a layer.
+fn largest_gradient(weights: &Weights, rank: usize, images: usize) -> usize {
+    let [first, others @ ..] = &weights.layers[..] else { unreachable!("a network has a layer") };
+    let own = |layer: &SplitLayer| layer.layout.width(layer.layout.own(rank, weights.threads()));
+    let first = if images > GROUP { weights.shape().inputs() * own(first) } else { 0 };
+    let several = images > hidden_layer::DENSE_IMAGES;
+    let others = others.iter().map(|layer| layer.layout.rows * if several { own(layer) } else { WIDEST });
+    first.max(others.max().unwrap_or(0)).max(WIDEST * LANES)
+}
+
+/// One thread's work in some steps.
 pub struct Round<'a> {
-    pub net: &'a Net,
+    pub data: TrainingData<'a>,
+    pub access: Access<'a>,
     pub worker: &'a mut Worker,
+    /// The images of all steps, one batch after the other.
     pub images: &'a [u32],
-    /// Steps done before.
-    pub step: u64,
-    /// Whether all weights are to be up to date afterwards.
-    pub wake: bool,
+    /// The number of steps before.
+    pub steps_before: u64,
+    /// Whether to bring all weights up to date at the end.
+    pub catch_up: bool,
 }
 
 impl Job for Round<'_> {
-    type Output = Scored;
+    type Output = EpochTotals;
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) -> Scored {
-        let Self { net, worker, images, step, wake } = self;
-        let mut scored = Scored::default();
-        let mut batches = images.chunks(net.recipe.batch_size).peekable();
-        for step in step.. {
-            let Some(batch) = batches.next() else { break };
+    fn run<S: Simd>(self, s: S) -> EpochTotals {
+        let Self { data, mut access, worker, images, steps_before, catch_up } = self;
+        let mut totals = EpochTotals::default();
+        let mut batches = images.chunks(data.recipe.batch_size).peekable();
+        for steps_before in steps_before.. {
+            let Some(images) = batches.next() else { break };
             let next = batches.peek().copied().unwrap_or_default();
-            scored += Step::new(net, batch, next, step).take(s, worker);
-            if worker.rest.is_over() {
-                net.wake_all(s, worker);
+            totals += TrainingStep::new(data, images, next, steps_before).take(s, &mut access, worker);
+            if worker.lazy.is_over() {
+                catch_up_all(s, &mut access, worker);
             }
         }
-        if wake {
-            net.wake_all(s, worker);
+        if catch_up {
+            catch_up_all(s, &mut access, worker);
         }
-        scored
+        totals
     }
 }
 
-impl Net {
-    #[inline(always)]
-    fn wake_all<S: Simd>(&self, s: S, worker: &mut Worker) {
-        for q in worker.own(&self.layers[0]) {
-            // SAFETY: its own slab, which no other thread uses.
-            let slab = unsafe { self.layers[0].slabs.write(q) };
-            first_layer::wake_all(s, slab, &worker.rest);
-            slab.since.fill(0);
-        }
-        worker.rest.begin();
+/// Brings all weights of the thread's slabs up to date, and begins a new period of the lazy update.
+#[inline(always)]
+fn catch_up_all<S: Simd>(s: S, access: &mut Access, worker: &mut Worker) {
+    let mut layer = access.layer(0);
+    for q in layer.own.clone() {
+        let slab = layer.weights.get_mut(q);
+        first_layer::catch_up_all(s, slab, &worker.lazy);
+        slab.up_to.fill(0);
     }
+    worker.lazy.begin();
 }
 
 /// A step, which all threads of the team take together.
-struct Step<'a> {
-    net: &'a Net,
+struct TrainingStep<'a> {
+    data: TrainingData<'a>,
     images: &'a [u32],
     /// The images of the step after it.
     next: &'a [u32],
-    /// Steps done before.
-    before: u64,
+    steps_before: u64,
     rule: StepRule,
-    /// What activations that are kept are multiplied by.
+    /// The factor of activations that dropout keeps.
     scale: f32,
 }
 
-// SAFETY, for every block below: a thread writes only its own slabs, activations and gradients, and parts of logits. Those
-// of others it reads only where a barrier stands between the writing before, the reading, and the next writing:
-// - slabs of the first layer, its gradients and, where it is the only one, its activations are nobody else's;
-// - activations of layer l are written before the barrier at which the layer after it begins, and read until the barrier
-//   at the end of the way back through the dense layers;
-// - gradients of layer l are written before the barrier at which the way back through layer l begins, and read by others
-//   until the next one;
-// - slabs of dense layers are read by others on the way back, and written after the barrier that ends it;
-// - parts of logits are written before the barrier of the output layer and read after it; the next step's are others.
-impl<'a> Step<'a> {
-    fn new(net: &'a Net, images: &'a [u32], next: &'a [u32], before: u64) -> Self {
-        let rule = StepRule::new(&net.recipe.optimizer, before + 1);
-        Self { net, images, next, before, rule, scale: dropout::scale(net.recipe.dropout) as f32 }
+impl<'a> TrainingStep<'a> {
+    fn new(data: TrainingData<'a>, images: &'a [u32], next: &'a [u32], steps_before: u64) -> Self {
+        let rule = StepRule::new(&data.recipe.optimizer, steps_before + 1);
+        Self { data, images, next, steps_before, rule, scale: dropout::scale(data.recipe.dropout) as f32 }
     }
 
     #[inline(always)]
-    fn take<S: Simd>(&self, s: S, worker: &mut Worker) -> Scored {
-        self.first_layer(s, worker);
-        for l in 1..self.net.hidden() {
-            self.hidden_layer(s, worker, l);
+    fn take<S: Simd>(&self, s: S, access: &mut Access, worker: &mut Worker) -> EpochTotals {
+        self.catch_up(s, access, worker);
+        self.forward(s, access, worker);
+        let totals = self.output_layer(s, access, worker);
+        if access.hidden() > 1 {
+            for l in (1..access.hidden()).rev() {
+                access.next();
+                self.dense_backward(s, access, worker, l);
+            }
+            access.next();
+            for l in 1..access.hidden() {
+                self.dense_update(s, access, worker, l);
+            }
         }
-        let scored = self.output_layer(s, worker);
-        if self.net.hidden() > 1 {
-            self.hidden_layers_back(s, worker);
-        }
-        self.first_layer_back(s, worker);
-        worker.rest.step(self.before + 1);
-        scored
-    }
-
-    /// The dropout mask after hidden layer `l`, if there is dropout.
-    fn mask(&self, l: usize) -> Option<DropoutMask> {
-        let dropout = self.net.recipe.dropout;
-        (dropout > 0.0).then(|| DropoutMask::new(self.net.recipe.seed, self.before, l, dropout))
+        // The rest is this thread's alone: others may begin the next step meanwhile.
+        access.next();
+        self.first_layer_backward(s, access, worker);
+        worker.lazy.step(self.steps_before + 1);
+        totals
     }
 
     /// Whether the batch is a single group.
-    fn is_whole(&self) -> bool {
+    fn is_one_group(&self) -> bool {
         self.images.len() <= GROUP
     }
 
+    /// Begins the batch's group, if it is a single one. Brings the weights up to date that the batch uses.
     #[inline(always)]
-    fn first_layer<S: Simd>(&self, s: S, worker: &mut Worker) {
-        let (net, layer) = (self.net, &self.net.layers[0]);
-        if self.is_whole() {
-            worker.group.begin(&net.lit, self.images);
+    fn catch_up<S: Simd>(&self, s: S, access: &mut Access, worker: &mut Worker) {
+        let Worker { group, lazy, .. } = worker;
+        if self.is_one_group() {
+            group.begin(self.data.nonzero, self.images);
         }
-        let mask = self.mask(0);
-        for (n, q) in worker.own(layer).enumerate() {
-            let slab = unsafe { layer.slabs.write(q) };
-            if self.is_whole() {
-                first_layer::wake(s, slab, &worker.group, &worker.rest);
+        let mut layer = access.layer(0);
+        for q in layer.own.clone() {
+            let slab = layer.weights.get_mut(q);
+            if self.is_one_group() {
+                first_layer::catch_up(s, slab, group, lazy);
             } else {
-                first_layer::wake_all(s, slab, &worker.rest);
-            }
-            let z = unsafe { layer.activations.write(q) };
-            let (begin, width) = layer.places[q];
-            let mut values = (self.is_whole() && n == 0).then_some(&mut worker.group);
-            for (n, images) in self.images.chunks(IMAGES_AT_A_TIME).enumerate() {
-                let before = n * IMAGES_AT_A_TIME;
-                let z = &mut z[before * width..][..images.len() * width];
-                first_layer::forward(s, slab, &net.lit, images, values.as_deref_mut(), z);
-                if net.hidden() > 0 {
-                    let first_unit = |image: usize| ((before + image) * layer.outputs + begin * LANES) as u32;
-                    activate(s, z, width, mask.as_ref(), self.scale, first_unit);
-                }
-            }
-        }
-        if self.is_whole() {
-            worker.group.end(s);
-        }
-    }
-
-    #[inline(always)]
-    fn hidden_layer<S: Simd>(&self, s: S, worker: &mut Worker, l: usize) {
-        self.net.barrier.wait();
-        let (before, layer) = (&self.net.layers[l - 1], &self.net.layers[l]);
-        let mask = self.mask(l);
-        for part in hidden_layer::parts(self.images.len()) {
-            let z = |q: usize| {
-                let (_, width) = layer.places[q];
-                unsafe { &mut layer.activations.write(q)[part.start * width..part.end * width] }
-            };
-            for inputs in hidden_layer::chunks(before.panels(|q| unsafe { before.activations.read(q) }, &part)) {
-                for q in worker.own(layer) {
-                    hidden_layer::forward(s, unsafe { layer.slabs.read(q) }, &inputs, z(q));
-                }
-            }
-            for q in worker.own(layer) {
-                let (begin, width) = layer.places[q];
-                let first_unit = |image: usize| ((part.start + image) * layer.outputs + begin * LANES) as u32;
-                activate(s, z(q), width, mask.as_ref(), self.scale, first_unit);
+                first_layer::catch_up_all(s, slab, lazy);
             }
         }
     }
 
-    /// Logits, loss and their gradient; the way back through the output layer and its update.
+    /// The logits.
     #[inline(always)]
-    fn output_layer<S: Simd>(&self, s: S, worker: &mut Worker) -> Scored {
-        let (net, b) = (self.net, self.images.len());
-        let classes = net.recipe.shape.classes();
-        let labels = self.images.iter().map(|&image| net.train.labels[image as usize]);
-        let last = &net.layers[net.layers.len() - 1];
-        let own = worker.own(last);
-        let Worker { output_biases, logits, gradient, transposed, .. } = worker;
-        let logits = &mut logits[..b];
-        if net.hidden() == 0 {
-            logits.copy_from_slice(unsafe { &last.activations.read(0)[..b] });
-            let scored = output_layer::softmax_gradient(s, logits, labels, classes);
-            unsafe { last.gradients.write(0)[..b].copy_from_slice(logits) };
-            return scored;
-        }
+    fn forward<S: Simd>(&self, s: S, access: &mut Access, worker: &mut Worker) {
+        let TrainingData { recipe, nonzero, .. } = self.data;
+        let Worker { group, logits, .. } = worker;
+        let rate = recipe.dropout;
+        let dropout = StepDropout { rate, seed: recipe.seed, steps_before: self.steps_before };
+        let dropout = (rate > 0.0).then_some(dropout);
+        let group = self.is_one_group().then_some(group);
+        let inputs = Inputs { nonzero, images: self.images };
+        // While the thread waits for others, the images of the next batch come from memory.
+        let prefetch = || nonzero.prefetch(self.next);
+        forward(s, access, inputs, dropout, group, prefetch, &mut logits[..self.images.len()]);
+    }
 
-        let parts = net.parts.len() / 2;
-        let turn = (self.before % 2) as usize * parts;
-        for q in own.clone() {
-            let (begin, width) = last.places[q];
-            let a = unsafe { &last.activations.read(q)[..b * width] };
-            let rows = unsafe { &net.outputs.read(q).weights };
-            for block in (0..width).step_by(net.grain) {
-                let part = unsafe { &mut net.parts.write(turn + (begin + block) / net.grain)[..b] };
-                let blocks = block..(block + net.grain).min(width);
-                output_layer::partial_logits(s, a, width, blocks, rows, part);
-            }
+    /// Loss and gradient of the logits; backward through the output layer, and its update.
+    #[inline(always)]
+    fn output_layer<S: Simd>(&self, s: S, access: &mut Access, worker: &mut Worker) -> EpochTotals {
+        let b = self.images.len();
+        let hidden = access.hidden();
+        let classes = self.data.recipe.shape.classes();
+        let labels = self.images.iter().map(|&image| self.data.train.labels[image as usize]);
+        let Worker { logits, gradient, transposed, .. } = worker;
+        let d_logits = &mut logits[..b];
+        let totals = output_layer::softmax_gradient(s, d_logits, labels, classes);
+        let (mut layer, mut output) = access.last();
+        if hidden == 0 {
+            layer.gradients.get_mut(0).rows_mut(0..b).copy_from_slice(d_logits);
+            return totals;
         }
-        // While others are waited for, the images of the next batch come from memory.
-        net.lit.prefetch(s, self.next);
-        net.barrier.wait();
-        logits.fill(output_biases.weights[0]);
-        for part in 0..parts {
-            add(s, logits, unsafe { &net.parts.read(turn + part)[..b] });
-        }
-        let scored = output_layer::softmax_gradient(s, logits, labels, classes);
-
-        for q in own {
-            let (_, width) = last.places[q];
-            let slab = unsafe { net.outputs.write(q) };
-            let a = unsafe { &last.activations.read(q)[..b * width] };
-            let d = unsafe { &mut last.gradients.write(q)[..b * width] };
-            output_layer::hidden_gradient(s, logits, classes, &slab.weights, a, self.scale, transposed, d);
-            output_layer::update(s, slab, a, logits, &self.rule, gradient);
+        for q in layer.own.clone() {
+            let slab = output.weights.get_mut(q);
+            let a = layer.activations.get(q).rows(0..b).blocks;
+            let d = layer.gradients.get_mut(q).rows_mut(0..b);
+            output_layer::hidden_gradient(s, d_logits, classes, &slab.weights, a, self.scale, transposed, d);
+            output_layer::update(s, slab, a, d_logits, &self.rule, gradient);
         }
         let sum = &mut gradient[..1];
         sum.fill(Block::ZERO);
-        for d in &*logits {
+        for d in &*d_logits {
             add(s, sum, std::slice::from_ref(d));
         }
-        output_biases.update(s, &self.rule, 0..1, sum);
-        scored
+        output.biases.get_mut(output.rank).update(s, &self.rule, 0..1, sum);
+        totals
     }
 
+    /// Backward through hidden layer `l`, from 1, to the one before.
     #[inline(always)]
-    fn hidden_layers_back<S: Simd>(&self, s: S, worker: &mut Worker) {
-        let (net, b) = (self.net, self.images.len());
-        for l in (1..net.hidden()).rev() {
-            net.barrier.wait();
-            let (before, layer) = (&net.layers[l - 1], &net.layers[l]);
-            let own = worker.own(before);
-            for part in hidden_layer::parts(b) {
-                let d_in = |q: usize| {
-                    let (_, width) = before.places[q];
-                    unsafe { &mut before.gradients.write(q)[part.start * width..part.end * width] }
-                };
-                let d = layer.panels(|q| unsafe { layer.gradients.read(q) }, &part);
-                if part.len() < hidden_layer::MANY_IMAGES {
-                    let outputs = (0..layer.places.len()).map(|q| unsafe { layer.slabs.read(q) }).zip(d);
-                    for q in own.clone() {
-                        let (begin, width) = before.places[q];
-                        hidden_layer::input_gradient_of_few(s, outputs.clone(), begin * LANES, width, d_in(q));
-                    }
-                } else {
-                    for d in hidden_layer::chunks(d) {
-                        for q in own.clone() {
-                            let (begin, width) = before.places[q];
-                            let weights = |block| {
-                                let (q, column) = layer.slab_of(block);
-                                (unsafe { layer.slabs.read(q) }, column)
-                            };
-                            let room = &mut worker.transposed;
-                            hidden_layer::input_gradient(s, &d, weights, begin * LANES, width, room, d_in(q));
-                        }
-                    }
+    fn dense_backward<S: Simd>(&self, s: S, access: &mut Access, worker: &mut Worker, l: usize) {
+        let [mut before, layer] = access.pair(l);
+        for part in hidden_layer::parts(self.images.len()) {
+            if part.len() < hidden_layer::MANY_IMAGES {
+                let slabs = (0..layer.layout.slabs.len()).map(|q| layer.weights.get(q));
+                let outputs = slabs.zip(layer.gradients.panels(&part));
+                for q in before.own.clone() {
+                    let columns = before.layout.slabs[q];
+                    let d_in = before.gradients.get_mut(q).rows_mut(part.clone());
+                    hidden_layer::input_gradient_of_few(s, outputs.clone(), columns, d_in);
                 }
-                for q in own.clone() {
-                    let (_, width) = before.places[q];
-                    let a = &unsafe { before.activations.read(q) }[part.start * width..part.end * width];
-                    hidden_layer::cut(s, a, self.scale, d_in(q));
+            } else {
+                let weights = |block| {
+                    let (q, column) = layer.layout.slab_of(block);
+                    (layer.weights.get(q), column)
+                };
+                for d in hidden_layer::chunks(layer.gradients.panels(&part)) {
+                    for q in before.own.clone() {
+                        let columns = before.layout.slabs[q];
+                        let d_in = before.gradients.get_mut(q).rows_mut(part.clone());
+                        hidden_layer::input_gradient(s, &d, weights, columns, &mut worker.transposed, d_in);
+                    }
                 }
             }
-        }
-        net.barrier.wait();
-        for l in 1..net.hidden() {
-            let (before, layer) = (&net.layers[l - 1], &net.layers[l]);
-            let own = worker.own(layer);
-            for part in hidden_layer::parts(b) {
-                let (more, rule) = (part.start > 0, (part.end == b).then_some(&self.rule));
-                let d = |q: usize| {
-                    let (_, width) = layer.places[q];
-                    unsafe { &layer.gradients.read(q)[part.start * width..part.end * width] }
-                };
-                // Between parts, each slab's gradient is kept.
-                let several = b > hidden_layer::IMAGES_AT_A_TIME;
-                let room = |q: usize| {
-                    let first = if several { layer.places[q].0 - layer.places[own.start].0 } else { 0 };
-                    first * layer.rows..
-                };
-                for inputs in hidden_layer::chunks(before.panels(|q| unsafe { before.activations.read(q) }, &part)) {
-                    for q in own.clone() {
-                        let slab = unsafe { layer.slabs.write(q) };
-                        hidden_layer::update(s, slab, &inputs, d(q), more, rule, &mut worker.gradient[room(q)]);
-                    }
-                }
-                for q in own.clone() {
-                    let slab = unsafe { layer.slabs.write(q) };
-                    hidden_layer::update_biases(s, slab, d(q), more, rule, &mut worker.gradient[room(q)]);
-                }
+            for q in before.own.clone() {
+                let a = before.activations.get(q).rows(part.clone()).blocks;
+                let d = before.gradients.get_mut(q).rows_mut(part.clone());
+                hidden_layer::relu_backward(s, a, self.scale, d);
             }
         }
-        // The next step begins with new activations of the first layer, which these updates read.
-        net.barrier.wait();
     }
 
+    /// The update of hidden layer `l`, from 1.
     #[inline(always)]
-    fn first_layer_back<S: Simd>(&self, s: S, worker: &mut Worker) {
-        let (net, layer) = (self.net, &self.net.layers[0]);
-        let own = worker.own(layer);
-        let Worker { rest, group, gradient, .. } = worker;
-        if !self.is_whole() {
-            self.first_gradient(s, own.clone(), group, gradient);
+    fn dense_update<S: Simd>(&self, s: S, access: &mut Access, worker: &mut Worker, l: usize) {
+        let b = self.images.len();
+        let [before, mut layer] = access.pair(l);
+        let LayerAccess { layout, own, weights, gradients, .. } = &mut layer;
+        for part in hidden_layer::parts(b) {
+            // Between parts, the gradient of each slab is kept.
+            let several = b > hidden_layer::DENSE_IMAGES;
+            let begin = |q: usize| if several { layout.width(own.start..q) * layout.rows } else { 0 };
+            let mut sum = PartialGradient {
+                is_first: part.start == 0,
+                rule: (part.end == b).then_some(&self.rule),
+                gradient: &mut worker.gradient,
+            };
+            for inputs in hidden_layer::chunks(before.activations.panels(&part)) {
+                for q in own.clone() {
+                    let d = gradients.get(q).rows(part.clone()).blocks;
+                    hidden_layer::update(s, weights.get_mut(q), &inputs, d, sum.at(begin(q)));
+                }
+            }
+            for q in own.clone() {
+                let d = gradients.get(q).rows(part.clone()).blocks;
+                hidden_layer::update_biases(s, weights.get_mut(q), d, sum.at(begin(q)));
+            }
+        }
+    }
+
+    /// The gradient of the first layer, and its update.
+    #[inline(always)]
+    fn first_layer_backward<S: Simd>(&self, s: S, access: &mut Access, worker: &mut Worker) {
+        let b = self.images.len();
+        let mut layer = access.layer(0);
+        let Worker { lazy, group, gradient, .. } = worker;
+        if !self.is_one_group() {
+            self.first_layer_gradient(s, &layer, group, gradient);
         }
         let mut gradient = &gradient[..];
-        for q in own {
-            let (_, width) = layer.places[q];
-            let slab = unsafe { layer.slabs.write(q) };
-            let d = unsafe { &layer.gradients.read(q)[..self.images.len() * width] };
-            if self.is_whole() {
-                first_layer::backward(s, slab, group, d, &self.rule, rest);
+        for q in layer.own.clone() {
+            let slab = layer.weights.get_mut(q);
+            let d = layer.gradients.get(q).rows(0..b).blocks;
+            if self.is_one_group() {
+                first_layer::backward(s, slab, group, d, &self.rule, lazy);
             } else {
-                let (own, others) = gradient.split_at(net.inputs() * width);
-                first_layer::update(s, slab, own, &self.rule, rest);
-                gradient = others;
+                let own;
+                (own, gradient) = gradient.split_at(slab.up_to.len() * slab.width);
+                first_layer::update(s, slab, own, &self.rule, lazy);
             }
             first_layer::update_biases(s, slab, d, &self.rule);
         }
@@ -362,42 +308,18 @@ impl<'a> Step<'a> {
 
     /// The gradients of the thread's slabs of the first layer, one after the other, over all groups of the batch.
     #[inline(always)]
-    fn first_gradient<S: Simd>(&self, s: S, own: Range<usize>, group: &mut Group, gradient: &mut [Block]) {
-        let (net, layer) = (self.net, &self.net.layers[0]);
+    fn first_layer_gradient<S: Simd>(&self, s: S, layer: &LayerAccess, group: &mut ImageGroup, gradient: &mut [Block]) {
         gradient.fill(Block::ZERO);
         for (n, images) in self.images.chunks(GROUP).enumerate() {
-            group.take(s, &net.lit, images);
-            let (begin, end) = (n * GROUP, n * GROUP + images.len());
+            group.fill(self.data.nonzero, images);
+            let images: Range<usize> = n * GROUP..n * GROUP + images.len();
             let mut gradient = &mut *gradient;
-            for q in own.clone() {
-                let (_, width) = layer.places[q];
-                let d = unsafe { &layer.gradients.read(q)[begin * width..end * width] };
-                let (slab_gradient, others) = gradient.split_at_mut(net.inputs() * width);
-                first_layer::accumulate(s, width, group, d, slab_gradient);
-                gradient = others;
+            for q in layer.own.clone() {
+                let d = layer.gradients.get(q).rows(images.clone());
+                let own;
+                (own, gradient) = gradient.split_at_mut(self.data.recipe.shape.inputs() * d.width);
+                first_layer::accumulate(s, d.width, group, d.blocks, own);
             }
-        }
-    }
-}
-
-/// ReLU and dropout in place on (B,`width`).
-#[inline(always)]
-pub fn activate<S: Simd>(
-    s: S,
-    z: &mut [Block],
-    width: usize,
-    mask: Option<&DropoutMask>,
-    scale: f32,
-    first_unit: impl Fn(usize) -> u32,
-) {
-    for (image, row) in z.chunks_exact_mut(width).enumerate() {
-        let first = first_unit(image);
-        for (block, z) in row.iter_mut().enumerate() {
-            let mut a = s.max(s.splat(0.0), s.load(z));
-            if let Some(mask) = mask {
-                a = s.keep(mask, first + (block * LANES) as u32, s.mul(a, s.splat(scale)));
-            }
-            s.store(a, z);
         }
     }
 }

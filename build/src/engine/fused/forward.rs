@@ -1,0 +1,179 @@
+//! The forward pass, for training and for answers.
+
+use super::access::Access;
+use super::first_layer;
+use super::group::ImageGroup;
+use super::hidden_layer;
+use super::nonzero::NonzeroPixels;
+use super::output_layer;
+use super::weights::LayerLayout;
+use crate::engine::dropout::{self, DropoutMask};
+use crate::simd::{Block, LANES, Simd, add};
+
+/// Images that pass the first layer together: their activations stay in the first-level cache.
+pub const FIRST_LAYER_IMAGES: usize = 64;
+
+/// The images of a forward pass: indices into lists of nonzero pixels.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
+    /// The lists.
+    pub nonzero: &'a NonzeroPixels,
+    /// (B).
+    pub images: &'a [u32],
+}
+
+/// Dropout in a step.
+#[derive(Debug, Clone, Copy)]
+pub struct StepDropout {
+    /// The share of activations that is dropped.
+    pub rate: f64,
+    /// The seed of the masks.
+    pub seed: u64,
+    /// The number of steps before.
+    pub steps_before: u64,
+}
+
+/// Dropout after a hidden layer in a step.
+#[derive(Debug, Clone, Copy)]
+struct LayerDropout {
+    mask: DropoutMask,
+    /// The factor of kept activations.
+    scale: f32,
+}
+
+impl StepDropout {
+    fn after(self, layer: usize) -> LayerDropout {
+        let mask = DropoutMask::new(self.seed, self.steps_before, layer, self.rate);
+        LayerDropout { mask, scale: dropout::scale(self.rate) as f32 }
+    }
+}
+
+/// Computes the `logits` (B) of `inputs`, by all threads of the team together. Begins with the first phase of a step, and
+/// ends in that of the loss.
+///
+/// Puts the inputs' values into the `group`, if there is one; it has begun with the same images. Calls `before_waiting`
+/// before the thread waits for the parts of the logits from other threads.
+#[inline(always)]
+pub fn forward<S: Simd>(
+    s: S,
+    access: &mut Access,
+    inputs: Inputs,
+    dropout: Option<StepDropout>,
+    group: Option<&mut ImageGroup>,
+    before_waiting: impl FnOnce(),
+    logits: &mut [Block],
+) {
+    first_layer(s, access, inputs, dropout, group);
+    let images = inputs.images.len();
+    for l in 1..access.hidden() {
+        access.next();
+        dense_layer(s, access, l, images, dropout.map(|dropout| dropout.after(l)));
+    }
+    partial_logits(s, access, images);
+    before_waiting();
+    access.next();
+    sum_logits(s, access, logits);
+}
+
+#[inline(always)]
+fn first_layer<S: Simd>(
+    s: S,
+    access: &mut Access,
+    inputs: Inputs,
+    dropout: Option<StepDropout>,
+    mut group: Option<&mut ImageGroup>,
+) {
+    let is_hidden = access.hidden() > 0;
+    let dropout = dropout.map(|dropout| dropout.after(0));
+    let mut layer = access.layer(0);
+    for (n, q) in layer.own.clone().enumerate() {
+        let slab = layer.weights.get(q);
+        // The first slab's pass over the pixels puts them into the group.
+        let mut group = group.as_deref_mut().filter(|_| n == 0);
+        for (n, images) in inputs.images.chunks(FIRST_LAYER_IMAGES).enumerate() {
+            let before = n * FIRST_LAYER_IMAGES;
+            let z = layer.activations.get_mut(q).rows_mut(before..before + images.len());
+            first_layer::forward(s, slab, inputs.nonzero, images, group.as_deref_mut(), z);
+            if is_hidden {
+                activate(s, z, layer.layout, q, before, dropout);
+            }
+        }
+    }
+    if let Some(group) = group {
+        group.end();
+    }
+}
+
+#[inline(always)]
+fn dense_layer<S: Simd>(s: S, access: &mut Access, l: usize, images: usize, dropout: Option<LayerDropout>) {
+    let [before, mut layer] = access.pair(l);
+    for part in hidden_layer::parts(images) {
+        for inputs in hidden_layer::chunks(before.activations.panels(&part)) {
+            for q in layer.own.clone() {
+                let z = layer.activations.get_mut(q).rows_mut(part.clone());
+                hidden_layer::forward(s, layer.weights.get(q), &inputs, z);
+            }
+        }
+        for q in layer.own.clone() {
+            let z = layer.activations.get_mut(q).rows_mut(part.clone());
+            activate(s, z, layer.layout, q, part.start, dropout);
+        }
+    }
+}
+
+/// ReLU and dropout in place on z (B,W), of slab `q` of a layer; its first image has `before` others before it.
+#[inline(always)]
+fn activate<S: Simd>(
+    s: S,
+    z: &mut [Block],
+    layout: &LayerLayout,
+    q: usize,
+    before: usize,
+    dropout: Option<LayerDropout>,
+) {
+    let columns = layout.slabs[q];
+    for (image, row) in z.chunks_exact_mut(columns.width).enumerate() {
+        let first_unit = ((before + image) * layout.outputs + columns.begin * LANES) as u32;
+        for (block, z) in row.iter_mut().enumerate() {
+            let mut a = s.max(s.splat(0.0), s.load(z));
+            if let Some(LayerDropout { mask, scale }) = dropout {
+                a = mask.keep(s, first_unit + (block * LANES) as u32, s.mul(a, s.splat(scale)));
+            }
+            s.store(a, z);
+        }
+    }
+}
+
+/// The parts of the logits from this thread's columns of the last hidden layer.
+#[inline(always)]
+fn partial_logits<S: Simd>(s: S, access: &mut Access, images: usize) {
+    if access.hidden() == 0 {
+        return;
+    }
+    let (layer, mut output) = access.last();
+    for q in layer.own.clone() {
+        let columns = layer.layout.slabs[q];
+        let a = layer.activations.get(q).rows(0..images);
+        let rows = &output.weights.get(q).weights;
+        for block in (0..columns.width).step_by(output.grain) {
+            let part = output.logit_parts.get_mut((columns.begin + block) / output.grain).rows_mut(0..images);
+            let blocks = block..(block + output.grain).min(columns.width);
+            output_layer::partial_logits(s, a, blocks, rows, part);
+        }
+    }
+}
+
+/// The sum of the logits' parts and biases. Without hidden layers, the logits are what the first layer gave.
+#[inline(always)]
+fn sum_logits<S: Simd>(s: S, access: &mut Access, logits: &mut [Block]) {
+    let (hidden, images) = (access.hidden(), logits.len());
+    let (layer, output) = access.last();
+    if hidden == 0 {
+        logits.copy_from_slice(layer.activations.get(0).rows(0..images).blocks);
+        return;
+    }
+    logits.fill(output.biases.get(output.rank).weights[0]);
+    for part in 0..output.part_count {
+        add(s, logits, output.logit_parts.get(part).rows(0..images).blocks);
+    }
+}

@@ -1,0 +1,249 @@
+//! The nonzero pixels of a set of images, listed once: the first layer reads nothing else of them.
+//!
+//! Four in five pixels of MNIST are zero. They add nothing to a product and have no gradient.
+
+#![expect(unsafe_code, reason = "vector instructions that read memory")]
+
+use crate::simd::prefetch;
+
+/// Pixels whose weights are used for all images of a batch before the next pixels.
+///
+/// The weights of the nonzero ones among them, times 64 columns, just fit into a first-level cache. Shorter stretches would
+/// end more loops, each with a branch misprediction.
+pub const STRETCH: usize = 158;
+
+/// A nonzero pixel of an image: its index within its stretch, and its value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NonzeroPixel(u16);
+
+impl NonzeroPixel {
+    fn new(index: usize, value: u8) -> Self {
+        Self(index as u16 | u16::from(value) << 8)
+    }
+
+    /// From 0 to `STRETCH` - 1. A filler may have `STRETCH`, the index after the last.
+    #[inline(always)]
+    pub fn index(self) -> usize {
+        usize::from(self.0 as u8)
+    }
+
+    /// From 1 to 255. A filler has 0, and the index of a pixel that is zero.
+    #[inline(always)]
+    pub fn value(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+}
+
+/// Which of eight bytes are not zero: byte i is bit i.
+#[inline(always)]
+fn nonzero_of_8(bytes: [u8; 8]) -> u8 {
+    // The highest bit of each byte that is not zero. A product then brings the eight bits together.
+    let x = u64::from_le_bytes(bytes);
+    let high = (((x & 0x7f7f_7f7f_7f7f_7f7f) + 0x7f7f_7f7f_7f7f_7f7f) | x) & 0x8080_8080_8080_8080;
+    ((high >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8
+}
+
+/// Which of 32 bytes are not zero: byte i is bit i.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub fn nonzero_of_32(bytes: &[u8; 32]) -> u32 {
+    use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_setzero_si128};
+    let [low, high] = [0, 16].map(|begin| {
+        // SAFETY: every x86-64 processor has SSE2. The 16 bytes from `begin` on lie in the array, and need no alignment.
+        unsafe {
+            let bytes = _mm_loadu_si128(bytes.as_ptr().add(begin).cast());
+            _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_setzero_si128())) as u32
+        }
+    });
+    !(low | high << 16)
+}
+
+/// Which of 32 bytes are not zero: byte i is bit i.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+pub fn nonzero_of_32(bytes: &[u8; 32]) -> u32 {
+    u32::from_le_bytes(std::array::from_fn(|n| nonzero_of_8(bytes.as_chunks::<8>().0[n])))
+}
+
+/// Which of up to 64 pixels are not zero: pixel i is bit i.
+fn flags_of(pixels: &[u8]) -> u64 {
+    let (eights, rest) = pixels.as_chunks::<8>();
+    let mut flags = 0;
+    for (n, eight) in eights.iter().enumerate() {
+        flags |= u64::from(nonzero_of_8(*eight)) << (8 * n);
+    }
+    for (i, &pixel) in rest.iter().enumerate() {
+        flags |= u64::from(pixel != 0) << (8 * eights.len() + i);
+    }
+    flags
+}
+
+/// The nonzero pixels of each image, stretch by stretch, in pairs. A filler completes the last pair of a stretch.
+#[derive(Debug, Default)]
+pub struct NonzeroPixels {
+    stretches: usize,
+    /// Image by image: where its stretches end, counted in pairs from here on, then its pairs.
+    records: Vec<[NonzeroPixel; 2]>,
+    /// Where each image begins in `records` (N).
+    begins: Vec<usize>,
+    words: usize,
+    /// Which pixels are not zero: (N, `words`) of 64 each.
+    flags: Vec<u64>,
+}
+
+impl NonzeroPixels {
+    /// Lists the nonzero ones of `pixels` (N,D), with `threads` threads.
+    pub fn new(pixels: &[u8], d: usize, threads: usize) -> Self {
+        let images = pixels.len() / d;
+        let mut parts = pixels.chunks(images.div_ceil(threads).max(1) * d);
+        let mut all = Self::default();
+        let first = parts.next().unwrap_or_default();
+        std::thread::scope(|scope| {
+            let others: Vec<_> = parts.map(|part| scope.spawn(move || Self::new(part, d, 1))).collect();
+            all.fill(first, d);
+            for part in others {
+                let part = part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                all.begins.extend(part.begins.iter().map(|begin| begin + all.records.len()));
+                all.records.extend_from_slice(&part.records);
+                all.flags.extend_from_slice(&part.flags);
+            }
+        });
+        all
+    }
+
+    /// Replaces the list by that of `pixels` (N,D), in the same memory.
+    pub fn fill(&mut self, pixels: &[u8], d: usize) {
+        self.stretches = d.div_ceil(STRETCH);
+        self.words = d.div_ceil(64);
+        self.records.clear();
+        self.begins.clear();
+        self.flags.clear();
+        for image in pixels.chunks_exact(d) {
+            let flags = self.flags.len();
+            self.flags.extend(image.chunks(64).map(flags_of));
+            self.begins.push(self.records.len());
+            self.list(image, flags);
+        }
+    }
+
+    /// Appends the record of `image`, whose flags begin at `flags`.
+    fn list(&mut self, image: &[u8], flags: usize) {
+        let begin = self.records.len();
+        self.records.resize(begin + self.stretches, [NonzeroPixel::default(); 2]);
+        let mut list = [NonzeroPixel::default(); STRETCH + 1];
+        let (mut stretch, mut count) = (0, 0);
+        let mut end_stretch = |stretch: usize, list: &mut [NonzeroPixel], count: usize| {
+            let pixels = &image[stretch * STRETCH..image.len().min((stretch + 1) * STRETCH)];
+            if count % 2 == 1 {
+                let zero = pixels.iter().position(|&value| value == 0);
+                list[count] = NonzeroPixel::new(zero.unwrap_or(pixels.len()), 0);
+            }
+            self.records.extend_from_slice(&list.as_chunks().0[..count.div_ceil(2)]);
+            self.records[begin + stretch] =
+                [NonzeroPixel((self.records.len() - begin) as u16), NonzeroPixel::default()];
+        };
+        for (word, &flags) in self.flags[flags..].iter().enumerate() {
+            let mut flags = flags;
+            while flags != 0 {
+                let pixel = 64 * word + flags.trailing_zeros() as usize;
+                flags &= flags - 1;
+                while pixel >= (stretch + 1) * STRETCH {
+                    end_stretch(stretch, &mut list, count);
+                    (stretch, count) = (stretch + 1, 0);
+                }
+                list[count] = NonzeroPixel::new(pixel - stretch * STRETCH, image[pixel]);
+                count += 1;
+            }
+        }
+        while stretch < self.stretches {
+            end_stretch(stretch, &mut list, count);
+            (stretch, count) = (stretch + 1, 0);
+        }
+    }
+
+    /// How many stretches an image has.
+    pub fn stretches(&self) -> usize {
+        self.stretches
+    }
+
+    /// The nonzero pixels of stretch `stretch` of image `image`.
+    #[inline(always)]
+    pub fn of(&self, image: usize, stretch: usize) -> &[[NonzeroPixel; 2]] {
+        let record = &self.records[self.begins[image]..];
+        let first = if stretch == 0 { self.stretches } else { record[stretch - 1][0].0.into() };
+        &record[first..record[stretch][0].0.into()]
+    }
+
+    /// Adds to `any` the flags of the nonzero pixels of image `image`.
+    #[inline(always)]
+    pub fn add_flags(&self, image: usize, any: &mut [u64]) {
+        for (any, flags) in any.iter_mut().zip(&self.flags[image * self.words..][..self.words]) {
+            *any |= flags;
+        }
+    }
+
+    /// How many 64-bit words hold the flags of an image.
+    pub fn words(&self) -> usize {
+        self.words
+    }
+
+    /// Prefetches the lists of `images`: of most images all of it.
+    #[inline(always)]
+    pub fn prefetch(&self, images: &[u32]) {
+        const BYTES: usize = 384;
+        for &image in images {
+            let begin = self.begins[image as usize];
+            for offset in (0..BYTES).step_by(64) {
+                prefetch(self.records.get(begin + offset / size_of::<[NonzeroPixel; 2]>()));
+            }
+            let flags = image as usize * self.words;
+            prefetch(self.flags.get(flags));
+            prefetch(self.flags.get(flags + self.words - 1));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::{Purpose, Stream};
+
+    #[test]
+    fn every_nonzero_pixel_is_listed_once_and_no_other() {
+        let mut stream = Stream::new(1, Purpose::Order, 0);
+        for (d, share) in [(784, 5), (784, 1), (20, 2), (STRETCH, 3), (STRETCH + 1, 3), (1, 2)] {
+            let n = 7;
+            let pixels: Vec<u8> = (0..n * d)
+                .map(|_| if stream.below(share) == 0 { stream.below(256) as u8 } else { 0 })
+                .chain(vec![0; d])
+                .collect();
+            let nonzero = NonzeroPixels::new(&pixels, d, 3);
+            let mut found = vec![0; pixels.len()];
+            for image in 0..=n {
+                for stretch in 0..nonzero.stretches() {
+                    for pixel in nonzero.of(image, stretch).as_flattened() {
+                        found[image * d + stretch * STRETCH + pixel.index()] += pixel.value();
+                    }
+                }
+            }
+            assert_eq!(found, pixels);
+            let mut any = vec![0; nonzero.words()];
+            (0..=n).for_each(|image| nonzero.add_flags(image, &mut any));
+            for pixel in 0..d {
+                let nonzero_in_any = (0..=n).any(|image| pixels[image * d + pixel] > 0);
+                assert_eq!(any[pixel / 64] >> (pixel % 64) & 1 == 1, nonzero_in_any);
+            }
+        }
+    }
+
+    #[test]
+    fn nonzero_bytes_are_found_among_32() {
+        let bytes = std::array::from_fn(|i| if i % 3 == 0 || i == 31 { 0 } else { 7 * i as u8 + 1 });
+        let expected = (0..32).filter(|i| !(i % 3 == 0 || *i == 31)).fold(0, |mask, i| mask | 1 << i);
+        for (bytes, expected) in [(bytes, expected), ([0; 32], 0), ([128; 32], u32::MAX)] {
+            assert_eq!(nonzero_of_32(&bytes), expected);
+            let eights = bytes.as_chunks::<8>().0;
+            assert_eq!(u32::from_le_bytes(std::array::from_fn(|n| nonzero_of_8(eights[n]))), expected);
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The network's weights, cut into slabs of columns, with the optimizer's slots.
+
+use std::ops::Range;
+
+use super::hidden_layer;
+use super::shared::Shared;
+use super::update::Update;
+use crate::model::{Layer, MlpShape};
+use crate::optim::OptimizerSettings;
+use crate::simd::{Block, InstructionSet, LANES, Simd};
+
+/// The widest slab in blocks: 64 columns, whose sums stay in registers.
+pub const WIDEST: usize = 4;
+
+/// Some columns of a layer, with the optimizer's slots for them.
+#[derive(Debug, Clone)]
+pub struct Slab {
+    /// Columns in blocks.
+    pub width: usize,
+    /// Row by row. In a [`SplitLayer`] the last row holds the biases.
+    pub weights: Vec<Block>,
+    /// As many each, where the optimizer has them.
+    slots: [Vec<Block>; 2],
+    /// Of the first layer in training: the step of the lazy update's period up to which each row is up to date.
+    pub up_to: Vec<u8>,
+}
+
+impl Slab {
+    fn new(rows: usize, width: usize, optimizer: Option<&OptimizerSettings>) -> Self {
+        let blocks = rows * width;
+        let mut slots = [vec![], vec![]];
+        for (slot, memory) in optimizer.map(OptimizerSettings::slots).iter().flatten().zip(&mut slots) {
+            *memory = vec![Block([slot.initial; LANES]); blocks];
+        }
+        Self { width, weights: vec![Block::ZERO; blocks], slots, up_to: vec![] }
+    }
+
+    /// How many rows it has.
+    pub fn rows(&self) -> usize {
+        self.weights.len() / self.width
+    }
+
+    /// Weights and slots of some rows.
+    #[inline(always)]
+    pub fn rows_mut(&mut self, rows: Range<usize>) -> (&mut [Block], [&mut [Block]; 2]) {
+        let range = rows.start * self.width..rows.end * self.width;
+        let slots = self.slots.each_mut().map(|slot| match slot.len() {
+            0 => &mut [][..],
+            _ => &mut slot[range.clone()],
+        });
+        (&mut self.weights[range], slots)
+    }
+
+    /// Updates some rows by their gradient.
+    #[inline(always)]
+    pub fn update<S: Simd>(&mut self, s: S, rule: &impl Update, rows: Range<usize>, gradient: &[Block]) {
+        let (weights, slots) = self.rows_mut(rows);
+        rule.apply(s, weights, slots, gradient);
+    }
+}
+
+/// Where a parameter lies in a slab.
+pub struct ParameterPlace<'a> {
+    slab: &'a mut Slab,
+    row: usize,
+    column: usize,
+}
+
+impl ParameterPlace<'_> {
+    /// The parameter.
+    pub fn weight(&mut self) -> &mut f32 {
+        let index = self.block();
+        &mut self.slab.weights[index].0[self.column % LANES]
+    }
+
+    /// The optimizer's slot number `slot` for the parameter.
+    pub fn slot(&mut self, slot: usize) -> &mut f32 {
+        let index = self.block();
+        &mut self.slab.slots[slot][index].0[self.column % LANES]
+    }
+
+    fn block(&self) -> usize {
+        self.row * self.slab.width + self.column / LANES
+    }
+}
+
+/// Which columns of its layer a slab holds, in blocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Columns {
+    /// The first.
+    pub begin: usize,
+    /// How many.
+    pub width: usize,
+}
+
+impl Columns {
+    /// Their numbers in a layer of `outputs` columns, single ones.
+    fn numbers(self, outputs: usize) -> Range<usize> {
+        self.begin * LANES..((self.begin + self.width) * LANES).min(outputs)
+    }
+}
+
+/// How the columns of a layer are split.
+#[derive(Debug)]
+pub struct LayerLayout {
+    /// I, padded to whole blocks but for the first layer, and one for the biases.
+    pub rows: usize,
+    /// O.
+    pub outputs: usize,
+    /// The columns of each slab.
+    pub slabs: Vec<Columns>,
+}
+
+impl LayerLayout {
+    /// In slabs of `width` blocks.
+    fn new(rows: usize, outputs: usize, width: usize) -> Self {
+        let blocks = outputs.div_ceil(LANES);
+        let slabs = (0..blocks).step_by(width).map(|begin| Columns { begin, width: width.min(blocks - begin) });
+        Self { rows, outputs, slabs: slabs.collect() }
+    }
+
+    /// The slab that holds a block of columns, and the block's number in the slab.
+    pub fn slab_of(&self, block: usize) -> (usize, usize) {
+        let width = self.slabs[0].width;
+        (block / width, block % width)
+    }
+
+    /// The slabs that thread `rank` of `threads` owns.
+    pub fn own(&self, rank: usize, threads: usize) -> Range<usize> {
+        let n = self.slabs.len();
+        rank * n / threads..(rank + 1) * n / threads
+    }
+
+    /// How many blocks of columns the slabs `slabs` have.
+    pub fn width(&self, slabs: Range<usize>) -> usize {
+        self.slabs[slabs].iter().map(|columns| columns.width).sum()
+    }
+}
+
+/// A layer whose columns are split over the threads.
+#[derive(Debug)]
+pub struct SplitLayer {
+    /// How.
+    pub layout: LayerLayout,
+    /// Its weights and biases.
+    pub slabs: Shared<Slab>,
+}
+
+/// Smallest share of a layer's columns that one thread gets, in blocks. Narrow layers use smaller shares.
+fn grain(outputs: usize) -> usize {
+    match outputs {
+        ..=256 => 1,
+        257..=512 => 2,
+        _ => WIDEST,
+    }
+}
+
+/// All weights of a network, and in training the optimizer's slots for them.
+#[derive(Debug)]
+pub struct Weights {
+    shape: MlpShape,
+    threads: usize,
+    /// Every hidden layer, or the output layer where there is none.
+    pub layers: Vec<SplitLayer>,
+    /// The rows of the output layer for each slab of the last hidden layer; none without hidden layers.
+    pub outputs: Shared<Slab>,
+    /// The output layer's biases: each thread has and updates a copy.
+    pub output_biases: Shared<Slab>,
+    /// Columns of the last hidden layer, in blocks, whose products are summed before those of others.
+    pub grain: usize,
+}
+
+impl Weights {
+    /// Weights of zero for a network of `shape`, laid out for `set` and at most `threads` threads.
+    ///
+    /// With an `optimizer` they can be trained; without one there is no memory for that.
+    pub fn new(shape: &MlpShape, optimizer: Option<&OptimizerSettings>, threads: usize, set: InstructionSet) -> Self {
+        let all = shape.layers();
+        let hidden = all.len() - 1;
+        let split = &all[..hidden.max(1)];
+        // More threads than shares would have nothing to do.
+        let shares = split.iter().map(|layer| layer.outputs.div_ceil(LANES * grain(layer.outputs)));
+        let threads = threads.clamp(1, shares.max().unwrap_or(1));
+        let mut rows = shape.inputs();
+        let mut layers = vec![];
+        for (l, layer) in split.iter().enumerate() {
+            let per_thread = layer.outputs.div_ceil(LANES).div_ceil(threads);
+            let width = match l {
+                0 => per_thread.next_multiple_of(grain(layer.outputs)).min(WIDEST),
+                _ => hidden_layer::tile_width(set.registers()),
+            };
+            let layout = LayerLayout::new(rows + 1, layer.outputs, width);
+            let slab = |columns: &Columns| Slab::new(layout.rows, columns.width, optimizer);
+            let slabs = Shared::new(layout.slabs.iter().map(slab).collect());
+            layers.push(SplitLayer { layout, slabs });
+            rows = layer.outputs.next_multiple_of(LANES);
+        }
+        if optimizer.is_some() {
+            layers[0].slabs.iter_mut().for_each(|slab| slab.up_to = vec![0; shape.inputs()]);
+        }
+        let last = &layers[layers.len() - 1].layout;
+        let output_rows = if hidden > 0 { &last.slabs[..] } else { &[] };
+        let outputs = output_rows.iter().map(|columns| Slab::new(columns.width * LANES, 1, optimizer));
+        Self {
+            shape: shape.clone(),
+            threads,
+            outputs: Shared::new(outputs.collect()),
+            output_biases: Shared::new(vec![Slab::new(1, 1, optimizer); threads]),
+            grain: if hidden > 1 { hidden_layer::tile_width(set.registers()) } else { grain(last.outputs) },
+            layers,
+        }
+    }
+
+    /// The network's shape.
+    pub fn shape(&self) -> &MlpShape {
+        &self.shape
+    }
+
+    /// How many threads have columns to work on.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// How many hidden layers there are.
+    pub fn hidden(&self) -> usize {
+        self.shape.widths().len() - 2
+    }
+
+    /// Calls `visit` with the index of each parameter in the flat block, and its place here.
+    pub fn each_parameter(&mut self, mut visit: impl FnMut(usize, ParameterPlace)) {
+        let layers = self.shape.layers();
+        for (layer, split) in layers.iter().zip(&mut self.layers) {
+            for (slab, &columns) in split.slabs.iter_mut().zip(&split.layout.slabs) {
+                visit_columns(layer, slab, columns, &mut visit);
+            }
+        }
+        let Some(layer) = layers.get(self.layers.len()) else { return };
+        let last = &self.layers[self.layers.len() - 1].layout;
+        for (slab, columns) in self.outputs.iter_mut().zip(&last.slabs) {
+            let inputs = columns.numbers(layer.inputs);
+            for input in inputs.clone() {
+                for column in 0..layer.outputs {
+                    let index = layer.weights.start + input * layer.outputs + column;
+                    visit(index, ParameterPlace { slab, row: input - inputs.start, column });
+                }
+            }
+        }
+        for slab in self.output_biases.iter_mut() {
+            for column in 0..layer.outputs {
+                visit(layer.biases.start + column, ParameterPlace { slab, row: 0, column });
+            }
+        }
+    }
+}
+
+/// Calls `visit` for the parameters in some columns of a split layer.
+fn visit_columns(layer: &Layer, slab: &mut Slab, columns: Columns, visit: &mut impl FnMut(usize, ParameterPlace)) {
+    let bias_row = slab.rows() - 1;
+    let outputs = columns.numbers(layer.outputs);
+    for output in outputs.clone() {
+        let column = output - outputs.start;
+        for row in 0..layer.inputs {
+            visit(layer.weights.start + row * layer.outputs + output, ParameterPlace { slab, row, column });
+        }
+        visit(layer.biases.start + output, ParameterPlace { slab, row: bias_row, column });
+    }
+}
