@@ -132,7 +132,35 @@ impl Drop for Server {
 
 /// Reads one request, answers it, closes the connection.
 fn answer(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
-    // The last byte of the request stays unread: a socket closed with bytes unread resets the connection.
+    let request = read_request(&mut stream)?;
+    shared.requests.lock().unwrap().push(request.clone());
+    let reply = {
+        let mut replies = shared.replies.lock().unwrap();
+        match replies.get_mut(request.path()) {
+            Some(queue) if queue.len() > 1 => queue.remove(0),
+            Some(queue) => queue[0].clone(),
+            None => Reply::status(404, "Not Found"),
+        }
+    };
+    match send(&mut stream, &request, &reply)? {
+        // Once everything is read, closing the connection does not reset it.
+        Then::Close => stream.read_exact(&mut [0]),
+        // A reset also discards bytes that the client has not read yet.
+        Then::Reset => {
+            thread::sleep(Duration::from_millis(50));
+            Ok(())
+        }
+        Then::Hang => {
+            while !shared.stopped.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Reads the head of a request but for its last byte: a socket closed with bytes unread resets the connection.
+fn read_request(stream: &mut TcpStream) -> std::io::Result<Request> {
     let mut text = Vec::new();
     while !text.ends_with(b"\r\n\r") {
         let mut byte = [0];
@@ -143,71 +171,38 @@ fn answer(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let mut lines = text.lines();
     let target = lines.next().unwrap_or("").split(' ').nth(1).unwrap_or("").to_string();
     let headers = lines.filter_map(|line| line.split_once(": ")).map(|(k, v)| (k.to_string(), v.to_string())).collect();
-    let request = Request { target, headers };
-    shared.requests.lock().unwrap().push(request.clone());
-    let reply = {
-        let mut replies = shared.replies.lock().unwrap();
-        match replies.get_mut(request.path()) {
-            Some(queue) if queue.len() > 1 => queue.remove(0),
-            Some(queue) => queue[0].clone(),
-            None => Reply::status(404, "Not Found"),
-        }
-    };
-    let hang = || {
-        while !shared.stopped.load(Ordering::Relaxed) {
-            thread::sleep(Duration::from_millis(5));
-        }
-    };
-    let end = |stream: &mut TcpStream| stream.read_exact(&mut [0]); // now all is read: closing is no reset
+    Ok(Request { target, headers })
+}
+
+/// How a connection ends after its reply.
+enum Then {
+    Close,
+    Reset,
+    Hang,
+}
+
+/// Sends `reply`.
+fn send(stream: &mut TcpStream, request: &Request, reply: &Reply) -> std::io::Result<Then> {
+    let with_length = !matches!(reply, Reply::NoLength(_) | Reply::NoLengthCut(..));
     match reply {
-        Reply::File(file) => {
-            let (head, body) = part(&request, &file, true);
-            stream.write_all(head.as_bytes())?;
-            stream.write_all(body)?;
-            end(&mut stream)
+        Reply::File(file) | Reply::NoLength(file) => send_part(stream, request, file, with_length, usize::MAX)?,
+        Reply::NoLengthCut(file, bytes) | Reply::ResetAfter(file, bytes) | Reply::HangAfter(file, bytes) => {
+            send_part(stream, request, file, with_length, *bytes)?;
         }
         Reply::Whole(file) => {
             write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", file.len())?;
-            stream.write_all(&file)?;
-            end(&mut stream)
-        }
-        Reply::NoLength(file) => {
-            let (head, body) = part(&request, &file, false);
-            stream.write_all(head.as_bytes())?;
-            stream.write_all(body)?;
-            end(&mut stream)
-        }
-        Reply::NoLengthCut(file, bytes) => {
-            let (head, body) = part(&request, &file, false);
-            stream.write_all(head.as_bytes())?;
-            stream.write_all(&body[..bytes])?;
-            end(&mut stream)
-        }
-        Reply::ResetAfter(file, bytes) => {
-            let (head, body) = part(&request, &file, true);
-            stream.write_all(head.as_bytes())?;
-            stream.write_all(&body[..bytes.min(body.len())])?;
-            thread::sleep(Duration::from_millis(50)); // a reset also discards what the client has not read yet
-            Ok(())
-        }
-        Reply::HangAfter(file, bytes) => {
-            let (head, body) = part(&request, &file, true);
-            stream.write_all(head.as_bytes())?;
-            stream.write_all(&body[..bytes.min(body.len())])?;
-            hang();
-            Ok(())
+            stream.write_all(file)?;
         }
         Reply::Trickle(file, bytes, wait) => {
-            let (head, body) = part(&request, &file, true);
+            let (head, body) = part(request, file, true);
             stream.write_all(head.as_bytes())?;
-            for piece in body.chunks(bytes) {
-                thread::sleep(wait);
+            for piece in body.chunks(*bytes) {
+                thread::sleep(*wait);
                 stream.write_all(piece)?;
             }
-            end(&mut stream)
         }
         Reply::WrongPart(file) => {
-            let from = asked_from(&request).unwrap_or(1) - 1;
+            let from = asked_from(request).unwrap_or(1) - 1;
             let (last, total) = (file.len() - 1, file.len());
             write!(
                 stream,
@@ -216,25 +211,37 @@ fn answer(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
                 total - from
             )?;
             stream.write_all(&file[from..])?;
-            end(&mut stream)
         }
         Reply::Status(code, reason, headers) => {
             write!(stream, "HTTP/1.1 {code} {reason}\r\nContent-Length: 0\r\nConnection: close\r\n")?;
             headers.iter().try_for_each(|(key, value)| write!(stream, "{key}: {value}\r\n"))?;
             stream.write_all(b"\r\n")?;
-            end(&mut stream)
         }
         Reply::Typed(kind, body) => {
             let length = body.len();
             write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n")?;
-            stream.write_all(&body)?;
-            end(&mut stream)
+            stream.write_all(body)?;
         }
-        Reply::Hang => {
-            hang();
-            Ok(())
-        }
+        Reply::Hang => {}
     }
+    Ok(match reply {
+        Reply::ResetAfter(..) => Then::Reset,
+        Reply::HangAfter(..) | Reply::Hang => Then::Hang,
+        _ => Then::Close,
+    })
+}
+
+/// Sends the part of `file` that was asked for, at most `bytes` of it.
+fn send_part(
+    stream: &mut TcpStream,
+    request: &Request,
+    file: &[u8],
+    with_length: bool,
+    bytes: usize,
+) -> std::io::Result<()> {
+    let (head, body) = part(request, file, with_length);
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(&body[..bytes.min(body.len())])
 }
 
 /// The head of an answer and the bytes that were asked for. See [`etag`].
