@@ -17,10 +17,7 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
 
-/// The target of messages about progress: a terminal shows bars in their place.
-pub const PROGRESS: &str = "mnist::progress";
-/// The target of messages that are for the log file alone.
-pub const LOG: &str = "mnist::log";
+pub use crate::text::{LOG, PROGRESS};
 
 /// Where people read what happens. Clones share the same bars and log file.
 #[derive(Clone)]
