@@ -77,7 +77,7 @@ class Bench:
         return answer
 
     def limits(self):
-        command = ["cargo", "bench", "--locked", "--quiet", "--bench", "limits", "--", self.data_dir]
+        command = ["cargo", "bench", "--locked", "--quiet", "--features", "bench", "--bench", "limits", "--", self.data_dir]
         out = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
         limits = json.loads(out.splitlines()[-1])
         self.note("limits", limits["instruction_set"], **limits)

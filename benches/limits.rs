@@ -1,6 +1,7 @@
 //! What this machine could do at best: the rates that the fused engine's step is held against, as one JSON object.
 //!
-//! `cargo bench --bench limits -- DATA_DIR` counts what a step on MNIST must cost too. Rates are medians of several runs.
+//! `cargo bench --features bench --bench limits -- DATA_DIR` counts what a step on MNIST must cost too. Rates are
+//! medians of several runs.
 
 #![expect(unsafe_code, reason = "gemm takes pointers")]
 

@@ -3,6 +3,11 @@
 use std::fmt::{Display, Write};
 use std::path::Path;
 
+/// The log target of messages about progress: on a terminal, bars take their place.
+pub const PROGRESS: &str = "mnist::progress";
+/// The log target of messages for the log file alone.
+pub const LOG: &str = "mnist::log";
+
 /// `path` as a shell takes it, for commands to be copied from messages.
 pub fn quoted(path: &Path) -> String {
     let text = path.display().to_string();

@@ -18,10 +18,7 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
 
-/// The target of messages about progress. A terminal shows bars instead of them.
-pub const PROGRESS: &str = "mnist::progress";
-/// The target of messages for the log file alone.
-pub const LOG: &str = "mnist::log";
+pub use crate::text::{LOG, PROGRESS};
 
 /// Where messages go. Clones share the same bars and log file.
 #[derive(Clone)]

@@ -2,7 +2,7 @@
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::data::download::{Event, Watch};
+use crate::data::download::{DownloadEvent, Watch};
 use crate::data::sets::SourceFile;
 
 /// For a file of known length.
@@ -31,27 +31,27 @@ impl Transfers {
 }
 
 impl Watch for Transfers {
-    fn on(&self, file: &SourceFile, event: &Event) {
+    fn on(&self, file: &SourceFile, event: &DownloadEvent) {
         let Some((_, bar)) = self.bars.iter().find(|(name, _)| *name == file.name) else { return };
         match event {
-            Event::Started { total: Some(total), .. } => {
+            DownloadEvent::Started { total: Some(total), .. } => {
                 bar.set_length(*total);
                 bar.set_style(style(KNOWN));
             }
-            Event::Started { total: None, .. } => {
+            DownloadEvent::Started { total: None, .. } => {
                 bar.unset_length();
                 bar.set_style(style(UNKNOWN));
             }
-            Event::Received { bytes } => bar.set_position(*bytes),
-            Event::Retry { answer, wait, .. } => {
+            DownloadEvent::Received { bytes } => bar.set_position(*bytes),
+            DownloadEvent::Retry { answer, wait, .. } => {
                 bar.set_style(style(TEXT));
                 bar.set_message(format!("{answer}; once more in {:.1} s", wait.as_secs_f64()));
             }
-            Event::MirrorFailed { answer, .. } => {
+            DownloadEvent::MirrorFailed { answer, .. } => {
                 bar.set_style(style(TEXT));
                 bar.set_message(answer.to_string());
             }
-            Event::Done { origin } => {
+            DownloadEvent::Done { origin } => {
                 bar.set_style(style(TEXT));
                 bar.finish_with_message(origin.to_string());
             }
@@ -86,12 +86,12 @@ mod tests {
         let file = |name| SourceFile { name, bytes: 10, sha256: "" };
         let files = [file("images"), file("labels-1"), file("labels-2"), file("labels-3")];
         let transfers = Transfers::new(&multi, &files);
-        transfers.on(&files[0], &Event::Started { mirror: "http://host", total: Some(2000) });
-        transfers.on(&files[0], &Event::Received { bytes: 1000 });
-        transfers.on(&files[1], &Event::Done { origin: &Origin::There });
-        transfers.on(&files[2], &Event::MirrorFailed { mirror: "http://host", answer: "404 Not Found" });
+        transfers.on(&files[0], &DownloadEvent::Started { mirror: "http://host", total: Some(2000) });
+        transfers.on(&files[0], &DownloadEvent::Received { bytes: 1000 });
+        transfers.on(&files[1], &DownloadEvent::Done { origin: &Origin::There });
+        transfers.on(&files[2], &DownloadEvent::MirrorFailed { mirror: "http://host", answer: "404 Not Found" });
         let wait = std::time::Duration::from_millis(1500);
-        transfers.on(&files[3], &Event::Retry { mirror: "http://host", answer: "500", wait });
+        transfers.on(&files[3], &DownloadEvent::Retry { mirror: "http://host", answer: "500", wait });
         transfers.bars.iter().for_each(|(_, bar)| bar.tick());
         let seen = screen.contents();
         for line in [

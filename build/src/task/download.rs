@@ -38,8 +38,8 @@ pub fn run(args: &Download, console: &Console) -> Result<()> {
 pub fn download(data_dir: &Path, mirrors: &[String], limits: Limits, console: &Console) -> Result<Summary> {
     let options = options(data_dir, &named_mirrors(mirrors), limits);
     let done = match console.bars() {
-        Some(bars) => download::run(&options, &Transfers::new(bars, &options.files) as &dyn Watch),
-        None => download::run(&options, &()),
+        Some(bars) => download::fetch_all(&options, &Transfers::new(bars, &options.files) as &dyn Watch),
+        None => download::fetch_all(&options, &()),
     };
     done.map_err(|error| match error {
         Error::Mirror { given, found } if !mirrors.contains(&given) => {
@@ -60,7 +60,7 @@ pub fn named_mirrors(flags: &[String]) -> Vec<String> {
 /// # Errors
 /// MNIST itself is there, `data_dir` cannot be written, or a signal arrived.
 pub fn draw(data_dir: &Path) -> Result<Summary> {
-    download::run_synthetic(&options(data_dir, &[], Limits::default()), |directory| {
+    download::write_synthetic(&options(data_dir, &[], Limits::default()), |directory| {
         warn!("drawing synthetic digits: a stand-in for trying things out, not MNIST");
         synthetic::write(directory, synthetic::TRAIN, synthetic::TEST)
     })
@@ -71,7 +71,7 @@ pub fn draw(data_dir: &Path) -> Result<Summary> {
 /// # Errors
 /// A file cannot be read.
 pub fn holds_mnist(data_dir: &Path) -> Result<bool> {
-    Ok(download::genuine(&options(data_dir, &[], Limits::default()))?.is_some())
+    Ok(download::find_real(&options(data_dir, &[], Limits::default()))?.is_some())
 }
 
 fn options(data_dir: &Path, mirrors: &[String], limits: Limits) -> Options {

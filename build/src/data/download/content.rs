@@ -1,7 +1,8 @@
-//! Bytes on their way into one of the four files: gunzipped if they are gzip, counted, hashed and written in one pass.
+//! The contents of one of the four files as they arrive: decompressed if they are gzip, counted, hashed and written, in
+//! one pass.
 //!
-//! Bytes are pushed in as they arrive, from a disk or a network, in pieces of any size, so that a broken transfer goes
-//! on where it stopped. Nothing is held in memory but the decoder's window.
+//! Bytes are pushed in pieces of any size, from a disk or a network. So a broken transfer can be resumed where it
+//! stopped. Memory holds only the decoder's window.
 
 use std::io::{self, Write};
 
@@ -14,19 +15,19 @@ use crate::text::hexadecimal;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// IDX begins with two zero bytes and the type of its elements: 8, unsigned bytes.
 const IDX_MAGIC: [u8; 3] = [0, 0, 8];
-/// Bytes needed to tell what arrives; an IDX header has at least 8, a gzip stream at least 18.
+/// Bytes needed to recognize the format. An IDX header has at least 8, a gzip stream at least 18.
 const HEAD_BYTES: usize = 8;
 
-/// Why bytes are not the file that was wanted.
+/// Why bytes are not the wanted file.
 #[derive(Debug, thiserror::Error)]
 pub enum Wrong {
-    /// The page of a captive portal, a proxy or an error handler, served as if it were the file.
+    /// A page of a captive portal, a proxy or an error handler, served in place of the file.
     #[error("an HTML page instead of the file")]
     Html,
     /// Neither gzip nor IDX.
     #[error("neither gzip nor IDX: it begins with {}", bytes_in_hex(.0))]
     Foreign(Vec<u8>),
-    /// The gzip stream contradicts itself.
+    /// The gzip stream is damaged.
     #[error("corrupt gzip after {found} of {expected} decompressed bytes")]
     Corrupt {
         /// Bytes decompressed so far.
@@ -34,7 +35,7 @@ pub enum Wrong {
         /// Bytes that the file has.
         expected: u64,
     },
-    /// The end came too soon.
+    /// The bytes end too early.
     #[error("cut short: {found} of {expected} decompressed bytes")]
     Cut {
         /// Bytes decompressed so far.
@@ -42,30 +43,30 @@ pub enum Wrong {
         /// Bytes that the file has.
         expected: u64,
     },
-    /// More bytes than the file has, perhaps without end; decompression stopped there.
+    /// More bytes than the file has, perhaps without end. Decompression stopped there.
     #[error("longer than the {0} bytes that the file has")]
     TooLong(u64),
-    /// The size is right, the contents are not.
+    /// The size is right, but the contents are wrong.
     #[error("wrong hash: expected SHA-256 {expected}, found {found}")]
     Hash {
         /// The file's SHA-256, in hexadecimal.
         expected: &'static str,
-        /// What these bytes have.
+        /// The SHA-256 of these bytes.
         found: String,
     },
-    /// The bytes may be right, but could not be written.
+    /// The bytes cannot be written.
     #[error("cannot write: {0}")]
     Write(io::Error),
 }
 
-/// One of the four files as it arrives; what is decompressed goes to `W`.
+/// One of the four files as it arrives. Decompressed bytes go to `W`.
 #[derive(Debug)]
 pub struct Content<W: Write> {
     wanted: SourceFile,
-    /// The first bytes, kept until there are enough to tell what they are.
+    /// The first bytes, until there are enough to recognize the format.
     head: Vec<u8>,
     form: Form<W>,
-    /// The gzip stream has ended with all of the file there; what follows is ignored.
+    /// The gzip stream has ended and the file is complete. Further bytes are ignored.
     ended: bool,
 }
 
@@ -77,7 +78,7 @@ enum Form<W: Write> {
 }
 
 impl<W: Write> Content<W> {
-    /// Begins to receive `wanted`, whose decompressed bytes go to `out`.
+    /// Begins to receive `wanted`. Its decompressed bytes go to `out`.
     pub fn new(wanted: SourceFile, out: W) -> Self {
         let sink = Sink { out, hash: Sha256::new(), bytes: 0, limit: wanted.bytes, overflow: false, failure: None };
         Self { wanted, head: Vec::with_capacity(HEAD_BYTES), form: Form::Unknown(Some(sink)), ended: false }
@@ -92,7 +93,7 @@ impl<W: Write> Content<W> {
         }
     }
 
-    /// Whether more bytes would be ignored.
+    /// Whether further bytes would be ignored.
     pub fn ended(&self) -> bool {
         self.ended
     }
@@ -100,7 +101,7 @@ impl<W: Write> Content<W> {
     /// Takes the next bytes.
     ///
     /// # Errors
-    /// They cannot be the wanted file, or could not be written. After an error the content is of no more use.
+    /// They cannot be the wanted file, or cannot be written. After an error the content is useless.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), Wrong> {
         if self.ended {
             return Ok(());
@@ -111,19 +112,19 @@ impl<W: Write> Content<W> {
                 return Ok(());
             }
             let head = std::mem::take(&mut self.head);
-            self.recognise(&head)?;
+            self.recognize(&head)?;
             return self.decode(&head);
         }
         self.decode(bytes)
     }
 
-    /// Says that no more bytes come, and whether those that came are the wanted file.
+    /// Ends the content, and checks that it is the wanted file.
     ///
-    /// What follows a gzip stream is ignored, as gunzip does, and so is a cut or wrong checksum at its end: the
-    /// contents are complete and have the right SHA-256, which says more.
+    /// Bytes after a gzip stream are ignored, as gunzip does. So is a missing or wrong checksum at its end: the SHA-256
+    /// of the contents is the stricter test.
     ///
     /// # Errors
-    /// They are not. If they are only too few, more may be pushed after all.
+    /// It is not the wanted file. If only bytes are missing, they may still be pushed.
     pub fn finish(&mut self) -> Result<(), Wrong> {
         if let Form::Unknown(_) = self.form {
             let head = &self.head;
@@ -131,7 +132,7 @@ impl<W: Write> Content<W> {
             return Err(if head.starts_with(&GZIP_MAGIC) || head.is_empty() { cut } else { foreign(head) });
         }
         if let Form::Gzip(decoder) = &mut self.form {
-            // The decoder's own verdict (a cut or wrong checksum) counts for nothing, see above.
+            // The decoder's own error (a missing or wrong checksum) is ignored, see above.
             let _ = decoder.flush();
         }
         let expected = self.wanted.bytes;
@@ -156,7 +157,7 @@ impl<W: Write> Content<W> {
         Ok(())
     }
 
-    fn recognise(&mut self, head: &[u8]) -> Result<(), Wrong> {
+    fn recognize(&mut self, head: &[u8]) -> Result<(), Wrong> {
         if let Form::Unknown(sink) = &mut self.form
             && let Some(sink) = sink.take()
         {
@@ -182,7 +183,7 @@ impl<W: Write> Content<W> {
             Ok(()) => Ok(()),
             Err(_) if sink.failure.is_some() => sink.failure.take().map_or(Ok(()), |e| Err(Wrong::Write(e))),
             Err(_) if sink.overflow => Err(Wrong::TooLong(expected)),
-            // All of the file is there: these bytes follow the gzip stream.
+            // The file is complete: these bytes follow the gzip stream.
             Err(_) if sink.bytes == expected => {
                 self.ended = true;
                 Ok(())
@@ -192,7 +193,7 @@ impl<W: Write> Content<W> {
     }
 }
 
-/// Where decompressed bytes end: counted, hashed, written, and never more than the file has.
+/// Counts, hashes and writes decompressed bytes, but never more than the file has.
 #[derive(Debug)]
 struct Sink<W: Write> {
     out: W,
@@ -200,7 +201,7 @@ struct Sink<W: Write> {
     bytes: u64,
     limit: u64,
     overflow: bool,
-    /// The error of `out`, kept apart from those of the decoder in between.
+    /// The error of `out`, kept apart from the errors of the decoder.
     failure: Option<io::Error>,
 }
 

@@ -1,45 +1,46 @@
-//! One file from one URL: streamed, resumed where it broke, tried again while that may help.
+//! One file from one URL: received piece by piece, resumed after a broken connection, tried again while that may help.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use reqwest::{Client, ClientBuilder, Url, redirect};
-use tokio::time::{sleep, timeout};
-use tracing::warn;
+use url::Url;
 
-use crate::data::download::mirror::shown;
-use crate::data::download::proxy::Proxies;
-use crate::data::download::transfer::{Again, Fault, Stop, Transfer};
+use crate::data::download::client::{Client, Part};
+use crate::data::download::events::DownloadEvent;
+use crate::data::download::fault::{Again, MirrorFault, Stop};
+use crate::data::download::transfer::Transfer;
 use crate::data::sets::SourceFile;
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
 use crate::interrupt;
 
-/// How often a wait looks for a signal.
+/// How often a wait checks for a signal.
 const TICK: Duration = Duration::from_millis(50);
-const MOST_REDIRECTS: usize = 10;
-/// An attempt that brought this much more than all before it makes earlier failures forgotten.
+/// After an attempt that brought this much more than all before it, earlier failures no longer count.
 const PROGRESS_BYTES: u64 = 64 * 1024;
 
-/// How long and how often a mirror is given a chance.
+/// How long to wait for a mirror, and how often to ask it.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// For a connection: name, TCP, TLS and proxy together.
+    /// For the look-up of a name, and again for the connection: TCP, TLS and proxy together.
     pub connect: Duration,
     /// For the answer to begin once connected, and between two pieces of it.
     pub idle: Duration,
-    /// A transfer slower than this many bytes per second ...
+    /// A transfer is given up if it brings fewer bytes per second than this ...
     pub slowest_bytes_per_s: u64,
-    /// ... over this time is given up.
+    /// ... over this time.
     pub slowest_over: Duration,
-    /// Times a mirror is asked again after a failure that may pass.
+    /// How often a mirror is asked again after a failure that may be temporary.
     pub retries: u32,
-    /// Wait before the first retry; doubled for each one after it, and up to half of it left out by chance.
+    /// Wait before the first retry. It doubles for each further one, minus a random part of up to half.
     pub back_off: Duration,
     /// The longest wait, also where a server asks for more by Retry-After.
     pub longest_wait: Duration,
-    /// If no URL has delivered any bytes of any file within this time, the download ends.
+    /// The download ends if no mirror has delivered a byte of any file within this time.
     pub first_answer: Option<Duration>,
 }
 
@@ -58,34 +59,19 @@ impl Default for Limits {
     }
 }
 
-/// What happens during a transfer, for progress bars and logs.
-#[derive(Debug)]
-pub enum Step<'a> {
-    /// The bytes begin to arrive.
-    Started {
-        /// Their number, as sent, if the server says so.
-        total: Option<u64>,
-    },
-    /// Bytes have arrived.
-    Received {
-        /// Their number so far, as sent.
-        bytes: u64,
-    },
-    /// Another attempt follows.
-    Retry {
-        /// What the mirror answered to the last one.
-        answer: &'a str,
-        /// The time until the next one.
-        wait: Duration,
-    },
+impl Limits {
+    /// The answer gets the time for a connection too, since the client connects first.
+    fn answer(&self) -> Duration {
+        self.connect + self.idle
+    }
 }
 
 /// Why a file did not come.
 #[derive(Debug)]
 pub enum Failure {
-    /// What the mirror answered; another mirror may do better.
+    /// What this mirror did wrong. Another one may do better.
     Mirror(String),
-    /// What the mirror answered when the time for any mirror's first answer was over.
+    /// What this mirror did until the time for a first answer was over.
     Unanswered(String),
     /// No mirror can help: a full disk, a signal.
     Run(Error),
@@ -97,68 +83,49 @@ impl From<Error> for Failure {
     }
 }
 
-/// The HTTP client that all files share.
+/// Receives events of one file.
+type Report<'a> = dyn Fn(&DownloadEvent) + 'a;
+
+/// Fetches files with one HTTP client.
 #[derive(Debug)]
 pub struct Fetcher<'a> {
-    client: Client,
-    proxies: Proxies,
+    client: Arc<Client>,
     limits: &'a Limits,
     started: Instant,
-    /// Whether any mirror has delivered bytes that may be those of a file.
+    /// Whether any mirror has delivered bytes of a file.
     answered: AtomicBool,
 }
 
 impl<'a> Fetcher<'a> {
-    /// Sets up the client: certificates of the machine's own store, proxies of the environment. The time for a first
-    /// answer begins.
+    /// Sets up the client. The time for a first answer begins.
     ///
     /// # Errors
-    /// A proxy variable is of no use, or the client cannot be set up.
+    /// A variable of the environment names an unusable proxy.
     pub fn new(limits: &'a Limits) -> Result<Self> {
-        let proxies = Proxies::read(|name| std::env::var(name).ok())?;
-        let rules = proxies.for_client()?;
-        let builder = || {
-            let builder = Client::builder()
-                .user_agent(concat!("mnist/", env!("CARGO_PKG_VERSION")))
-                .connect_timeout(limits.connect)
-                .redirect(redirect::Policy::custom(follow))
-                .no_proxy();
-            rules.iter().cloned().fold(builder, ClientBuilder::proxy)
-        };
-        let client = builder().build().or_else(|error| {
-            // A container may be without certificates; mirrors with http:// still work.
-            let reason = innermost(&error);
-            warn!("https mirrors will fail, install certificates (package ca-certificates): {reason}");
-            builder().tls_certs_only([]).build()
-        });
-        let client = client.map_err(|e| Error::HttpClient { reason: innermost(&e) })?;
-        Ok(Self { client, proxies, limits, started: Instant::now(), answered: AtomicBool::new(false) })
+        let client = Client::new(limits.connect, limits.answer())?;
+        Ok(Self { client, limits, started: Instant::now(), answered: AtomicBool::new(false) })
     }
 
-    /// From now on slow mirrors get the time they need.
-    fn set_answered(&self) {
-        self.answered.store(true, Ordering::Relaxed);
-    }
-
-    /// Fetches `file` from `url` into `part`, which afterwards holds every byte and is ready to be committed.
+    /// Fetches `file` from `url` into `part`. Afterwards `part` holds every byte and may be committed. Events name the
+    /// mirror as `shown`.
     ///
     /// # Errors
-    /// See [`Failure`]. What `part` then holds is of no use.
-    pub async fn fetch(
+    /// See [`Failure`]. The contents of `part` are then useless.
+    pub fn fetch(
         &self,
-        url: &Url,
+        (url, shown): (&Url, &str),
         file: &SourceFile,
         part: &mut AtomicFile,
-        tell: &(dyn Fn(Step) + Sync),
+        report: &Report,
     ) -> std::result::Result<(), Failure> {
         let mut transfer = Transfer::begin(*file, url, part)?;
         let (mut retries, mut slow_retries, mut furthest) = (0, 0, 0);
         let mut last: Option<String> = None;
         loop {
-            let fault = match self.attempt(&mut transfer, tell).await {
+            let fault = match self.attempt(&mut transfer, shown, report) {
                 Ok(()) => return Ok(()),
                 Err(Stop::Fault(fault)) => fault,
-                Err(Stop::Unanswered) => return Err(Failure::Unanswered(self.unanswered(last))),
+                Err(Stop::Unanswered) => return Err(self.unanswered(last)),
                 Err(Stop::Run(error)) => return Err(Failure::Run(error)),
             };
             if transfer.offset >= furthest + PROGRESS_BYTES {
@@ -173,11 +140,11 @@ impl<'a> Fetcher<'a> {
                 return Err(Failure::Mirror(fault.answer));
             }
             let wait = fault.wait.unwrap_or_else(|| back_off(self.limits, retries)).min(self.limits.longest_wait);
-            tell(Step::Retry { answer: &fault.answer, wait });
-            match self.unless_stopped(sleep(wait)).await {
+            report(&DownloadEvent::Retry { mirror: shown, answer: &fault.answer, wait });
+            match self.sleep(wait) {
                 Ok(()) => {}
                 Err(Stop::Run(error)) => return Err(Failure::Run(error)),
-                Err(_) => return Err(Failure::Unanswered(self.unanswered(Some(fault.answer)))),
+                Err(_) => return Err(self.unanswered(Some(fault.answer))),
             }
             retries += 1;
             slow_retries += u32::from(fault.again == Again::Once);
@@ -185,130 +152,123 @@ impl<'a> Fetcher<'a> {
         }
     }
 
-    /// One request, and all that its answer brings.
-    async fn attempt(
-        &self,
-        transfer: &mut Transfer<'_>,
-        tell: &(dyn Fn(Step) + Sync),
-    ) -> std::result::Result<(), Stop> {
-        let limits = self.limits;
-        // The answer to begin with is given the time for a connection too, since the client makes one where needed.
-        let patience = limits.connect + limits.idle;
-        let answer = self.unless_stopped(timeout(patience, transfer.request(&self.client).send())).await?;
-        let mut response = answer
-            .map_err(|_| Fault::new(Again::Once, format!("no answer within {patience:?}")))?
-            .map_err(|error| self.connection_fault(error, transfer.url))?;
-        transfer.accept(&response)?;
-        tell(Step::Started { total: transfer.total });
+    /// One request and its whole answer.
+    fn attempt(&self, transfer: &mut Transfer, shown: &str, report: &Report) -> std::result::Result<(), Stop> {
+        let parts = self.client.get(transfer.url.clone(), transfer.headers())?;
+        let patience = self.limits.answer();
+        let head = match self.next(&parts, patience)? {
+            Some(Part::Head(head)) => head,
+            Some(Part::Failed(fault)) => return Err(fault.into()),
+            _ => return Err(MirrorFault::new(Again::Once, format!("no answer within {patience:?}")).into()),
+        };
+        transfer.accept(&head)?;
+        report(&DownloadEvent::Started { mirror: shown, total: transfer.total });
 
-        let (mut since, mut bytes_since) = (Instant::now(), 0);
+        let mut pace = Pace::new(self.limits);
         while !transfer.content.ended() {
-            let piece = self.unless_stopped(timeout(limits.idle, response.chunk())).await?;
-            let piece = piece
-                .map_err(|_| {
-                    let at = transfer.offset;
-                    Fault::new(Again::Once, format!("nothing more within {:?} after {at} bytes", limits.idle))
-                })?
-                .map_err(|error| {
-                    let at = transfer.offset;
-                    Fault::new(Again::Often, format!("connection broken after {at} bytes: {}", innermost(&error)))
-                })?;
-            let Some(piece) = piece else { break };
-            transfer.receive(&piece, &response)?;
+            let at = transfer.offset;
+            let bytes = match self.next(&parts, self.limits.idle)? {
+                Some(Part::Bytes(bytes)) => bytes,
+                Some(Part::Broken(cause)) => {
+                    let answer = format!("connection broken after {at} bytes: {cause}");
+                    return Err(MirrorFault::new(Again::Often, answer).into());
+                }
+                Some(_) => break,
+                None => {
+                    let answer = format!("nothing more within {:?} after {at} bytes", self.limits.idle);
+                    return Err(MirrorFault::new(Again::Once, answer).into());
+                }
+            };
+            transfer.receive(&bytes, &head)?;
             if transfer.content.bytes() > 0 {
                 self.set_answered();
             }
-            tell(Step::Received { bytes: transfer.offset });
-            bytes_since += piece.len() as u64;
-            let elapsed = since.elapsed();
-            if elapsed >= limits.slowest_over {
-                let per_second = bytes_since as f64 / elapsed.as_secs_f64();
-                if per_second < limits.slowest_bytes_per_s as f64 {
-                    let over = limits.slowest_over;
-                    let answer = format!("too slow: {per_second:.0} bytes per second over {over:?}");
-                    return Err(Fault::new(Again::Never, answer).into());
-                }
-                (since, bytes_since) = (Instant::now(), 0);
-            }
+            report(&DownloadEvent::Received { bytes: transfer.offset });
+            pace.check(bytes.len() as u64)?;
         }
-        transfer.finish(&response)?;
+        transfer.finish(&head)?;
         self.set_answered();
         Ok(())
     }
 
-    /// Waits for `future`, but not for longer than a signal or the time for the first answer.
-    async fn unless_stopped<T>(&self, future: impl Future<Output = T>) -> std::result::Result<T, Stop> {
-        let stopped = async {
-            loop {
-                interrupt::check()?;
-                let over = self.limits.first_answer.is_some_and(|most| self.started.elapsed() >= most);
-                if over && !self.answered.load(Ordering::Relaxed) {
-                    return Err::<T, Stop>(Stop::Unanswered);
-                }
-                sleep(TICK).await;
+    /// The next part of an answer; `None` if it does not come within `patience`.
+    fn next(&self, parts: &Receiver<Part>, patience: Duration) -> std::result::Result<Option<Part>, Stop> {
+        let end = Instant::now() + patience;
+        loop {
+            self.go_on()?;
+            let left = end.saturating_duration_since(Instant::now());
+            match parts.recv_timeout(left.min(TICK)) {
+                Ok(part) => return Ok(Some(part)),
+                Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
+                Err(_) => return Ok(None),
             }
-        };
-        tokio::select! {
-            biased;
-            stopped = stopped => stopped,
-            value = future => Ok(value),
         }
     }
 
-    fn unanswered(&self, last: Option<String>) -> String {
+    fn sleep(&self, wait: Duration) -> std::result::Result<(), Stop> {
+        let end = Instant::now() + wait;
+        loop {
+            self.go_on()?;
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            thread::sleep(left.min(TICK));
+        }
+    }
+
+    /// Stops a wait after a signal, and when the time for the first answer is over.
+    fn go_on(&self) -> std::result::Result<(), Stop> {
+        interrupt::check()?;
+        let over = self.limits.first_answer.is_some_and(|most| self.started.elapsed() >= most);
+        if over && !self.answered.load(Ordering::Relaxed) { Err(Stop::Unanswered) } else { Ok(()) }
+    }
+
+    /// From now on, slow mirrors get the time they need.
+    fn set_answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    fn unanswered(&self, last: Option<String>) -> Failure {
         let most = self.limits.first_answer.unwrap_or_default();
         let last = last.map(|answer| format!("{answer}; ")).unwrap_or_default();
-        format!("{last}given up, since no mirror has delivered anything within {most:?}")
+        Failure::Unanswered(format!("{last}given up, since no mirror has delivered anything within {most:?}"))
+    }
+}
+
+/// The speed of a transfer.
+struct Pace<'a> {
+    limits: &'a Limits,
+    since: Instant,
+    bytes: u64,
+}
+
+impl<'a> Pace<'a> {
+    fn new(limits: &'a Limits) -> Self {
+        Self { limits, since: Instant::now(), bytes: 0 }
     }
 
-    fn connection_fault(&self, error: reqwest::Error, url: &Url) -> Fault {
-        let error = error.without_url(); // it may hold a password
-        let cause = innermost(&error);
-        if error.is_redirect() {
-            return Fault::new(Again::Never, cause);
+    /// Counts `bytes` more.
+    ///
+    /// # Errors
+    /// The transfer is too slow.
+    fn check(&mut self, bytes: u64) -> std::result::Result<(), MirrorFault> {
+        self.bytes += bytes;
+        let (elapsed, over) = (self.since.elapsed(), self.limits.slowest_over);
+        if elapsed >= over {
+            let per_second = self.bytes as f64 / elapsed.as_secs_f64();
+            if per_second < self.limits.slowest_bytes_per_s as f64 {
+                let answer = format!("too slow: {per_second:.0} bytes per second over {over:?}");
+                return Err(MirrorFault::new(Again::Never, answer));
+            }
+            (self.since, self.bytes) = (Instant::now(), 0);
         }
-        let proxy = self.proxies.for_url(url).map(|settings| format!(" ({settings})")).unwrap_or_default();
-        if error.is_connect() {
-            return if error.is_timeout() {
-                Fault::new(Again::Never, format!("no connection within {:?}{proxy}", self.limits.connect))
-            } else if cause.contains("certificate") {
-                let trust = "SSL_CERT_FILE names a file of certificates to trust";
-                Fault::new(Again::Never, format!("no secure connection: {cause}{proxy}; {trust}"))
-            } else {
-                Fault::new(Again::Once, format!("cannot connect: {cause}{proxy}"))
-            };
-        }
-        Fault::new(Again::Often, format!("connection broken before an answer: {cause}{proxy}"))
+        Ok(())
     }
 }
 
-/// Follows a redirect unless it leads in a circle, too far, or out of https.
-fn follow(attempt: redirect::Attempt) -> redirect::Action {
-    let (next, previous) = (attempt.url(), attempt.previous());
-    let (to, from) = (shown(next), previous.last().map_or("", |url| url.scheme()));
-    let fault = if previous.contains(next) {
-        format!("redirected in a circle, back to {to}")
-    } else if previous.len() > MOST_REDIRECTS {
-        format!("redirected more than {MOST_REDIRECTS} times, lastly to {to}")
-    } else if next.scheme() == "https" || (next.scheme() == "http" && from == "http") {
-        return attempt.follow();
-    } else {
-        format!("redirected from {from} to {to}")
-    };
-    attempt.error(fault)
-}
-
-/// What an error of the client comes down to, without the layers around it.
-fn innermost(error: &reqwest::Error) -> String {
-    let mut inner: &dyn std::error::Error = error;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    inner.to_string()
-}
-
-/// The wait before the next attempt, with up to half of it left out by chance, so that the machines of a cluster do not come
-/// back all at once.
+/// The wait before the next attempt. A random part of up to half is left out, so that the machines of a cluster do not
+/// all come back at once.
 fn back_off(limits: &Limits, retries: u32) -> Duration {
     let whole = limits.back_off.saturating_mul(2u32.saturating_pow(retries)).min(limits.longest_wait);
     let chance = RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64;

@@ -1,16 +1,16 @@
-//! Places that hold the four files: a URL, or a directory for machines without a network.
+//! A mirror, from which the four files come: a URL, or a directory for machines without a network.
 
 use std::fmt;
 use std::path::PathBuf;
 
-use reqwest::Url;
+use url::Url;
 
 use crate::error::{Error, Result};
 
-/// A place that holds each file as `NAME.gz`; a directory may hold it as `NAME` instead.
+/// A place that holds each file as `NAME.gz`. A directory may hold `NAME` instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mirror {
-    /// An http or https URL; the file's name is appended to its path.
+    /// An http or https URL. The file's name is appended to its path.
     Url(Url),
     /// A directory.
     Directory(PathBuf),
@@ -20,7 +20,7 @@ impl Mirror {
     /// Reads what a user gives as `--mirror`.
     ///
     /// # Errors
-    /// It is a URL of another scheme or a malformed one, or a directory that is not there.
+    /// It is a malformed URL or one of another scheme, or a directory that is not there.
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = |found: String| Error::Mirror { given: text.to_string(), found };
         let directory = match text.split_once("://") {
@@ -42,7 +42,7 @@ impl Mirror {
     }
 }
 
-/// The mirror without passwords and query, which may hold a secret.
+/// The mirror without user, password and query, which may be secret.
 impl fmt::Display for Mirror {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -52,7 +52,7 @@ impl fmt::Display for Mirror {
     }
 }
 
-/// The URL of `name` below `mirror`; a query stays behind it.
+/// The URL of `name` below `mirror`. A query stays at the end.
 pub fn url_of(mirror: &Url, name: &str) -> Url {
     let mut url = mirror.clone();
     if let Ok(mut path) = url.path_segments_mut() {
@@ -61,10 +61,10 @@ pub fn url_of(mirror: &Url, name: &str) -> Url {
     url
 }
 
-/// A URL as it may be shown: without user, password and query.
+/// A URL without user, password and query, which may be secret.
 pub fn shown(url: &Url) -> Url {
     let mut url = url.clone();
-    // These fail only for URLs without a host, which have neither user nor password.
+    // These fail only for URLs without a host. Such a URL has neither user nor password.
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url.set_query(None);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_mirror_is_named() {
+    fn a_bad_mirror_is_named() {
         let message = |text: &str| Mirror::parse(text).unwrap_err().to_string();
         assert_eq!(
             message("ftp://host/mnist"),

@@ -1,36 +1,44 @@
-//! A download: the four files into DATA_DIR, each one from where it can be had with the least trouble.
+//! A download: brings the four files of a data set into DATA_DIR.
 //!
-//! What is there and right stays; `NAME.gz` that is there and right is decompressed; the rest comes from the mirrors, in
-//! their order, four files side by side.
+//! A file that is there and right stays. `NAME.gz` that is there and right is decompressed. All others come from the
+//! mirrors, which are tried in their order. The four files are fetched side by side, each in a thread of its own.
+//!
+//! ```text
+//! mod -> fetch (retries) -> client (one request) -> connection, proxy
+//!              transfer (resume) -> content (gunzip, hash)
+//!        store (files in DATA_DIR)    mirror (where files come from)    events -> logs, progress bars
+//! ```
 
+mod client;
+mod connection;
 pub mod content;
 pub mod environment;
+pub mod events;
+mod fault;
 pub mod fetch;
 pub mod mirror;
 pub mod proxy;
 pub mod store;
 mod transfer;
 
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::Duration;
 
-use reqwest::Url;
-use tokio::runtime::{Builder, Runtime};
-use tracing::{info, warn};
+use tracing::info;
+use url::Url;
 
-use crate::data::download::fetch::{Failure, Fetcher, Limits, Step};
+use crate::data::download::fetch::{Failure, Fetcher, Limits};
 use crate::data::download::mirror::{Mirror, url_of};
 use crate::data::download::store::Found;
 use crate::data::sets::SourceFile;
 use crate::error::{Error, Result, Unfetched};
 use crate::files::{AtomicFile, writable_directory};
 use crate::interrupt;
-use crate::output::console::{LOG, PROGRESS};
+
+pub use crate::data::download::events::{DownloadEvent, Origin, Reporter, Watch};
 
 const CREDIT: &str = "MNIST is by Yann LeCun, Corinna Cortes and Christopher J.C. Burges, under the licence CC BY-SA 3.0 \
                       (https://creativecommons.org/licenses/by-sa/3.0/)";
@@ -38,44 +46,17 @@ const CREDIT: &str = "MNIST is by Yann LeCun, Corinna Cortes and Christopher J.C
 /// What to download, from where, to where.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where the files go; made if it is missing.
+    /// Where the files go. It is created if it is missing.
     pub data_dir: PathBuf,
-    /// Where they come from, as [`Mirror::parse`] reads it, in the order in which to try: the user's own, then
-    /// [`MIRRORS`](crate::data::sets::MIRRORS). Only read where a file has to come from there.
+    /// Where the files come from, as [`Mirror::parse`] reads it, in the order to try: the user's own mirrors, then
+    /// [`MIRRORS`](crate::data::sets::MIRRORS). Read only if a file has to be fetched.
     pub mirrors: Vec<String>,
-    /// Patience with the mirrors.
+    /// How long to wait for a mirror, and how often to ask it.
     pub limits: Limits,
     /// The files: [`crate::data::sets::MNIST`].
     pub files: Vec<SourceFile>,
-    /// Files of the same names that may be replaced, since they can be drawn again.
+    /// Synthetic files of the same names. They may be replaced, since they can be generated again.
     pub stand_in: Vec<SourceFile>,
-}
-
-/// Where one of the files is from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// It was there.
-    There,
-    /// It was there as `NAME.gz`, in a directory that cannot be written, and is used as it is.
-    ThereGzipped,
-    /// It was there as `NAME.gz`, which stays, and was decompressed.
-    Unpacked,
-    /// From this mirror, as shown to users.
-    Mirror(String),
-    /// The program has drawn it.
-    Drawn,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::There => f.write_str("there already, SHA-256 right"),
-            Self::ThereGzipped => f.write_str("there already, gzipped, SHA-256 right"),
-            Self::Unpacked => f.write_str("decompressed from the .gz that was there, SHA-256 right"),
-            Self::Mirror(mirror) => write!(f, "from {mirror}, SHA-256 right"),
-            Self::Drawn => f.write_str("drawn, not MNIST"),
-        }
-    }
 }
 
 /// What a download did.
@@ -85,40 +66,16 @@ pub struct Summary {
     pub files: Vec<(SourceFile, Origin)>,
 }
 
-/// What happens to a file, as it happens.
-#[derive(Debug)]
-#[expect(missing_docs, reason = "the variants say what their fields are")]
-pub enum Event<'a> {
-    /// Bytes begin to arrive, as sent, so many in all, if known.
-    Started { mirror: &'a str, total: Option<u64> },
-    /// Bytes received so far, as sent.
-    Received { bytes: u64 },
-    /// A mirror will be asked again after a wait.
-    Retry { mirror: &'a str, answer: &'a str, wait: Duration },
-    /// A mirror is given up.
-    MirrorFailed { mirror: &'a str, answer: &'a str },
-    /// The file is there.
-    Done { origin: &'a Origin },
-}
-
-/// Whoever wants to see the events, such as progress bars. Called from several threads.
-pub trait Watch: Sync {
-    /// Something happened to `file`.
-    fn on(&self, file: &SourceFile, event: &Event);
-}
-
-/// Watches nothing.
-impl Watch for () {
-    fn on(&self, _: &SourceFile, _: &Event) {}
-}
-
 /// Brings the files into the directory.
 ///
 /// # Errors
-/// [`Error::Mirror`] if a mirror is needed and one of them is none, [`Error::Download`] if no mirror has some of the
-/// files (those that came stay), [`Error::Io`] if the directory cannot be read or written, [`Error::Interrupted`] after a
-/// signal; nothing incomplete is left in any case.
-pub fn run(options: &Options, watch: &dyn Watch) -> Result<Summary> {
+/// - [`Error::Mirror`]: a mirror is needed, and one of them is malformed or missing.
+/// - [`Error::Download`]: no mirror has some of the files. Those that came stay.
+/// - [`Error::Io`]: the directory cannot be read or written.
+/// - [`Error::Interrupted`]: a signal arrived.
+///
+/// No incomplete file is left in any case.
+pub fn fetch_all(options: &Options, watch: &dyn Watch) -> Result<Summary> {
     let reporter = Reporter::new(watch);
     let directory = &options.data_dir;
     let found = side_by_side(&options.files, |file| store::look(directory, file));
@@ -129,7 +86,7 @@ pub fn run(options: &Options, watch: &dyn Watch) -> Result<Summary> {
             .iter()
             .zip(&found)
             .map(|(file, found)| (*file, if *found == Found::Plain { Origin::There } else { Origin::ThereGzipped }))
-            .inspect(|(file, origin)| reporter.tell(file, &Event::Done { origin }))
+            .inspect(|(file, origin)| reporter.report(file, &DownloadEvent::Done { origin }))
             .collect(),
     };
     if found.iter().all(|found| *found == Found::Plain) {
@@ -139,37 +96,33 @@ pub fn run(options: &Options, watch: &dyn Watch) -> Result<Summary> {
     let mirrors = if complete { &[][..] } else { &options.mirrors };
     let mirrors = mirrors.iter().map(|mirror| Mirror::parse(mirror)).collect::<Result<Vec<_>>>()?;
     if let Err(error) = writable_directory(directory) {
-        // A data set that others keep, and whose files are all there, need not be writable.
+        // A complete data set that belongs to somebody else need not be writable.
         return if complete { Ok(as_it_is()) } else { Err(error) };
     }
     store::clear_stale(directory, &options.files);
     info!("{CREDIT}");
 
-    let network = Network::new(&options.limits);
+    let fetcher = OnDemand::new(&options.limits);
     let jobs: Vec<(SourceFile, &Found)> = options.files.iter().copied().zip(&found).collect();
     let origins = side_by_side(&jobs, |(file, found)| {
         let origin = match found {
             Found::Plain => Origin::There,
             Found::Gzip(path) => unpack(options, file, path)?,
-            Found::Nothing => from_mirrors(options, file, (&mirrors, &network), &reporter)?,
+            Found::Nothing => from_mirrors(options, file, (&mirrors, &fetcher), &reporter)?,
         };
-        reporter.tell(file, &Event::Done { origin: &origin });
+        reporter.report(file, &DownloadEvent::Done { origin: &origin });
         Ok((*file, origin))
     });
-    // Prompt even where a name is being looked up, which nothing can interrupt.
-    if let Some((_, runtime)) = network.running.into_inner() {
-        runtime.shutdown_background();
-    }
     Ok(Summary { files: all_or_failures(origins)? })
 }
 
-/// Draws the synthetic stand-in into the directory by calling `draw`, unless it is there already.
+/// Calls `draw` to write the synthetic data into the directory, unless it is there already.
 ///
 /// # Errors
-/// [`Error::RealData`] if one of `files`, MNIST itself, is there; those of `draw` and of files that cannot be read.
-pub fn run_synthetic(options: &Options, draw: impl FnOnce(&Path) -> Result<()>) -> Result<Summary> {
+/// [`Error::RealData`] if a file of MNIST itself is there. Those of `draw`. A file cannot be read.
+pub fn write_synthetic(options: &Options, draw: impl FnOnce(&Path) -> Result<()>) -> Result<Summary> {
     let directory = &options.data_dir;
-    if let Some(file) = genuine(options)? {
+    if let Some(file) = find_real(options)? {
         return Err(Error::RealData { directory: directory.clone(), file: file.name.to_string() });
     }
     let there = side_by_side(&options.stand_in, |file| store::look(directory, file));
@@ -186,11 +139,11 @@ pub fn run_synthetic(options: &Options, draw: impl FnOnce(&Path) -> Result<()>) 
     Ok(Summary { files: options.stand_in.iter().map(|file| (*file, origin.clone())).collect() })
 }
 
-/// The first of `files` that is there and right, plain or gzipped.
+/// The first of [`Options::files`] that is there and right, plain or gzipped.
 ///
 /// # Errors
 /// A file cannot be read.
-pub fn genuine(options: &Options) -> Result<Option<SourceFile>> {
+pub fn find_real(options: &Options) -> Result<Option<SourceFile>> {
     for file in &options.files {
         if store::look(&options.data_dir, file)? != Found::Nothing {
             return Ok(Some(*file));
@@ -199,28 +152,25 @@ pub fn genuine(options: &Options) -> Result<Option<SourceFile>> {
     Ok(None)
 }
 
-/// The HTTP client and the thread that drives it, set up when the first URL is to be asked: who takes all from a
-/// directory may have a proxy that is of no use.
-struct Network<'a> {
+/// The fetcher, made when the first URL is needed: a download from directories alone works with an unusable proxy.
+struct OnDemand<'a> {
     limits: &'a Limits,
-    running: OnceLock<(Fetcher<'a>, Runtime)>,
+    fetcher: OnceLock<Fetcher<'a>>,
     starting: Mutex<()>,
 }
 
-impl<'a> Network<'a> {
+impl<'a> OnDemand<'a> {
     fn new(limits: &'a Limits) -> Self {
-        Self { limits, running: OnceLock::new(), starting: Mutex::new(()) }
+        Self { limits, fetcher: OnceLock::new(), starting: Mutex::new(()) }
     }
 
-    fn running(&self) -> Result<&(Fetcher<'a>, Runtime)> {
+    fn fetcher(&self) -> Result<&Fetcher<'a>> {
         let _one_at_a_time = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(running) = self.running.get() {
-            return Ok(running);
+        if let Some(fetcher) = self.fetcher.get() {
+            return Ok(fetcher);
         }
         let fetcher = Fetcher::new(self.limits)?;
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.map_err(|e| Error::HttpClient { reason: e.to_string() })?;
-        Ok(self.running.get_or_init(|| (fetcher, runtime)))
+        Ok(self.fetcher.get_or_init(|| fetcher))
     }
 }
 
@@ -233,11 +183,11 @@ fn unpack(options: &Options, file: &SourceFile, gzip: &Path) -> Result<Origin> {
     }
 }
 
-/// Asks one mirror after the other.
+/// Asks one mirror after the other, until one has the file.
 fn from_mirrors(
     options: &Options,
     file: &SourceFile,
-    (mirrors, network): (&[Mirror], &Network),
+    (mirrors, fetcher): (&[Mirror], &OnDemand),
     reporter: &Reporter,
 ) -> Result<Origin> {
     let mut answers = Vec::new();
@@ -246,7 +196,7 @@ fn from_mirrors(
         let shown = mirror.to_string();
         let outcome = match mirror {
             Mirror::Directory(path) => from_directory(options, file, path),
-            Mirror::Url(url) => from_url(options, file, (url, &shown), network, reporter),
+            Mirror::Url(url) => from_url(options, file, (url, &shown), fetcher, reporter),
         };
         let (answer, last) = match outcome {
             Ok(()) => return Ok(Origin::Mirror(shown)),
@@ -254,7 +204,7 @@ fn from_mirrors(
             Err(Failure::Unanswered(answer)) => (answer, true),
             Err(Failure::Run(error)) => return Err(error),
         };
-        reporter.tell(file, &Event::MirrorFailed { mirror: &shown, answer: &answer });
+        reporter.report(file, &DownloadEvent::MirrorFailed { mirror: &shown, answer: &answer });
         answers.push((shown, answer));
         if last {
             break;
@@ -267,26 +217,19 @@ fn from_url(
     options: &Options,
     file: &SourceFile,
     (mirror, shown): (&Url, &str),
-    network: &Network,
+    fetcher: &OnDemand,
     reporter: &Reporter,
 ) -> std::result::Result<(), Failure> {
-    let (fetcher, runtime) = network.running()?;
+    let fetcher = fetcher.fetcher()?;
     let url = url_of(mirror, &format!("{}.gz", file.name));
     let mut part = AtomicFile::create(options.data_dir.join(file.name))?;
-    let report = |step: Step| {
-        let event = match step {
-            Step::Started { total } => Event::Started { mirror: shown, total },
-            Step::Received { bytes } => Event::Received { bytes },
-            Step::Retry { answer, wait } => Event::Retry { mirror: shown, answer, wait },
-        };
-        reporter.tell(file, &event);
-    };
-    runtime.handle().block_on(fetcher.fetch(&url, file, &mut part, &report))?;
+    fetcher.fetch((&url, shown), file, &mut part, &|event| reporter.report(file, event))?;
     store::settle(part, file, &options.stand_in)?;
     Ok(())
 }
 
-/// Takes `NAME.gz` or else `NAME`, whichever is right. The answer names no file, so that it is told once for all.
+/// Takes `NAME.gz` or else `NAME`, whichever is right. The answer names no file, so that the answers for all four files
+/// are the same and shown once.
 fn from_directory(options: &Options, file: &SourceFile, mirror: &Path) -> std::result::Result<(), Failure> {
     let mut answers = Vec::new();
     for suffix in [".gz", ""] {
@@ -310,48 +253,7 @@ fn from_directory(options: &Options, file: &SourceFile, mirror: &Path) -> std::r
     Err(Failure::Mirror(answers.join("; ")))
 }
 
-/// Passes events on and logs them.
-struct Reporter<'a> {
-    watch: &'a dyn Watch,
-    /// Mirrors with their answers that were told: four files fail for the same reason, most of the time.
-    told: Mutex<Vec<(String, String)>>,
-}
-
-impl<'a> Reporter<'a> {
-    fn new(watch: &'a dyn Watch) -> Self {
-        Self { watch, told: Mutex::default() }
-    }
-
-    fn tell(&self, file: &SourceFile, event: &Event) {
-        let name = file.name;
-        match event {
-            Event::Started { mirror, total: Some(total) } => {
-                info!(target: PROGRESS, "{name}: {total} bytes from {mirror}");
-            }
-            Event::Started { mirror, total: None } => info!(target: PROGRESS, "{name}: from {mirror}"),
-            Event::Received { .. } => {}
-            Event::Retry { mirror, answer, wait } => {
-                warn!(target: LOG, "{name}: {mirror}: {answer}; once more in {:.1} s", wait.as_secs_f64());
-            }
-            Event::MirrorFailed { mirror, answer } if self.is_new(mirror, answer) => {
-                warn!(target: PROGRESS, "{mirror}: {answer}");
-            }
-            Event::MirrorFailed { mirror, answer } => warn!(target: LOG, "{name}: {mirror}: {answer}"),
-            Event::Done { origin } => info!(target: PROGRESS, "{name}: {origin}"),
-        }
-        self.watch.on(file, event);
-    }
-
-    fn is_new(&self, mirror: &str, answer: &str) -> bool {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let answer = (mirror.to_string(), answer.to_string());
-        let new = !told.contains(&answer);
-        told.push(answer);
-        new
-    }
-}
-
-/// Calls `job` for each item in a thread of its own; the results come in the order of the items.
+/// Calls `job` for each item in a thread of its own. Returns the results in the order of the items.
 fn side_by_side<T: Sync, R: Send>(items: &[T], job: impl Fn(&T) -> R + Sync) -> Vec<R> {
     thread::scope(|scope| {
         let threads: Vec<_> = items.iter().map(|item| scope.spawn(|| job(item))).collect();
@@ -359,7 +261,8 @@ fn side_by_side<T: Sync, R: Send>(items: &[T], job: impl Fn(&T) -> R + Sync) -> 
     })
 }
 
-/// All files; or the first error that is not a mirror's; or what all mirrors answered for all files that did not come.
+/// Returns all files. Otherwise the first error that is not a mirror's, or else one error with the answers of all
+/// mirrors.
 fn all_or_failures(origins: Vec<Result<(SourceFile, Origin)>>) -> Result<Vec<(SourceFile, Origin)>> {
     let (mut files, mut all_failures) = (Vec::new(), Vec::new());
     for origin in origins {

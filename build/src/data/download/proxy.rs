@@ -1,35 +1,39 @@
-//! The proxies that the environment asks for: `http_proxy`, `https_proxy`, `all_proxy`, `no_proxy`, in lower or upper
-//! case. An empty variable counts as not set. As in Go and in browsers, this machine itself is never asked by proxy.
+//! The proxies that the environment names: `http_proxy`, `https_proxy`, `all_proxy`, `no_proxy`, in lower or upper
+//! case. An empty variable counts as not set. As in Go and in browsers, no proxy is used to reach this machine itself.
 
-use reqwest::{NoProxy, Proxy, Url};
+use std::net::IpAddr;
+
+use url::{Host, Url};
 
 use crate::data::download::environment::{PROXIES, spellings};
 use crate::data::download::mirror::shown;
 use crate::error::{Error, Result};
 
-const THIS_MACHINE: &str = "localhost,127.0.0.0/8,::1";
-
 /// What the environment says about proxies.
 #[derive(Debug, Default)]
 pub struct Proxies {
-    /// Which proxy serves which URLs, and the variable that says so; `all` comes last.
-    rules: Vec<Rule>,
-    /// Hosts, domains and networks that are asked directly.
+    /// Which proxy serves which URLs; `all` comes last.
+    rules: Vec<ProxyRule>,
+    /// The variable that lists hosts, domains and networks to be reached directly, and its value.
     direct: Option<(String, String)>,
 }
 
+/// A proxy and the URLs that it serves.
 #[derive(Debug)]
-struct Rule {
+pub struct ProxyRule {
+    /// `http`, `https` or `all`.
     scheme: &'static str,
-    variable: String,
-    proxy: Url,
+    /// The variable that names the proxy.
+    pub variable: String,
+    /// Where the proxy is, perhaps with user and password.
+    pub proxy: Url,
 }
 
 impl Proxies {
-    /// Reads the variables through `lookup`, which is `std::env::var` but in tests.
+    /// Reads the variables through `lookup`, which is `std::env::var` outside tests.
     ///
     /// # Errors
-    /// A variable holds no URL of an HTTP proxy.
+    /// A variable does not hold the URL of an HTTP proxy.
     pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let find = |name: &str| {
             spellings(name)
@@ -41,44 +45,30 @@ impl Proxies {
         for (scheme, name) in [("http", http), ("https", https), ("all", all)] {
             if let Some((variable, value)) = find(name) {
                 let proxy = parse(value.trim()).ok_or(Error::Proxy { variable: variable.clone() })?;
-                proxies.rules.push(Rule { scheme, variable, proxy });
+                proxies.rules.push(ProxyRule { scheme, variable, proxy });
             }
         }
         Ok(proxies)
     }
 
-    /// The same, for the HTTP client.
-    ///
-    /// # Errors
-    /// The client refuses a proxy's URL.
-    pub fn for_client(&self) -> Result<Vec<Proxy>> {
+    /// All proxies.
+    pub fn rules(&self) -> &[ProxyRule] {
+        &self.rules
+    }
+
+    /// The proxy through which `url` is reached; `None` if it is reached directly.
+    pub fn for_url(&self, url: &Url) -> Option<&ProxyRule> {
+        let host = url.host()?;
         let direct = self.direct.as_ref().map_or("", |(_, value)| value.as_str());
-        let direct = entries(direct);
-        if direct.contains(&"*") {
-            return Ok(Vec::new());
+        if is_this_machine(&host) || entries(direct).any(|entry| covers(entry, &host)) {
+            return None;
         }
-        let direct = NoProxy::from_string(&format!("{},{THIS_MACHINE}", direct.join(",")));
-        self.rules
-            .iter()
-            .map(|rule| {
-                let proxy = rule.proxy.clone();
-                match rule.scheme {
-                    "http" => Proxy::http(proxy),
-                    "https" => Proxy::https(proxy),
-                    _ => Proxy::all(proxy),
-                }
-                .map(|proxy| proxy.no_proxy(direct.clone()))
-                .map_err(|_| Error::Proxy { variable: rule.variable.clone() })
-            })
-            .collect()
+        self.rules.iter().find(|rule| [url.scheme(), "all"].contains(&rule.scheme))
     }
 
     /// The settings that decide how `url` is reached, for messages about a connection that failed: `http_proxy=...`.
-    pub fn for_url(&self, url: &Url) -> Option<String> {
-        if url.host_str().is_some_and(|host| host == "localhost" || host.starts_with("127.") || host == "[::1]") {
-            return None;
-        }
-        let rule = self.rules.iter().find(|rule| [url.scheme(), "all"].contains(&rule.scheme))?;
+    pub fn described(&self, url: &Url) -> Option<String> {
+        let rule = self.for_url(url)?;
         let mut text = format!("{}={}", rule.variable, shown(&rule.proxy).as_str().trim_end_matches('/'));
         if let Some((variable, value)) = &self.direct {
             text += &format!(" {variable}={value}");
@@ -87,24 +77,58 @@ impl Proxies {
     }
 }
 
-/// The URL of a proxy, whose scheme may be missing: `proxy:3128`.
+/// The URL of a proxy. Its scheme may be missing, as in `proxy:3128`.
 fn parse(value: &str) -> Option<Url> {
     let with_scheme = if value.contains("://") { value.to_string() } else { format!("http://{value}") };
     Url::parse(&with_scheme).ok().filter(|url| ["http", "https"].contains(&url.scheme()))
 }
 
-/// The entries of `no_proxy`, between commas or spaces. A port is dropped and `*.` is read as `.`, since the client
-/// knows neither.
-fn entries(direct: &str) -> Vec<&str> {
-    direct
-        .split([',', ' ', '\t'])
-        .filter(|entry| !entry.is_empty())
-        .map(|entry| match entry.rsplit_once(':') {
-            Some((host, port)) if !host.contains(':') && port.parse::<u16>().is_ok() => host,
-            _ => entry,
-        })
-        .map(|entry| if entry.starts_with("*.") { &entry[1..] } else { entry })
-        .collect()
+/// The entries of `no_proxy`, between commas or spaces, without ports.
+fn entries(direct: &str) -> impl Iterator<Item = &str> {
+    direct.split([',', ' ', '\t']).filter(|entry| !entry.is_empty()).map(|entry| match entry.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') && port.parse::<u16>().is_ok() => host,
+        _ => entry,
+    })
+}
+
+/// Whether an entry of `no_proxy` covers `host`: `*` all hosts, `a.org` itself and its subdomains, `.a.org` and
+/// `*.a.org` the same, `10.0.0.0/8` a network, `10.0.0.1` or `::1` an address.
+fn covers(entry: &str, host: &Host<&str>) -> bool {
+    let address = match host {
+        Host::Domain(name) => {
+            let name = name.trim_end_matches('.');
+            let domain = entry.strip_prefix('*').unwrap_or(entry).trim_matches('.').to_ascii_lowercase();
+            return entry == "*"
+                || name
+                    .strip_suffix(domain.as_str())
+                    .is_some_and(|before| !domain.is_empty() && (before.is_empty() || before.ends_with('.')));
+        }
+        Host::Ipv4(address) => IpAddr::V4(*address),
+        Host::Ipv6(address) => IpAddr::V6(*address),
+    };
+    let (network, length) = match entry.split_once('/') {
+        Some((network, length)) => (network, length.parse().ok()),
+        None => (entry, Some(128)),
+    };
+    let network = network.trim_start_matches('[').trim_end_matches(']').parse();
+    entry == "*" || matches!((network, length), (Ok(network), Some(length)) if shares_prefix(network, address, length))
+}
+
+/// Whether the first `length` bits of two addresses are equal; more bits than an address has count as all of them.
+fn shares_prefix(a: IpAddr, b: IpAddr, length: u32) -> bool {
+    match (a, b) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros() >= length.min(32),
+        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros() >= length.min(128),
+        _ => false,
+    }
+}
+
+fn is_this_machine(host: &Host<&str>) -> bool {
+    match host {
+        Host::Domain(name) => *name == "localhost" || name.ends_with(".localhost"),
+        Host::Ipv4(address) => address.is_loopback(),
+        Host::Ipv6(address) => address.is_loopback(),
+    }
 }
 
 #[cfg(test)]
@@ -124,27 +148,51 @@ mod tests {
         let both =
             proxies(&[("HTTP_PROXY", "http://me:secret@upper:3128"), ("http_proxy", ""), ("all_proxy", "all:1")]);
         let both = both.unwrap();
-        assert_eq!(both.for_url(&url("http://host/")).unwrap(), "HTTP_PROXY=http://upper:3128");
-        assert_eq!(both.for_url(&url("https://host/")).unwrap(), "all_proxy=http://all:1");
-        assert_eq!(both.for_url(&url("http://127.0.0.1:80/")), None);
-        assert_eq!(both.for_client().unwrap().len(), 2);
-        assert_eq!(proxies(&[]).unwrap().for_url(&url("http://host/")), None);
+        assert_eq!(both.described(&url("http://host/")).unwrap(), "HTTP_PROXY=http://upper:3128");
+        assert_eq!(both.described(&url("https://host/")).unwrap(), "all_proxy=http://all:1");
+        for this_machine in ["http://127.0.0.1:80/", "http://localhost/", "http://[::1]/"] {
+            assert_eq!(both.described(&url(this_machine)), None);
+        }
+        assert_eq!(proxies(&[]).unwrap().described(&url("http://host/")), None);
     }
 
     #[test]
-    fn what_is_asked_directly() {
+    fn hosts_in_no_proxy_are_reached_directly() {
         let direct = proxies(&[("https_proxy", "http://p:1"), ("no_proxy", "a.org, 10.0.0.0/8")]).unwrap();
-        assert_eq!(direct.for_url(&url("https://host/")).unwrap(), "https_proxy=http://p:1 no_proxy=a.org, 10.0.0.0/8");
+        let settings = "https_proxy=http://p:1 no_proxy=a.org, 10.0.0.0/8";
+        assert_eq!(direct.described(&url("https://host/")).unwrap(), settings);
+        let list = "a.org:80, .b.org *.C.org,fd00::/8,::2,10.0.0.0/8,192.168.1.7";
         assert_eq!(
-            entries("a.org:80, .b.org *.c.org,::1,10.0.0.0/8"),
-            ["a.org", ".b.org", ".c.org", "::1", "10.0.0.0/8"]
+            entries(list).collect::<Vec<_>>(),
+            ["a.org", ".b.org", "*.C.org", "fd00::/8", "::2", "10.0.0.0/8", "192.168.1.7"]
         );
+        let some = proxies(&[("all_proxy", "http://p:1"), ("no_proxy", list)]).unwrap();
+        for (host, proxied) in [
+            ("a.org", false),
+            ("A.ORG.", false),
+            ("www.a.org", false),
+            ("aa.org", true),
+            ("a.org.uk", true),
+            ("x.b.org", false),
+            ("b.org", false),
+            ("x.c.org", false),
+            ("org", true),
+            ("10.255.0.1", false),
+            ("11.0.0.1", true),
+            ("192.168.1.7", false),
+            ("192.168.1.8", true),
+            ("[fd12::1]", false),
+            ("[fe80::1]", true),
+            ("[::2]", false),
+        ] {
+            assert_eq!(some.for_url(&url(&format!("http://{host}/"))).is_some(), proxied, "{host}");
+        }
         let none = proxies(&[("https_proxy", "http://p:1"), ("no_proxy", "*")]).unwrap();
-        assert!(none.for_client().unwrap().is_empty());
+        assert!(none.for_url(&url("https://host/")).is_none() && none.for_url(&url("https://1.2.3.4/")).is_none());
     }
 
     #[test]
-    fn a_proxy_that_is_none_is_named_without_its_password() {
+    fn a_malformed_proxy_is_reported_without_its_password() {
         let message = |value: &str| proxies(&[("https_proxy", value)]).unwrap_err().to_string();
         let expected = "the environment variable https_proxy: expected the URL of an HTTP proxy, such as \
                         http://proxy.example:3128";

@@ -1,4 +1,4 @@
-//! What DATA_DIR holds: which of the files are there and right, and how others get there without harm to what is.
+//! The files in DATA_DIR: which of them are there and right, and how new ones get there without harm to other files.
 
 use std::convert::Infallible;
 use std::fs::{self, File};
@@ -18,25 +18,25 @@ use crate::text::hexadecimal;
 
 /// Bytes read from disk at once.
 const PIECE_BYTES: usize = 64 * 1024;
-/// Temporary files older than this belong to runs that were killed: no download takes a day.
+/// Temporary files older than this are from killed runs: no download takes a day.
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How one of the files stands in a directory.
+/// How a directory holds one of the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// There under its name, every byte as it must be.
+    /// Under its name, with the right contents.
     Plain,
-    /// There as `NAME.gz`, which decompresses to the right bytes; nothing has its plain name, or something else has.
+    /// As `NAME.gz`, which decompresses to the right bytes. `NAME` is missing or another file.
     Gzip(PathBuf),
-    /// Not there, or something else under its name.
+    /// Not at all; `NAME` may be another file.
     Nothing,
 }
 
-/// Looks for `file` in `directory`, plain or gzipped, and hashes what it finds. A gzip file that is not right is left
-/// alone with a warning.
+/// Looks for `file` in `directory`, plain or gzipped, and checks its hash. A wrong gzip file is left alone, with a
+/// warning.
 ///
 /// # Errors
-/// What has the plain name cannot be read, or a signal arrived.
+/// The plain file cannot be read, or a signal arrived.
 pub fn look(directory: &Path, file: &SourceFile) -> Result<Found> {
     let path = directory.join(file.name);
     if identify(&path)?.is_some_and(|identity| identity.is(file)) {
@@ -57,8 +57,8 @@ pub fn look(directory: &Path, file: &SourceFile) -> Result<Found> {
 /// Copies or decompresses the open file `from` to its place in `directory`, if its contents are right.
 ///
 /// # Errors
-/// `from` cannot be read, the file cannot be written, or a signal arrived. The inner error says what is wrong with the
-/// contents; nothing is then written.
+/// `from` cannot be read, the file cannot be written, or a signal arrived. The inner error says that the contents are
+/// wrong. Nothing is written in either case.
 pub fn unpack(
     from: (File, &Path),
     directory: &Path,
@@ -77,18 +77,18 @@ pub fn unpack(
     Ok(Ok(()))
 }
 
-/// Gives a complete and verified `part` its final name. Something else that has this name is kept under another one,
-/// unless it is the stand-in, which can be drawn again.
+/// Gives a complete and verified `part` its final name. Another file of this name is kept under a new name, unless it
+/// is synthetic and can be generated again.
 ///
 /// # Errors
-/// What is there cannot be read or renamed, or the file cannot be put there.
+/// The other file cannot be read or renamed, or `part` cannot be renamed.
 pub fn settle(part: AtomicFile, file: &SourceFile, stand_in: &[SourceFile]) -> Result<()> {
     set_aside(part.target(), file, stand_in)?;
     part.commit()
 }
 
-/// Renames what is at `path`, if it is not `file` and not the stand-in, to `NAME.mismatch` (or `NAME.mismatch-2`, ...),
-/// with a warning.
+/// Renames the file at `path` to `NAME.mismatch` (or `NAME.mismatch-2`, ...), with a warning, unless it is `file`
+/// itself or synthetic.
 ///
 /// # Errors
 /// It cannot be read or renamed.
@@ -104,7 +104,7 @@ pub fn set_aside(path: &Path, file: &SourceFile, stand_in: &[SourceFile]) -> Res
     let aside = unused_name(path)?;
     if let Err(error) = fs::rename(path, &aside) {
         let _ = fs::remove_file(&aside); // our own empty file
-        // Where another download has just moved it there is nothing left to do.
+        // Another download may just have renamed it.
         return if is_absent(&error) { Ok(()) } else { Err(Error::io("rename", path)(error)) };
     }
     warn!(
@@ -120,13 +120,13 @@ pub fn set_aside(path: &Path, file: &SourceFile, stand_in: &[SourceFile]) -> Res
     Ok(())
 }
 
-/// Removes the temporary files that killed runs have left for `files`.
+/// Removes temporary files of `files` that killed runs have left.
 pub fn clear_stale(directory: &Path, files: &[SourceFile]) {
     let old = |entry: &fs::DirEntry| {
         let modified = entry.metadata().and_then(|metadata| metadata.modified()).ok();
         modified.and_then(|time| SystemTime::now().duration_since(time).ok()).is_some_and(|age| age > STALE)
     };
-    // Cleaning up is a courtesy: what cannot be listed or removed stays.
+    // Files that cannot be listed or removed stay: they do no harm.
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let ours = files.iter().any(|file| name.starts_with(&format!(".{}.", file.name))) && name.ends_with(".part");
@@ -164,12 +164,12 @@ fn identify(path: &Path) -> Result<Option<Identity>> {
     Ok(Some(Identity { bytes, sha256: hexadecimal(&hash.finalize()) }))
 }
 
-/// Puts all of an open file into `content`. The outer error is of the disk, the inner one of the contents.
+/// Pushes an open file into `content`. The outer error is the disk's, the inner one says that the contents are wrong.
 fn pour<W: io::Write>(mut open: File, path: &Path, content: &mut Content<W>) -> Result<std::result::Result<(), Wrong>> {
     Ok(read_in_pieces(&mut open, path, |piece| content.push(piece))?.and_then(|()| content.finish()))
 }
 
-/// Hands a file's bytes to `each` until their end or its first error, and asks for signals in between.
+/// Passes a file's bytes to `each`, until their end or the first error of `each`. Checks for signals in between.
 fn read_in_pieces<E>(
     open: &mut File,
     path: &Path,
@@ -191,8 +191,7 @@ fn read_in_pieces<E>(
     }
 }
 
-/// Takes the first free name of `NAME.mismatch`, `NAME.mismatch-2`, ... by making an empty file of that name, so that
-/// no other run takes it too.
+/// Finds a free name: `NAME.mismatch`, `NAME.mismatch-2`, ... An empty file reserves it, so that no other run takes it.
 fn unused_name(path: &Path) -> Result<PathBuf> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut suffix = String::new();
@@ -211,6 +210,6 @@ fn unused_name(path: &Path) -> Result<PathBuf> {
 }
 
 fn is_absent(error: &io::Error) -> bool {
-    // Not a directory: DATA_DIR itself is a file, which whoever writes into it will report.
+    // Not a directory: DATA_DIR itself is a file. Writing into it will report that.
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

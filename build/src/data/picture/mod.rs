@@ -1,4 +1,4 @@
-//! From the bytes of an image file to shades of grey.
+//! Decodes an image file to shades of grey.
 
 pub mod prepare;
 
@@ -7,11 +7,11 @@ use std::io::Cursor;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Luma};
 
-/// The most pixels that are decoded: more than nearly all cameras have.
+/// The most pixels that are decoded. Nearly all cameras have fewer.
 const MOST_PIXELS: u64 = 100_000_000;
 /// The most bytes of pixels that are decoded.
 const MOST_BYTES: u64 = 1 << 30;
-/// The longest side that is worked with; a digit that fills a twentieth of it still has more pixels than MNIST's.
+/// Larger images are reduced to this longer side. A digit on a twentieth of it still has more pixels than MNIST's.
 const LONGEST_SIDE: u32 = 800;
 
 /// An image in shades of grey.
@@ -25,11 +25,11 @@ pub struct Picture {
     pub pixels: Vec<f32>,
 }
 
-/// Decodes a PNG, JPEG, BMP or PGM (also PBM, PPM), upright as its camera says, without transparency. A large
-/// one comes back smaller.
+/// Decodes a PNG, JPEG, BMP or PGM (also PBM, PPM). The result is upright, as the camera noted, and without transparency.
+/// A large image is reduced.
 ///
 /// # Errors
-/// What is wrong with the file, as the end of a sentence that begins with its name.
+/// What is wrong with the file: the end of a sentence that begins with its name.
 pub fn decode(bytes: &[u8]) -> Result<Picture, String> {
     if bytes.is_empty() {
         return Err("is empty: expected an image".into());
@@ -74,7 +74,7 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, String> {
     })
 }
 
-/// The format's name, as far as this program reads it.
+/// The name of a format that this program reads.
 fn name(format: ImageFormat) -> &'static str {
     match format {
         ImageFormat::Png => "PNG",
@@ -84,13 +84,13 @@ fn name(format: ImageFormat) -> &'static str {
     }
 }
 
-/// Whether the marker that ends an image stands after the last of its scans; the decoder makes up what is missing.
+/// Whether a JPEG ends with its end marker, after its last scan. Without this test the decoder invents missing pixels.
 fn has_jpeg_end(bytes: &[u8]) -> bool {
     let last = |marker: [u8; 2]| bytes.windows(2).rposition(|pair| pair == marker);
     last([0xff, 0xd9]) > last([0xff, 0xda])
 }
 
-/// Without transparency: on white, or on black where what is drawn is light.
+/// Removes transparency: puts a dark drawing on white, a light one on black.
 fn on_paper(image: DynamicImage) -> DynamicImage {
     let image = image.into_luma_alpha16();
     let (mut light, mut drawn) = (0u64, 0u64);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_image_is_refused_and_says_why() {
+    fn other_files_are_refused_with_a_reason() {
         assert_eq!(decode(b"").unwrap_err(), "is empty: expected an image");
         assert_eq!(
             decode(b"hello").unwrap_err(),

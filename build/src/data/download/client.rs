@@ -1,0 +1,256 @@
+//! The HTTP client: each request in a thread of its own, whose answer comes through a channel.
+//!
+//! Nothing interrupts a thread that looks up a name or waits for a connection. The thread at the other end of the
+//! channel can stop waiting at any time. The thread of the request then ends by its timeouts.
+
+use std::io::{ErrorKind, Read};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use percent_encoding::percent_decode_str;
+use ureq::config::Config;
+use ureq::http::header::{self, HeaderMap, HeaderName};
+use ureq::http::{Request, Response, StatusCode};
+use ureq::tls::{RootCerts, TlsConfig};
+use ureq::{Agent, Body, Proxy};
+use url::Url;
+
+use crate::data::download::connection::{Connect, LookUp, Unconnected};
+use crate::data::download::fault::{Again, MirrorFault};
+use crate::data::download::mirror::shown;
+use crate::data::download::proxy::Proxies;
+use crate::error::{Error, Result};
+
+const MOST_REDIRECTS: usize = 10;
+/// Bytes read from a connection at once.
+const PIECE_BYTES: usize = 64 * 1024;
+/// Pieces that the channel holds.
+const PIECES: usize = 4;
+
+/// The headers of a request, besides those that the client adds.
+pub type Headers = Vec<(HeaderName, String)>;
+
+/// The start of an answer.
+#[derive(Debug)]
+pub struct Head {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    /// The number of bytes that follow, if the server says it.
+    pub length: Option<u64>,
+    /// The URL that answered: after a redirect, the last one.
+    pub url: Url,
+}
+
+/// The parts of an answer, in the order in which they come.
+#[derive(Debug)]
+pub enum Part {
+    /// There is no answer.
+    Failed(MirrorFault),
+    Head(Head),
+    Bytes(Vec<u8>),
+    /// The connection broke, for this reason.
+    Broken(String),
+    End,
+}
+
+/// The client that all files share.
+#[derive(Debug)]
+pub struct Client {
+    proxies: Proxies,
+    /// One for each proxy, and one that connects directly.
+    agents: Vec<(Option<Url>, Agent)>,
+    connect: Duration,
+}
+
+impl Client {
+    /// Sets up the client. It trusts the certificates of this system, or those in `SSL_CERT_FILE` and `SSL_CERT_DIR`.
+    /// `connect` is the time for a name's look-up, and again for a connection; `idle` for one read or write.
+    ///
+    /// # Errors
+    /// A variable of the environment names an unusable proxy.
+    pub fn new(connect: Duration, idle: Duration) -> Result<Arc<Self>> {
+        let proxies = Proxies::read(|name| std::env::var(name).ok())?;
+        let config = |proxy| config(proxy, connect, idle);
+        let agent = |proxy| Agent::with_parts(config(proxy), Connect::new(config(None)), LookUp::default());
+        let mut agents = vec![(None, agent(None))];
+        for rule in proxies.rules() {
+            let proxy = Proxy::new(rule.proxy.as_str());
+            let proxy = proxy.map_err(|_| Error::Proxy { variable: rule.variable.clone() })?;
+            agents.push((Some(rule.proxy.clone()), agent(Some(proxy))));
+        }
+        Ok(Arc::new(Self { proxies, agents, connect }))
+    }
+
+    /// Asks for `url`, in another thread. The answer's parts arrive at the receiver.
+    ///
+    /// # Errors
+    /// The system starts no more threads.
+    pub fn get(self: &Arc<Self>, url: Url, headers: Headers) -> Result<Receiver<Part>> {
+        let (sender, receiver) = sync_channel(PIECES);
+        let client = self.clone();
+        let thread = thread::Builder::new().spawn(move || client.answer(url, &headers, &sender));
+        thread.map_err(|error| Error::HttpClient { reason: error.to_string() })?;
+        Ok(receiver)
+    }
+
+    /// Sends all parts of an answer. If nobody receives them any more, the rest is not read.
+    fn answer(&self, url: Url, headers: &Headers, sender: &SyncSender<Part>) {
+        let (head, mut body) = match self.follow(url, headers) {
+            Ok(answer) => answer,
+            Err(fault) => return drop(sender.send(Part::Failed(fault))),
+        };
+        if sender.send(Part::Head(head)).is_err() {
+            return;
+        }
+        let mut reader = body.as_reader();
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            let (part, last) = match reader.read(&mut piece) {
+                Ok(0) => (Part::End, true),
+                Ok(count) => (Part::Bytes(piece[..count].to_vec()), false),
+                Err(error) => (Part::Broken(cause(&error.into())), true),
+            };
+            if sender.send(part).is_err() || last {
+                return;
+            }
+        }
+    }
+
+    /// Asks for `url` and follows redirects, unless one leads in a circle, too far, or out of https.
+    fn follow(&self, url: Url, headers: &Headers) -> std::result::Result<(Head, Body), MirrorFault> {
+        let mut visited = vec![url];
+        loop {
+            let url = &visited[visited.len() - 1];
+            let (parts, body) = self.request(url, headers)?.into_parts();
+            let Some(next) = redirect(parts.status, &parts.headers, url) else {
+                let head = Head {
+                    status: parts.status,
+                    headers: parts.headers,
+                    length: body.content_length(),
+                    url: url.clone(),
+                };
+                return Ok((head, body));
+            };
+            let (to, from) = (shown(&next), url.scheme());
+            let refused = if visited.contains(&next) {
+                format!("redirected in a circle, back to {to}")
+            } else if visited.len() > MOST_REDIRECTS {
+                format!("redirected more than {MOST_REDIRECTS} times, lastly to {to}")
+            } else if next.scheme() == "https" || (next.scheme() == "http" && from == "http") {
+                visited.push(next);
+                continue;
+            } else {
+                format!("redirected from {from} to {to}")
+            };
+            return Err(MirrorFault::new(Again::Never, refused));
+        }
+    }
+
+    /// One request to one server.
+    fn request(&self, url: &Url, headers: &Headers) -> std::result::Result<Response<Body>, MirrorFault> {
+        let proxy = self.proxies.for_url(url).map(|rule| &rule.proxy);
+        let mut request = Request::get(url.as_str());
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        if let Some(login) = login(url) {
+            request = request.header(header::AUTHORIZATION, login);
+        }
+        // For a tunnel, the client sends it itself.
+        if let Some(login) = proxy.filter(|_| url.scheme() == "http").and_then(login) {
+            request = request.header(header::PROXY_AUTHORIZATION, login);
+        }
+        let wrong = |error: ureq::http::Error| MirrorFault::new(Again::Never, format!("cannot be asked: {error}"));
+        let request = request.body(()).map_err(wrong)?;
+        let agent =
+            self.agents.iter().find(|(of, _)| of.as_ref() == proxy).map_or(&self.agents[0].1, |(_, agent)| agent);
+        agent.run(request).map_err(|error| self.fault(error, url))
+    }
+
+    /// An error from before an answer.
+    fn fault(&self, error: ureq::Error, url: &Url) -> MirrorFault {
+        let proxy = self.proxies.described(url).map(|settings| format!(" ({settings})")).unwrap_or_default();
+        let error = match error {
+            ureq::Error::Other(inner) if inner.is::<Unconnected>() => inner,
+            error => {
+                let answer = format!("connection broken before an answer: {}{proxy}", cause(&error));
+                return MirrorFault::new(Again::Often, answer);
+            }
+        };
+        let Some(Unconnected(error)) = error.downcast_ref() else { unreachable!("just tested") };
+        let cause = cause(error);
+        if matches!(error, ureq::Error::Timeout(_)) {
+            MirrorFault::new(Again::Never, format!("no connection within {:?}{proxy}", self.connect))
+        } else if cause.contains("No CA certificates") {
+            let answer = "no secure connection: this system has no certificates of authorities; install the package \
+                          ca-certificates, or name a file of certificates in SSL_CERT_FILE";
+            MirrorFault::new(Again::Never, answer.to_string())
+        } else if cause.contains("certificate") {
+            let trust = "SSL_CERT_FILE names a file of certificates to trust";
+            MirrorFault::new(Again::Never, format!("no secure connection: {cause}{proxy}; {trust}"))
+        } else {
+            MirrorFault::new(Again::Once, format!("cannot connect: {cause}{proxy}"))
+        }
+    }
+}
+
+fn config(proxy: Option<Proxy>, connect: Duration, idle: Duration) -> Config {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = TlsConfig::builder()
+        .root_certs(RootCerts::PlatformVerifier)
+        .unversioned_rustls_crypto_provider(provider)
+        .build();
+    Agent::config_builder()
+        .user_agent(concat!("mnist/", env!("CARGO_PKG_VERSION")))
+        .proxy(proxy)
+        .tls_config(tls)
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .max_idle_connections(0)
+        .timeout_resolve(Some(connect))
+        .timeout_connect(Some(connect))
+        .timeout_per_read(Some(idle))
+        .timeout_per_write(Some(idle))
+        .build()
+}
+
+/// Where a redirect leads. The user and password of `from` go along to the same server.
+fn redirect(status: StatusCode, headers: &HeaderMap, from: &Url) -> Option<Url> {
+    if ![301, 302, 303, 307, 308].contains(&status.as_u16()) {
+        return None;
+    }
+    let mut to = from.join(headers.get(header::LOCATION)?.to_str().ok()?).ok()?;
+    if to.origin() == from.origin() && to.username().is_empty() && to.password().is_none() {
+        // These fail only for URLs without a host.
+        let _ = to.set_username(from.username());
+        let _ = to.set_password(from.password());
+    }
+    Some(to)
+}
+
+/// The user and password in a URL, as a header's value.
+fn login(url: &Url) -> Option<String> {
+    if url.username().is_empty() && url.password().is_none() {
+        return None;
+    }
+    let mut login: Vec<u8> = percent_decode_str(url.username()).collect();
+    login.push(b':');
+    login.extend(percent_decode_str(url.password().unwrap_or_default()));
+    Some(format!("Basic {}", BASE64.encode(login)))
+}
+
+/// What an error comes down to, without the client's words around it.
+fn cause(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => "the server closed it".to_string(),
+        ureq::Error::Io(error) => error.to_string(),
+        ureq::Error::Rustls(error) => error.to_string(),
+        ureq::Error::Protocol(error) => error.to_string(),
+        error => error.to_string(),
+    }
+}

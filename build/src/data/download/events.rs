@@ -1,0 +1,107 @@
+//! What happens during a download, for progress bars and logs.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::data::sets::SourceFile;
+use crate::text::{LOG, PROGRESS};
+
+/// Where one of the files is from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// It was there.
+    There,
+    /// It was there as `NAME.gz`, in a directory that cannot be written, and is used as it is.
+    ThereGzipped,
+    /// It was there as `NAME.gz`, which stays, and was decompressed.
+    Unpacked,
+    /// From this mirror, as shown to users.
+    Mirror(String),
+    /// This program generated it: synthetic data.
+    Drawn,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::There => f.write_str("there already, SHA-256 right"),
+            Self::ThereGzipped => f.write_str("there already, gzipped, SHA-256 right"),
+            Self::Unpacked => f.write_str("decompressed from the .gz that was there, SHA-256 right"),
+            Self::Mirror(mirror) => write!(f, "from {mirror}, SHA-256 right"),
+            Self::Drawn => f.write_str("drawn, not MNIST"),
+        }
+    }
+}
+
+/// Something that happens to a file.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the variants say what their fields are")]
+pub enum DownloadEvent<'a> {
+    /// Bytes begin to arrive. `total` counts them as sent, if the server says how many there are.
+    Started { mirror: &'a str, total: Option<u64> },
+    /// So many bytes have arrived, as sent.
+    Received { bytes: u64 },
+    /// The mirror will be asked again after a wait.
+    Retry { mirror: &'a str, answer: &'a str, wait: Duration },
+    /// A mirror is given up.
+    MirrorFailed { mirror: &'a str, answer: &'a str },
+    /// The file is there.
+    Done { origin: &'a Origin },
+}
+
+/// Receives the events, for example to draw progress bars. Called from several threads.
+pub trait Watch: Sync {
+    /// Something happened to `file`.
+    fn on(&self, file: &SourceFile, event: &DownloadEvent);
+}
+
+/// Watches nothing.
+impl Watch for () {
+    fn on(&self, _: &SourceFile, _: &DownloadEvent) {}
+}
+
+/// Logs events and passes them on.
+pub struct Reporter<'a> {
+    watch: &'a dyn Watch,
+    /// Mirrors and their answers that were shown. Four files mostly fail for the same reason, which is shown once.
+    shown: Mutex<Vec<(String, String)>>,
+}
+
+impl<'a> Reporter<'a> {
+    /// Passes events on to `watch`.
+    pub fn new(watch: &'a dyn Watch) -> Self {
+        Self { watch, shown: Mutex::default() }
+    }
+
+    /// Logs an event of `file` and passes it on.
+    pub fn report(&self, file: &SourceFile, event: &DownloadEvent) {
+        let name = file.name;
+        match event {
+            DownloadEvent::Started { mirror, total: Some(total) } => {
+                info!(target: PROGRESS, "{name}: {total} bytes from {mirror}");
+            }
+            DownloadEvent::Started { mirror, total: None } => info!(target: PROGRESS, "{name}: from {mirror}"),
+            DownloadEvent::Received { .. } => {}
+            DownloadEvent::Retry { mirror, answer, wait } => {
+                warn!(target: LOG, "{name}: {mirror}: {answer}; once more in {:.1} s", wait.as_secs_f64());
+            }
+            DownloadEvent::MirrorFailed { mirror, answer } if self.is_new(mirror, answer) => {
+                warn!(target: PROGRESS, "{mirror}: {answer}");
+            }
+            DownloadEvent::MirrorFailed { mirror, answer } => warn!(target: LOG, "{name}: {mirror}: {answer}"),
+            DownloadEvent::Done { origin } => info!(target: PROGRESS, "{name}: {origin}"),
+        }
+        self.watch.on(file, event);
+    }
+
+    fn is_new(&self, mirror: &str, answer: &str) -> bool {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = (mirror.to_string(), answer.to_string());
+        let new = !shown.contains(&answer);
+        shown.push(answer);
+        new
+    }
+}

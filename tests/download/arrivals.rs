@@ -1,0 +1,94 @@
+//! The ways in which files arrive.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use mnist::data::download::Origin;
+
+use crate::common::gzip;
+use crate::common::server::{Reply, Server};
+use super::{Case, idx, images, names, source};
+
+#[test]
+fn four_files_come_side_by_side_and_a_second_call_asks_nobody() {
+    let server = Server::start();
+    let contents: Vec<Vec<u8>> = (0..4).map(|seed| idx(30_000, seed)).collect();
+    let labels = ["a", "b", "c", "d"];
+    for (name, bytes) in labels.iter().zip(&contents) {
+        // Each takes 0.3 s: 1.2 s one after the other.
+        let reply = Reply::Trickle(gzip(bytes), 10_000, Duration::from_millis(75));
+        server.on(&format!("/mnist/{name}.gz"), [reply]);
+    }
+    let files = labels.iter().zip(&contents).map(|(name, bytes)| source(name, bytes)).collect();
+    let case = Case::of(files, [server.url("/mnist/")]);
+    let started = Instant::now();
+    assert_eq!(case.run().unwrap(), vec![Origin::Mirror(server.url("/mnist")); 4]);
+    assert!(started.elapsed() < Duration::from_millis(900), "{:?}", started.elapsed());
+    assert_eq!(case.names(), labels);
+    for (name, bytes) in labels.iter().zip(&contents) {
+        assert!(fs::read(case.path(name)).unwrap() == *bytes);
+    }
+    assert_eq!(case.run().unwrap(), vec![Origin::There; 4]);
+    assert_eq!(server.requests().len(), 4);
+    assert_eq!(server.requests()[0].header("Accept-Encoding"), Some("identity"));
+}
+
+#[test]
+fn a_server_that_sends_the_file_uncompressed_is_understood() {
+    let server = Server::start();
+    server.on("/images.gz", [Reply::Whole(images())]);
+    Case::new([server.url("")]).fetches_from(&server.url(""));
+}
+
+#[test]
+fn redirects_are_followed() {
+    let server = Server::start();
+    server.on("/images.gz", [Reply::redirect("/elsewhere?token=1")]);
+    server.on("/elsewhere?token=1", [Reply::File(gzip(&images()))]);
+    Case::new([server.url("")]).fetches_from(&server.url(""));
+}
+
+#[test]
+fn a_mirror_may_be_a_directory_with_files_gzipped_or_plain() {
+    let home = tempfile::tempdir().unwrap();
+    let mirror = home.path().join("Spiegel für Zahlen");
+    fs::create_dir(&mirror).unwrap();
+    let shown = mirror.to_str().unwrap();
+    let case = Case::new([shown]);
+    case.fails_with(&[(shown, "holds neither NAME.gz nor NAME")]);
+
+    fs::write(mirror.join("images.gz"), &gzip(&images())[..1000]).unwrap();
+    let case = Case::new([shown]);
+    let message = case.error();
+    assert!(message.starts_with(&format!("images: no mirror has it\n  {shown}: NAME.gz: cut short: ")), "{message}");
+
+    fs::write(mirror.join("images"), images()).unwrap();
+    case.fetches_from(shown);
+    fs::write(mirror.join("images.gz"), gzip(&images())).unwrap();
+    fs::remove_file(mirror.join("images")).unwrap();
+    Case::new([shown]).fetches_from(shown);
+    assert_eq!(names(&mirror), ["images.gz"]);
+}
+
+#[test]
+fn a_directory_that_has_none_of_the_files_is_told_once() {
+    let mirror = tempfile::tempdir().unwrap();
+    let shown = mirror.path().to_str().unwrap();
+    let case = Case::of(["a", "b", "c", "d"].map(|name| source(name, &images())).to_vec(), [shown]);
+    assert_eq!(case.error(), format!("a, b, c, d: no mirror has them\n  {shown}: holds neither NAME.gz nor NAME"));
+    // A directory in the place of a file stands for all that cannot be read: root may read everything else.
+    for name in ["a", "b", "c", "d"] {
+        fs::create_dir(mirror.path().join(name)).unwrap();
+    }
+    let answer = "NAME: Is a directory (os error 21)";
+    assert_eq!(case.error(), format!("a, b, c, d: no mirror has them\n  {shown}: {answer}"));
+}
+
+#[test]
+fn a_path_with_spaces_and_other_letters() {
+    let server = Server::start();
+    server.on("/ein%20Spiegel/images.gz", [Reply::File(gzip(&images()))]);
+    let mut case = Case::new([server.url("/ein Spiegel")]);
+    case.options.data_dir = case.path("Daten für 数字").join("a b");
+    case.fetches_from(&server.url("/ein%20Spiegel"));
+}

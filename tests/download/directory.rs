@@ -1,0 +1,174 @@
+//! Files that are there already, and disks that refuse new ones.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use mnist::data::download::{self, Origin};
+
+use crate::common::server::{Reply, Server};
+use crate::common::{gzip, tmpfs};
+use super::{BYTES, Case, idx, images, origins, source};
+
+#[test]
+fn files_that_the_user_has_put_there_need_no_mirror() {
+    let case = Case::new([""; 0]).with("images", &images());
+    assert_eq!(case.run().unwrap(), [Origin::There]);
+    let case = Case::new([""; 0]).with("images.gz", &gzip(&images()));
+    assert_eq!(case.run().unwrap(), [Origin::Unpacked]);
+    assert!(fs::read(case.path("images")).unwrap() == images());
+    assert_eq!(case.names(), ["images", "images.gz"]);
+    let case = Case::new([""; 0]);
+    assert_eq!(case.error(), "images: no mirror has it");
+}
+
+#[test]
+fn what_is_there_and_wrong_is_kept_under_another_name() {
+    let server = Server::start();
+    let fashion = idx(BYTES, 3);
+    let case = Case::new([server.url("")]).with("images", &fashion).with("images.gz", b"mine");
+    // As long as no mirror has the file, nothing changes.
+    case.error();
+    assert!(fs::read(case.path("images")).unwrap() == fashion);
+    assert_eq!(case.names(), ["images", "images.gz"]);
+
+    server.on("/images.gz", [Reply::File(gzip(&images()))]);
+    case.run().unwrap();
+    assert!(fs::read(case.path("images")).unwrap() == images());
+    assert!(fs::read(case.path("images.mismatch")).unwrap() == fashion);
+    assert_eq!(fs::read(case.path("images.gz")).unwrap(), b"mine");
+
+    let case = case.with("images", &images()[..1000]);
+    case.run().unwrap();
+    assert!(fs::read(case.path("images.mismatch")).unwrap() == fashion);
+    assert!(fs::read(case.path("images.mismatch-2")).unwrap() == images()[..1000]);
+    assert_eq!(case.names(), ["images", "images.gz", "images.mismatch", "images.mismatch-2"]);
+}
+
+#[test]
+fn the_stand_in_is_replaced_and_never_replaces_mnist() {
+    let server = Server::start();
+    server.on("/images.gz", [Reply::File(gzip(&images()))]);
+    let drawn = idx(BYTES, 4);
+    let mut case = Case::new([server.url("")]);
+    case.options.stand_in = vec![source("images", &drawn)];
+    let draw = |directory: &Path| {
+        fs::write(directory.join("images"), &drawn).unwrap();
+        Ok(())
+    };
+    assert_eq!(origins(download::write_synthetic(&case.options, draw)).unwrap(), [Origin::Drawn]);
+    let never = |_: &Path| panic!("nothing to draw");
+    assert_eq!(origins(download::write_synthetic(&case.options, never)).unwrap(), [Origin::There]);
+
+    case.fetches_from(&server.url(""));
+    let refused = |case: &Case| {
+        let error = download::write_synthetic(&case.options, never).unwrap_err();
+        let directory = case.options.data_dir.display();
+        let expected = "holds MNIST itself (images), which the synthetic stand-in does not replace";
+        assert_eq!(error.to_string(), format!("{directory}: {expected}"));
+        assert_eq!(error.hint().unwrap(), "give the stand-in another directory with --data_dir=DIR");
+    };
+    refused(&case);
+    fs::remove_file(case.path("images")).unwrap();
+    let case = case.with("images.gz", &gzip(&images()));
+    refused(&case);
+
+    // Anything else is kept, as in a download.
+    let case = case.with("images", b"mine").with("images.gz", b"mine");
+    assert_eq!(origins(download::write_synthetic(&case.options, draw)).unwrap(), [Origin::Drawn]);
+    assert_eq!(case.names(), ["images", "images.gz", "images.mismatch"]);
+}
+
+#[test]
+fn two_downloads_into_one_directory_do_no_harm() {
+    let server = Server::start();
+    let slow = Reply::Trickle(gzip(&images()), 50_000, Duration::from_millis(30));
+    server.on("/images.gz", [slow]);
+    for mine in [None, Some(idx(BYTES, 5))] {
+        let mut case = Case::new([server.url("")]);
+        if let Some(mine) = &mine {
+            case = case.with("images", mine);
+        }
+        std::thread::scope(|scope| {
+            let runs = [0; 4].map(|_| scope.spawn(|| case.run()));
+            runs.into_iter().for_each(|run| drop(run.join().unwrap().unwrap()));
+        });
+        assert!(fs::read(case.path("images")).unwrap() == images());
+        match mine {
+            None => assert_eq!(case.names(), ["images"]),
+            Some(mine) => {
+                // Each of the runs may have taken a name for it; one of them has moved it there.
+                let kept =
+                    |name: &String| name.starts_with("images.mismatch") && fs::read(case.path(name)).unwrap() == mine;
+                assert!(case.names().iter().any(kept), "{:?}", case.names());
+                assert!(!case.names().iter().any(|name| name.ends_with(".part")), "{:?}", case.names());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_killed_runs_have_left_is_removed_after_a_day() {
+    let server = Server::start();
+    server.on("/images.gz", [Reply::File(gzip(&images()))]);
+    let names = [".images.old.part", ".images.new.part", ".other.old.part"];
+    let case = names.iter().fold(Case::new([server.url("")]), |case, name| case.with(name, b"half"));
+    let old = std::time::SystemTime::now() - Duration::from_secs(25 * 60 * 60);
+    for name in [names[0], names[2]] {
+        fs::File::options().write(true).open(case.path(name)).unwrap().set_modified(old).unwrap();
+    }
+    case.run().unwrap();
+    assert_eq!(case.names(), [".images.new.part", ".other.old.part", "images"]);
+}
+
+#[test]
+fn a_data_directory_that_is_a_file_or_cannot_be_read() {
+    let mut case = Case::new([""; 0]).with("taken", b"");
+    case.options.data_dir = case.path("taken");
+    let path = case.options.data_dir.display();
+    let error = case.run().unwrap_err();
+    assert_eq!(error.to_string(), format!("{path}: cannot create the directory: File exists (os error 17)"));
+
+    // A directory in the place of a file stands for all that cannot be read: root may read everything else.
+    let case = Case::new([""; 0]);
+    fs::create_dir_all(case.path("images")).unwrap();
+    let path = case.path("images").display().to_string();
+    assert_eq!(case.error(), format!("{path}: cannot read: Is a directory (os error 21)"));
+}
+
+#[test]
+fn a_full_disk_is_named_and_left_as_it_was() {
+    let server = Server::start();
+    server.on("/images.gz", [Reply::File(gzip(&images()))]);
+    let case = Case::new([server.url("/404"), server.url(""), server.url("/b")]);
+    let Some(_mount) = tmpfs(&case.options.data_dir, "size=64k") else { return };
+    let error = case.run().unwrap_err();
+    let path = case.path("images").display().to_string();
+    assert_eq!(error.to_string(), format!("{path}: cannot write: No space left on device (os error 28)"));
+    assert_eq!(error.hint().unwrap(), "free some space on that disk, or choose another directory");
+    assert_eq!(case.names(), [""; 0]);
+    assert_eq!(server.requests().len(), 2, "no other mirror helps against a full disk");
+}
+
+#[test]
+fn a_read_only_directory_will_do_if_all_is_there() {
+    let case = Case::new(["http://127.0.0.1:9"]);
+    let Some(mount) = tmpfs(&case.options.data_dir, "size=1m") else { return };
+    mount.make_read_only();
+    let error = case.run().unwrap_err();
+    let path = case.options.data_dir.display().to_string();
+    let expected = "cannot write into the directory: Read-only file system (os error 30)";
+    assert_eq!(error.to_string(), format!("{path}: {expected}"));
+    assert_eq!(error.hint().unwrap(), "choose a directory on a file system that can be written");
+    drop(mount);
+
+    for (name, bytes, origin) in
+        [("images", images(), Origin::There), ("images.gz", gzip(&images()), Origin::ThereGzipped)]
+    {
+        let case = Case::new(["http://127.0.0.1:9"]);
+        let Some(mount) = tmpfs(&case.options.data_dir, "size=1m") else { return };
+        let case = case.with(name, &bytes);
+        mount.make_read_only();
+        assert_eq!(case.run().unwrap(), [origin]);
+    }
+}
