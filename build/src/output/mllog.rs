@@ -13,7 +13,6 @@ use serde_json::{Map, Value, json};
 use crate::data::dataset::Provenance;
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
-use crate::optim::{self, OptimizerKind};
 use crate::output::event::{Event, Listener};
 use crate::parameters::Parameters;
 use crate::score::Score;
@@ -90,18 +89,8 @@ impl MlLog {
         self.point("opt_name", json!(parameters.optimizer));
         self.point("opt_base_learning_rate", json!(parameters.learning_rate));
         self.point("opt_weight_decay", json!(parameters.weight_decay));
-        if parameters.optimizer.has_momentum() {
-            self.point("opt_momentum", json!(parameters.momentum));
-        }
-        match parameters.optimizer {
-            OptimizerKind::Adam | OptimizerKind::AdamW => {
-                let prefix = format!("opt_{}", parameters.optimizer.name());
-                self.point(&format!("{prefix}_beta_1"), json!(optim::BETA_1));
-                self.point(&format!("{prefix}_beta_2"), json!(optim::BETA_2));
-                self.point(&format!("{prefix}_epsilon"), json!(optim::EPSILON));
-            }
-            OptimizerKind::Adagrad => self.point("opt_adagrad_epsilon", json!(optim::EPSILON)),
-            OptimizerKind::Sgd | OptimizerKind::RmsProp => {}
+        for (key, value) in parameters.optimizer.logged(&parameters.optimizer_options()) {
+            self.point(key, json!(value));
         }
         self.point("hidden_layers", json!(parameters.hidden_layers));
         self.point("dropout", json!(parameters.dropout));

@@ -13,7 +13,7 @@ use crate::engine::choice::{Choice, DeviceChoice, EngineChoice};
 use crate::engine::{self, Recipe};
 use crate::error::{Error, Result};
 use crate::model::MlpShape;
-use crate::optim::{OptimizerKind, OptimizerSettings};
+use crate::optim::{OptimizerKind, OptimizerOptions, OptimizerSettings};
 use keys::Draft;
 
 /// Every parameter of a training run with the value it is run with.
@@ -74,20 +74,7 @@ impl Parameters {
     /// A setting that the chosen optimizer does not have, as a sentence.
     pub fn resolve(draft: Draft) -> std::result::Result<Self, String> {
         let parameters = Self::defaults_with(draft);
-        let optimizer = parameters.optimizer;
-        let lacks = |key, instead| Err(format!("{key}: optimizer {} has none: {instead}", optimizer.name()));
-        if parameters.momentum > 0.0 && !optimizer.has_momentum() {
-            return lacks("momentum", "remove it, or use optimizer sgd or rmsprop");
-        }
-        if parameters.nesterov && optimizer != OptimizerKind::Sgd {
-            return lacks("nesterov", "remove it, or use optimizer sgd");
-        }
-        if parameters.nesterov && parameters.momentum == 0.0 {
-            return Err("nesterov: expected a momentum above 0 with it, found 0".into());
-        }
-        if parameters.weight_decay > 0.0 && optimizer == OptimizerKind::Adam {
-            return lacks("weight_decay", "remove it, or use optimizer adamw, which is adam with weight decay");
-        }
+        parameters.optimizer.check(&parameters.optimizer_options())?;
         Ok(parameters)
     }
 
@@ -119,15 +106,14 @@ impl Parameters {
         asked == *used
     }
 
+    /// The options of all optimizers.
+    pub fn optimizer_options(&self) -> OptimizerOptions {
+        OptimizerOptions { momentum: self.momentum, nesterov: self.nesterov, weight_decay: self.weight_decay }
+    }
+
     /// The optimizer with its settings.
     pub fn optimizer_settings(&self) -> OptimizerSettings {
-        OptimizerSettings {
-            kind: self.optimizer,
-            learning_rate: self.learning_rate,
-            momentum: self.momentum,
-            nesterov: self.nesterov,
-            weight_decay: self.weight_decay,
-        }
+        self.optimizer.settings(self.learning_rate, &self.optimizer_options())
     }
 
     /// What an engine is built from, for images of `inputs` pixels in `classes` classes.

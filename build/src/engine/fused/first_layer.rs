@@ -5,8 +5,8 @@
 use super::group::{GROUP, Group};
 use super::lit::{LitPixels, STRETCH};
 use super::net::{Slab, WIDEST};
-use super::rest::Rest;
-use super::update::{StepRule, Update};
+use crate::optim::lazy::LazyUpdates;
+use crate::optim::vectors::{BlockUpdate, StepRule};
 use crate::simd::{Block, Simd, add};
 
 /// `pixel / 255`.
@@ -103,40 +103,40 @@ fn forward_wide<S: Simd, const W: usize>(
 
 /// Brings the weights of the pixels that are lit in `group` up to date.
 #[inline(always)]
-pub fn wake<S: Simd>(s: S, slab: &mut Slab, group: &Group, rest: &Rest) {
+pub fn catch_up<S: Simd>(s: S, slab: &mut Slab, group: &Group, lazy: &LazyUpdates) {
     for &pixel in group.lit() {
-        wake_row(s, slab, pixel.into(), rest);
+        catch_up_row(s, slab, pixel.into(), lazy);
     }
 }
 
 /// Brings all weights up to date.
 #[inline(always)]
-pub fn wake_all<S: Simd>(s: S, slab: &mut Slab, rest: &Rest) {
+pub fn catch_up_all<S: Simd>(s: S, slab: &mut Slab, lazy: &LazyUpdates) {
     for pixel in 0..slab.since.len() {
-        wake_row(s, slab, pixel, rest);
+        catch_up_row(s, slab, pixel, lazy);
     }
 }
 
 #[inline(always)]
-fn wake_row<S: Simd>(s: S, slab: &mut Slab, row: usize, rest: &Rest) {
+fn catch_up_row<S: Simd>(s: S, slab: &mut Slab, row: usize, lazy: &LazyUpdates) {
     let since = usize::from(slab.since[row]);
-    if since != rest.steps() {
+    if since != lazy.steps() {
         let (weights, slots) = slab.rows_mut(row..row + 1);
-        rest.wake(s, since, weights, slots);
-        slab.since[row] = rest.steps() as u8;
+        lazy.catch_up(s, since, weights, slots);
+        slab.since[row] = lazy.steps() as u8;
     }
 }
 
 /// The gradient `x^T d_z` of the slab's weights over the images of `group`, a whole batch, and their update by `rule`;
-/// pixels that are black in all of them rest.
+/// the weights of pixels that are zero in all of them wait.
 ///
 /// Pixel by pixel: its gradient is summed in registers from the images in which it is lit, whose d_z stay in the first-level
 /// cache, and updates the pixel's weights at once.
 #[inline(always)]
-pub fn backward<S: Simd>(s: S, slab: &mut Slab, group: &Group, d_z: &[Block], rule: &StepRule, rest: &Rest) {
+pub fn backward<S: Simd>(s: S, slab: &mut Slab, group: &Group, d_z: &[Block], rule: &StepRule, lazy: &LazyUpdates) {
     match rule.adam() {
-        Some(adam) => for_width!(slab.width, backward_wide::<S>(s, slab, group, d_z, &adam, rest)),
-        None => for_width!(slab.width, backward_wide::<S>(s, slab, group, d_z, rule, rest)),
+        Some(adam) => for_width!(slab.width, backward_wide::<S>(s, slab, group, d_z, &adam, lazy)),
+        None => for_width!(slab.width, backward_wide::<S>(s, slab, group, d_z, rule, lazy)),
     }
 }
 
@@ -146,8 +146,8 @@ fn backward_wide<S: Simd, const W: usize>(
     slab: &mut Slab,
     group: &Group,
     d_z: &[Block],
-    rule: &impl Update,
-    rest: &Rest,
+    rule: &impl BlockUpdate,
+    lazy: &LazyUpdates,
 ) {
     let d_z = d_z.as_chunks::<W>().0;
     let mut gradient = [Block::ZERO; W];
@@ -156,7 +156,7 @@ fn backward_wide<S: Simd, const W: usize>(
         let sums = pixel_gradient(s, [s.splat(0.0); W], group.values(pixel), mask, d_z);
         store_row(s, sums, &mut gradient);
         slab.update(s, rule, pixel..pixel + 1, &gradient);
-        slab.since[pixel] = rest.steps() as u8 + 1;
+        slab.since[pixel] = lazy.steps() as u8 + 1;
     }
 }
 
@@ -178,9 +178,9 @@ fn accumulate_wide<S: Simd, const W: usize>(s: S, group: &Group, d_z: &[Block], 
 
 /// Updates all weights of the slab but its biases by their `gradient`.
 #[inline(always)]
-pub fn update<S: Simd>(s: S, slab: &mut Slab, gradient: &[Block], rule: &StepRule, rest: &Rest) {
+pub fn update<S: Simd>(s: S, slab: &mut Slab, gradient: &[Block], rule: &StepRule, lazy: &LazyUpdates) {
     slab.update(s, rule, 0..slab.since.len(), gradient);
-    slab.since.fill(rest.steps() as u8 + 1);
+    slab.since.fill(lazy.steps() as u8 + 1);
 }
 
 /// `sums`, and for each image in `mask` its value of a pixel times its row of d_z.

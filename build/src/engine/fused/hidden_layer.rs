@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::net::Slab;
-use super::update::StepRule;
+use crate::optim::vectors::StepRule;
 use crate::simd::{Block, LANES, Simd, add};
 
 /// Column blocks of a matrix that all products are made with before the next: what they take of [`IMAGES_AT_A_TIME`] stays

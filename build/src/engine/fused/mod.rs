@@ -4,7 +4,7 @@
 //! [`crate::model`]; `lit` are the pixels of an image that are not black, `lit in any` those lit in any of the batch):
 //!
 //! ```text
-//! for each pixel lit in any that rested since an earlier step:                 rest::Rest::wake
+//! for each pixel lit in any that rested since an earlier step:                 LazyUpdates::catch_up
 //!     W[pixel, H'] moves on by what the optimizer remembers
 //! for each stretch of 158 pixels, for each image:                              first_layer::forward
 //!     z[image, H'] += sum over lit: x[pixel] W[pixel, H']
@@ -49,10 +49,8 @@ mod hidden_layer;
 mod lit;
 mod net;
 mod output_layer;
-mod rest;
 mod step;
 mod team;
-mod update;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,7 +64,7 @@ use super::{EngineInfo, EpochTotals, Network, Progress, Recipe, Trainer, Trainin
 use crate::data::dataset::Images;
 use crate::error::{Error, Result};
 use crate::model::MlpShape;
-use crate::optim::{OptimizerKind, OptimizerSettings};
+use crate::optim::OptimizerSettings;
 use crate::simd::InstructionSet;
 use crate::simd::LANES;
 
@@ -97,13 +95,7 @@ impl FusedNetwork {
     /// The shape is not supported.
     pub fn new(shape: &MlpShape, parameters: &[f32], threads: usize, set: InstructionSet) -> Result<Self> {
         // Remembers nothing, so that no memory goes to an optimizer.
-        let optimizer = OptimizerSettings {
-            kind: OptimizerKind::Sgd,
-            learning_rate: 0.0,
-            momentum: 0.0,
-            nesterov: false,
-            weight_decay: 0.0,
-        };
+        let optimizer = OptimizerSettings::sgd(0.0);
         let recipe = Recipe { shape: shape.clone(), optimizer, batch_size: 1, dropout: 0.0, seed: 0, threads };
         let mut engine = FusedEngine::new(recipe, Arc::default(), set)?;
         engine.put(&TrainingState::new(&optimizer, parameters.to_vec()));

@@ -4,11 +4,11 @@ use super::group::GROUP;
 use super::hidden_layer::{self, Panel};
 use super::lit::LitPixels;
 use super::team::{Barrier, Shared};
-use super::update::Update;
 use crate::data::dataset::Images;
 use crate::engine::Recipe;
 use crate::model::Layer;
-use crate::optim::Slot;
+use crate::optim::vectors::BlockUpdate;
+use crate::optim::{MAX_SLOTS, Slot};
 use crate::simd::{Block, InstructionSet, LANES, Simd};
 use std::ops::Range;
 use std::sync::Arc;
@@ -55,8 +55,8 @@ pub struct Slab {
     /// Row by row; a split layer's last row holds the biases.
     pub weights: Vec<Block>,
     /// As many each, where the optimizer has them.
-    slots: [Vec<Block>; 2],
-    /// Of the first layer: since which step of the period each row rests, see [`super::rest`].
+    slots: [Vec<Block>; MAX_SLOTS],
+    /// Of the first layer: since which step of the period each row waits, see [`crate::optim::lazy`].
     pub since: Vec<u8>,
 }
 
@@ -72,7 +72,7 @@ impl Slab {
 
     /// Weights and slots of some rows.
     #[inline(always)]
-    pub fn rows_mut(&mut self, rows: Range<usize>) -> (&mut [Block], [&mut [Block]; 2]) {
+    pub fn rows_mut(&mut self, rows: Range<usize>) -> (&mut [Block], [&mut [Block]; MAX_SLOTS]) {
         let range = rows.start * self.width..rows.end * self.width;
         let slots = self.slots.each_mut().map(|slot| match slot.len() {
             0 => &mut [][..],
@@ -83,7 +83,7 @@ impl Slab {
 
     /// Updates some rows by their gradient.
     #[inline(always)]
-    pub fn update<S: Simd>(&mut self, s: S, rule: &impl Update, rows: Range<usize>, gradient: &[Block]) {
+    pub fn update<S: Simd>(&mut self, s: S, rule: &impl BlockUpdate, rows: Range<usize>, gradient: &[Block]) {
         let (weights, slots) = self.rows_mut(rows);
         rule.apply(s, weights, slots, gradient);
     }

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::net::Slab;
-use super::update::StepRule;
+use crate::optim::vectors::StepRule;
 use crate::simd::{Block, LANES, Simd};
 
 /// `a W` over some column blocks of a slab: its part of the logits (B). `a` is (B,`width`), `weights` the slab's rows.

@@ -9,9 +9,9 @@ use super::group::{GROUP, Group};
 use super::hidden_layer;
 use super::net::{Net, Slab, SplitLayer};
 use super::output_layer::{self, Scored};
-use super::rest::Rest;
-use super::update::StepRule;
 use crate::engine::dropout::{self, DropoutMask};
+use crate::optim::lazy::LazyUpdates;
+use crate::optim::vectors::StepRule;
 use crate::simd::{Block, Job, LANES, Simd, add};
 
 /// Images whose activations are worked on before the next, so that they stay in the first-level cache.
@@ -24,7 +24,7 @@ pub struct Worker {
     /// The output layer's biases: each thread has and updates them all.
     pub output_biases: Slab,
     /// Which first-layer weights are up to date.
-    pub rest: Rest,
+    pub lazy: LazyUpdates,
     /// The images of the batch, or of a part of it.
     group: Group,
     /// Logits, then their gradient (B).
@@ -40,7 +40,7 @@ impl Worker {
             rank,
             threads,
             output_biases: Slab::new(1, 1, &optimizer.slots()),
-            rest: Rest::new(optimizer),
+            lazy: LazyUpdates::new(optimizer),
             group: Group::new(net.recipe.shape.inputs()),
             logits: vec![Block::ZERO; net.batch()],
             gradient: vec![Block::ZERO; net.largest_gradient(rank, threads)],
@@ -77,12 +77,12 @@ impl Job for Round<'_> {
             let Some(batch) = batches.next() else { break };
             let next = batches.peek().copied().unwrap_or_default();
             scored += Step::new(net, batch, next, step).take(s, worker);
-            if worker.rest.is_over() {
-                net.wake_all(s, worker);
+            if worker.lazy.is_over() {
+                net.catch_up_all(s, worker);
             }
         }
         if wake {
-            net.wake_all(s, worker);
+            net.catch_up_all(s, worker);
         }
         scored
     }
@@ -90,14 +90,14 @@ impl Job for Round<'_> {
 
 impl Net {
     #[inline(always)]
-    fn wake_all<S: Simd>(&self, s: S, worker: &mut Worker) {
+    fn catch_up_all<S: Simd>(&self, s: S, worker: &mut Worker) {
         for q in worker.own(&self.layers[0]) {
             // SAFETY: its own slab, which no other thread uses.
             let slab = unsafe { self.layers[0].slabs.write(q) };
-            first_layer::wake_all(s, slab, &worker.rest);
+            first_layer::catch_up_all(s, slab, &worker.lazy);
             slab.since.fill(0);
         }
-        worker.rest.begin();
+        worker.lazy.begin();
     }
 }
 
@@ -140,7 +140,7 @@ impl<'a> Step<'a> {
             self.hidden_layers_back(s, worker);
         }
         self.first_layer_back(s, worker);
-        worker.rest.step(self.before + 1);
+        worker.lazy.step(self.before + 1);
         scored
     }
 
@@ -165,9 +165,9 @@ impl<'a> Step<'a> {
         for (n, q) in worker.own(layer).enumerate() {
             let slab = unsafe { layer.slabs.write(q) };
             if self.is_whole() {
-                first_layer::wake(s, slab, &worker.group, &worker.rest);
+                first_layer::catch_up(s, slab, &worker.group, &worker.lazy);
             } else {
-                first_layer::wake_all(s, slab, &worker.rest);
+                first_layer::catch_up_all(s, slab, &worker.lazy);
             }
             let z = unsafe { layer.activations.write(q) };
             let (begin, width) = layer.places[q];
@@ -340,7 +340,7 @@ impl<'a> Step<'a> {
     fn first_layer_back<S: Simd>(&self, s: S, worker: &mut Worker) {
         let (net, layer) = (self.net, &self.net.layers[0]);
         let own = worker.own(layer);
-        let Worker { rest, group, gradient, .. } = worker;
+        let Worker { lazy, group, gradient, .. } = worker;
         if !self.is_whole() {
             self.first_gradient(s, own.clone(), group, gradient);
         }
@@ -350,10 +350,10 @@ impl<'a> Step<'a> {
             let slab = unsafe { layer.slabs.write(q) };
             let d = unsafe { &layer.gradients.read(q)[..self.images.len() * width] };
             if self.is_whole() {
-                first_layer::backward(s, slab, group, d, &self.rule, rest);
+                first_layer::backward(s, slab, group, d, &self.rule, lazy);
             } else {
                 let (own, others) = gradient.split_at(net.inputs() * width);
-                first_layer::update(s, slab, own, &self.rule, rest);
+                first_layer::update(s, slab, own, &self.rule, lazy);
                 gradient = others;
             }
             first_layer::update_biases(s, slab, d, &self.rule);
