@@ -12,14 +12,16 @@
 //! ```
 //!
 //! In general, the move is a function of the slots and of a few sums over the steps. The sums are the same for all rows that
-//! wait since the same step, so they are kept here, one for each such step. An optimizer without a closed form declares it
-//! [`Absent`]: its rows catch up step by step, by the rules that are kept here.
+//! wait since the same step, so they are kept here, one for each such step. An optimizer without a closed form says
+//! so with the type [`Infallible`]: its rows catch up step by step, by the rules that are kept here.
 //!
 //! After [`PERIOD`] steps all rows catch up, and a new period begins. So no row waits longer, and the sums stay few.
 //!
 //! **With a learning rate schedule** the sums stay right: [`LazyUpdates::step`] adds each step with its own size. So do the
 //! rules of optimizers without a closed form. The factors of the weights do not: they are powers of one weight decay. They
 //! would become products over the steps, kept beside the sums and updated with them.
+
+use std::convert::Infallible;
 
 use super::vectors::{BlockUpdate, StepRule};
 use super::{MAX_SLOTS, OptimizerSettings};
@@ -83,11 +85,8 @@ impl Move {
     }
 }
 
-/// For optimizers that have no closed form.
-#[expect(dead_code, reason = "for optimizers to come")]
-pub enum Absent {}
-
-impl ClosedForm for Absent {
+/// The type of a closed form that does not exist.
+impl ClosedForm for Infallible {
     fn coefficients(&self) -> Coefficients {
         match *self {}
     }
