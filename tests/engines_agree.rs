@@ -11,7 +11,7 @@ use mnist::engine::reference::Reference;
 use mnist::engine::{EngineInfo, EpochTotals, Network, Progress, Recipe, Trainer, TrainingState};
 use mnist::error::Result;
 use mnist::model::MlpShape;
-use mnist::optim::{OptimizerKind, OptimizerSettings};
+use mnist::optim::{OptimizerKind, OptimizerOptions, OptimizerSettings};
 use mnist::rng::{Purpose, Stream};
 use mnist::simd::InstructionSet;
 
@@ -56,26 +56,27 @@ fn truth(recipe: &Recipe, train: &Arc<Images>) -> Reference<f64> {
     Reference::new(recipe.clone(), train.clone())
 }
 
-fn sgd(learning_rate: f64) -> OptimizerSettings {
-    OptimizerSettings { kind: OptimizerKind::Sgd, learning_rate, momentum: 0.0, nesterov: false, weight_decay: 0.0 }
-}
-
 /// Every optimizer with every option it has.
 fn optimizers() -> Vec<(&'static str, OptimizerSettings)> {
-    let settings = |kind: OptimizerKind| OptimizerSettings { kind, ..sgd(kind.default_learning_rate()) };
-    let plain = settings(OptimizerKind::Sgd);
-    let rmsprop = settings(OptimizerKind::RmsProp);
-    vec![
-        ("adam", settings(OptimizerKind::Adam)),
-        ("adamw", OptimizerSettings { weight_decay: 0.01, ..settings(OptimizerKind::AdamW) }),
-        ("sgd", plain),
-        ("sgd_momentum", OptimizerSettings { momentum: 0.9, ..plain }),
-        ("sgd_nesterov", OptimizerSettings { momentum: 0.9, nesterov: true, ..plain }),
-        ("sgd_weight_decay", OptimizerSettings { weight_decay: 0.01, ..plain }),
-        ("rmsprop", rmsprop),
-        ("rmsprop_momentum", OptimizerSettings { momentum: 0.9, ..rmsprop }),
-        ("adagrad", settings(OptimizerKind::Adagrad)),
-    ]
+    let none = OptimizerOptions::default();
+    let momentum = OptimizerOptions { momentum: 0.9, ..none };
+    let nesterov = OptimizerOptions { nesterov: true, ..momentum };
+    let weight_decay = OptimizerOptions { weight_decay: 0.01, ..none };
+    let all = [
+        ("adam", OptimizerKind::Adam, none),
+        ("adamw", OptimizerKind::AdamW, weight_decay),
+        ("sgd", OptimizerKind::Sgd, none),
+        ("sgd_momentum", OptimizerKind::Sgd, momentum),
+        ("sgd_nesterov", OptimizerKind::Sgd, nesterov),
+        ("sgd_weight_decay", OptimizerKind::Sgd, weight_decay),
+        ("rmsprop", OptimizerKind::RmsProp, none),
+        ("rmsprop_momentum", OptimizerKind::RmsProp, momentum),
+        ("adagrad", OptimizerKind::Adagrad, none),
+    ];
+    for (name, kind) in OptimizerKind::ALL {
+        assert!(all.iter().any(|(_, compared, _)| *compared == kind), "optimizer {name} is not compared");
+    }
+    all.into_iter().map(|(name, kind, options)| (name, kind.settings(kind.default_learning_rate(), &options))).collect()
 }
 
 fn recipe(shape: MlpShape, optimizer: OptimizerSettings, batch_size: usize, dropout: f64) -> Recipe {
@@ -124,7 +125,7 @@ fn compare_a_step(
     let case = |what: &str| format!("{what} of {:?} over {n} images, dropout {dropout}", shape.widths());
     let data = images(shape, n);
     let order: Vec<u32> = (0..n as u32).rev().collect();
-    let recipe_ = recipe(shape.clone(), sgd(64.0), n, dropout);
+    let recipe_ = recipe(shape.clone(), OptimizerSettings::sgd(64.0), n, dropout);
     let (mut engine, truth_) = (build(recipe_.clone(), data.clone()), truth(&recipe_, &data));
     let before = engine.state().unwrap().parameters;
     let expected = truth_.loss_and_gradient(&order);
@@ -145,7 +146,7 @@ fn compare(build: impl Fn(Recipe, Arc<Images>) -> Box<dyn Trainer>) -> std::resu
         for n in [1, 31, 32, 33] {
             let case = |what: &str| format!("{what} of {:?} over {n} images", shape.widths());
             let data = images(&shape, n);
-            let recipe_ = recipe(shape.clone(), sgd(64.0), n, 0.0);
+            let recipe_ = recipe(shape.clone(), OptimizerSettings::sgd(64.0), n, 0.0);
             let (mut engine, truth_) = (build(recipe_.clone(), data.clone()), truth(&recipe_, &data));
             agree(&case("logits"), &engine.logits(&data.pixels).unwrap(), &truth_.exact_logits(&data.pixels))?;
             let black = vec![0; 3 * inputs];
@@ -214,13 +215,13 @@ fn every_engine_agrees_beyond_its_blocks() {
     }
 }
 
-/// Pixels that are seldom lit: their weights rest for many steps, past the end of a period, and are woken at odd times.
+/// Pixels that are seldom nonzero: their weights wait for many steps, past the end of a period, and catch up at odd times.
 #[test]
-fn weights_without_gradient_move_on_by_what_the_optimizer_remembers() {
+fn weights_without_gradient_are_updated_from_the_slots() {
     let shape = MlpShape::new(30, &[17], 3);
     let mut stream = Stream::new(3, Purpose::Order, 0);
     let n = 700;
-    // Pixel p is lit in one of p^2 images.
+    // Pixel p is nonzero in one of p^2 images.
     let mut pixel = |p: u32| if stream.below((p * p).max(1)) == 0 { 100 + stream.below(156) as u8 } else { 0 };
     let pixels: Vec<u8> = (0..n * 30).map(|i| pixel(i % 30)).collect();
     let labels = (0..n).map(|i| (i % 3) as u8).collect();
@@ -277,7 +278,7 @@ fn an_epoch_ends_where_progress_fails() {
     let data = images(&shape, 20);
     let order: Vec<u32> = (0..20).collect();
     for (name, build) in engines() {
-        let mut engine = build(recipe(shape.clone(), sgd(0.1), 4, 0.0), data.clone());
+        let mut engine = build(recipe(shape.clone(), OptimizerSettings::sgd(0.1), 4, 0.0), data.clone());
         let mut seen = 0;
         let mut stop = |progress: Progress| {
             seen = progress.images;
@@ -296,7 +297,7 @@ fn the_gradients_of_the_reference_are_those_of_small_differences() {
         for dropout in [0.0, 0.4] {
             let shape = MlpShape::new(inputs, hidden, classes);
             let data = images(&shape, 5);
-            let mut reference = truth(&recipe(shape.clone(), sgd(0.1), 5, dropout), &data);
+            let mut reference = truth(&recipe(shape.clone(), OptimizerSettings::sgd(0.1), 5, dropout), &data);
             // Biases begin at zero, and a unit whose inputs are all cut then stands exactly on ReLU's bend.
             let mut stream = Stream::new(5, Purpose::Weights, 0);
             reference.parameters_mut().iter_mut().for_each(|p| *p += 0.2 * stream.uniform() - 0.1);
@@ -357,7 +358,7 @@ fn reference_against(fixture: &Fixture, settings_tolerance: f64) {
         reference.load_state(&TrainingState::new(&settings, fixture.parameters.clone())).unwrap();
         reference
     };
-    let reference = start(sgd(0.1));
+    let reference = start(OptimizerSettings::sgd(0.1));
     near("logits", &reference.exact_logits(&fixture.pixels), &fixture.logits, tolerance);
     let first = reference.loss_and_gradient(&order[..fixture.batch_size]);
     near("loss", &[first.loss], &[fixture.loss], tolerance);

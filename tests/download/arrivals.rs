@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use mnist::data::download::Origin;
 
+use super::{Case, idx, images, names, source};
 use crate::common::gzip;
 use crate::common::server::{Reply, Server};
-use super::{Case, idx, images, names, source};
 
 #[test]
 fn four_files_come_side_by_side_and_a_second_call_asks_nobody() {

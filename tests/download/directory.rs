@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use mnist::data::download::{self, Origin};
 
+use super::{BYTES, Case, idx, images, origins, source};
 use crate::common::server::{Reply, Server};
 use crate::common::{gzip, tmpfs};
-use super::{BYTES, Case, idx, images, origins, source};
 
 #[test]
 fn files_that_the_user_has_put_there_need_no_mirror() {

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use mnist::data::download::fetch::Limits;
 
+use super::{Case, images, names};
 use crate::common::gzip;
 use crate::common::server::{Reply, Server};
-use super::{Case, images, names};
 
 /// A download of `images` by another process.
 pub struct Child {

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::gzip;
-use crate::common::server::{Reply, Server};
 use super::environment::run_in_child;
 use super::{BYTES, Case, answer_is, idx, images, sha256, source};
+use crate::common::gzip;
+use crate::common::server::{Reply, Server};
 
 #[test]
 fn each_mirrors_status_is_reported() {

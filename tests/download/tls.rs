@@ -10,9 +10,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::common::gzip;
 use super::environment::run_in_child;
 use super::images;
+use crate::common::gzip;
 
 /// A file of `tests/fixtures/tls`.
 fn fixture(name: &str) -> PathBuf {

@@ -2,9 +2,9 @@
 
 use std::fs;
 
+use super::{BYTES, Case, Notes, idx, images, ranges, source};
 use crate::common::gzip;
 use crate::common::server::{Reply, Server, etag};
-use super::{BYTES, Case, Notes, idx, images, ranges, source};
 
 #[test]
 fn a_broken_transfer_goes_on_where_it_stopped() {

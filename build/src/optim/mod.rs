@@ -1,155 +1,365 @@
-//! Optimizers: their settings, the formulas (Keras 3's, `keras/src/optimizers/`), and the plain update.
+//! Optimizers: how gradients become updates of the parameters.
 //!
-//! Every engine follows these definitions; frameworks differ silently here (where epsilon stands, what is decayed).
+//! Each optimizer has a file of its own: `adam.rs`, `sgd.rs`, `rmsprop.rs`, `adagrad.rs`. All follow the definitions of
+//! Keras 3 (`keras/src/optimizers/`). Frameworks differ silently here: in the place of epsilon, and in the parameters that
+//! decay. A file has these parts, in this order:
+//!
+//! 1. the paper and Keras' source
+//! 2. its [`Definition`]: name, default learning rate, options, MLLOG keys
+//! 3. its settings, its slots and the update of one number: the reference engine uses it, all others are tested against it
+//! 4. the update in Burn
+//! 5. the update of vectors (`vectors.rs`), for the fused engine
+//! 6. the lazy update (`lazy.rs`), for the fused engine: many steps without gradient at once
+//! 7. the update on GPUs
+//!
+//! The formula stands several times in a file on purpose: each engine is checked against the others.
+//!
+//! **To add an optimizer**, write its file and add it to both lists of `optimizers!` below. The compiler asks for the rest,
+//! and the tests for numbers from Keras.
+//!
+//! **A learning rate schedule** has its place in [`OptimizerSettings::rate`]: every update takes the rate of its step from
+//! there. Two places still assume one rate for all steps, and say so: the weight decay in `lazy.rs`, and the rates that GPU
+//! kernels are launched with.
 
+mod adagrad;
+mod adam;
+mod definition;
+pub(crate) mod lazy;
+mod rmsprop;
+mod sgd;
+pub(crate) mod vectors;
+
+#[cfg(feature = "burn")]
+use burn::tensor::Tensor;
 use num_traits::Float;
-use serde::Serialize;
 
-/// How gradients become updates of the parameters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OptimizerKind {
-    /// Kingma, Ba: Adam, 2014, in the form of the text just before its section 2.1.
-    Adam,
-    /// Adam with weight decay: Loshchilov, Hutter: Decoupled Weight Decay Regularization, 2017.
-    AdamW,
-    /// Stochastic gradient descent, with momentum or Nesterov's momentum if set.
-    Sgd,
-    /// Hinton: Neural Networks for Machine Learning, lecture 6e, 2012.
-    RmsProp,
-    /// Duchi, Hazan, Singer: Adaptive Subgradient Methods, 2011.
-    Adagrad,
-}
+use self::lazy::ClosedForm;
+use self::vectors::BlockUpdate;
+use crate::simd::{Block, Simd};
 
-/// What an optimizer remembers of each parameter between steps.
+pub use self::adagrad::Adagrad;
+pub use self::adam::{Adam, BETA_1, BETA_2};
+pub use self::definition::{Definition, OptimizerOption, OptimizerOptions};
+pub use self::rmsprop::{RHO, RmsProp};
+pub use self::sgd::Sgd;
+
+/// Keeps every division finite.
+pub const EPSILON: f64 = 1e-7;
+
+/// The most numbers that an optimizer keeps of a parameter. The memory layouts of the engines depend on it.
+pub const MAX_SLOTS: usize = 2;
+
+/// A number that an optimizer keeps of each parameter between steps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Slot {
-    /// The usual name of it.
+    /// Its usual name.
     pub name: &'static str,
     /// Its value before the first step.
     pub initial: f32,
 }
 
-impl OptimizerKind {
-    /// The optimizers by their names in the parameters file.
-    pub const ALL: [(&'static str, Self); 5] = [
-        ("adam", Self::Adam),
-        ("adamw", Self::AdamW),
-        ("sgd", Self::Sgd),
-        ("rmsprop", Self::RmsProp),
-        ("adagrad", Self::Adagrad),
-    ];
-
-    /// The name in the parameters file.
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
-    }
-
-    /// Keras' default.
-    pub fn default_learning_rate(self) -> f64 {
-        if self == Self::Sgd { 0.01 } else { 0.001 }
-    }
-
-    /// Whether `momentum` means something to it.
-    pub fn has_momentum(self) -> bool {
-        matches!(self, Self::Sgd | Self::RmsProp)
+impl Slot {
+    /// A slot that begins at zero.
+    pub const fn zero(name: &'static str) -> Self {
+        Self { name, initial: 0.0 }
     }
 }
 
-/// Decay of Adam's first moment.
-pub const BETA_1: f64 = 0.9;
-/// Decay of Adam's second moment.
-pub const BETA_2: f64 = 0.999;
-/// Decay of RMSprop's mean square.
-pub const RHO: f64 = 0.9;
-/// What keeps every division finite.
-pub const EPSILON: f64 = 1e-7;
+/// What an optimizer's file implements. `rate` is the learning rate of the step; `step` is its number, from 1.
+trait Formula: Copy {
+    /// The update of vectors.
+    type Rule: BlockUpdate + Copy + std::fmt::Debug;
+    /// The lazy update, or [`std::convert::Infallible`] if there is none.
+    type ClosedForm: ClosedForm;
 
-/// An optimizer with its settings.
+    /// What it keeps of each parameter: at most [`MAX_SLOTS`] numbers.
+    fn slots(&self) -> Vec<Slot>;
+
+    /// A parameter `w` and its slots after a step with gradient `g`. Slots that it does not have are ignored.
+    fn update<T: Float>(&self, rate: f64, step: u64, w: T, slots: [T; MAX_SLOTS], g: T) -> (T, [T; MAX_SLOTS]);
+
+    /// The same for vectors of `f32`.
+    fn rule(&self, rate: f64, step: u64) -> Self::Rule;
+
+    /// Many steps without gradient at once. `None`: the fused engine takes them one by one.
+    fn closed_form(&self) -> Option<Self::ClosedForm>;
+
+    /// [`Formula::update`] for tensors; `slots` are those of [`Formula::slots`].
+    #[cfg(feature = "burn")]
+    fn update_tensor(&self, rate: f64, step: u64, w: Tensor<1>, slots: &mut [Tensor<1>], g: Tensor<1>) -> Tensor<1>;
+}
+
+/// Makes the types that list all optimizers, and the only dispatch over them.
+macro_rules! optimizers {
+    (
+        names: { $($(#[$kind_doc:meta])* $kind:ident = $definition:expr,)+ }
+        formulas: { $($(#[$doc:meta])* $formula:ident,)+ }
+    ) => {
+        /// An optimizer by its name in the parameters file.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum OptimizerKind {
+            $($(#[$kind_doc])* $kind,)+
+        }
+
+        impl OptimizerKind {
+            /// All optimizers by their names in the parameters file.
+            pub const ALL: [(&'static str, Self); [$(Self::$kind),+].len()] = [$(($definition.name, Self::$kind)),+];
+
+            /// The part that users see.
+            pub fn definition(self) -> &'static Definition {
+                match self {
+                    $(Self::$kind => &$definition,)+
+                }
+            }
+        }
+
+        /// An optimizer's formula with its settings.
+        #[derive(Debug, Clone, Copy, PartialEq)]
+        pub enum Optimizer {
+            $($(#[$doc])* $formula($formula),)+
+        }
+
+        /// An optimizer's rule for vectors in one step.
+        #[derive(Debug, Clone, Copy)]
+        enum OptimizerRule {
+            $($formula(<$formula as Formula>::Rule),)+
+        }
+
+        impl Optimizer {
+            fn slots(&self) -> Vec<Slot> {
+                match self {
+                    $(Self::$formula(formula) => formula.slots(),)+
+                }
+            }
+
+            fn update<T: Float>(&self, at: At, parameters: &mut [T], gradient: &[T], slots: &mut [Vec<T>]) {
+                match self {
+                    $(Self::$formula(formula) => update_all(formula, at, parameters, gradient, slots),)+
+                }
+            }
+
+            fn rule(&self, rate: f64, step: u64) -> OptimizerRule {
+                match self {
+                    $(Self::$formula(formula) => OptimizerRule::$formula(formula.rule(rate, step)),)+
+                }
+            }
+
+            /// The coefficients of the closed form, if there is one.
+            fn coefficients(&self) -> Option<lazy::Coefficients> {
+                match self {
+                    $(Self::$formula(formula) => formula.closed_form().map(|form| form.coefficients()),)+
+                }
+            }
+
+            /// [`ClosedForm::size`].
+            #[inline(always)]
+            fn closed_form_size(&self, rate: f64, step: u64) -> f64 {
+                match self {
+                    $(Self::$formula(formula) => formula.closed_form().map_or(0.0, |form| form.size(rate, step)),)+
+                }
+            }
+
+            /// [`ClosedForm::move_weights`].
+            #[inline(always)]
+            fn move_weights<S: Simd>(&self, s: S, weights: &mut [Block], slots: [&[Block]; MAX_SLOTS], by: lazy::Move) {
+                match self {
+                    $(Self::$formula(formula) => {
+                        if let Some(form) = formula.closed_form() {
+                            form.move_weights(s, weights, slots, by);
+                        }
+                    })+
+                }
+            }
+
+            #[cfg(feature = "burn")]
+            fn update_tensor(&self, at: At, w: Tensor<1>, slots: &mut [Tensor<1>], g: Tensor<1>) -> Tensor<1> {
+                match self {
+                    $(Self::$formula(formula) => formula.update_tensor(at.rate, at.step, w, slots, g),)+
+                }
+            }
+        }
+
+        impl BlockUpdate for OptimizerRule {
+            #[inline(always)]
+            fn apply<S: Simd>(&self, s: S, weights: &mut [Block], slots: [&mut [Block]; MAX_SLOTS], gradient: &[Block]) {
+                match self {
+                    $(Self::$formula(rule) => rule.apply(s, weights, slots, gradient),)+
+                }
+            }
+        }
+    };
+}
+
+optimizers! {
+    names: {
+        /// Adam.
+        Adam = adam::ADAM,
+        /// Adam with weight decay.
+        AdamW = adam::ADAMW,
+        /// Stochastic gradient descent.
+        Sgd = sgd::SGD,
+        /// RMSprop.
+        RmsProp = rmsprop::RMSPROP,
+        /// Adagrad.
+        Adagrad = adagrad::ADAGRAD,
+    }
+    formulas: {
+        /// Adam, and with weight decay AdamW.
+        Adam,
+        /// Stochastic gradient descent, perhaps with momentum.
+        Sgd,
+        /// RMSprop, perhaps with momentum.
+        RmsProp,
+        /// Adagrad.
+        Adagrad,
+    }
+}
+
+/// How gradients become updates: the optimizer, and what all optimizers share.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OptimizerSettings {
-    /// Which one.
-    pub kind: OptimizerKind,
-    /// The step size.
+    /// The formula with its own settings.
+    pub method: Optimizer,
+    /// The learning rate of all steps, see [`OptimizerSettings::rate`].
     pub learning_rate: f64,
-    /// How much of the last step is kept; 0: none, and no memory for it.
-    pub momentum: f64,
-    /// Nesterov's variant of momentum.
-    pub nesterov: bool,
-    /// The share of each parameter taken away per step, times the learning rate, before the update.
+    /// Decoupled weight decay: the share of each parameter that is subtracted before the update, times the learning rate.
+    ///
+    /// Source: Loshchilov, Hutter: Decoupled Weight Decay Regularization, 2017; Keras' `weight_decay`.
     pub weight_decay: f64,
 }
 
+/// A step: its number (from 1), its learning rate and the factor of every parameter before the update.
+#[derive(Debug, Clone, Copy)]
+struct At {
+    step: u64,
+    rate: f64,
+    decay: f64,
+}
+
 impl OptimizerSettings {
-    /// What is remembered of each parameter.
+    /// Stochastic gradient descent without options: it has no slots, and its step shows the gradient.
+    pub fn sgd(learning_rate: f64) -> Self {
+        OptimizerKind::Sgd.settings(learning_rate, &OptimizerOptions::default())
+    }
+
+    /// The learning rate of step number `step` (from 1).
+    ///
+    /// A schedule begins here: it replaces the field `learning_rate`, and this returns its value for `step`.
+    pub fn rate(&self, step: u64) -> f64 {
+        let _ = step;
+        self.learning_rate
+    }
+
+    /// The factor of every parameter before the update, in a step with learning rate `rate`.
+    pub fn decay(&self, rate: f64) -> f64 {
+        1.0 - self.weight_decay * rate
+    }
+
+    /// What the optimizer keeps of each parameter.
     pub fn slots(&self) -> Vec<Slot> {
-        let zero = |name| Slot { name, initial: 0.0 };
-        match self.kind {
-            OptimizerKind::Adam | OptimizerKind::AdamW => vec![zero("first_moment"), zero("second_moment")],
-            OptimizerKind::Sgd if self.momentum > 0.0 => vec![zero("momentum")],
-            OptimizerKind::Sgd => vec![],
-            OptimizerKind::RmsProp if self.momentum > 0.0 => vec![zero("mean_square"), zero("momentum")],
-            OptimizerKind::RmsProp => vec![zero("mean_square")],
-            OptimizerKind::Adagrad => vec![Slot { name: "sum_of_squares", initial: 0.1 }],
-        }
+        self.method.slots()
     }
 
-    /// The size of Adam's step number `step` (from 1), which holds the correction of both moments for their start at
-    /// zero: `learning_rate * sqrt(1 - beta_2^step) / (1 - beta_1^step)`.
-    pub fn adam_step_size(&self, step: u64) -> f64 {
-        let step = step.min(i32::MAX as u64) as i32;
-        self.learning_rate * (1.0 - BETA_2.powi(step)).sqrt() / (1.0 - BETA_1.powi(step))
-    }
-
-    /// What every parameter is multiplied by before the update.
-    pub fn decay(&self) -> f64 {
-        1.0 - self.weight_decay * self.learning_rate
-    }
-
-    /// Updates `parameters` by `gradient` in step number `step` (from 1); the reference for all engines.
+    /// Updates `parameters` (P) by `gradient` (P) in step number `step` (from 1). The reference for all engines.
     ///
     /// `slots[s][p]` is slot `s` (see [`OptimizerSettings::slots`]) of parameter `p`.
     pub fn update<T: Float>(&self, step: u64, parameters: &mut [T], gradient: &[T], slots: &mut [Vec<T>]) {
-        let real = |value: f64| T::from(value).unwrap_or_else(T::nan);
-        let one = T::one();
-        let (rate, epsilon, momentum) = (real(self.learning_rate), real(EPSILON), real(self.momentum));
-        let (beta_1, beta_2, rho) = (real(BETA_1), real(BETA_2), real(RHO));
-        let adam_step_size = real(self.adam_step_size(step));
-        let decay = real(self.decay());
+        self.method.update(self.at(step), parameters, gradient, slots);
+    }
 
-        for (p, (w, &g)) in parameters.iter_mut().zip(gradient).enumerate() {
-            if self.weight_decay > 0.0 {
-                *w = *w * decay;
+    /// [`OptimizerSettings::update`] for tensors: the new value of `w`.
+    #[cfg(feature = "burn")]
+    pub fn update_tensor(&self, step: u64, mut w: Tensor<1>, slots: &mut [Tensor<1>], g: Tensor<1>) -> Tensor<1> {
+        let at = self.at(step);
+        if at.decay != 1.0 {
+            w = w * at.decay;
+        }
+        self.method.update_tensor(at, w, slots, g)
+    }
+
+    fn at(&self, step: u64) -> At {
+        let rate = self.rate(step);
+        At { step, rate, decay: self.decay(rate) }
+    }
+}
+
+/// One step of `formula` on all parameters, see [`OptimizerSettings::update`].
+fn update_all<F: Formula, T: Float>(formula: &F, at: At, parameters: &mut [T], gradient: &[T], slots: &mut [Vec<T>]) {
+    let decay = real(at.decay);
+    for (p, (w, &g)) in parameters.iter_mut().zip(gradient).enumerate() {
+        let old = std::array::from_fn(|s| slots.get(s).map_or(T::zero(), |slot| slot[p]));
+        let decayed = if at.decay == 1.0 { *w } else { *w * decay };
+        let (updated, new) = formula.update(at.rate, at.step, decayed, old, g);
+        *w = updated;
+        for (slot, new) in slots.iter_mut().zip(new) {
+            slot[p] = new;
+        }
+    }
+}
+
+/// A constant as a number of the type that is computed with.
+fn real<T: Float>(value: f64) -> T {
+    T::from(value).unwrap_or_else(T::nan)
+}
+
+/// Settings as the GPU kernels take them, until their formulas stand in the optimizers' files.
+#[cfg(feature = "gpu")]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KernelSettings {
+    pub kind: OptimizerKind,
+    pub momentum: f64,
+    pub nesterov: bool,
+}
+
+#[cfg(feature = "gpu")]
+impl OptimizerSettings {
+    /// The optimizer and the options that have a place in the kernels.
+    pub(crate) fn for_kernels(&self) -> KernelSettings {
+        let (kind, momentum, nesterov) = match self.method {
+            Optimizer::Adam(Adam) => (OptimizerKind::Adam, 0.0, false),
+            Optimizer::Sgd(Sgd { momentum, nesterov }) => (OptimizerKind::Sgd, momentum, nesterov),
+            Optimizer::RmsProp(RmsProp { momentum }) => (OptimizerKind::RmsProp, momentum, false),
+            Optimizer::Adagrad(Adagrad) => (OptimizerKind::Adagrad, 0.0, false),
+        };
+        KernelSettings { kind, momentum, nesterov }
+    }
+
+    /// Adam's step size in step number `step` (from 1).
+    pub(crate) fn adam_step_size(&self, step: u64) -> f64 {
+        adam::step_size(self.rate(step), step)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    const ALL_OPTIONS: OptimizerOptions = OptimizerOptions { momentum: 0.9, nesterov: true, weight_decay: 0.1 };
+
+    /// Every optimizer with every combination of options that it takes.
+    pub(crate) fn every_setting() -> Vec<OptimizerSettings> {
+        let mut all = Vec::new();
+        for (_, kind) in OptimizerKind::ALL {
+            for combination in 0..8 {
+                let set = |bit: usize| combination >> bit & 1 == 1;
+                let options = OptimizerOptions {
+                    momentum: if set(0) { ALL_OPTIONS.momentum } else { 0.0 },
+                    nesterov: set(1),
+                    weight_decay: if set(2) { ALL_OPTIONS.weight_decay } else { 0.0 },
+                };
+                if kind.check(&options).is_ok() {
+                    all.push(kind.settings(0.01, &options));
+                }
             }
-            match (self.kind, &mut *slots) {
-                (OptimizerKind::Adam | OptimizerKind::AdamW, [m, v]) => {
-                    m[p] = m[p] + (g - m[p]) * (one - beta_1);
-                    v[p] = v[p] + (g * g - v[p]) * (one - beta_2);
-                    *w = *w - adam_step_size * m[p] / (v[p].sqrt() + epsilon);
-                }
-                (OptimizerKind::Sgd, [m]) => {
-                    m[p] = momentum * m[p] - rate * g;
-                    *w = *w + if self.nesterov { momentum * m[p] - rate * g } else { m[p] };
-                }
-                (OptimizerKind::Sgd, _) => *w = *w - rate * g,
-                (OptimizerKind::RmsProp, [v, rest @ ..]) => {
-                    v[p] = rho * v[p] + (one - rho) * g * g;
-                    let change = rate * g / (v[p] + epsilon).sqrt();
-                    *w = *w
-                        - match rest {
-                            [m] => {
-                                m[p] = momentum * m[p] + change;
-                                m[p]
-                            }
-                            _ => change,
-                        };
-                }
-                (OptimizerKind::Adagrad, [sum]) => {
-                    sum[p] = sum[p] + g * g;
-                    *w = *w - rate * g / (sum[p] + epsilon).sqrt();
-                }
-                (kind, slots) => unreachable!("{} with {} slots", kind.name(), slots.len()),
-            }
+        }
+        all
+    }
+
+    #[test]
+    fn slots_are_no_more_than_memory_is_laid_out_for() {
+        assert_eq!(every_setting().len(), 1 + 2 + 6 + 4 + 2);
+        for settings in every_setting() {
+            assert!(settings.slots().len() <= MAX_SLOTS, "{settings:?}");
         }
     }
 }

@@ -13,7 +13,6 @@ use serde_json::{Map, Value, json};
 use crate::data::dataset::{TEST, TRAIN};
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
-use crate::optim::{self, OptimizerKind};
 use crate::output::event::{Evaluation, Listener, RunEvent};
 use crate::parameters::Parameters;
 use crate::parameters::table::KEYS;
@@ -23,19 +22,8 @@ use crate::parameters::table::KEYS;
 fn hyper_parameters(parameters: &Parameters) -> Vec<(String, Value)> {
     let logged = KEYS.iter().filter_map(|key| Some((key.mllog?.to_string(), key.value(parameters))));
     let mut lines: Vec<(String, Value)> = logged.collect();
-    if parameters.optimizer.has_momentum() {
-        lines.push(("opt_momentum".into(), json!(parameters.momentum)));
-    }
-    match parameters.optimizer {
-        OptimizerKind::Adam | OptimizerKind::AdamW => {
-            let prefix = format!("opt_{}", parameters.optimizer.name());
-            lines.push((format!("{prefix}_beta_1"), json!(optim::BETA_1)));
-            lines.push((format!("{prefix}_beta_2"), json!(optim::BETA_2)));
-            lines.push((format!("{prefix}_epsilon"), json!(optim::EPSILON)));
-        }
-        OptimizerKind::Adagrad => lines.push(("opt_adagrad_epsilon".into(), json!(optim::EPSILON))),
-        OptimizerKind::Sgd | OptimizerKind::RmsProp => {}
-    }
+    let settings = parameters.optimizer.logged(&parameters.optimizer_options());
+    lines.extend(settings.into_iter().map(|(key, value)| (key.to_string(), json!(value))));
     lines
 }
 

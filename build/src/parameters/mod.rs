@@ -15,7 +15,7 @@ use crate::engine::choice::{Choice, DeviceChoice, EngineChoice};
 use crate::engine::{self, Recipe};
 use crate::error::{Error, Result};
 use crate::model::MlpShape;
-use crate::optim::{OptimizerKind, OptimizerSettings};
+use crate::optim::{OptimizerOptions, OptimizerSettings};
 
 /// A parameter that was given, in a file or as a flag, with its value.
 #[derive(Debug, Clone)]
@@ -55,27 +55,8 @@ impl Parameters {
             .try_for_each(|s| store(&mut parameters, s))?;
         parameters.learning_rate = parameters.optimizer.default_learning_rate();
         settings.iter().try_for_each(|setting| store(&mut parameters, setting))?;
-        parameters.check_optimizer()?;
+        parameters.optimizer.check(&parameters.optimizer_options())?;
         Ok(parameters)
-    }
-
-    /// Refuses settings that the optimizer does not have.
-    fn check_optimizer(&self) -> std::result::Result<(), String> {
-        let optimizer = self.optimizer;
-        let lacks = |key, instead| Err(format!("{key}: optimizer {} has none: {instead}", optimizer.name()));
-        if self.momentum > 0.0 && !optimizer.has_momentum() {
-            return lacks("momentum", "remove it, or use optimizer sgd or rmsprop");
-        }
-        if self.nesterov && optimizer != OptimizerKind::Sgd {
-            return lacks("nesterov", "remove it, or use optimizer sgd");
-        }
-        if self.nesterov && self.momentum == 0.0 {
-            return Err("nesterov: expected a momentum above 0 with it, found 0".into());
-        }
-        if self.weight_decay > 0.0 && optimizer == OptimizerKind::Adam {
-            return lacks("weight_decay", "remove it, or use optimizer adamw, which is adam with weight decay");
-        }
-        Ok(())
     }
 
     /// Reads the parameters file at `path`. The settings of `flags` take precedence, defaults fill the rest.
@@ -107,15 +88,14 @@ impl Parameters {
         asked == *used
     }
 
+    /// The options of all optimizers.
+    pub fn optimizer_options(&self) -> OptimizerOptions {
+        OptimizerOptions { momentum: self.momentum, nesterov: self.nesterov, weight_decay: self.weight_decay }
+    }
+
     /// The optimizer with its settings.
     pub fn optimizer_settings(&self) -> OptimizerSettings {
-        OptimizerSettings {
-            kind: self.optimizer,
-            learning_rate: self.learning_rate,
-            momentum: self.momentum,
-            nesterov: self.nesterov,
-            weight_decay: self.weight_decay,
-        }
+        self.optimizer.settings(self.learning_rate, &self.optimizer_options())
     }
 
     /// What an engine is built from, for images of `inputs` pixels in `classes` classes.

@@ -6,7 +6,7 @@ use tracing::warn;
 
 use crate::cli::Download;
 use crate::data::download::fetch::Limits;
-use crate::data::download::{self, Options, environment, Summary, Watch};
+use crate::data::download::{self, Options, Summary, Watch, environment};
 use crate::data::sets::{DataSource, MIRRORS, MNIST, SYNTHETIC};
 use crate::data::synthetic;
 use crate::error::{Error, Result};

@@ -12,7 +12,6 @@ use crate::engine::{self, Trainer, choice};
 use crate::error::Result;
 use crate::files;
 use crate::model::{CLASSES, PIXELS};
-use crate::optim::OptimizerKind;
 use crate::output::artifact::{self, Directories};
 use crate::output::console::{self, Console};
 use crate::output::event::{EpochRecord, Evaluation, Listener, RunEvent};
@@ -128,8 +127,8 @@ fn announce(parameters: &Parameters, data: &Provenance, engine: &engine::EngineI
     if data.source == DataSource::Synthetic {
         warn!("this is the synthetic stand-in: nothing trained on it says anything about MNIST");
     }
-    if parameters.optimizer == OptimizerKind::AdamW && parameters.weight_decay == 0.0 {
-        warn!("adamw with weight_decay 0 is adam: set weight_decay (Keras takes 0.004)");
+    if let Some(warning) = parameters.optimizer.warning(&parameters.optimizer_options()) {
+        warn!("{warning}");
     }
 }
 

@@ -19,7 +19,7 @@ use super::{EngineInfo, EpochTotals, Network, Progress, Recipe, Trainer, Trainin
 use crate::data::dataset::Images;
 use crate::engine::dropout::{self, DropoutMask};
 use crate::error::{Error, Result};
-use crate::optim::{BETA_1, BETA_2, EPSILON, OptimizerKind, OptimizerSettings, RHO};
+use crate::optim::OptimizerSettings;
 
 /// Steps between two looks at the loss: each makes the host wait for the device.
 const STEPS_PER_LOOK: usize = 50;
@@ -286,41 +286,10 @@ impl Core {
 }
 
 impl Variable {
-    /// [`OptimizerSettings::update`] in Burn's operations.
+    /// One step by its gradient `g`, in place where nobody else holds the tensors.
     fn update(&mut self, settings: &OptimizerSettings, step: u64, g: Tensor<1>) {
-        let mut w = self.value.extract();
-        if settings.weight_decay > 0.0 {
-            w = w * settings.decay();
-        }
-        let rate = settings.learning_rate;
-        self.value = match (settings.kind, &mut self.slots[..]) {
-            (OptimizerKind::Adam | OptimizerKind::AdamW, [m, v]) => {
-                m.inplace(|m| m * BETA_1 + g.clone() * (1.0 - BETA_1));
-                v.inplace(|v| v * BETA_2 + g.square() * (1.0 - BETA_2));
-                w - m.clone() * settings.adam_step_size(step) / (v.clone().sqrt() + EPSILON)
-            }
-            (OptimizerKind::Sgd, [m]) => {
-                m.inplace(|m| m * settings.momentum - g.clone() * rate);
-                w + if settings.nesterov { m.clone() * settings.momentum - g * rate } else { m.clone() }
-            }
-            (OptimizerKind::Sgd, _) => w - g * rate,
-            (OptimizerKind::RmsProp, [v, rest @ ..]) => {
-                v.inplace(|v| v * RHO + g.clone().square() * (1.0 - RHO));
-                let change = g * rate / (v.clone() + EPSILON).sqrt();
-                w - match rest {
-                    [m] => {
-                        m.inplace(|m| m * settings.momentum + change);
-                        m.clone()
-                    }
-                    _ => change,
-                }
-            }
-            (OptimizerKind::Adagrad, [sum]) => {
-                sum.inplace(|sum| sum + g.clone().square());
-                w - g * rate / (sum.clone() + EPSILON).sqrt()
-            }
-            (kind, slots) => unreachable!("{} with {} slots", kind.name(), slots.len()),
-        };
+        let w = self.value.extract();
+        self.value = settings.update_tensor(step, w, &mut self.slots, g);
     }
 }
 

@@ -4,9 +4,9 @@
 
 use super::group::{GROUP, ImageGroup};
 use super::nonzero::{NonzeroPixels, STRETCH};
-use super::rest::Rest;
-use super::update::{StepRule, Update};
 use super::weights::{Slab, WIDEST};
+use crate::optim::lazy::LazyUpdates;
+use crate::optim::vectors::{BlockUpdate, StepRule};
 use crate::simd::{Block, Simd, add};
 
 /// `pixel / 255`.
@@ -103,7 +103,7 @@ fn forward_wide<S: Simd, const W: usize>(
 
 /// Brings the weights of the pixels up to date that are nonzero in `group`.
 #[inline(always)]
-pub fn catch_up<S: Simd>(s: S, slab: &mut Slab, group: &ImageGroup, lazy: &Rest) {
+pub fn catch_up<S: Simd>(s: S, slab: &mut Slab, group: &ImageGroup, lazy: &LazyUpdates) {
     for &pixel in group.pixels() {
         catch_up_row(s, slab, pixel.into(), lazy);
     }
@@ -111,18 +111,18 @@ pub fn catch_up<S: Simd>(s: S, slab: &mut Slab, group: &ImageGroup, lazy: &Rest)
 
 /// Brings all weights up to date.
 #[inline(always)]
-pub fn catch_up_all<S: Simd>(s: S, slab: &mut Slab, lazy: &Rest) {
+pub fn catch_up_all<S: Simd>(s: S, slab: &mut Slab, lazy: &LazyUpdates) {
     for pixel in 0..slab.up_to.len() {
         catch_up_row(s, slab, pixel, lazy);
     }
 }
 
 #[inline(always)]
-fn catch_up_row<S: Simd>(s: S, slab: &mut Slab, row: usize, lazy: &Rest) {
+fn catch_up_row<S: Simd>(s: S, slab: &mut Slab, row: usize, lazy: &LazyUpdates) {
     let up_to = usize::from(slab.up_to[row]);
     if up_to != lazy.steps() {
         let (weights, slots) = slab.rows_mut(row..row + 1);
-        lazy.wake(s, up_to, weights, slots);
+        lazy.catch_up(s, up_to, weights, slots);
         slab.up_to[row] = lazy.steps() as u8;
     }
 }
@@ -133,7 +133,14 @@ fn catch_up_row<S: Simd>(s: S, slab: &mut Slab, row: usize, lazy: &Rest) {
 /// Pixel by pixel: registers sum the gradient over the images in which the pixel is nonzero, and its weights are updated at
 /// once. d_z stays in the first-level cache.
 #[inline(always)]
-pub fn backward<S: Simd>(s: S, slab: &mut Slab, group: &ImageGroup, d_z: &[Block], rule: &StepRule, lazy: &Rest) {
+pub fn backward<S: Simd>(
+    s: S,
+    slab: &mut Slab,
+    group: &ImageGroup,
+    d_z: &[Block],
+    rule: &StepRule,
+    lazy: &LazyUpdates,
+) {
     match rule.adam() {
         Some(adam) => for_width!(slab.width, backward_wide::<S>(s, slab, group, d_z, &adam, lazy)),
         None => for_width!(slab.width, backward_wide::<S>(s, slab, group, d_z, rule, lazy)),
@@ -146,8 +153,8 @@ fn backward_wide<S: Simd, const W: usize>(
     slab: &mut Slab,
     group: &ImageGroup,
     d_z: &[Block],
-    rule: &impl Update,
-    lazy: &Rest,
+    rule: &impl BlockUpdate,
+    lazy: &LazyUpdates,
 ) {
     let d_z = d_z.as_chunks::<W>().0;
     let mut gradient = [Block::ZERO; W];
@@ -178,7 +185,7 @@ fn accumulate_wide<S: Simd, const W: usize>(s: S, group: &ImageGroup, d_z: &[Blo
 
 /// Updates all weights of the slab but its biases by their `gradient`.
 #[inline(always)]
-pub fn update<S: Simd>(s: S, slab: &mut Slab, gradient: &[Block], rule: &StepRule, lazy: &Rest) {
+pub fn update<S: Simd>(s: S, slab: &mut Slab, gradient: &[Block], rule: &StepRule, lazy: &LazyUpdates) {
     slab.update(s, rule, 0..slab.up_to.len(), gradient);
     slab.up_to.fill(lazy.steps() as u8 + 1);
 }

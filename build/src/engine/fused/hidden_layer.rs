@@ -8,8 +8,8 @@
 use std::ops::Range;
 
 use super::panel::Panel;
-use super::update::StepRule;
 use super::weights::{Columns, Slab};
+use crate::optim::vectors::StepRule;
 use crate::simd::{Block, LANES, Simd, add};
 
 /// Column blocks of a matrix in one pass. 16 keep their activations for [`DENSE_IMAGES`] images in the second-level cache

@@ -21,7 +21,7 @@
 //! [`crate::model`]):
 //!
 //! ```text
-//! for each pixel nonzero in any image, if its weights are behind:              Rest::wake
+//! for each pixel nonzero in any image, if its weights are behind:              LazyUpdates::wake
 //!     W[pixel, H'] catches up
 //! for each stretch of 158 pixels, for each image:                              first_layer::forward
 //!     z[image, H'] += sum over nonzero pixels: x[pixel] W[pixel, H']
@@ -70,10 +70,8 @@ mod hidden_layer;
 mod nonzero;
 mod output_layer;
 mod panel;
-mod rest;
 mod shared;
 mod step;
-mod update;
 mod weights;
 
 use std::sync::Arc;

@@ -6,9 +6,9 @@
 use std::ops::Range;
 
 use super::panel::Panel;
-use super::update::StepRule;
 use super::weights::Slab;
 use crate::engine::EpochTotals;
+use crate::optim::vectors::StepRule;
 use crate::simd::{Block, LANES, Simd, exp};
 
 /// A part of the logits (B): `a W` over some column blocks of a slab. `weights` are the output layer's rows for the slab.

@@ -9,11 +9,11 @@ use super::group::{GROUP, ImageGroup};
 use super::hidden_layer::{self, PartialGradient};
 use super::nonzero::NonzeroPixels;
 use super::output_layer;
-use super::rest::Rest;
-use super::update::StepRule;
 use super::weights::{SplitLayer, WIDEST, Weights};
 use crate::data::dataset::Images;
 use crate::engine::{EpochTotals, Recipe, dropout};
+use crate::optim::lazy::LazyUpdates;
+use crate::optim::vectors::StepRule;
 use crate::simd::{Block, Job, LANES, Simd, add};
 
 /// The training data, which all threads read.
@@ -28,7 +28,7 @@ pub struct TrainingData<'a> {
 /// What one thread has for itself from step to step.
 pub struct Worker {
     /// The lazy update of the first layer's weights.
-    lazy: Rest,
+    lazy: LazyUpdates,
     /// The images of the batch, or of a part of it.
     group: ImageGroup,
     /// Logits, then their gradient (B).
@@ -43,7 +43,7 @@ impl Worker {
     /// Thread `rank` of those that `weights` are laid out for, for batches of `images`.
     pub fn new(recipe: &Recipe, weights: &Weights, rank: usize, images: usize) -> Self {
         Self {
-            lazy: Rest::new(recipe.optimizer),
+            lazy: LazyUpdates::new(recipe.optimizer),
             group: ImageGroup::new(recipe.shape.inputs()),
             logits: vec![Block::ZERO; images],
             gradient: vec![Block::ZERO; largest_gradient(weights, rank, images)],

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use super::hidden_layer;
 use super::shared::Shared;
-use super::update::Update;
 use crate::model::{Layer, MlpShape};
 use crate::optim::OptimizerSettings;
+use crate::optim::vectors::BlockUpdate;
 use crate::simd::{Block, InstructionSet, LANES, Simd};
 
 /// The widest slab in blocks: 64 columns, whose sums stay in registers.
@@ -53,7 +53,7 @@ impl Slab {
 
     /// Updates some rows by their gradient.
     #[inline(always)]
-    pub fn update<S: Simd>(&mut self, s: S, rule: &impl Update, rows: Range<usize>, gradient: &[Block]) {
+    pub fn update<S: Simd>(&mut self, s: S, rule: &impl BlockUpdate, rows: Range<usize>, gradient: &[Block]) {
         let (weights, slots) = self.rows_mut(rows);
         rule.apply(s, weights, slots, gradient);
     }

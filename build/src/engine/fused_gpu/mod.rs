@@ -49,6 +49,7 @@ use crate::data::dataset::Images;
 use crate::engine::dropout::{self, DropoutMask};
 use crate::error::{Error, Result};
 use crate::model::Layer;
+use crate::optim::KernelSettings;
 
 /// How long the device works between two looks at the losses, about.
 /// K at most: the kernels keep the logits of an image in this many registers.
@@ -243,17 +244,14 @@ impl FusedGpuEngine {
 
     fn rates(&self) -> RatesLaunch {
         let settings = &self.recipe.optimizer;
-        RatesLaunch::new(settings.learning_rate as f32, settings.momentum as f32, settings.decay() as f32)
+        let (rate, momentum) = (settings.learning_rate, settings.for_kernels().momentum);
+        RatesLaunch::new(rate as f32, momentum as f32, settings.decay(rate) as f32)
     }
 
     fn optimizer(&self) -> UpdatePlan {
         let settings = &self.recipe.optimizer;
-        UpdatePlan {
-            kind: settings.kind,
-            nesterov: settings.nesterov,
-            momentum: settings.momentum > 0.0,
-            decay: settings.weight_decay > 0.0,
-        }
+        let KernelSettings { kind, momentum, nesterov } = settings.for_kernels();
+        UpdatePlan { kind, nesterov, momentum: momentum > 0.0, decay: settings.weight_decay > 0.0 }
     }
 
     fn queue_step(&self, epoch: &Epoch, step: usize, rows: usize) {

@@ -1,0 +1,175 @@
+//! Stochastic gradient descent, with momentum or Nesterov's momentum if set.
+//!
+//! Sources: Sutskever, Martens, Dahl, Hinton: On the importance of initialization and momentum in deep learning, 2013.
+//! Keras: `sgd.py`.
+
+#[cfg(feature = "burn")]
+use burn::tensor::Tensor;
+use num_traits::Float;
+
+use super::lazy::{ClosedForm, Coefficients, Move};
+use super::vectors::{BlockUpdate, Rule};
+use super::{Definition, Formula, MAX_SLOTS, Optimizer, OptimizerOption, Slot, real};
+use crate::simd::{Block, Simd};
+
+// ---- what users see
+
+/// Stochastic gradient descent for users.
+pub const SGD: Definition = Definition {
+    name: "sgd",
+    default_learning_rate: 0.01,
+    options: &[OptimizerOption::Momentum, OptimizerOption::Nesterov, OptimizerOption::WeightDecay],
+    instead: &[],
+    constants: &[],
+    warning: |_| None,
+    formula: |options| Optimizer::Sgd(Sgd { momentum: options.momentum, nesterov: options.nesterov }),
+};
+
+// ---- settings, slots, the update of one number
+
+/// Stochastic gradient descent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sgd {
+    /// The share of the last update that is added to the next one; 0: none, and no slot for it.
+    pub momentum: f64,
+    /// Nesterov's variant of momentum.
+    pub nesterov: bool,
+}
+
+impl Formula for Sgd {
+    type Rule = SgdRule;
+    type ClosedForm = Self;
+
+    fn slots(&self) -> Vec<Slot> {
+        if self.momentum > 0.0 { vec![Slot::zero("momentum")] } else { vec![] }
+    }
+
+    #[inline]
+    fn update<T: Float>(&self, rate: f64, _: u64, w: T, [m, none]: [T; MAX_SLOTS], g: T) -> (T, [T; MAX_SLOTS]) {
+        let (rate, momentum) = (real::<T>(rate), real::<T>(self.momentum));
+        if self.momentum == 0.0 {
+            return (w - rate * g, [m, none]);
+        }
+        let m = momentum * m - rate * g;
+        (w + if self.nesterov { momentum * m - rate * g } else { m }, [m, none])
+    }
+
+    fn rule(&self, rate: f64, _: u64) -> SgdRule {
+        let (rate, momentum) = (rate as f32, self.momentum as f32);
+        match self {
+            Self { momentum: 0.0, .. } => SgdRule::Plain(Plain { rate }),
+            Self { nesterov: false, .. } => SgdRule::Momentum(Momentum { rate, momentum }),
+            Self { nesterov: true, .. } => SgdRule::Nesterov(Nesterov { rate, momentum }),
+        }
+    }
+
+    fn closed_form(&self) -> Option<Self> {
+        Some(*self)
+    }
+
+    #[cfg(feature = "burn")]
+    fn update_tensor(&self, rate: f64, _: u64, w: Tensor<1>, slots: &mut [Tensor<1>], g: Tensor<1>) -> Tensor<1> {
+        if self.momentum == 0.0 {
+            return w - g * rate;
+        }
+        slots[0].inplace(|m| m * self.momentum - g.clone() * rate);
+        let m = slots[0].clone();
+        w + if self.nesterov { m * self.momentum - g * rate } else { m }
+    }
+}
+
+// ---- on vectors
+
+/// Stochastic gradient descent on vectors.
+#[derive(Debug, Clone, Copy)]
+pub enum SgdRule {
+    Plain(Plain),
+    Momentum(Momentum),
+    Nesterov(Nesterov),
+}
+
+impl BlockUpdate for SgdRule {
+    #[inline(always)]
+    fn apply<S: Simd>(&self, s: S, weights: &mut [Block], slots: [&mut [Block]; MAX_SLOTS], gradient: &[Block]) {
+        match self {
+            Self::Plain(rule) => rule.apply(s, weights, slots, gradient),
+            Self::Momentum(rule) => rule.apply(s, weights, slots, gradient),
+            Self::Nesterov(rule) => rule.apply(s, weights, slots, gradient),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Plain {
+    rate: f32,
+}
+
+impl Rule for Plain {
+    const SLOTS: usize = 0;
+
+    #[inline(always)]
+    fn next<S: Simd>(self, s: S, w: S::F, slots: [S::F; MAX_SLOTS], g: S::F) -> (S::F, [S::F; MAX_SLOTS]) {
+        (s.neg_mul_add(g, s.splat(self.rate), w), slots)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Momentum {
+    rate: f32,
+    momentum: f32,
+}
+
+impl Rule for Momentum {
+    const SLOTS: usize = 1;
+
+    #[inline(always)]
+    fn next<S: Simd>(self, s: S, w: S::F, [m, none]: [S::F; MAX_SLOTS], g: S::F) -> (S::F, [S::F; MAX_SLOTS]) {
+        let m = s.neg_mul_add(g, s.splat(self.rate), s.mul(m, s.splat(self.momentum)));
+        (s.add(w, m), [m, none])
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Nesterov {
+    rate: f32,
+    momentum: f32,
+}
+
+impl Rule for Nesterov {
+    const SLOTS: usize = 1;
+
+    #[inline(always)]
+    fn next<S: Simd>(self, s: S, w: S::F, [m, none]: [S::F; MAX_SLOTS], g: S::F) -> (S::F, [S::F; MAX_SLOTS]) {
+        let (rate, momentum) = (s.splat(self.rate), s.splat(self.momentum));
+        let m = s.neg_mul_add(g, rate, s.mul(m, momentum));
+        (s.neg_mul_add(g, rate, s.mul_add(m, momentum, w)), [m, none])
+    }
+}
+
+// ---- lazy update
+
+/// Without gradient `m` decays by the momentum mu, and `w += m (mu + mu^2 + ... + mu^k)`. With Nesterov's momentum each
+/// step is mu times as large. The learning rate has no part in it.
+impl ClosedForm for Sgd {
+    fn coefficients(&self) -> Coefficients {
+        let momentum = self.momentum;
+        Coefficients {
+            slot_factors: [if momentum > 0.0 { momentum } else { 1.0 }, 1.0],
+            sums: usize::from(momentum > 0.0),
+            term: Box::new(move |_, j| momentum.powi(j)),
+        }
+    }
+
+    #[inline(always)]
+    fn size(&self, _: f64, _: u64) -> f64 {
+        // Negative, since a move is subtracted.
+        if self.nesterov { -self.momentum } else { -1.0 }
+    }
+
+    #[inline(always)]
+    fn move_weights<S: Simd>(&self, s: S, weights: &mut [Block], [m, _]: [&[Block]; MAX_SLOTS], by: Move) {
+        if self.momentum > 0.0 { by.by_momentum(s, weights, m) } else { by.decay(s, weights) }
+    }
+}
+
+// ---- on GPUs: the branch of `engine/fused_gpu/kernels.rs::optimize` belongs here
