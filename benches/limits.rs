@@ -1,7 +1,7 @@
-//! What this machine could do at best: the rates that the fused engine's step is held against, as one JSON object.
+//! The machine's highest rates, to compare the fused engine's step with: as one JSON object.
 //!
-//! `cargo bench --features bench --bench limits -- DATA_DIR` counts what a step on MNIST must cost too. Rates are
-//! medians of several runs.
+//! `cargo bench --features bench --bench limits -- DATA_DIR` also counts the work in a step on MNIST. Rates are medians
+//! of several runs.
 
 #![expect(unsafe_code, reason = "gemm takes pointers")]
 
@@ -33,7 +33,8 @@ fn main() {
     println!("{}", json!({ "instruction_set": set.name(), "rates": rates, "step": step }));
 }
 
-/// The median over some runs of the sum of what `work` reaches on each of `threads` threads at once.
+/// Runs `work`, which returns a rate, on `threads` threads at once. Returns the sum of their rates: the median of some
+/// runs.
 fn together(threads: usize, work: impl Fn() -> f64 + Sync) -> f64 {
     let run = || {
         std::thread::scope(|scope| {
@@ -49,7 +50,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Multiply-adds in registers: single numbers per second.
+/// Multiply-adds in registers: their rate, in single numbers per second.
 struct MultiplyAdds;
 
 impl Job for MultiplyAdds {
@@ -57,7 +58,7 @@ impl Job for MultiplyAdds {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f64 {
-        // As many sums as are under way at a time on the processors of today, and as registers hold.
+        // Enough sums to hide the latency of a multiply-add, and few enough for the registers.
         const SUMS: usize = 6;
         const STEPS: usize = 2_000_000;
         let (factor, term) = (s.splat(black_box(0.999)), s.splat(black_box(0.001)));
@@ -76,7 +77,7 @@ impl Job for MultiplyAdds {
     }
 }
 
-/// Reads and writes 256 KB, which only the second-level cache holds: bytes per second, both ways counted.
+/// Reads and writes 256 KB, too much for the first-level cache: the rate in bytes per second, read and written.
 struct ReadWrite;
 
 impl Job for ReadWrite {
@@ -98,7 +99,7 @@ impl Job for ReadWrite {
     }
 }
 
-/// What `gemm` reaches on (512,1024) x (1024,1024): multiply-adds per second.
+/// The rate of `gemm` on (512,1024) x (1024,1024), in multiply-adds per second.
 fn matrix_product(threads: usize) -> f64 {
     const M: usize = 512;
     const N: usize = 1024;
@@ -107,7 +108,7 @@ fn matrix_product(threads: usize) -> f64 {
     let parallelism = if threads > 1 { gemm::Parallelism::Rayon(threads) } else { gemm::Parallelism::None };
     let mut run = || {
         let begin = Instant::now();
-        // SAFETY: column-major matrices of exactly these sizes.
+        // SAFETY: the pointers are to column-major matrices of exactly these sizes, and c overlaps neither a nor b.
         unsafe {
             let (m, n) = (M as isize, N as isize);
             let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
@@ -119,38 +120,41 @@ fn matrix_product(threads: usize) -> f64 {
     median((0..3 * RUNS).map(|_| run()).collect())
 }
 
-/// What one step must cost on the first epoch's batches of the training set, on average.
+/// The work in a step, on average over the batches of the first epoch.
+///
+/// The keys keep the names that they have in the records of earlier runs: `lit` is nonzero, `woken` is caught up.
 fn step_of_mnist(data_dir: &Path, batch: usize, hidden: usize) -> serde_json::Value {
     let train = Dataset::load(data_dir).expect("the data set").train;
     let order = epoch_order(42, 0, train.len());
     let batches: Vec<&[u32]> = order.chunks_exact(batch).collect();
-    let (mut lit, mut lit_in_any, mut woken) = (0, 0, 0);
-    let mut lit_before = [true; PIXELS];
+    let (mut nonzero, mut nonzero_in_any, mut caught_up) = (0, 0, 0);
+    let mut before = [true; PIXELS];
     for batch in &batches {
         let mut now = [false; PIXELS];
         for &image in *batch {
             let pixels = &train.pixels[image as usize * PIXELS..][..PIXELS];
-            lit += pixels.iter().filter(|&&pixel| pixel > 0).count();
+            nonzero += pixels.iter().filter(|&&pixel| pixel > 0).count();
             now.iter_mut().zip(pixels).for_each(|(now, &pixel)| *now |= pixel > 0);
         }
-        lit_in_any += now.iter().filter(|&&now| now).count();
-        woken += now.iter().zip(lit_before).filter(|&(&now, before)| now && !before).count();
-        lit_before = now;
+        nonzero_in_any += now.iter().filter(|&&now| now).count();
+        caught_up += now.iter().zip(before).filter(|&(&now, before)| now && !before).count();
+        before = now;
     }
     let per_step = |count: usize| count as f64 / batches.len() as f64;
     let (h, k) = (hidden as f64, CLASSES as f64);
-    // Operations on single numbers, a multiply-add counted as one. Adam: 12 for a parameter, 16 for one that rested.
-    let products = 2.0 * per_step(lit) * h + 3.0 * batch as f64 * h * k;
-    let updates = 12.0 * (per_step(lit_in_any) * h + h + h * k + k) + 16.0 * per_step(woken) * h;
-    // Weights once more than weight and moments, which are read and written.
-    let bytes = 4.0 * h * (7.0 * per_step(lit_in_any) + 6.0 * per_step(woken));
+    // Operations on single numbers, a multiply-add counted as one. Adam: 12 for a parameter, 16 for one that catches
+    // up.
+    let products = 2.0 * per_step(nonzero) * h + 3.0 * batch as f64 * h * k;
+    let updates = 12.0 * (per_step(nonzero_in_any) * h + h + h * k + k) + 16.0 * per_step(caught_up) * h;
+    // Weight and moments are read and written, and the weight is read once more in the forward pass.
+    let bytes = 4.0 * h * (7.0 * per_step(nonzero_in_any) + 6.0 * per_step(caught_up));
     json!({
         "batch": batch,
         "hidden": hidden,
         "steps_per_epoch": train.len().div_ceil(batch),
-        "lit_pixels_per_image": per_step(lit) / batch as f64,
-        "pixels_lit_in_any": per_step(lit_in_any),
-        "pixels_woken": per_step(woken),
+        "lit_pixels_per_image": per_step(nonzero) / batch as f64,
+        "pixels_lit_in_any": per_step(nonzero_in_any),
+        "pixels_woken": per_step(caught_up),
         "operations": products + updates,
         "l2_bytes": bytes,
     })

@@ -1,14 +1,15 @@
 //! Which hidden units a training step drops: one counter-based mask for all engines, on any thread or device.
 //!
-//! Source: Srivastava and others: Dropout: A Simple Way to Prevent Neural Networks from Overfitting, 2014. Inverted: the kept
-//! units are scaled by `1 / (1 - dropout)` in training, and nothing changes in evaluation.
+//! Source: Srivastava and others: Dropout: A Simple Way to Prevent Neural Networks from Overfitting, 2014. Inverted:
+//! the kept units are scaled by `1 / (1 - dropout)` in training, and nothing changes in evaluation.
 
 use crate::rng::{Purpose, Stream};
 use crate::simd::{Simd, Single, U32Lanes};
 
 /// The mask of one hidden layer in one step: a 64-bit key, from which each unit's fate follows by itself.
 ///
-/// The hash takes 32-bit operations only, so that a vector register hashes eight or sixteen units, and a GPU's lane one.
+/// The hash takes 32-bit operations only, so that a vector register hashes eight or sixteen units, and a GPU's lane
+/// one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DropoutMask {
     pub(crate) key: [u32; 2],

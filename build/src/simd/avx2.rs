@@ -76,13 +76,15 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn load(self, from: &Block) -> Self::F {
         let from = from.0.as_ptr();
-        // SAFETY: `self` proves that the processor has the instruction. A block is sixteen numbers, aligned to 64 bytes.
+        // SAFETY: `self` proves that the processor has the instruction. A block is sixteen numbers, aligned to 64
+        // bytes.
         unsafe { [_mm256_load_ps(from), _mm256_load_ps(from.add(8))] }
     }
     #[inline(always)]
     fn store(self, x: Self::F, to: &mut Block) {
         let to = to.0.as_mut_ptr();
-        // SAFETY: `self` proves that the processor has the instruction. A block is sixteen numbers, aligned to 64 bytes.
+        // SAFETY: `self` proves that the processor has the instruction. A block is sixteen numbers, aligned to 64
+        // bytes.
         unsafe {
             _mm256_store_ps(to, x[0]);
             _mm256_store_ps(to.add(8), x[1]);
@@ -114,8 +116,8 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn over_root(self, a: Self::F, x: Self::F, scale: f32, offset: f32) -> Self::F {
-        // An estimate of 1 / sqrt(x) to 12 bits with one step of Newton's method, as for AVX-512. The division is exact:
-        // it runs in a unit of its own beside the products.
+        // An estimate of 1 / sqrt(x) to 12 bits with one step of Newton's method, as for AVX-512. The division is
+        // exact: it runs in a unit of its own beside the products.
         let (half, three_halves) = (self.splat(0.5 * scale), self.splat(1.5 * scale));
         let offset = self.splat(offset);
         halves!(h => {

@@ -64,12 +64,14 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn load(self, from: &Block) -> __m512 {
-        // SAFETY: `self` proves that the processor has the instruction. A block is sixteen numbers, aligned to 64 bytes.
+        // SAFETY: `self` proves that the processor has the instruction. A block is sixteen numbers, aligned to 64
+        // bytes.
         unsafe { _mm512_load_ps(from.0.as_ptr()) }
     }
     #[inline(always)]
     fn store(self, x: __m512, to: &mut Block) {
-        // SAFETY: `self` proves that the processor has the instruction. A block is sixteen numbers, aligned to 64 bytes.
+        // SAFETY: `self` proves that the processor has the instruction. A block is sixteen numbers, aligned to 64
+        // bytes.
         unsafe { _mm512_store_ps(to.0.as_mut_ptr(), x) }
     }
     #[inline(always)]
@@ -98,8 +100,8 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn over_root(self, a: __m512, x: __m512, scale: f32, offset: f32) -> __m512 {
-        // Estimates of 1 / sqrt(x) and of the quotient, to 14 bits, with one step of Newton's method each: several times
-        // the rate of a square root and a division.
+        // Estimates of 1 / sqrt(x) and of the quotient, to 14 bits, with one step of Newton's method each: several
+        // times the rate of a square root and a division.
         avx512!({
             let r = _mm512_rsqrt14_ps(x);
             let root = _mm512_mul_ps(x, r);

@@ -1,11 +1,11 @@
 //! Arithmetic on sixteen numbers at a time, with the best instruction set that the processor has.
 //!
-//! A kernel is written once, as a [`Job`] that is generic over [`Simd`]. [`InstructionSet::run`] compiles the whole job once
-//! for each instruction set. All of its functions must be inlined into that one function, hence `inline(always)`
+//! A kernel is written once, as a [`Job`] that is generic over [`Simd`]. [`InstructionSet::run`] compiles the whole job
+//! once for each instruction set. All of its functions must be inlined into that one function, hence `inline(always)`
 //! everywhere: a function that is not inlined lacks the instructions.
 //!
-//! The instruction sets differ in the rounding of [`Simd::mul_add`] and [`Simd::over_root`]. Each alone gives the same bits
-//! on every run.
+//! The instruction sets differ in the rounding of [`Simd::mul_add`] and [`Simd::over_root`]. Each alone gives the same
+//! bits on every run.
 
 #![expect(unsafe_code, reason = "vector instructions, which the processor may lack, and a control register")]
 

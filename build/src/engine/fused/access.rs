@@ -9,8 +9,8 @@
 //! | backward through hidden layer l | gradients of l - 1 | gradients of l, dense weights, activations |
 //! | update | dense weights | gradients, activations |
 //!
-//! Dense layers are the hidden layers after the first. No thread uses another's weights and gradients of the first layer, its
-//! activations of the last hidden layer, or its weights of the output layer, in any phase.
+//! Dense layers are the hidden layers after the first. No thread uses another's weights and gradients of the first
+//! layer, its activations of the last hidden layer, or its weights of the output layer, in any phase.
 
 #![expect(unsafe_code, reason = "makes views, see the table above")]
 
@@ -25,8 +25,8 @@ use super::weights::{LayerLayout, Slab, SplitLayer, Weights};
 #[derive(Debug)]
 pub struct Exchange {
     layers: Vec<LayerExchange>,
-    /// The logits' parts (B), one for each `grain` columns of the last hidden layer. Steps take turns at the two, so that
-    /// one thread may write the next step's parts while another still reads.
+    /// The logits' parts (B), one for each `grain` columns of the last hidden layer. Steps take turns at the two, so
+    /// that one thread may write the next step's parts while another still reads.
     logit_parts: [Shared<PanelBuffer>; 2],
     barrier: Barrier,
 }
@@ -171,8 +171,8 @@ impl<'n> Access<'n> {
             Phase::Forward(_) => Phase::Loss,
             Phase::Loss if last > 0 && self.trains => Phase::Backward(last),
             Phase::Loss => {
-                // No barrier: without dense layers the only memory that others read are the parts of the logits, and the
-                // next step writes the other set. The barrier of the next loss comes before this set's next use.
+                // No barrier: without dense layers the only memory that others read are the parts of the logits, and
+                // the next step writes the other set. The barrier of the next loss comes before this set's next use.
                 self.turn = 1 - self.turn;
                 self.phase = Phase::Forward(0);
                 return;
@@ -208,10 +208,11 @@ impl<'n> Access<'n> {
         let last = exchange.layers.len() - 1;
         let own = weights.layers[last].layout.own(rank, threads);
         let parts = &exchange.logit_parts[self.turn];
-        // SAFETY: `self` is borrowed as long as the views live, so no other views of this thread exist. Training threads
-        // have copies of the biases, rows of the weights and parts of the logits of their own. They read those of others
-        // only in the phase of the loss, and the parts only: all were written before the barrier that begins the phase,
-        // and see `next` for when they are written again. Threads that answer read the weights, and each has its exchange.
+        // SAFETY: `self` is borrowed as long as the views live, so no other views of this thread exist. Training
+        // threads have copies of the biases, rows of the weights and parts of the logits of their own. They read those
+        // of others only in the phase of the loss, and the parts only: all were written before the barrier that begins
+        // the phase, and see `next` for when they are written again. Threads that answer read the weights, and each has
+        // its exchange.
         let output = unsafe {
             OutputAccess {
                 weights: View::new(&weights.outputs, own.clone(), !trains),

@@ -53,6 +53,16 @@ impl Barrier {
             return;
         }
         let meeting = self.meetings.load(Ordering::Relaxed);
+        #[cfg(test)]
+        super::helgrind::arrive(self, meeting);
+        self.meet(meeting);
+        #[cfg(test)]
+        super::helgrind::leave(self, meeting);
+    }
+
+    /// Takes part in meeting number `meeting`.
+    #[inline]
+    fn meet(&self, meeting: usize) {
         if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == self.threads {
             self.arrived.store(0, Ordering::Relaxed);
             self.meetings.store(meeting + 1, Ordering::SeqCst);

@@ -19,11 +19,12 @@ pub fn logits(weights: &Weights, set: InstructionSet, pixels: &[u8]) -> Vec<f32>
             set.run(Evaluation { weights, pixels, logits });
         };
         let first = parts.next();
-        for part in parts {
-            scope.spawn(move || work(part));
-        }
+        let others: Vec<_> = parts.map(|part| scope.spawn(move || work(part))).collect();
         if let Some(part) = first {
             work(part);
+        }
+        for other in others {
+            other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
     });
     logits

@@ -34,8 +34,8 @@ macro_rules! for_width {
 
 /// `z = x W + b` for `images` and the slab's columns: z (B,W), with W blocks of columns.
 ///
-/// The outer loop is over stretches of pixels, the inner one over images. So the weights of a stretch stay in the first-level
-/// cache, and each weight is read from the second-level cache once.
+/// The outer loop is over stretches of pixels, the inner one over images. So the weights of a stretch stay in the
+/// first-level cache, and each weight is read from the second-level cache once.
 ///
 /// Puts the values of the pixels into the `group`, if there is one; it has begun with the same images.
 #[inline(always)]
@@ -130,8 +130,8 @@ fn catch_up_row<S: Simd>(s: S, slab: &mut Slab, row: usize, lazy: &LazyUpdates) 
 /// The gradient `x^T d_z` of the slab's weights over the images of `group`, a whole batch, and their update by `rule`.
 /// Weights of pixels that are zero in all images are left to the lazy update.
 ///
-/// Pixel by pixel: registers sum the gradient over the images in which the pixel is nonzero, and its weights are updated at
-/// once. d_z stays in the first-level cache.
+/// Pixel by pixel: registers sum the gradient over the images in which the pixel is nonzero, and its weights are
+/// updated at once. d_z stays in the first-level cache.
 #[inline(always)]
 pub fn backward<S: Simd>(
     s: S,
@@ -201,8 +201,8 @@ fn pixel_gradient<S: Simd, const W: usize>(
 ) -> [S::F; W] {
     let at = |mask: u32| {
         let i = mask.trailing_zeros() as usize;
-        // SAFETY: `mask` is not zero, so it has a lowest bit, which is below `GROUP`. It stands for an image of the group,
-        // and d_z has a row for each.
+        // SAFETY: `mask` is not zero, so it has a lowest bit, which is below `GROUP`. It stands for an image of the
+        // group, and d_z has a row for each.
         let (value, d) = unsafe { (values.get_unchecked(i), d_z.get_unchecked(i)) };
         (s.splat(SCALED[usize::from(*value)]), d)
     };

@@ -48,8 +48,8 @@ impl StepDropout {
     }
 }
 
-/// Computes the `logits` (B) of `inputs`, by all threads of the team together. Begins with the first phase of a step, and
-/// ends in that of the loss.
+/// Computes the `logits` (B) of `inputs`, by all threads of the team together. Begins with the first phase of a step,
+/// and ends in that of the loss.
 ///
 /// Puts the inputs' values into the `group`, if there is one; it has begun with the same images. Calls `before_waiting`
 /// before the thread waits for the parts of the logits from other threads.

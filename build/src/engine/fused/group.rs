@@ -66,8 +66,8 @@ impl ImageGroup {
     #[inline(always)]
     pub unsafe fn put(&mut self, image: usize, stretch: usize, pixel: NonzeroPixel) {
         let place = stretch * STRETCH + pixel.index();
-        // SAFETY: `begin` asserted that `values` has a place for each pixel of every stretch and one more. A row of it has
-        // `GROUP` values, and the caller promises that `image` is below that.
+        // SAFETY: `begin` asserted that `values` has a place for each pixel of every stretch and one more. A row of it
+        // has `GROUP` values, and the caller promises that `image` is below that.
         unsafe { *self.values.get_unchecked_mut(place).get_unchecked_mut(image) = pixel.value() };
     }
 
@@ -87,7 +87,8 @@ impl ImageGroup {
         for (i, &image) in images.iter().enumerate() {
             for stretch in 0..nonzero.stretches() {
                 for &pixel in nonzero.of(image as usize, stretch).as_flattened() {
-                    // SAFETY: the pixel comes from that list, and `begin` asserted that there are at most `GROUP` images.
+                    // SAFETY: the pixel comes from that list, and `begin` asserted that there are at most `GROUP`
+                    // images.
                     unsafe { self.put(i, stretch, pixel) };
                 }
             }

@@ -1,7 +1,7 @@
 //! A hidden layer after the first: dense products, in tiles of sums that stay in registers.
 //!
-//! The matrices are stored in slabs of a few columns, the order that matrix libraries copy them into first. Each sum adds its
-//! terms one by one, so that no bit depends on how the work is divided.
+//! The matrices are stored in slabs of a few columns, the order that matrix libraries copy them into first. Each sum
+//! adds its terms one by one, so that no bit depends on how the work is divided.
 
 #![expect(unsafe_code, reason = "one bounds check for a tile instead of one for each of its rows")]
 
@@ -12,8 +12,8 @@ use super::weights::{Columns, Slab};
 use crate::optim::vectors::StepRule;
 use crate::simd::{Block, LANES, Simd, add};
 
-/// Column blocks of a matrix in one pass. 16 keep their activations for [`DENSE_IMAGES`] images in the second-level cache
-/// while every slab is visited, and 16 KB of a slab's weights in the first-level cache while every image is.
+/// Column blocks of a matrix in one pass. 16 keep their activations for [`DENSE_IMAGES`] images in the second-level
+/// cache while every slab is visited, and 16 KB of a slab's weights in the first-level cache while every image is.
 const CHUNK: usize = 16;
 /// Images in one pass through a layer.
 pub const DENSE_IMAGES: usize = 256;
@@ -90,8 +90,8 @@ pub const fn tile_width(registers: usize) -> usize {
     if registers >= 32 { 2 } else { 1 }
 }
 
-/// Adds to z (B,W) the products of `inputs`, the next chunk of a (B,I). After the last chunk `z = a W + b`, for the slab's
-/// columns.
+/// Adds to z (B,W) the products of `inputs`, the next chunk of a (B,I). After the last chunk `z = a W + b`, for the
+/// slab's columns.
 #[inline(always)]
 pub fn forward<S: Simd>(s: S, slab: &Slab, inputs: &Chunk, z: &mut [Block]) {
     let width = slab.width;
@@ -105,8 +105,8 @@ pub fn forward<S: Simd>(s: S, slab: &Slab, inputs: &Chunk, z: &mut [Block]) {
     add_product(s, inputs, &slab.weights[start * LANES * width..end * LANES * width], width, z, width, 0);
 }
 
-/// `z += a W` for `width` blocks of columns of z (B,`stride`), from block `first` on. `inputs` are some columns of a, and
-/// `weights` their rows, `width` blocks each.
+/// `z += a W` for `width` blocks of columns of z (B,`stride`), from block `first` on. `inputs` are some columns of a,
+/// and `weights` their rows, `width` blocks each.
 #[inline(always)]
 fn add_product<S: Simd>(
     s: S,
@@ -127,8 +127,8 @@ fn add_product<S: Simd>(
     }
 }
 
-/// In tiles of `R` images, whose sums for `W` blocks of columns are in registers. Each input adds `R` times `W` products, of
-/// `R` numbers of a and `W` blocks of the weights.
+/// In tiles of `R` images, whose sums for `W` blocks of columns are in registers. Each input adds `R` times `W`
+/// products, of `R` numbers of a and `W` blocks of the weights.
 #[inline(always)]
 fn add_product_by<S: Simd, const W: usize, const R: usize>(
     s: S,
@@ -189,11 +189,11 @@ fn add_tile<S: Simd, const W: usize, const R: usize>(
     }
 }
 
-/// Adds to d_in (B,W) the products of `d`, the next chunk of d (B,O). After the last chunk `d_in = d W^T`: the gradient of the
-/// layer's inputs, for their `columns`.
+/// Adds to d_in (B,W) the products of `d`, the next chunk of d (B,O). After the last chunk `d_in = d W^T`: the gradient
+/// of the layer's inputs, for their `columns`.
 ///
-/// `weights` gives, for a column block of the layer's outputs, its slab and its number in the slab. `scratch` is memory for
-/// rows of `W^T`.
+/// `weights` gives, for a column block of the layer's outputs, its slab and its number in the slab. `scratch` is memory
+/// for rows of `W^T`.
 #[inline(always)]
 pub fn input_gradient<'a, S: Simd>(
     s: S,
@@ -235,8 +235,8 @@ fn transpose(slab: &Slab, column: usize, first: usize, width: usize, transposed:
     }
 }
 
-/// The same gradient as [`input_gradient`] over all chunks, for few images: the weights are read where they are. `outputs`
-/// are the layer's slabs, each with its panel of d.
+/// The same gradient as [`input_gradient`] over all chunks, for few images: the weights are read where they are.
+/// `outputs` are the layer's slabs, each with its panel of d.
 #[inline(always)]
 pub fn input_gradient_of_few<'a, S: Simd>(
     s: S,
@@ -293,8 +293,8 @@ impl PartialGradient<'_> {
     }
 }
 
-/// Adds to the `sum` of gradients that of some rows of the slab's weights over some images, `a^T d`. Then updates the rows,
-/// if these are the last images. `inputs` are the next chunk of a.
+/// Adds to the `sum` of gradients that of some rows of the slab's weights over some images, `a^T d`. Then updates the
+/// rows, if these are the last images. `inputs` are the next chunk of a.
 #[inline(always)]
 pub fn update<S: Simd>(s: S, slab: &mut Slab, inputs: &Chunk, d: &[Block], sum: PartialGradient) {
     match (S::REGISTERS, slab.width) {
@@ -305,8 +305,8 @@ pub fn update<S: Simd>(s: S, slab: &mut Slab, inputs: &Chunk, d: &[Block], sum: 
     }
 }
 
-/// In parts of [`IMAGES_PER_SUM`] images, and tiles of `R` inputs whose sums for the slab's columns are in registers. A last
-/// tile of `L` inputs completes the 16 of a block.
+/// In parts of [`IMAGES_PER_SUM`] images, and tiles of `R` inputs whose sums for the slab's columns are in registers. A
+/// last tile of `L` inputs completes the 16 of a block.
 #[inline(always)]
 fn update_by<S: Simd, const W: usize, const R: usize, const L: usize>(
     s: S,

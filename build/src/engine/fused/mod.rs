@@ -1,5 +1,4 @@
-//! The CPU engine that users get: a training step that does only the necessary work, in kernels that each do several things
-//! at once.
+//! The CPU engine that users get: one training step in fused kernels, which do only the necessary work.
 //!
 //! | word | meaning here |
 //! |---|---|
@@ -21,7 +20,7 @@
 //! [`crate::model`]):
 //!
 //! ```text
-//! for each pixel nonzero in any image, if its weights are behind:              LazyUpdates::wake
+//! for each pixel nonzero in any image, if its weights are behind:              LazyUpdates::catch_up
 //!     W[pixel, H'] catches up
 //! for each stretch of 158 pixels, for each image:                              first_layer::forward
 //!     z[image, H'] += sum over nonzero pixels: x[pixel] W[pixel, H']
@@ -37,14 +36,14 @@
 //!     W[pixel, H'] -= optimizer(g)
 //! ```
 //!
-//! Dense layers (`hidden_layer`) have a barrier before each on the forward pass and on the backward pass, one before their
-//! weights change and one after. For batches of more than 32 images, the first layer's gradient is summed over groups of 32
-//! and kept in memory in between. Every sum has an order that depends neither on the number of threads nor on the columns
-//! that a thread owns, so neither does any bit of the result.
+//! Dense layers (`hidden_layer`) have a barrier before each on the forward pass and on the backward pass, one before
+//! their weights change and one after. For batches of more than 32 images, the first layer's gradient is summed over
+//! groups of 32 and kept in memory in between. Every sum has an order that depends neither on the number of threads nor
+//! on the columns that a thread owns, so neither does any bit of the result.
 //!
-//! The work in a step for 784-128-10, B = 32 and Adam on MNIST. There, 150 pixels of an image are nonzero on average and 457
-//! in any of 32 images; the weights of 37 of them are behind. `cargo bench --bench limits` counts this, and measures the rates
-//! of the machine.
+//! The work in a step for 784-128-10, B = 32 and Adam on MNIST. There, 150 pixels of an image are nonzero on average
+//! and 457 in any of 32 images; the weights of 37 of them are behind. `cargo bench --bench limits` counts this, and
+//! measures the rates of the machine.
 //!
 //! | operations on single numbers, a multiply-add being one | |
 //! |---|---|
@@ -54,9 +53,10 @@
 //! | bytes between first- and second-level cache | |
 //! | W once in the forward pass; W, m and v read and written in the backward pass | 1.75 MB |
 //!
-//! That is 268,000 instructions on 8 numbers (AVX2) or 134,000 on 16 (AVX-512). At two a cycle these take 67,000 or 34,000
-//! cycles of each of two threads. The bytes, at 32 a cycle, take 27,000 cycles of each, which overlap. On top come the lists of
-//! nonzero pixels, and branch mispredictions at loop exits: one for each image and stretch, and one for each pixel.
+//! That is 268,000 instructions on 8 numbers (AVX2) or 134,000 on 16 (AVX-512). At two a cycle these take 67,000 or
+//! 34,000 cycles of each of two threads. The bytes, at 32 a cycle, take 27,000 cycles of each, which overlap. On top
+//! come the lists of nonzero pixels, and branch mispredictions at loop exits: one for each image and stretch, and one
+//! for each pixel.
 
 #![expect(clippy::needless_range_loop, reason = "kernels go through several arrays alike, by indices that unroll")]
 
@@ -66,12 +66,16 @@ mod evaluate;
 mod first_layer;
 mod forward;
 mod group;
+#[cfg(test)]
+mod helgrind;
 mod hidden_layer;
 mod nonzero;
 mod output_layer;
 mod panel;
 mod shared;
 mod step;
+#[cfg(test)]
+mod valgrind_tests;
 mod weights;
 
 use std::sync::Arc;
@@ -218,11 +222,13 @@ impl FusedEngine {
         let mut team = Access::for_team(&mut self.weights, &mut self.exchange).into_iter().zip(&mut self.workers);
         let Some(first) = team.next() else { unreachable!("a team has at least one thread") };
         std::thread::scope(|scope| {
-            for other in team {
-                scope.spawn(move || work(other));
-            }
+            let others: Vec<_> = team.map(|other| scope.spawn(move || work(other))).collect();
             // Every thread computes the totals of all images.
-            work(first)
+            let totals = work(first);
+            for other in others {
+                other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            }
+            totals
         })
     }
 }

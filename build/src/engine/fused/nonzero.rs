@@ -8,8 +8,8 @@ use crate::simd::prefetch;
 
 /// Pixels whose weights are used for all images of a batch before the next pixels.
 ///
-/// The weights of the nonzero ones among them, times 64 columns, just fit into a first-level cache. Shorter stretches would
-/// end more loops, each with a branch misprediction.
+/// The weights of the nonzero ones among them, times 64 columns, just fit into a first-level cache. Shorter stretches
+/// would end more loops, each with a branch misprediction.
 pub const STRETCH: usize = 158;
 
 /// A nonzero pixel of an image: its index within its stretch, and its value.
@@ -49,7 +49,8 @@ fn nonzero_of_8(bytes: [u8; 8]) -> u8 {
 pub fn nonzero_of_32(bytes: &[u8; 32]) -> u32 {
     use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_setzero_si128};
     let [low, high] = [0, 16].map(|begin| {
-        // SAFETY: every x86-64 processor has SSE2. The 16 bytes from `begin` on lie in the array, and need no alignment.
+        // SAFETY: every x86-64 processor has SSE2. The 16 bytes from `begin` on lie in the array, and need no
+        // alignment.
         unsafe {
             let bytes = _mm_loadu_si128(bytes.as_ptr().add(begin).cast());
             _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_setzero_si128())) as u32

@@ -1,7 +1,7 @@
 //! The output layer: logits from the activations of the last hidden layer, softmax and loss, and the backward pass.
 //!
-//! Each row of its weights (H,K) lies with the slab that has the same hidden column, in a block of 16 for the 10 classes. So
-//! a thread needs only the sums of the logits over the columns of other threads.
+//! Each row of its weights (H,K) lies with the slab that has the same hidden column, in a block of 16 for the 10
+//! classes. So a thread needs only the sums of the logits over the columns of other threads.
 
 use std::ops::Range;
 
@@ -11,7 +11,8 @@ use crate::engine::EpochTotals;
 use crate::optim::vectors::StepRule;
 use crate::simd::{Block, LANES, Simd, exp};
 
-/// A part of the logits (B): `a W` over some column blocks of a slab. `weights` are the output layer's rows for the slab.
+/// A part of the logits (B): `a W` over some column blocks of a slab. `weights` are the output layer's rows for the
+/// slab.
 #[inline(always)]
 pub fn partial_logits<S: Simd>(s: S, a: Panel, blocks: Range<usize>, weights: &[Block], logits: &mut [Block]) {
     if S::MANY_REGISTERS {
@@ -111,7 +112,8 @@ pub fn softmax_gradient<S: Simd>(
     totals
 }
 
-/// The gradient of a slab's last hidden layer before ReLU and dropout: `d = (d_logits W^T) scale` where `a > 0`, else 0.
+/// The gradient of a slab's last hidden layer before ReLU and dropout: `d = (d_logits W^T) scale` where `a > 0`, else
+/// 0.
 ///
 /// a and d are (B,W). `transposed` is scratch memory for the slab's rows.
 #[inline(always)]

@@ -7,13 +7,13 @@ use std::ops::Range;
 
 use super::panel::{Panel, PanelBuffer};
 
-/// Values that each have one thread as their owner. In some phases of a step the owner writes them, in others all threads
-/// read them. [`super::access`] says when.
+/// Values that each have one thread as their owner. In some phases of a step the owner writes them, in others all
+/// threads read them. [`super::access`] says when.
 #[derive(Debug)]
 pub struct Shared<T>(Box<[UnsafeCell<T>]>);
 
-// SAFETY: a shared reference gives access only through a `View`. Whoever makes one promises that no thread writes a value
-// while another uses it.
+// SAFETY: a shared reference gives access only through a `View`. Whoever makes one promises that no thread writes a
+// value while another uses it.
 unsafe impl<T: Send + Sync> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
@@ -45,8 +45,8 @@ impl<'p, T> View<'p, T> {
     ///
     /// # Safety
     /// As long as the view lives, every other view of these values agrees on `published`. Unless they are published, no
-    /// other view has a value of `own` as its own. All accesses by earlier views that do not fit this one happened before,
-    /// with a barrier in between if they were another thread's.
+    /// other view has a value of `own` as its own. All accesses by earlier views that do not fit this one happened
+    /// before, with a barrier in between if they were another thread's.
     #[inline(always)]
     pub unsafe fn new(values: &'p Shared<T>, own: Range<usize>, published: bool) -> Self {
         Self { values, own, published }
@@ -65,8 +65,8 @@ impl<'p, T> View<'p, T> {
     #[inline(always)]
     pub fn get_mut(&mut self, q: usize) -> &mut T {
         assert!(!self.published && self.own.contains(&q));
-        // SAFETY: no other view uses an own value that is not published, see `new`. This view does not either as long as it
-        // is borrowed.
+        // SAFETY: no other view uses an own value that is not published, see `new`. This view does not either as long
+        // as it is borrowed.
         unsafe { &mut *self.values.0[q].get() }
     }
 }

@@ -52,8 +52,9 @@ impl Worker {
     }
 }
 
-/// The blocks of the largest gradient that thread `rank` keeps. That is the gradient of a slab of a layer after the first, or
-/// of the slab's rows of the output layer. For batches in several parts it is that of all the thread's slabs of a layer.
+/// The blocks of the largest gradient that thread `rank` keeps. That is the gradient of a slab of a layer after the
+/// first, or of the slab's rows of the output layer. For batches in several parts it is that of all the thread's slabs
+/// of a layer.
 fn largest_gradient(weights: &Weights, rank: usize, images: usize) -> usize {
     let [first, others @ ..] = &weights.layers[..] else { unreachable!("a network has a layer") };
     let own = |layer: &SplitLayer| layer.layout.width(layer.layout.own(rank, weights.threads()));
@@ -144,7 +145,7 @@ impl<'a> TrainingStep<'a> {
                 self.dense_update(s, access, worker, l);
             }
         }
-        // The rest is this thread's alone: others may begin the next step meanwhile.
+        // The first layer uses only this thread's memory: others may begin the next step meanwhile.
         access.next();
         self.first_layer_backward(s, access, worker);
         worker.lazy.step(self.steps_before + 1);
