@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use crate::common::{self, Sandbox, end};
-use mnist::output::artifact;
+use mnist::output::artifacts;
 use mnist::parameters::Parameters;
 use mnist::task::demo::DEFAULT_PARAMETERS;
 use serde_json::Value;
@@ -147,7 +147,7 @@ fn results_go_to_stdout_and_messages_to_stderr_without_colour() {
     let ended = sandbox.train("").done();
     let names: Vec<&str> = ended.stdout.lines().map(|line| line.split("  ").next().unwrap().trim()).collect();
     let mut expected = vec!["test accuracy", "test loss", "data", "epochs"];
-    expected.extend(artifact::ALL.iter().map(|artifact| artifact.name));
+    expected.extend(artifacts::ALL.iter().map(|artifact| artifact.name));
     expected.push("logs");
     assert_eq!(names, expected);
     assert!(

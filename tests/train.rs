@@ -10,7 +10,8 @@ use mnist::data::dataset::{Dataset, Images};
 use mnist::data::idx;
 use mnist::engine::{EngineInfo, EpochTotals, Network, Progress, Trainer, TrainingState, choice};
 use mnist::error::{Error, Result};
-use mnist::output::artifact::{self, Directories, Directory};
+use mnist::output::artifact::{Directories, Directory};
+use mnist::output::artifacts::ALL;
 use mnist::output::event::Listeners;
 use mnist::parameters::Parameters;
 use mnist::simd::InstructionSet;
@@ -24,7 +25,7 @@ use sha2::Digest;
 /// The files of `directory` in the list of artifacts, sorted.
 fn artifacts(directory: Directory) -> Vec<&'static str> {
     let mut names: Vec<_> =
-        artifact::ALL.iter().filter(|artifact| artifact.directory == directory).map(|file| file.file_name).collect();
+        ALL.iter().filter(|artifact| artifact.directory == directory).map(|file| file.file_name).collect();
     names.sort();
     names
 }
@@ -697,7 +698,7 @@ fn a_network_too_large_for_a_page_has_a_report_without_it() {
 
 #[test]
 fn a_directory_in_the_place_of_an_output_file_is_named_before_the_first_step() {
-    for artifact in artifact::ALL {
+    for artifact in ALL {
         let directory = if artifact.directory == Directory::Model { "model" } else { "logs" };
         let path = format!("{directory}/{}", artifact.file_name);
         let sandbox = Sandbox::with_data();

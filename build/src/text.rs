@@ -61,6 +61,18 @@ pub fn hexadecimal(bytes: &[u8]) -> String {
     })
 }
 
+/// A share from 0 to 1 as a percentage with two decimals.
+pub fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
+}
+
+/// `number` with commas between its thousands.
+pub fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().map(|g| std::str::from_utf8(g).unwrap_or("")).collect();
+    groups.join(",")
+}
+
 /// A line for each name and its value, with the values in one column.
 pub fn named_values(rows: &[(&str, String)]) -> String {
     rows.iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect()

@@ -1,8 +1,9 @@
 //! The files that a run leaves, its log files, and its messages and progress bars.
 //!
-//! [`artifact`] lists the files; [`event`] is what the log files and the progress are made from.
+//! [`artifacts`] lists the files; [`event`] is what the log files and the progress are made from.
 
 pub mod artifact;
+pub mod artifacts;
 pub mod console;
 pub mod event;
 pub mod finished;

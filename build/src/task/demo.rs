@@ -15,7 +15,7 @@ use crate::model::file as weights;
 use crate::output::console::{self, Console, LOG};
 use crate::output::event::RunEvent;
 use crate::output::logs::with_logs;
-use crate::output::{artifact, report};
+use crate::output::{artifacts, report};
 use crate::parameters::Parameters;
 use crate::task::{download, evaluate, train};
 use crate::text;
@@ -149,10 +149,10 @@ fn bring_data(workspace: &Workspace, args: &Demo, console: &Console) -> Result<D
 fn is_trained(workspace: &Workspace, data: DataSource) -> bool {
     let trained = || {
         let wanted = Parameters::read(&workspace.parameters_file, &[]).ok()?;
-        let used_file = workspace.model.join(artifact::PARAMETERS.file_name);
+        let used_file = workspace.model.join(artifacts::PARAMETERS.file_name);
         let used = Parameters::read(&used_file, &[]).ok()?;
         let model = weights::load(&workspace.model).ok()?;
-        Some(wanted.is_satisfied_by(&used) && model.data == data && artifact::is_complete(&workspace.model))
+        Some(wanted.is_satisfied_by(&used) && model.data == data && artifacts::is_complete(&workspace.model))
     };
     trained().unwrap_or(false)
 }

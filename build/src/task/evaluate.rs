@@ -75,12 +75,12 @@ pub fn evaluate(
 
 /// The score, and each digit's images, precision and recall.
 fn table(score: &Score) -> String {
-    let percent = |share: Option<f64>| share.map_or("-".into(), |share| format!("{:.2} %", 100.0 * share));
+    let percent = |share: Option<f64>| share.map_or("-".into(), text::percent);
     let mut rows = vec![["digit", "images", "precision", "   recall"].map(String::from)];
     rows.extend(ClassScore::all(score).into_iter().map(|class| {
         let images: u32 = score.confusion[class.digit].iter().sum();
         [class.digit.to_string(), images.to_string(), percent(class.precision), percent(class.recall)]
     }));
-    let whole = [("accuracy", format!("{:.2} %", 100.0 * score.accuracy)), ("loss", format!("{:.4}", score.loss))];
+    let whole = [("accuracy", text::percent(score.accuracy)), ("loss", format!("{:.4}", score.loss))];
     format!("{}\n{}", text::named_values(&whole), text::table(['>'; 4], &rows))
 }

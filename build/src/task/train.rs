@@ -1,4 +1,4 @@
-//! `mnist train`: checks everything that can fail, trains, and writes the files of [`artifact::ALL`].
+//! `mnist train`: checks everything that can fail, trains, and writes the files of [`artifacts::ALL`].
 
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
@@ -12,7 +12,8 @@ use crate::engine::{self, Trainer, choice};
 use crate::error::Result;
 use crate::files;
 use crate::model::{CLASSES, PIXELS};
-use crate::output::artifact::{self, Directories};
+use crate::output::artifact::Directories;
+use crate::output::artifacts;
 use crate::output::console::{self, Console};
 use crate::output::event::{EpochRecord, Evaluation, Listener, RunEvent};
 use crate::output::finished::{Finished, training_seconds};
@@ -62,7 +63,7 @@ pub fn prepare(args: &Train, data: impl FnOnce() -> Result<Dataset>, listener: &
     let mut parameters = Parameters::read(&args.parameters_file, &args.overrides.0)?;
     let directories = Directories { model: args.model_dir.clone(), logs: args.log_dir.clone() };
     files::writable_directory(&directories.model)?;
-    artifact::check(&directories)?;
+    artifacts::check(&directories)?;
     let dataset = data()?;
     parameters.threads = engine::threads(parameters.threads);
     let recipe = parameters.recipe(PIXELS, CLASSES);
@@ -95,7 +96,7 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
         started: SystemTime::now() - begin.elapsed(),
         seconds: begin.elapsed().as_secs_f64(),
     };
-    let written = artifact::write_all(&finished, &directories);
+    let written = artifacts::write_all(&finished, &directories);
     let trained = run.result?;
     let mut written = written?;
     let model_dir = directories.model.display();
@@ -142,7 +143,7 @@ fn summary(
     let mut lines = String::new();
     for Evaluation { split, score, .. } in evaluations {
         lines += &text::named_values(&[
-            (&format!("{split} accuracy"), format!("{:.2} %", 100.0 * score.accuracy)),
+            (&format!("{split} accuracy"), text::percent(score.accuracy)),
             (&format!("{split} loss"), format!("{:.4}", score.loss)),
         ]);
     }

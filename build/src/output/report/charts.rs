@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::data::dataset::TRAIN;
 use crate::output::event::{EpochRecord, SplitScore};
+use crate::text::percent;
 
 /// A chart with a curve for training and one for each evaluated split.
 #[derive(Debug, Serialize)]
@@ -83,7 +84,7 @@ impl Axis {
         split: |split| split.accuracy,
         most: 1.0,
         least_width: 0.001,
-        name: |share| format!("{:.2} %", 100.0 * share),
+        name: percent,
     };
 }
 

@@ -6,10 +6,10 @@ use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 use serde::Serialize;
 
-use super::percent;
 use crate::data::dataset::Images;
 use crate::model::{CLASSES, PIXELS};
 use crate::score::{argmax, softmax};
+use crate::text::percent;
 
 /// How many mistakes are shown.
 const MISTAKES: usize = 24;

@@ -23,6 +23,7 @@ use crate::output::artifact::{Artifact, Directory};
 use crate::output::event::EpochRecord;
 use crate::output::finished::{Finished, Trained, training_seconds};
 use crate::score::Score;
+use crate::text::{grouped, percent};
 
 /// The file.
 pub const ARTIFACT: Artifact = Artifact {
@@ -213,17 +214,6 @@ fn units(width: usize) -> String {
 
 fn rate(share: Option<f64>) -> String {
     share.map_or("–".into(), |share| format!("{:.1} %", 100.0 * share))
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.2} %", 100.0 * share)
-}
-
-/// `number` with commas between its thousands.
-fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().map(|g| std::str::from_utf8(g).unwrap_or("")).collect();
-    groups.join(",")
 }
 
 #[cfg(test)]
