@@ -127,12 +127,11 @@ pub fn is_root() -> bool {
     std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap()) == 0
 }
 
-/// The real MNIST, where it is at hand: MNIST_TEST_DATA, or `shared/mnist` beside the repository.
+/// The directory of the real MNIST, if the environment variable MNIST_TEST_DATA names one.
 pub fn real_mnist() -> Option<PathBuf> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/mnist");
-    let found = std::env::var_os("MNIST_TEST_DATA").map(PathBuf::from).or_else(|| beside.is_dir().then_some(beside));
+    let found = std::env::var_os("MNIST_TEST_DATA").map(PathBuf::from);
     if found.is_none() {
-        skipped("the real MNIST is not at hand; set MNIST_TEST_DATA to a directory with its four files");
+        skipped("no real MNIST; set MNIST_TEST_DATA to a directory with its four files");
     }
     found
 }
