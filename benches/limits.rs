@@ -4,6 +4,7 @@
 //! of several runs.
 
 #![expect(unsafe_code, reason = "gemm takes pointers")]
+#![expect(clippy::print_stdout, reason = "the figures are the output")]
 
 use std::hint::black_box;
 use std::path::Path;

@@ -66,7 +66,14 @@ fn imports_run_in_one_direction() {
 
 #[test]
 fn no_files_import_each_other_in_a_circle() {
-    hold("files import each other in no circle", &rules::circles(&rules::edges(&library())), CIRCLES);
+    let sources = library();
+    let mut edges = rules::edges(&sources);
+    let all = rules::circles(&edges);
+    // An import that is excepted closes no circle for others.
+    edges.retain(|(from, to)| !CIRCLES.iter().any(|exception| exception.place == format!("{from} -> {to}")));
+    hold("files import each other in no circle", &rules::circles(&edges), &[]);
+    let excepted = |found: &Violation| CIRCLES.iter().any(|exception| exception.place == found.place);
+    hold("an exception closes a circle", &all.into_iter().filter(excepted).collect::<Vec<_>>(), CIRCLES);
 }
 
 #[test]
@@ -132,13 +139,16 @@ fn imports_that_run_back_up_are_found() {
 #[test]
 fn circles_are_found() {
     let sources = [
-        Source::new("a/mod.rs", "pub mod b;\npub use b::B;"),
+        Source::new("a/mod.rs", "pub mod b;\npub use b::B;\nuse crate::e::E;"),
         Source::new("a/b.rs", "use super::c::C;"),
         Source::new("a/c.rs", "use crate::a::{A};"),
+        Source::new("e.rs", "fn f() -> crate::a::b::B {}"),
         Source::new("a/d.rs", "use super::A;"),
+        Source::new("list/mod.rs", "pub mod one;\npub const ALL: [Kind; 1] = [one::ONE];\nuse one::One;"),
+        Source::new("list/one.rs", "use super::Kind;"),
     ];
     let found = rules::circles(&rules::edges(&sources));
-    assert_eq!(places(&found), ["a/b.rs -> a/c.rs", "a/c.rs -> a/mod.rs", "a/mod.rs -> a/b.rs"]);
+    assert_eq!(places(&found), ["a/b.rs -> a/c.rs", "a/c.rs -> a/mod.rs", "a/mod.rs -> e.rs", "e.rs -> a/b.rs"]);
 }
 
 #[test]

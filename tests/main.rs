@@ -1,6 +1,8 @@
 //! All tests that run the program or the library from outside, in one binary: it is linked once instead of a dozen times.
 //! Each module says what it tests. `cargo test --release --test main train::` runs those of one module.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that fails may panic, and may show figures")]
+
 mod common;
 
 mod architecture;

@@ -13,8 +13,6 @@
 //!
 //! Begin with `task/train.rs`, then `training.rs`, `engine/mod.rs` and `engine/reference.rs`.
 
-#![warn(clippy::dbg_macro, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
-
 pub mod cli;
 pub mod parameters;
 pub mod task;

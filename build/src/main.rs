@@ -1,7 +1,5 @@
 //! Parses the command line, runs the task, and turns its result into messages and an exit code.
 
-#![warn(clippy::dbg_macro, clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
-
 use std::process::ExitCode;
 
 use clap::Parser;

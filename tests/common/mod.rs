@@ -1,4 +1,4 @@
-//! What the tests share: a directory of their own, a small data set, the program with a known environment.
+//! Shared by all tests: a directory for each test, a small data set, the program with a known environment.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use mnist::model::file::Model;
 
 pub mod server;
 
-/// A directory for one test, with what the tasks need in it.
+/// A directory for one test.
 pub struct Sandbox {
     dir: tempfile::TempDir,
 }
@@ -27,12 +27,12 @@ pub struct Ended {
 pub const PARAMETERS: &str = "optimizer: adam\ntrain_epochs: 1\nbatch_size: 32\nhidden_layers: [16]\n";
 
 impl Sandbox {
-    /// An empty one.
+    /// An empty directory.
     pub fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
-    /// One with 300 training and 100 test digits in `data` and a `parameters.yaml`.
+    /// A directory with 300 training and 100 test digits in `data` and a `parameters.yaml`.
     pub fn with_data() -> Self {
         let sandbox = Self::new();
         fs::create_dir(sandbox.path("data")).unwrap();
@@ -56,7 +56,7 @@ impl Sandbox {
         fs::read_to_string(self.path(name)).unwrap()
     }
 
-    /// The program, to be run in it, without this shell's proxies and mirrors.
+    /// The program, set to run in it, without the proxies and mirrors of this environment.
     pub fn program(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mnist"));
         command.current_dir(self.dir.path()).stdin(Stdio::null());
@@ -72,7 +72,7 @@ impl Sandbox {
         end(self.program().args(arguments.split_whitespace()))
     }
 
-    /// Trains with the flags of the documents, and `more`.
+    /// Trains with the flags of MLCube's documentation, and `more`.
     pub fn train(&self, more: &str) -> Ended {
         self.run(&format!(
             "train --data_dir=data --log_dir=logs --model_dir=model --parameters_file=parameters.yaml {more}"
@@ -116,7 +116,7 @@ impl Ended {
     }
 }
 
-/// The answers (N,K) of `model` to `pixels` (N,D), by the program's engine.
+/// The logits (N,K) of `model` for `pixels` (N,D), by the engine that the program takes.
 pub fn logits(model: &Model, pixels: &[u8]) -> Vec<f32> {
     let mut engine = engine::choice::network(&model.shape, &model.parameters).unwrap();
     engine.logits(pixels).unwrap()
@@ -127,12 +127,11 @@ pub fn is_root() -> bool {
     std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap()) == 0
 }
 
-/// The real MNIST, where it is at hand: MNIST_TEST_DATA, or `shared/mnist` beside the repository.
+/// The directory of the real MNIST, if the environment variable MNIST_TEST_DATA names one.
 pub fn real_mnist() -> Option<PathBuf> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/mnist");
-    let found = std::env::var_os("MNIST_TEST_DATA").map(PathBuf::from).or_else(|| beside.is_dir().then_some(beside));
+    let found = std::env::var_os("MNIST_TEST_DATA").map(PathBuf::from);
     if found.is_none() {
-        skipped("the real MNIST is not at hand; set MNIST_TEST_DATA to a directory with its four files");
+        skipped("no real MNIST; set MNIST_TEST_DATA to a directory with its four files");
     }
     found
 }
@@ -144,10 +143,10 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// A small file system of its own, mounted with `options`, until it is dropped.
+/// A small file system, mounted until this is dropped.
 pub struct Mount(PathBuf);
 
-/// Mounts a tmpfs at `path` with `options`; none where this user may not mount.
+/// Mounts a tmpfs at `path` with `options`; none if this user may not mount.
 pub fn tmpfs(path: &Path, options: &str) -> Option<Mount> {
     fs::create_dir(path).unwrap();
     let mount = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(path).output();
@@ -159,7 +158,7 @@ pub fn tmpfs(path: &Path, options: &str) -> Option<Mount> {
 }
 
 impl Mount {
-    /// From now on nothing can be written there.
+    /// Makes the file system read-only.
     pub fn make_read_only(&self) {
         let status = Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0).status().unwrap();
         assert!(status.success());
@@ -172,23 +171,23 @@ impl Drop for Mount {
     }
 }
 
-/// A GPU, or a program that stands in for one; Debian's package mesa-vulkan-drivers brings such.
+/// A GPU, or a software renderer such as that of Debian's package mesa-vulkan-drivers.
 #[cfg(feature = "gpu")]
 pub fn any_adapter() -> Option<mnist::engine::adapter::Adapter> {
     let found = mnist::engine::adapter::list().into_iter().next();
     if found.is_none() {
-        skipped("no GPU and no software Vulkan is at hand; install mesa-vulkan-drivers");
+        skipped("no GPU and no software Vulkan; install mesa-vulkan-drivers");
     }
     found
 }
 
-/// Tells, past the test runner's capture, that a test checked nothing and why.
+/// Prints that a test checked nothing, and why. The test runner does not capture this.
 pub fn skipped(reason: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "skipped: {reason}");
 }
 
-/// A Python that can import `modules`: `MNIST_TEST_PYTHON`, or the one on the PATH.
+/// A Python that can import `modules`: `MNIST_TEST_PYTHON`, or `python3` on the PATH.
 pub fn python_with(modules: &[&str]) -> Option<Command> {
     let python = std::env::var_os("MNIST_TEST_PYTHON").unwrap_or("python3".into());
     let import = format!("import {}", modules.join(", "));

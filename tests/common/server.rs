@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 server (and proxy) on this machine that misbehaves on demand and remembers what it was asked.
+//! A small HTTP/1.1 server (and proxy) on this machine that misbehaves on demand and records its requests.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use std::time::Duration;
 pub enum Reply {
     /// The file, with an ETag; honours Range and If-Range.
     File(Vec<u8>),
-    /// The file, whole, whatever range is asked for.
+    /// The whole file, ignoring Range.
     Whole(Vec<u8>),
     /// The file without a Content-Length, then the end of the connection; honours Range.
     NoLength(Vec<u8>),
@@ -25,7 +25,7 @@ pub enum Reply {
     HangAfter(Vec<u8>, usize),
     /// As `File`, but in pieces of so many bytes, each after a wait.
     Trickle(Vec<u8>, usize, Duration),
-    /// A part that begins one byte before what was asked for.
+    /// A part that begins one byte before the requested range.
     WrongPart(Vec<u8>),
     /// Headers and nothing else.
     Status(u16, &'static str, Vec<(&'static str, String)>),
@@ -47,10 +47,10 @@ impl Reply {
     }
 }
 
-/// A request as it came.
+/// A request.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The second word of its first line: a path, or a whole URL if this server is asked as a proxy.
+    /// The second word of its first line: a path, or a whole URL if this server is used as a proxy.
     pub target: String,
     headers: Vec<(String, String)>,
 }
@@ -86,7 +86,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts on a free port; every path is answered 404 at first.
+    /// Starts on a free port. Every path is answered with 404 until [`Server::on`] sets a reply.
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -117,7 +117,7 @@ impl Server {
         format!("http://{}{path}", self.address)
     }
 
-    /// What was asked so far.
+    /// The requests so far.
     pub fn requests(&self) -> Vec<Request> {
         self.shared.requests.lock().unwrap().clone()
     }
@@ -231,7 +231,7 @@ fn send(stream: &mut TcpStream, request: &Request, reply: &Reply) -> std::io::Re
     })
 }
 
-/// Sends the part of `file` that was asked for, at most `bytes` of it.
+/// Sends the requested part of `file`, at most `bytes` of it.
 fn send_part(
     stream: &mut TcpStream,
     request: &Request,
@@ -244,7 +244,7 @@ fn send_part(
     stream.write_all(&body[..bytes.min(body.len())])
 }
 
-/// The head of an answer and the bytes that were asked for. See [`etag`].
+/// The head of an answer and the requested bytes. See [`etag`].
 fn part<'a>(request: &Request, file: &'a [u8], with_length: bool) -> (String, &'a [u8]) {
     let tag = etag(file);
     let same = request.header("If-Range").is_none_or(|asked| asked == tag);

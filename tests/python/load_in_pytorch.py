@@ -1,7 +1,7 @@
 """Loads model.safetensors into PyTorch's nn.Linear and compares logits. Usage: load_in_pytorch.py MODEL IMAGES LOGITS
 
-IMAGES: bytes (N,784), LOGITS: float32 (N,10), both without any header. Fails where a logit is off by more than 1e-4,
-or an answer is another.
+IMAGES: bytes (N,784), LOGITS: float32 (N,10), both without any header. Fails if a logit differs by more than
+1e-4, or the largest one is another.
 """
 import sys
 

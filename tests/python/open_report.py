@@ -1,8 +1,8 @@
 """Opens report.html in Chromium, from disk, and uses it. Usage: open_report.py REPORT IMAGES [SHOTS]
 
 IMAGES: bytes (N,784) without any header. Prints JSON: the page's logits for each image, its answers to the first ten drawn
-with pointer events, and whatever the console said and the page asked the network for, which should be nothing. With SHOTS,
-a directory, leaves screenshots there.
+with pointer events, and all console messages and network requests, of which there should be none. SHOTS is a directory for
+screenshots.
 """
 import base64
 import json
@@ -17,26 +17,28 @@ DRAWN = 10
 
 
 def thinned(image):
-    """The lit pixels of `image` (784 bytes), thinned to lines one pixel wide (Zhang and Suen, 1984)."""
-    lit = {(i % 28, i // 28) for i, value in enumerate(image) if value > 127}
+    """The bright pixels of `image` (784 bytes), thinned to lines one pixel wide (Zhang and Suen, 1984)."""
+    bright = {(i % 28, i // 28) for i, value in enumerate(image) if value > 127}
 
     def ring(x, y):
-        return [p in lit for p in ((x, y - 1), (x + 1, y - 1), (x + 1, y), (x + 1, y + 1), (x, y + 1), (x - 1, y + 1), (x - 1, y), (x - 1, y - 1))]
+        # Clockwise from the top.
+        steps = ((0, -1), (1, -1), (1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1))
+        return [(x + dx, y + dy) in bright for dx, dy in steps]
 
     changed = True
     while changed:
         changed = False
         for first in (True, False):
             gone = set()
-            for x, y in lit:
+            for x, y in bright:
                 n = ring(x, y)
                 turns = sum(not a and b for a, b in zip(n, n[1:] + n[:1]))
                 sides = (n[0] and n[2] and n[4], n[2] and n[4] and n[6]) if first else (n[0] and n[2] and n[6], n[0] and n[4] and n[6])
                 if 2 <= sum(n) <= 6 and turns == 1 and not any(sides):
                     gone.add((x, y))
-            lit -= gone
+            bright -= gone
             changed |= bool(gone)
-    return lit
+    return bright
 
 
 def strokes(image):

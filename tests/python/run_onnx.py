@@ -1,7 +1,7 @@
 """Runs model.onnx in onnxruntime and compares logits. Usage: run_onnx.py MODEL IMAGES LOGITS
 
-IMAGES: bytes (N,784), LOGITS: float32 (N,10), both without any header. Fails where a logit is off by more than 1e-4, an
-answer is another, a probability is not the softmax of its logits, or a batch of another size gives something else.
+IMAGES: bytes (N,784), LOGITS: float32 (N,10), both without any header. Fails if a logit differs by more than 1e-4,
+the largest one is another, a probability is not the softmax of its logits, or another batch size gives other values.
 """
 import sys
 
