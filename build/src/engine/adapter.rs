@@ -7,9 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use cubecl::wgpu::wgpu::{self, Backend, DeviceType, Instance, InstanceDescriptor};
 use cubecl::wgpu::{AutoGraphicsApi, RuntimeOptions, WgpuBackend, WgpuDevice, WgpuDeviceKind, try_init_setup};
 
+use super::choice::AdapterChoice;
 use super::one_line;
 use crate::error::{Error, Result};
-use crate::parameters::AdapterChoice;
 
 /// A GPU, or a program that stands in for one, as reached by one graphics API.
 #[derive(Debug, Clone, PartialEq, Eq)]
