@@ -96,20 +96,21 @@ pub fn zeros(#[comptime] length: usize) -> Array<f32> {
     sums
 }
 
-/// ReLU and dropout of the sum `z` of a unit of hidden layer `layer`. Dropout numbers the units of a batch through.
+/// ReLU and dropout of the sum `z` of a hidden unit. Its number `unit` counts through the activations (B,H) of hidden layer
+/// `layer`; `scale` is the factor for units that dropout keeps.
 #[cube]
 pub fn activation(
     inputs: &StepInputs,
     batch: &StepBatch,
     z: f32,
     unit: usize,
-    kept: f32,
+    scale: f32,
     #[comptime] layer: usize,
 ) -> f32 {
     let key = batch.record + comptime!(MASK_KEYS + 2 * layer);
     let threshold = inputs.plan[batch.record + THRESHOLD];
     let keep = keeps(u32::cast_from(unit), inputs.plan[key], inputs.plan[key + 1], threshold);
-    select(keep, z.max(0.0) * kept, 0.0)
+    select(keep, z.max(0.0) * scale, 0.0)
 }
 
 /// [`DropoutMask::keeps`].
@@ -169,8 +170,8 @@ pub fn softmax_loss(
 /// The gradient by a hidden unit's sum, backward through dropout and ReLU, from the `gradient` by its output. A unit whose
 /// activation is zero was cut by ReLU or dropped: nothing flows back through it.
 #[cube]
-pub fn activation_backward(activation: f32, gradient: f32, kept: f32) -> f32 {
-    select(activation > 0.0, gradient * kept, 0.0)
+pub fn activation_backward(activation: f32, gradient: f32, scale: f32) -> f32 {
+    select(activation > 0.0, gradient * scale, 0.0)
 }
 
 /// [`crate::optim::OptimizerSettings::update`] of the parameter at `at` by the gradient `g`. Its slots are P and 2 P further

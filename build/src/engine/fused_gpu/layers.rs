@@ -85,9 +85,9 @@ fn layer_input(
     }
 }
 
-/// A hidden layer: `(B,I) x (I,O) + (O)`, ReLU, dropout. `kept` is what the units are multiplied by that dropout keeps.
+/// A hidden layer: `(B,I) x (I,O) + (O)`, ReLU, dropout. `scale` is the factor for units that dropout keeps.
 #[cube(launch_unchecked)]
-pub fn forward(inputs: &StepInputs, memory: &mut StepMemory, step: usize, kept: f32, #[comptime] layer: LayerPlan) {
+pub fn forward(inputs: &StepInputs, memory: &mut StepMemory, step: usize, scale: f32, #[comptime] layer: LayerPlan) {
     let (edge, side, width, outputs) = comptime!((layer.edge, SIDE * layer.edge, layer.inputs, layer.outputs));
     let batch = batch_of(inputs, step, layer.record);
     let mut tile = new_tile(edge);
@@ -123,7 +123,7 @@ pub fn forward(inputs: &StepInputs, memory: &mut StepMemory, step: usize, kept: 
             if image < batch.length && o < outputs {
                 let z = tile.sums[r * edge + c] + memory.state[comptime!(layer.weights + width * outputs) + o];
                 let unit = image * outputs + o;
-                let a = activation(inputs, &batch, z, unit, kept, layer.index);
+                let a = activation(inputs, &batch, z, unit, scale, layer.index);
                 memory.scratch[comptime!(layer.activations_out) + unit] = a;
             }
         }
@@ -166,7 +166,7 @@ pub fn logits(inputs: &StepInputs, memory: &mut StepMemory, #[comptime] layer: L
 /// The last layer of a training step for 16 images a cube: logits, softmax, loss, the gradient by the logits, and the
 /// gradient by the last hidden layer's sums.
 #[cube(launch_unchecked)]
-pub fn loss(inputs: &StepInputs, memory: &mut StepMemory, step: usize, kept: f32, #[comptime] layer: LayerPlan) {
+pub fn loss(inputs: &StepInputs, memory: &mut StepMemory, step: usize, scale: f32, #[comptime] layer: LayerPlan) {
     let classes = comptime!(layer.outputs);
     let mut logits = Shared::<[f32]>::new_slice(SIDE * LOGITS);
     let mut deltas = Shared::<[f32]>::new_slice(SIDE * LOGITS);
@@ -186,7 +186,7 @@ pub fn loss(inputs: &StepInputs, memory: &mut StepMemory, step: usize, kept: f32
     sync_cube();
 
     if comptime!(layer.index > 0) {
-        output_backward(memory, &batch, &deltas, kept, layer);
+        output_backward(memory, &batch, &deltas, scale, layer);
     }
 }
 
@@ -196,7 +196,7 @@ fn output_backward(
     memory: &mut StepMemory,
     batch: &StepBatch,
     deltas: &Shared<[f32]>,
-    kept: f32,
+    scale: f32,
     #[comptime] layer: LayerPlan,
 ) {
     let (width, classes) = comptime!((layer.inputs, layer.outputs));
@@ -213,14 +213,14 @@ fn output_backward(
                     sum += deltas[row * LOGITS + k] * memory.state[comptime!(layer.weights) + i * classes + k];
                 }
             }
-            memory.scratch[comptime!(layer.deltas_in) + unit] = activation_backward(a, sum, kept);
+            memory.scratch[comptime!(layer.deltas_in) + unit] = activation_backward(a, sum, scale);
         }
     }
 }
 
 /// From the gradient by a hidden layer's sums (B,O) to that by the sums of the hidden layer before it, (B,I).
 #[cube(launch_unchecked)]
-pub fn backward(inputs: &StepInputs, memory: &mut StepMemory, step: usize, kept: f32, #[comptime] layer: LayerPlan) {
+pub fn backward(inputs: &StepInputs, memory: &mut StepMemory, step: usize, scale: f32, #[comptime] layer: LayerPlan) {
     let (edge, side, width, outputs) = comptime!((layer.edge, SIDE * layer.edge, layer.inputs, layer.outputs));
     let batch = batch_of(inputs, step, layer.record);
     let mut tile = new_tile(edge);
@@ -253,7 +253,7 @@ pub fn backward(inputs: &StepInputs, memory: &mut StepMemory, step: usize, kept:
             if image < batch.length && i < width {
                 let unit = image * width + i;
                 let a = memory.scratch[comptime!(layer.activations_in) + unit];
-                let delta = activation_backward(a, tile.sums[r * edge + c], kept);
+                let delta = activation_backward(a, tile.sums[r * edge + c], scale);
                 memory.scratch[comptime!(layer.deltas_in) + unit] = delta;
             }
         }

@@ -1,4 +1,4 @@
-//! The device's memory: buffers, and what stays in them.
+//! The device's memory: buffers, the training images, the order and plan of an epoch.
 
 use std::ops::Range;
 

@@ -149,7 +149,7 @@ impl FusedGpuEngine {
         Ok(totals)
     }
 
-    /// The logits of `pixels`, at most as many images as the scratch memory has place for.
+    /// The logits of `pixels`, at most as many images as the scratch memory has space for.
     fn logits_of_part(&self, pixels: &[u8]) -> Result<Vec<f32>> {
         let inputs = self.recipe.shape.inputs();
         let rows = pixels.len() / inputs;

@@ -48,7 +48,7 @@ impl StepQueue<'_> {
     pub fn evaluate(&self, rows: usize) {
         let last = self.forward(0, rows, 1.0);
         // SAFETY: the plan's record says B = `rows`, the order has B indices below N, and the scores have (B,K) numbers. The
-        // kernel checks image and class against B and K, and the scratch memory has place for batches of B.
+        // kernel checks image and class against B and K, and the scratch memory has space for batches of B.
         unsafe {
             let count = images_count(rows);
             layers::logits::launch_unchecked(self.client, count, square(), self.inputs(), self.memory(), last);
@@ -57,7 +57,7 @@ impl StepQueue<'_> {
 
     /// Queues a training step, layer by layer.
     fn step(&self, step: usize, rows: usize) {
-        let last = self.forward(step, rows, self.kept());
+        let last = self.forward(step, rows, self.scale());
         // SAFETY: as in `forward`; besides, the kernel reads the labels (N) of the batch's images, and writes two scores for
         // each index of the order, for which the scores have place.
         unsafe {
@@ -69,7 +69,7 @@ impl StepQueue<'_> {
                 inputs,
                 memory,
                 step,
-                self.kept(),
+                self.scale(),
                 last,
             );
         }
@@ -83,7 +83,7 @@ impl StepQueue<'_> {
     }
 
     /// Queues the hidden layers of a step and returns the last layer.
-    fn forward(&self, step: usize, rows: usize, kept: f32) -> LayerPlan {
+    fn forward(&self, step: usize, rows: usize, scale: f32) -> LayerPlan {
         let (last, hidden) = self.plan.layers.split_last().expect("a network has at least one layer");
         for layer in hidden {
             let (count, layer) = tiles(layer, rows, layer.outputs);
@@ -99,7 +99,7 @@ impl StepQueue<'_> {
                     inputs,
                     memory,
                     step,
-                    kept,
+                    scale,
                     layer,
                 );
             }
@@ -111,8 +111,8 @@ impl StepQueue<'_> {
         let (count, layer) = tiles(layer, rows, layer.inputs);
         // SAFETY: as in `forward`; the kernel reads neither images nor order.
         unsafe {
-            let (inputs, memory, kept) = (self.inputs(), self.memory(), self.kept());
-            layers::backward::launch_unchecked(self.client, cubes(count), square(), inputs, memory, step, kept, layer);
+            let (inputs, memory, scale) = (self.inputs(), self.memory(), self.scale());
+            layers::backward::launch_unchecked(self.client, cubes(count), square(), inputs, memory, step, scale, layer);
         }
     }
 
@@ -137,7 +137,7 @@ impl StepQueue<'_> {
 
     /// Queues the end of step `step` - 1 and the beginning of `step`, of `steps`.
     fn strip(&self, step: usize, steps: &Range<usize>, strip: StripPlan) {
-        let steps = StripStepsLaunch::new(step, steps.start, steps.end, self.plan.rows, self.kept());
+        let steps = StripStepsLaunch::new(step, steps.start, steps.end, self.plan.rows, self.scale());
         // SAFETY: the kernel works on steps of the plan alone: from `steps.start` to before `steps.end`. The order has the B
         // indices that a step's record names, each below N. The kernel checks images against B, pixels
         // against D, units against H and classes against K, and the state and the scratch memory were taken by the same
@@ -168,8 +168,8 @@ impl StepQueue<'_> {
         StepMemoryLaunch::new(state, scratch, scores)
     }
 
-    /// What the units are multiplied by that dropout keeps.
-    fn kept(&self) -> f32 {
+    /// The factor for units that dropout keeps.
+    fn scale(&self) -> f32 {
         dropout::scale(self.dropout) as f32
     }
 

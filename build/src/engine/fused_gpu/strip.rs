@@ -38,10 +38,10 @@ pub struct StripSteps {
     pub first: usize,
     /// Behind the last step: there is no step to begin.
     pub end: usize,
-    /// The largest batch that the scratch memory has place for.
+    /// The largest batch that the scratch memory has space for.
     pub rows: usize,
-    /// What the units are multiplied by that dropout keeps.
-    pub kept: f32,
+    /// The factor for units that dropout keeps.
+    pub scale: f32,
 }
 
 /// A step on which the cubes work.
@@ -51,7 +51,7 @@ struct StripStep {
     /// Which of two copies the step uses: 0 or 1.
     turn: usize,
     rows: usize,
-    kept: f32,
+    scale: f32,
 }
 
 /// What the units of a cube tell each other about the images that they work on, to finish a step.
@@ -102,16 +102,16 @@ pub fn strip(
     #[comptime] net: StripPlan,
     #[comptime] optimizer: UpdatePlan,
 ) {
-    let (rows, kept) = (steps.rows, steps.kept);
+    let (rows, scale) = (steps.rows, steps.scale);
     if steps.step > steps.first {
         let before = steps.step - 1;
-        let step = StripStep { batch: batch_of(inputs, before, net.record), turn: before % 2, rows, kept };
+        let step = StripStep { batch: batch_of(inputs, before, net.record), turn: before % 2, rows, scale };
         finish_step(inputs, memory, &step, rates, net, optimizer);
     }
     // The forward pass reads the strip's weights, which this cube has just written.
     sync_storage();
     if steps.step < steps.end {
-        let step = StripStep { batch: batch_of(inputs, steps.step, net.record), turn: steps.step % 2, rows, kept };
+        let step = StripStep { batch: batch_of(inputs, steps.step, net.record), turn: steps.step % 2, rows, scale };
         if steps.step == steps.first && CUBE_POS_X == 0 && UNIT_POS < comptime!(net.classes as u32) {
             let k = UNIT_POS as usize;
             memory.scratch[biases_of(step.turn, rows, net) + k] = memory.state[comptime!(net.biases[1]) + k];
@@ -219,7 +219,7 @@ fn hidden_deltas(memory: &StepMemory, step: &StripStep, chunk: &mut StripChunk, 
             sum += chunk.deltas[row * LOGITS + k] * weight;
         }
     }
-    chunk.hidden_deltas[unit] = activation_backward(a, sum, step.kept);
+    chunk.hidden_deltas[unit] = activation_backward(a, sum, step.scale);
 }
 
 /// Adds the gradients, times 255, of the weights from the unit's four pixels to the strip, over the images from `first` on.
@@ -363,7 +363,7 @@ fn begin_step(inputs: &StepInputs, memory: &mut StepMemory, step: &StripStep, #[
         let mut a = 0.0f32;
         if image < step.batch.length && h < comptime!(net.hidden) {
             let z = z / 255.0 + memory.state[comptime!(net.biases[0]) + h];
-            a = activation(inputs, &step.batch, z, image * comptime!(net.hidden) + h, step.kept, 0usize);
+            a = activation(inputs, &step.batch, z, image * comptime!(net.hidden) + h, step.scale, 0usize);
             memory.scratch[activations_of(step, image) + s] = a;
         }
         activations[unit] = a;
