@@ -272,6 +272,33 @@ fn the_number_of_threads_changes_no_bit() {
     }
 }
 
+/// Augmentation gives every epoch images of its own.
+#[test]
+fn every_engine_trains_on_new_images_as_the_reference_does() {
+    for (inputs, hidden, classes) in &SHAPES[..2] {
+        let shape = MlpShape::new(*inputs, hidden, *classes);
+        let first = images(&shape, 20);
+        let reversed = |bytes: &[u8]| bytes.iter().rev().copied().collect();
+        let second = Arc::new(Images { pixels: reversed(&first.pixels), labels: reversed(&first.labels) });
+        let recipe = recipe(shape, sgd(0.5), 8, 0.0);
+        let order: Vec<u32> = (0..20).collect();
+        let train = |engine: &mut dyn Trainer, next: &Arc<Images>| {
+            engine.train_epoch(&order, &mut quiet).unwrap();
+            engine.set_images(next.clone()).unwrap();
+            let totals = engine.train_epoch(&order, &mut quiet).unwrap();
+            (totals, engine.state().unwrap().parameters)
+        };
+        let (expected_totals, expected) = train(&mut truth(&recipe, &first), &second);
+        assert_ne!(train(&mut truth(&recipe, &first), &first).1, expected);
+        for (name, build) in engines() {
+            let (totals, parameters) = train(&mut *build(recipe.clone(), first.clone()), &second);
+            assert_eq!((totals.images, totals.correct), (20, expected_totals.correct), "{name}");
+            agree(&format!("{name}: loss"), &[totals.loss_sum as f32], &[expected_totals.loss_sum]).unwrap();
+            agree(&format!("{name}: parameters"), &parameters, &as_f64(&expected)).unwrap();
+        }
+    }
+}
+
 #[test]
 fn an_epoch_ends_where_progress_fails() {
     let shape = MlpShape::new(6, &[5], 3);

@@ -1,17 +1,17 @@
-//! GPUs as users meet them: `mnist devices`, the parameter `device`, what `auto` does, and what fails. Whatever adapter is
-//! found will do; CI has one in software.
+//! GPUs as users meet them: `mnist devices`, the parameter `device` with its `auto`, and the errors. Any adapter will do: CI
+//! has one in software.
 
 use crate::common::Sandbox;
 
 #[test]
-fn devices_names_the_processor_first_and_nothing_but_devices_on_stdout() {
+fn devices_lists_the_processor_first_and_prints_only_devices_on_stdout() {
     let ended = Sandbox::new().run("devices").done();
     assert!(ended.stdout.starts_with("cpu            the processor: "), "{ended:#?}");
     assert!(ended.stdout.lines().skip(1).all(|line| line.starts_with("gpu:")), "{ended:#?}");
 }
 
 #[test]
-fn a_device_is_one_of_those_there_can_be() {
+fn an_unknown_device_is_refused_with_a_list_of_the_known_ones() {
     let sandbox = Sandbox::with_data();
     for device in ["tpu", "gpu:", "cpu:1", "1"] {
         let ended = sandbox.train(&format!("--device={device}"));
@@ -39,16 +39,26 @@ fn a_build_without_gpus_says_how_to_get_them() {
 
 #[cfg(feature = "gpu")]
 mod with_gpus {
+    use mnist::engine::fused_gpu::FusedGpuEngine;
+    use mnist::parameters::Parameters;
     use serde_json::Value;
 
     use super::*;
     use crate::common::{self, any_adapter, real_mnist};
 
-    /// The name by which `adapter` is asked for.
+    /// The value of `device` for an adapter of this machine, and whether that is software.
     fn by_name() -> Option<(String, bool)> {
         let adapter = any_adapter()?;
         let first_word = adapter.name.split_whitespace().next().unwrap().to_string();
         Some((format!("gpu:{first_word}"), adapter.number.is_none()))
+    }
+
+    #[test]
+    fn the_fused_engine_refuses_more_than_16_classes() {
+        let supports = |classes| FusedGpuEngine::supports(&Parameters::default().recipe(784, classes));
+        assert!(supports(16).is_ok());
+        let message = supports(17).unwrap_err().to_string();
+        assert_eq!(message, "engine fused: expected at most 16 classes, found 17");
     }
 
     #[test]
@@ -94,7 +104,7 @@ mod with_gpus {
     }
 
     #[test]
-    fn a_gpu_that_is_not_there_is_an_error_that_lists_what_is() {
+    fn a_missing_gpu_is_an_error_that_lists_the_adapters_found() {
         let Some((_, software)) = by_name() else { return };
         let sandbox = Sandbox::with_data();
         let name = any_adapter().unwrap().name;
@@ -106,7 +116,7 @@ mod with_gpus {
             assert_eq!(sandbox.files("model"), [""; 0]);
         }
         let mut nothing = sandbox.program();
-        // Where the Vulkan loader is told of no driver, there is no adapter.
+        // The Vulkan loader finds no adapter without a driver.
         nothing.env("VK_ICD_FILENAMES", "/dev/null").env("VK_DRIVER_FILES", "/dev/null");
         nothing.args(
             "train --data_dir=data --log_dir=logs --model_dir=model --parameters_file=parameters.yaml".split(' '),
@@ -116,7 +126,7 @@ mod with_gpus {
     }
 
     #[test]
-    fn memory_that_the_device_has_not_is_an_error_before_training() {
+    fn too_little_device_memory_is_an_error_before_training() {
         let Some((device, true)) = by_name() else { return };
         let sandbox = Sandbox::with_data();
         let widths = ["4096"; 12].join(",");
@@ -130,7 +140,7 @@ mod with_gpus {
     }
 
     #[test]
-    fn auto_stays_with_the_processor_where_it_is_faster_and_says_why() {
+    fn auto_takes_the_processor_where_it_is_faster_and_says_why() {
         let sandbox = Sandbox::with_data();
         let ended = sandbox.train("--device=auto").done();
         assert!(ended.stderr.contains("device auto: cpu, which trains this in about 0.0 s"), "{ended:#?}");
@@ -138,7 +148,7 @@ mod with_gpus {
     }
 
     #[test]
-    fn auto_asks_for_a_gpu_where_the_processor_is_slow() {
+    fn auto_looks_for_a_gpu_where_the_processor_is_slow() {
         let Some(data) = real_mnist() else { return };
         let Some((_, true)) = by_name() else { return };
         let sandbox = Sandbox::new();

@@ -1,4 +1,4 @@
-//! GPUs, as the graphics APIs of this machine (Vulkan, Metal, DX12) show them: listed, chosen, opened.
+//! The GPUs of this machine: lists them, chooses one, opens it. They are found by Vulkan, Metal and DX12.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -7,36 +7,35 @@ use std::sync::{Mutex, PoisonError};
 use cubecl::wgpu::wgpu::{self, Backend, DeviceType, Instance, InstanceDescriptor};
 use cubecl::wgpu::{AutoGraphicsApi, RuntimeOptions, WgpuBackend, WgpuDevice, WgpuDeviceKind, try_init_setup};
 
-use super::one_line;
+use super::choice::AdapterChoice;
 use crate::error::{Error, Result};
-use crate::parameters::AdapterChoice;
 
-/// A GPU, or a program that stands in for one, as reached by one graphics API.
+/// A GPU, or a program that does a GPU's work on the processor, with the graphics API by which it is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Adapter {
     /// The name that its driver gives it.
     pub name: String,
-    /// What it is.
+    /// Hardware or software, and which kind of hardware.
     pub kind: AdapterKind,
     /// The driver, with its version.
     pub driver: String,
     /// The graphics API.
     pub backend: Backend,
-    /// Among the adapters that are hardware, its place; software has none.
+    /// Its number among the adapters that are hardware; software has none.
     pub number: Option<usize>,
     device: WgpuDevice,
 }
 
-/// What an adapter is.
+/// The kinds of adapters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdapterKind {
     /// A card with memory of its own.
     Discrete,
     /// A part of the processor's chip.
     Integrated,
-    /// A GPU that a virtual machine hands on.
+    /// A GPU that a hypervisor gives to a virtual machine.
     Virtual,
-    /// A GPU of a kind that its driver does not tell.
+    /// A GPU whose driver does not say which kind it is.
     Other,
     /// A program that does a GPU's work on the processor.
     Software,
@@ -61,14 +60,14 @@ impl fmt::Display for Adapter {
     }
 }
 
-/// The graphics APIs with the best first, and how the runtime calls each.
+/// The graphics APIs, the best first, and the runtime's names for them.
 const BACKENDS: [(Backend, WgpuBackend); 3] =
     [(Backend::Vulkan, WgpuBackend::Vulkan), (Backend::Metal, WgpuBackend::Metal), (Backend::Dx12, WgpuBackend::Dx12)];
 
-/// How many kernels are gathered before the driver gets them.
+/// The runtime gathers so many kernels before it hands them to the driver.
 const LAUNCHES_PER_SUBMISSION: usize = 128;
 
-/// All adapters: hardware first, in the order in which `device: gpu:NUMBER` counts it.
+/// All adapters: hardware first, in the order of the numbers in `device: gpu:NUMBER`.
 pub fn list() -> Vec<Adapter> {
     let mut adapters: Vec<Adapter> = BACKENDS.iter().flat_map(|&(backend, name)| on(backend, name)).collect();
     adapters.sort_by_key(|adapter| adapter.kind == AdapterKind::Software);
@@ -77,7 +76,7 @@ pub fn list() -> Vec<Adapter> {
     adapters
 }
 
-/// The adapters of one API. The runtime names an adapter by its kind and its place among those of that kind.
+/// The adapters of one API. The runtime names an adapter by its kind and its number among those of that kind.
 fn on(backend: Backend, name: WgpuBackend) -> Vec<Adapter> {
     let descriptor =
         InstanceDescriptor { backends: backend.into(), ..InstanceDescriptor::new_without_display_handle() };
@@ -107,10 +106,10 @@ fn on(backend: Backend, name: WgpuBackend) -> Vec<Adapter> {
     found.iter().map(wgpu::Adapter::get_info).map(adapter).collect()
 }
 
-/// The adapter that `choice` means, of those on this machine.
+/// The adapter of this machine that `choice` means.
 ///
 /// # Errors
-/// There is none such; the message lists those there are.
+/// There is none; the message lists the adapters that were found.
 pub fn choose(choice: &AdapterChoice) -> Result<Adapter> {
     let adapters = list();
     pick(&adapters, choice).cloned().ok_or_else(|| Error::NoAdapter {
@@ -132,8 +131,7 @@ fn pick<'a>(adapters: &'a [Adapter], choice: &AdapterChoice) -> Option<&'a Adapt
 }
 
 impl Adapter {
-    /// Prepares the adapter for kernels and returns how the runtime calls it from now on; at once where that was done
-    /// before.
+    /// Prepares the adapter for kernels and returns the runtime's name for it. Only the first call takes time.
     ///
     /// # Errors
     /// The driver refuses.
@@ -150,18 +148,6 @@ impl Adapter {
         }
         Ok(self.device.clone())
     }
-}
-
-/// Runs `work` on a device; what the runtime panics of, as when the device is lost, becomes an error.
-///
-/// # Errors
-/// The work's own, or the panic's message.
-pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let message = panic.downcast_ref::<String>().map(String::as_str);
-        let message = message.or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(Error::Device { problem: one_line(message.unwrap_or("the runtime gave no reason")) })
-    })
 }
 
 #[cfg(test)]

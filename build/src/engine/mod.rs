@@ -6,14 +6,18 @@ mod auto;
 #[cfg(feature = "burn")]
 pub mod burn_engine;
 pub mod choice;
+#[cfg(any(feature = "burn", feature = "gpu"))]
+mod device_error;
 pub mod dropout;
 pub mod fused;
 #[cfg(feature = "gpu")]
 pub mod fused_gpu;
+mod pace;
+#[cfg(feature = "gpu")]
+mod pixel_words;
 pub mod reference;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Serialize;
 
@@ -145,29 +149,4 @@ pub trait Trainer: Network {
 /// How many threads `asked` stands for: 0 is one for each processor.
 pub fn threads(asked: usize) -> usize {
     if asked > 0 { asked } else { std::thread::available_parallelism().map_or(1, |n| n.get()) }
-}
-
-/// How many steps to do until the next call of `progress`, after `steps` took `took`, for one about every `period`.
-fn steps_for(period: Duration, steps: usize, took: Duration) -> usize {
-    let per_period = period.as_secs_f64() / took.as_secs_f64().max(1e-6);
-    ((steps as f64 * per_period.clamp(0.25, 4.0)) as usize).max(1)
-}
-
-/// Images of `inputs` (D) pixels as (N,D/4) words, rounded up, for GPUs, which know no bytes; a word's lowest byte is its
-/// first pixel.
-#[cfg(feature = "gpu")]
-fn words(pixels: &[u8], inputs: usize) -> impl Iterator<Item = u32> {
-    let word = |four: &[u8]| {
-        let mut bytes = [0; 4];
-        bytes[..four.len()].copy_from_slice(four);
-        u32::from_le_bytes(bytes)
-    };
-    pixels.chunks(inputs).flat_map(move |image| image.chunks(4).map(word))
-}
-
-#[cfg(feature = "burn")]
-/// What a runtime says of a failure, without its line breaks and the backtrace at its end.
-fn one_line(message: &str) -> String {
-    let message = message.split("Backtrace:").next().unwrap_or(message);
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,6 +1,6 @@
-//! The network in Burn, on any Burn device: autodiff for the gradients, [`crate::optim`]'s formulas for the updates.
+//! The network in Burn, on any Burn device: gradients by autodiff, updates by the formulas of [`crate::optim`].
 //!
-//! Burn's own optimizers are not used: its Adam adds another epsilon at another place than Keras' does.
+//! Burn's own optimizers are not used, since its Adam adds another epsilon than Keras' Adam, and at another place.
 
 mod source;
 
@@ -11,19 +11,22 @@ use burn::tensor::{Device, Tensor, TensorData, activation};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 #[cfg(feature = "gpu")]
-use self::source::DeviceImages;
-use self::source::{Batch, Order, Source, scaled};
+use self::source::TensorImages;
+use self::source::{ImageSource, StepsOrder, TensorBatch, scaled};
 #[cfg(feature = "gpu")]
-use super::adapter::{Adapter, guarded};
-use super::{EngineInfo, EpochTotals, Network, Progress, Recipe, Trainer, TrainingState, one_line};
+use super::adapter::Adapter;
+#[cfg(feature = "gpu")]
+use super::device_error::guarded;
+use super::device_error::one_line;
+use super::{EngineInfo, EpochTotals, Network, Progress, Recipe, Trainer, TrainingState};
 use crate::data::dataset::Images;
 use crate::engine::dropout::{self, DropoutMask};
 use crate::error::{Error, Result};
 use crate::optim::OptimizerSettings;
 
-/// Steps between two looks at the loss: each makes the host wait for the device.
-const STEPS_PER_LOOK: usize = 50;
-/// Images per forward pass in evaluation, to bound the memory it takes.
+/// The losses are read once in so many steps. Each time, the host waits for the device.
+const STEPS_PER_READ: usize = 50;
+/// Images per forward pass in evaluation, which limits the memory that it takes.
 const EVALUATION_BATCH: usize = 2_000;
 
 /// Which of Burn's devices.
@@ -44,21 +47,21 @@ impl BurnDevice {
         Ok(match self {
             Self::Flex => Device::flex(),
             #[cfg(feature = "ndarray")]
-            #[expect(deprecated, reason = "it is here to check the others against")]
+            #[expect(deprecated, reason = "a second CPU device, to check the others against")]
             Self::Ndarray => Device::ndarray(),
             #[cfg(feature = "gpu")]
             Self::Gpu(adapter) => Device::new(adapter.open()?),
         })
     }
 
-    /// Where the images stay and the batches are put together.
-    fn source(&self, train: Arc<Images>, inputs: usize, device: &Device) -> Source {
+    /// The images `train`, of `inputs` (D) pixels, where this device wants them.
+    fn source(&self, train: Arc<Images>, inputs: usize, device: &Device) -> ImageSource {
         match self {
             #[cfg(feature = "gpu")]
-            Self::Gpu(_) => Source::Device(Box::new(DeviceImages::new(&train, inputs, device))),
+            Self::Gpu(_) => ImageSource::Device(Box::new(TensorImages::new(&train, inputs, device))),
             _ => {
                 let _ = (inputs, device);
-                Source::Host(train)
+                ImageSource::Host(train)
             }
         }
     }
@@ -67,39 +70,39 @@ impl BurnDevice {
 /// The burn engine.
 pub struct BurnEngine {
     core: Core,
-    place: Place,
+    host: HostThreads,
     backend: BurnDevice,
 }
 
-/// Where the host's part of the work is done.
-enum Place {
-    /// In threads of the engine's own.
+/// The threads that do the host's part of the work.
+enum HostThreads {
+    /// The engine's own threads.
     Pool(ThreadPool),
-    /// In the calling thread: a GPU keeps only the work of one thread in its order.
+    /// The calling thread, since a GPU keeps only the work of one thread in order.
     #[cfg(feature = "gpu")]
-    Here,
+    Caller,
 }
 
-impl Place {
-    /// Does `work`; what a GPU's runtime panics of, as when the device is lost, becomes an error.
+impl HostThreads {
+    /// Does `work`. A panic of a GPU's runtime becomes an error.
     fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         match self {
             Self::Pool(pool) => pool.install(work),
             #[cfg(feature = "gpu")]
-            Self::Here => guarded(work),
+            Self::Caller => guarded(work),
         }
     }
 }
 
-/// What a step works on; apart from the thread pool that the step runs in.
+/// A step's data: everything but the threads that do the step.
 struct Core {
     recipe: Recipe,
-    source: Source,
+    source: ImageSource,
     device: Device,
     /// Weights and biases alternating, from the first layer on.
     variables: Vec<Variable>,
     step: u64,
-    /// Sums of loss and of right answers since the last look, on the device.
+    /// Sums of loss and of right answers since they were last read, on the device.
     pending: Option<[Tensor<1>; 2]>,
 }
 
@@ -119,16 +122,16 @@ impl BurnEngine {
             let pool = ThreadPoolBuilder::new().num_threads(threads).build();
             pool.map_err(|source| Error::Threads { threads, problem: source.to_string() })
         };
-        let place = match backend {
+        let host = match backend {
             #[cfg(feature = "gpu")]
-            BurnDevice::Gpu(_) => Place::Here,
-            _ => Place::Pool(pool(recipe.threads)?),
+            BurnDevice::Gpu(_) => HostThreads::Caller,
+            _ => HostThreads::Pool(pool(recipe.threads)?),
         };
         let initial = TrainingState::new(&recipe.optimizer, recipe.shape.initial_parameters(recipe.seed));
         let device = backend.open()?;
-        let source = place.run(|| Ok(backend.source(train, recipe.shape.inputs(), &device)))?;
+        let source = host.run(|| Ok(backend.source(train, recipe.shape.inputs(), &device)))?;
         let core = Core { recipe, source, device, variables: vec![], step: 0, pending: None };
-        let mut engine = Self { core, place, backend };
+        let mut engine = Self { core, host, backend };
         engine.load_state(&initial)?;
         Ok(engine)
     }
@@ -161,7 +164,7 @@ impl Network for BurnEngine {
                 let pixels = scaled(part.iter(), part.len() / d, d, &self.core.device);
                 numbers(self.core.forward(&values, pixels, None))
             };
-            logits.extend(self.place.run(forward)?);
+            logits.extend(self.host.run(forward)?);
         }
         Ok(logits)
     }
@@ -170,18 +173,18 @@ impl Network for BurnEngine {
 impl Trainer for BurnEngine {
     fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
         let mut totals = EpochTotals::default();
-        for steps in order.chunks(self.core.recipe.batch_size.saturating_mul(STEPS_PER_LOOK)) {
-            let order = self.place.run(|| Ok(self.core.source.order(steps, &self.core.device)))?;
+        for steps in order.chunks(self.core.recipe.batch_size.saturating_mul(STEPS_PER_READ)) {
+            let order = self.host.run(|| Ok(self.core.source.order(steps, &self.core.device)))?;
             for begin in (0..steps.len()).step_by(self.core.recipe.batch_size) {
                 let batch = begin..steps.len().min(begin + self.core.recipe.batch_size);
                 totals.images += batch.len();
-                self.place.run(|| {
+                self.host.run(|| {
                     self.core.train_step(&order, batch);
                     Ok(())
                 })?;
                 progress(Progress { images: totals.images, loss: None })?;
             }
-            let [loss, correct] = self.place.run(|| self.core.look())?;
+            let [loss, correct] = self.host.run(|| self.core.read_losses())?;
             totals.loss_sum += loss;
             totals.correct += correct as usize;
             progress(Progress { images: totals.images, loss: Some(totals.loss_sum / totals.images as f64) })?;
@@ -192,12 +195,12 @@ impl Trainer for BurnEngine {
     fn set_images(&mut self, train: Arc<Images>) -> Result<()> {
         let (core, backend) = (&mut self.core, &self.backend);
         let inputs = core.recipe.shape.inputs();
-        core.source = self.place.run(|| Ok(backend.source(train, inputs, &core.device)))?;
+        core.source = self.host.run(|| Ok(backend.source(train, inputs, &core.device)))?;
         Ok(())
     }
 
     fn state(&mut self) -> Result<TrainingState> {
-        self.place.run(|| {
+        self.host.run(|| {
             let mut state = TrainingState::new(&self.core.recipe.optimizer, vec![]);
             for variable in &self.core.variables {
                 state.parameters.extend(numbers(variable.value.clone())?);
@@ -212,7 +215,7 @@ impl Trainer for BurnEngine {
 
     fn load_state(&mut self, state: &TrainingState) -> Result<()> {
         let device = &self.core.device;
-        let part = |all: &[f32], range: std::ops::Range<usize>| {
+        let part = |all: &[f32], range: Range<usize>| {
             Tensor::<1>::from_data(TensorData::new(all[range.clone()].to_vec(), [range.len()]), device)
         };
         let variable = |range: Range<usize>| Variable {
@@ -221,7 +224,7 @@ impl Trainer for BurnEngine {
         };
         let layers = self.core.recipe.shape.layers().into_iter();
         let ranges = layers.flat_map(|layer| [layer.weights, layer.biases]);
-        self.core.variables = self.place.run(|| Ok(ranges.map(variable).collect()))?;
+        self.core.variables = self.host.run(|| Ok(ranges.map(variable).collect()))?;
         self.core.step = state.step;
         Ok(())
     }
@@ -229,9 +232,9 @@ impl Trainer for BurnEngine {
 
 impl Core {
     /// One step on the images at `batch` of `order`: forward, backward by autodiff, update.
-    fn train_step(&mut self, order: &Order, batch: Range<usize>) {
+    fn train_step(&mut self, order: &StepsOrder, batch: Range<usize>) {
         let b = batch.len();
-        let Batch { pixels, labels } = self.source.batch(order, batch, self.recipe.shape.inputs(), &self.device);
+        let TensorBatch { pixels, labels } = self.source.batch(order, batch, self.recipe.shape.inputs(), &self.device);
         let leaves: Vec<Tensor<1>> =
             self.variables.iter().map(|variable| variable.value.clone().autodiff().require_grad()).collect();
 
@@ -253,7 +256,7 @@ impl Core {
         });
     }
 
-    /// Logits (B,K) of `pixels` (B,D), with the dropout masks of step `dropout_step` if there is one.
+    /// Logits (B,K) of `pixels` (B,D). With `dropout_step`, units are dropped as in that step.
     fn forward(&self, variables: &[Tensor<1>], pixels: Tensor<2>, dropout_step: Option<u64>) -> Tensor<2> {
         let layers = self.recipe.shape.layers();
         let last = layers.len() - 1;
@@ -278,8 +281,8 @@ impl Core {
         a
     }
 
-    /// The sums of loss and right answers since the last look; waits for the device.
-    fn look(&mut self) -> Result<[f64; 2]> {
+    /// The sums of loss and of right answers since this was last called; waits for the device.
+    fn read_losses(&mut self) -> Result<[f64; 2]> {
         let Some([loss, correct]) = self.pending.take() else { return Ok([0.0; 2]) };
         Ok([numbers(loss)?[0].into(), numbers(correct)?[0].into()])
     }
@@ -298,7 +301,7 @@ fn numbers<const R: usize>(tensor: Tensor<R>) -> Result<Vec<f32>> {
     tensor.try_into_vec_as::<f32>().map_err(|problem| Error::Device { problem: one_line(&problem.to_string()) })
 }
 
-/// What `gemm`, which computes flex's matrix products, picks at run time.
+/// The instructions that `gemm` picks at run time: it computes flex's matrix products.
 fn instruction_set() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     {
