@@ -280,7 +280,7 @@ fn every_engine_trains_on_new_images_as_the_reference_does() {
         let first = images(&shape, 20);
         let reversed = |bytes: &[u8]| bytes.iter().rev().copied().collect();
         let second = Arc::new(Images { pixels: reversed(&first.pixels), labels: reversed(&first.labels) });
-        let recipe = recipe(shape, sgd(0.5), 8, 0.0);
+        let recipe = recipe(shape, OptimizerSettings::sgd(0.5), 8, 0.0);
         let order: Vec<u32> = (0..20).collect();
         let train = |engine: &mut dyn Trainer, next: &Arc<Images>| {
             engine.train_epoch(&order, &mut quiet).unwrap();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::optim::{OptimizerKind, OptimizerSettings};
+use crate::optim::{OptimizerKind, OptimizerOptions};
 
 /// Trains a few steps on `images` images, and returns state and answers.
 fn train(
@@ -18,13 +18,7 @@ fn train(
     let pixels = (0..images * 23).map(|i| if i % 3 == 0 { (7 * i) as u8 } else { 0 }).collect();
     let labels = (0..images).map(|i| (i % 3) as u8).collect();
     let train = Arc::new(Images { pixels, labels });
-    let optimizer = OptimizerSettings {
-        kind: OptimizerKind::Adam,
-        learning_rate: 0.01,
-        momentum: 0.0,
-        nesterov: false,
-        weight_decay: 0.0,
-    };
+    let optimizer = OptimizerKind::Adam.settings(0.01, &OptimizerOptions::default());
     let recipe = Recipe { shape, optimizer, batch_size, dropout: 0.5, seed: 1, threads };
     let mut engine = FusedEngine::new(recipe, train.clone(), set).unwrap();
     assert_eq!(engine.info().threads, threads);
