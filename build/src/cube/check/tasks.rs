@@ -31,14 +31,17 @@ pub fn read(reader: &mut Reader) -> Option<Tasks> {
         let name = Path::new(file).file_stem().unwrap_or_default().to_string_lossy().into_owned();
         if tasks.contains_key(&name) {
             reader.fault(&cube, &path, format!("expected each task once, found {name} again"));
-        } else if !reader.exists(file) {
-            reader.fault(&cube, &path, format!("expected a file {file}, found none"));
-        } else if let Some(document) = reader.read(file, &[&schema::TASK]) {
-            let value = &document.value;
-            let task = TaskFile { inputs: parameters(value, "inputs"), outputs: parameters(value, "outputs") };
-            check_flags(reader, &document, &name, &task);
-            tasks.insert(name, task);
+            continue;
         }
+        if !reader.exists(file) {
+            reader.fault(&cube, &path, format!("expected a file {file}, found none"));
+            continue;
+        }
+        let Some(document) = reader.read(file, &[&schema::TASK]) else { continue };
+        let value = &document.value;
+        let task = TaskFile { inputs: parameters(value, "inputs"), outputs: parameters(value, "outputs") };
+        check_flags(reader, &document, &name, &task);
+        tasks.insert(name, task);
     }
     Some(tasks)
 }
