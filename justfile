@@ -50,14 +50,17 @@ inlined:
         exit 1
     fi
 
-# The kernels under Valgrind's memcheck: reads and writes out of bounds, and values that depend on memory nobody has written.
-# Valgrind runs the portable kernels and those for AVX2. It does not flush denormals, so that test is left out.
+# Tiny trainings under Valgrind. Memcheck finds accesses out of bounds and results that depend on memory nobody has written;
+# helgrind finds accesses of two threads that no barrier orders.
 memory:
     cargo test --release --locked --lib --config "target.'cfg(all())'.runner='valgrind --quiet --error-exitcode=9'" \
-        -- engine::fused:: simd:: --skip denormals
+        -- valgrind_ simd::tests
+    cargo test --release --locked --lib \
+        --config "target.'cfg(all())'.runner='valgrind --quiet --error-exitcode=9 --tool=helgrind'" \
+        -- valgrind_ --test-threads=1
 
-# The barrier under ThreadSanitizer, which knows memory orders (Valgrind's helgrind does not). The same barrier without memory
-# orders must fail. Sanitizers are unstable options of rustc, hence RUSTC_BOOTSTRAP; the file is built alone, in seconds.
+# The barrier itself under ThreadSanitizer, which knows memory orders; helgrind is told to trust the barrier. The same barrier
+# without memory orders must fail. Sanitizers are unstable options of rustc, hence RUSTC_BOOTSTRAP; the file is built alone, in seconds.
 races:
     #!/usr/bin/env bash
     set -euo pipefail
