@@ -1,5 +1,5 @@
 # `just check` is what a change must pass, cheapest first. `just ci` is what CI runs: the same and more.
-# Both need cargo-deny. `just ci` needs nm and Valgrind as well, and a Vulkan driver (Mesa's software driver will do).
+# Both need cargo-deny. `just ci` also needs nm, Valgrind and a Vulkan driver (Mesa's software driver will do).
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
@@ -8,7 +8,7 @@ everything := "--all-features"
 
 check: format deny lint docs test
 
-ci: format deny lint docs alone inlined images test gpu bench
+ci: format deny lint docs alone inlined memory races images test gpu bench
 
 format:
     cargo fmt --check
@@ -49,6 +49,40 @@ inlined:
         echo "these functions are not inlined; look for iterators with closures in build/src/engine/fused" >&2
         exit 1
     fi
+
+# Tiny trainings under Valgrind. Memcheck finds accesses out of bounds and results that depend on memory nobody has written;
+# helgrind finds accesses of two threads that no barrier orders.
+memory:
+    cargo test --release --locked --lib --config "target.'cfg(all())'.runner='valgrind --quiet --error-exitcode=9'" \
+        -- valgrind_ simd::tests
+    cargo test --release --locked --lib \
+        --config "target.'cfg(all())'.runner='valgrind --quiet --error-exitcode=9 --tool=helgrind'" \
+        -- valgrind_ --test-threads=1
+
+# The barrier itself under ThreadSanitizer, which knows memory orders; helgrind is told to trust the barrier. The same barrier
+# without memory orders must fail. Sanitizers are unstable options of rustc, hence RUSTC_BOOTSTRAP; the file is built alone, in seconds.
+races:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    build() {
+        RUSTC_BOOTSTRAP=1 rustc --edition 2024 -O -g -A dead_code -Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer \
+            "$1" -o "$2"
+    }
+    mkdir -p target
+    build tests/races.rs target/races
+    target/races
+    copy=$(mktemp -d)
+    trap 'rm -rf "$copy"' EXIT
+    mkdir -p "$copy/tests" "$copy/build/src/engine/fused"
+    cp tests/races.rs "$copy/tests"
+    sed -E 's/Ordering::(AcqRel|Acquire|Release|SeqCst)/Ordering::Relaxed/' build/src/engine/fused/barrier.rs \
+        >"$copy/build/src/engine/fused/barrier.rs"
+    build "$copy/tests/races.rs" target/races-broken
+    if timeout 60 target/races-broken >target/races-broken.log 2>&1 || ! grep -q 'data race' target/races-broken.log; then
+        echo "ThreadSanitizer did not object to a barrier without memory orders" >&2
+        exit 1
+    fi
+    echo "no data race; the broken barrier has one, as it must"
 
 # The test command of the README.
 test:

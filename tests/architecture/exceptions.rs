@@ -23,14 +23,10 @@ pub const DIRECTION: &[Exception] = &[
 ];
 
 pub const CIRCLES: &[Exception] = &[
-    except("engine/adapter.rs -> parameters/mod.rs", TO_MEND),
+    except("engine/adapter.rs -> engine/choice.rs", TO_MEND),
     except("engine/auto.rs -> engine/choice.rs", TO_MEND),
     except("engine/fused/hidden_layer.rs -> engine/fused/weights.rs", TO_MEND),
     except("optim/vectors.rs -> optim/adam.rs", TO_MEND),
-    except("output/artifact.rs -> output/metrics.rs", "the list of artifacts"),
-    except("output/artifact.rs -> output/onnx.rs", "the list of artifacts"),
-    except("output/artifact.rs -> output/report/mod.rs", "the list of artifacts"),
-    except("output/artifact.rs -> output/tensorboard.rs", "the list of artifacts"),
 ];
 
 pub const SIZES: &[Exception] = &[
