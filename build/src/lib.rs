@@ -1,38 +1,50 @@
-//! The MNIST cube as one native program: download, train, evaluate.
+//! The MNIST cube as one native program: download, train, evaluate, predict, and run as a cube.
 //!
-//! The modules in the order in which data passes them:
+//! The way of the data:
 //!
 //! ```text
-//! cli -> parameters -> task (download | train | evaluate | predict | demo | devices | cube)
-//! data: fetch or synthetic -> idx -> dataset -> order of an epoch
-//!       -> engine (reference | fused | fused_gpu | burn), driven by training
-//!       -> events -> output: console, logs, MLLOG, metrics, weights, report, ONNX, TensorBoard
-//!       picture -> prepare -> engine -> answers of predict
-//! cube: the files of the MLCube around it -> check -> invocation -> runner (docker | singularity | native)
+//! cli -> task      download | train | evaluate | predict | demo | devices | cube
+//!
+//! train:    parameters (file, flags, defaults)
+//!           data: download or synthetic -> idx -> dataset
+//!           training: order of an epoch -> engine (reference | fused | fused_gpu | burn_engine) -> evaluation
+//!                     each step of the run is an event -> output: console, logs, MLLOG
+//!           output: the finished run -> artifacts: model, metrics, parameters, report, ONNX, TensorBoard
+//! predict:  data/picture -> engine -> answers
+//! cube:     the cube's files -> check -> invocation -> runner (docker | singularity | native)
 //! ```
 //!
-//! Begin with `task/train.rs`, then `training.rs`, `engine/mod.rs` and `engine/reference.rs`.
+//! Imports go one way. A module uses those below it, never those above:
+//!
+//! ```text
+//! cli > task > cube, training > output > parameters > engine > data > model, optim, score
+//!     > simd, rng, files, interrupt, yaml, text, error
+//! ```
+//!
+//! Begin with `task/train.rs`, then `training/mod.rs`, `engine/mod.rs` and `engine/reference.rs`. CONTRIBUTING.md says where
+//! each kind of extension begins.
 
 pub mod cli;
-pub mod parameters;
 pub mod task;
 
-pub mod data;
-
-pub mod engine;
-pub mod model;
-pub mod optim;
-pub mod rng;
-pub mod score;
+pub mod cube;
 pub mod training;
 
 pub mod output;
+pub mod parameters;
 
-pub mod cube;
+pub mod engine;
+
+pub mod data;
+
+pub mod model;
+pub mod optim;
+pub mod score;
 
 pub mod error;
 pub mod files;
 pub mod interrupt;
+pub mod rng;
 pub mod simd;
 pub mod text;
 pub mod yaml;
