@@ -11,7 +11,6 @@ use std::path::Path;
 use std::time::Instant;
 
 use mnist::data::dataset::{Dataset, epoch_order};
-use mnist::model::{CLASSES, PIXELS};
 use mnist::simd::{Block, InstructionSet, Job, LANES, Simd};
 use serde_json::json;
 
@@ -126,23 +125,24 @@ fn matrix_product(threads: usize) -> f64 {
 /// The keys keep the names that they have in the records of earlier runs: `lit` is nonzero, `woken` is caught up.
 fn step_of_mnist(data_dir: &Path, batch: usize, hidden: usize) -> serde_json::Value {
     let train = Dataset::load(data_dir).expect("the data set").train;
+    let d = train.inputs();
     let order = epoch_order(42, 0, train.len());
     let batches: Vec<&[u32]> = order.chunks_exact(batch).collect();
     let (mut nonzero, mut nonzero_in_any, mut caught_up) = (0, 0, 0);
-    let mut before = [true; PIXELS];
+    let mut before = vec![true; d];
     for batch in &batches {
-        let mut now = [false; PIXELS];
+        let mut now = vec![false; d];
         for &image in *batch {
-            let pixels = &train.pixels[image as usize * PIXELS..][..PIXELS];
+            let pixels = train.image(image as usize);
             nonzero += pixels.iter().filter(|&&pixel| pixel > 0).count();
             now.iter_mut().zip(pixels).for_each(|(now, &pixel)| *now |= pixel > 0);
         }
         nonzero_in_any += now.iter().filter(|&&now| now).count();
-        caught_up += now.iter().zip(before).filter(|&(&now, before)| now && !before).count();
+        caught_up += now.iter().zip(&before).filter(|&(&now, &before)| now && !before).count();
         before = now;
     }
     let per_step = |count: usize| count as f64 / batches.len() as f64;
-    let (h, k) = (hidden as f64, CLASSES as f64);
+    let (h, k) = (hidden as f64, train.classes.len() as f64);
     // Operations on single numbers, a multiply-add counted as one. Adam: 12 for a parameter, 16 for one that catches
     // up.
     let products = 2.0 * per_step(nonzero) * h + 3.0 * batch as f64 * h * k;

@@ -89,7 +89,7 @@ fn images(shape: &MlpShape, n: usize) -> Arc<Images> {
     let mut pixel = || if stream.below(10) < 6 { 0 } else { stream.below(256) as u8 };
     let pixels = (0..n * shape.inputs()).map(|_| pixel()).collect();
     let labels = (0..n).map(|_| stream.below(shape.classes() as u32) as u8).collect();
-    Arc::new(Images { pixels, labels })
+    Arc::new(Images { pixels, labels, ..Images::default() })
 }
 
 fn agree(what: &str, found: &[f32], expected: &[f64]) -> std::result::Result<(), String> {
@@ -225,7 +225,7 @@ fn weights_without_gradient_are_updated_from_the_slots() {
     let mut pixel = |p: u32| if stream.below((p * p).max(1)) == 0 { 100 + stream.below(156) as u8 } else { 0 };
     let pixels: Vec<u8> = (0..n * 30).map(|i| pixel(i % 30)).collect();
     let labels = (0..n).map(|i| (i % 3) as u8).collect();
-    let data = Arc::new(Images { pixels, labels });
+    let data = Arc::new(Images { pixels, labels, ..Images::default() });
     let order: Vec<u32> = (0..n).collect();
     for (name, build) in engines() {
         for (optimizer, settings) in optimizers() {
@@ -372,7 +372,7 @@ struct Fixtures {
 fn reference_against(fixture: &Fixture, settings_tolerance: f64) {
     let tolerance = 1e-10;
     let shape = MlpShape::new(fixture.inputs, &fixture.hidden, fixture.classes);
-    let data = Arc::new(Images { pixels: fixture.pixels.clone(), labels: fixture.labels.clone() });
+    let data = Arc::new(Images { pixels: fixture.pixels.clone(), labels: fixture.labels.clone(), ..Images::default() });
     let order: Vec<u32> = (0..data.len() as u32).collect();
     let near = |what: &str, found: &[f64], expected: &[f64], tolerance: f64| {
         assert_eq!(found.len(), expected.len(), "{what}");
@@ -407,7 +407,7 @@ fn reference_against(fixture: &Fixture, settings_tolerance: f64) {
 /// And every engine in f32, from the fixture's parameters through its interface.
 fn engines_against(fixture: &Fixture) {
     let shape = MlpShape::new(fixture.inputs, &fixture.hidden, fixture.classes);
-    let data = Arc::new(Images { pixels: fixture.pixels.clone(), labels: fixture.labels.clone() });
+    let data = Arc::new(Images { pixels: fixture.pixels.clone(), labels: fixture.labels.clone(), ..Images::default() });
     let order: Vec<u32> = (0..data.len() as u32).collect();
     for (engine_name, build) in engines() {
         for (name, settings) in optimizers() {

@@ -16,4 +16,5 @@ mod engines_agree;
 mod gpu;
 mod outside;
 mod predict;
+mod sets;
 mod train;

@@ -28,12 +28,12 @@ fn trained() -> Sandbox {
 /// A synthetic test digit of each kind, 0 to 9, that the network in `sandbox` is sure of.
 fn ten_digits(sandbox: &Sandbox) -> Vec<GrayImage> {
     let drawn = synthetic::draw(Split::Test, 1000);
-    let logits = common::logits(&weights::load(&sandbox.path("model")).unwrap(), &drawn.images);
+    let logits = common::logits(&weights::load(&sandbox.path("model")).unwrap(), &drawn.pixels);
     let sure = |at: usize, digit: usize| softmax(&logits[at * 10..][..10])[digit] > 0.99;
     (0..10)
         .map(|digit| {
             let at = (0..1000).find(|&at| usize::from(drawn.labels[at]) == digit && sure(at, digit)).unwrap();
-            GrayImage::from_raw(28, 28, drawn.images[at * 784..(at + 1) * 784].to_vec()).unwrap()
+            GrayImage::from_raw(28, 28, drawn.pixels[at * 784..(at + 1) * 784].to_vec()).unwrap()
         })
         .collect()
 }

@@ -1,9 +1,7 @@
-//! How well answers fit: loss, accuracy, confusion, precision and recall. The same for every engine.
+//! The score of a network's answers: loss, accuracy, confusion, precision and recall. The same for every engine.
 
 use num_traits::Float;
 use serde::Serialize;
-
-use crate::model::CLASSES;
 
 /// The score of a network on a set of images.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -14,51 +12,59 @@ pub struct Score {
     pub loss: f64,
     /// The share of right answers, from 0 to 1.
     pub accuracy: f64,
-    /// How many images of digit `[row]` were taken for digit `[column]`.
-    pub confusion: [[u32; CLASSES]; CLASSES],
+    /// (K,K) how many images of class `[row]` were classified as class `[column]`.
+    pub confusion: Vec<Vec<u32>>,
 }
 
 impl Score {
-    /// Scores `logits` (N,K) against `labels` (N); sums in f64, in the order of the images.
-    pub fn new(logits: &[f32], labels: &[u8]) -> Self {
-        let mut confusion = [[0; CLASSES]; CLASSES];
+    /// Scores `logits` (N,K) against `labels` (N) of `classes` classes (K); sums in f64, in the order of the images.
+    pub fn new(logits: &[f32], labels: &[u8], classes: usize) -> Self {
+        let mut confusion = vec![vec![0; classes]; classes];
         let mut loss_sum = 0.0;
-        for (row, &label) in logits.chunks_exact(CLASSES).zip(labels) {
+        for (row, &label) in logits.chunks_exact(classes).zip(labels) {
             confusion[usize::from(label)][argmax(row)] += 1;
-            let highest = row.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
-            let sum: f64 = row.iter().map(|&z| f64::from(z - highest).exp()).sum();
+            let (highest, sum) = sum_of_exponentials(row);
             loss_sum += sum.ln() - f64::from(row[usize::from(label)] - highest);
         }
         let images = labels.len();
-        let right: u32 = (0..CLASSES).map(|k| confusion[k][k]).sum();
+        let right: u32 = (0..classes).map(|k| confusion[k][k]).sum();
         let mean = |sum: f64| if images == 0 { 0.0 } else { sum / images as f64 };
         Self { images, loss: mean(loss_sum), accuracy: mean(right.into()), confusion }
     }
 
-    /// Of the images taken for `digit`, the share that are; none if no image was.
-    pub fn precision(&self, digit: usize) -> Option<f64> {
-        share(self.confusion[digit][digit], self.confusion.iter().map(|row| row[digit]).sum())
+    /// K.
+    pub fn classes(&self) -> usize {
+        self.confusion.len()
     }
 
-    /// Of the images of `digit`, the share taken for it; none if there is no image of it.
-    pub fn recall(&self, digit: usize) -> Option<f64> {
-        share(self.confusion[digit][digit], self.confusion[digit].iter().sum())
+    /// The share of images classified as `class` that belong to it; none if no image was classified so.
+    pub fn precision(&self, class: usize) -> Option<f64> {
+        share(self.confusion[class][class], self.confusion.iter().map(|row| row[class]).sum())
+    }
+
+    /// The share of images of `class` that were classified as it; none if there are no such images.
+    pub fn recall(&self, class: usize) -> Option<f64> {
+        share(self.confusion[class][class], self.confusion[class].iter().sum())
     }
 }
 
-/// The probabilities that `logits` stand for; they sum to 1.
+/// The probabilities (K) for `logits` (K); their sum is 1.
 pub fn softmax(logits: &[f32]) -> Vec<f64> {
+    let (highest, sum) = sum_of_exponentials(logits);
+    logits.iter().map(|&z| f64::from(z - highest).exp() / sum).collect()
+}
+
+/// The highest of `logits`, and the sum of `exp(z - highest)` over them, which does not overflow.
+fn sum_of_exponentials(logits: &[f32]) -> (f32, f64) {
     let highest = logits.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
-    let powers: Vec<f64> = logits.iter().map(|&z| f64::from(z - highest).exp()).collect();
-    let sum: f64 = powers.iter().sum();
-    powers.into_iter().map(|power| power / sum).collect()
+    (highest, logits.iter().map(|&z| f64::from(z - highest).exp()).sum())
 }
 
 fn share(part: u32, whole: u32) -> Option<f64> {
     (whole > 0).then(|| f64::from(part) / f64::from(whole))
 }
 
-/// The index of the largest value, the first of equals: the network's answer.
+/// The index of the largest value, the first of equal ones: the class that the network chooses.
 pub fn argmax<T: Float>(values: &[T]) -> usize {
     let mut best = 0;
     for (index, value) in values.iter().enumerate() {
@@ -74,12 +80,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_score_counts_what_was_said_for_what() {
+    fn a_score_counts_answers_by_class() {
+        const CLASSES: usize = 10;
         let mut logits = vec![0.0f32; 3 * CLASSES];
-        logits[3] = 5.0; // a 3, taken for 3
-        logits[CLASSES + 4] = 5.0; // a 3, taken for 4
-        logits[2 * CLASSES + 4] = 5.0; // a 4, taken for 4
-        let score = Score::new(&logits, &[3, 3, 4]);
+        logits[3] = 5.0; // a 3, classified as 3
+        logits[CLASSES + 4] = 5.0; // a 3, classified as 4
+        logits[2 * CLASSES + 4] = 5.0; // a 4, classified as 4
+        let score = Score::new(&logits, &[3, 3, 4], CLASSES);
         assert_eq!((score.confusion[3][3], score.confusion[3][4], score.confusion[4][4]), (1, 1, 1));
         assert_eq!(score.accuracy, 2.0 / 3.0);
         assert_eq!((score.precision(3), score.recall(3)), (Some(1.0), Some(0.5)));
@@ -91,8 +98,8 @@ mod tests {
 
     #[test]
     fn large_logits_do_not_overflow() {
-        let mut logits = vec![1e30f32; CLASSES];
-        logits[1] = 3e38;
-        assert_eq!(Score::new(&logits, &[1]).loss, 0.0);
+        let logits = [1e30f32, 3e38, 1e30];
+        assert_eq!(Score::new(&logits, &[1], 3).loss, 0.0);
+        assert_eq!(softmax(&logits), [0.0, 1.0, 0.0]);
     }
 }

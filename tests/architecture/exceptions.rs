@@ -16,9 +16,7 @@ const fn except(place: &'static str, reason: &'static str) -> Exception {
 pub const DIRECTION: &[Exception] = &[
     except("data/download/mod.rs -> output/console.rs", TO_MEND),
     except("engine/adapter.rs -> parameters/mod.rs", TO_MEND),
-    except("model/file.rs -> data/sets.rs", TO_MEND),
     except("output/report/mod.rs -> training/mod.rs", TO_MEND),
-    except("score.rs -> model/mod.rs", TO_MEND),
     except("simd/mod.rs -> engine/dropout.rs", TO_MEND),
 ];
 

@@ -76,7 +76,7 @@ impl Case {
         let home = tempfile::tempdir().unwrap();
         let mirrors = mirrors.into_iter().map(|mirror| mirror.as_ref().to_string()).collect();
         let data_dir = home.path().join("data");
-        let options = Options { data_dir, mirrors, limits: impatient(), files, stand_in: Vec::new() };
+        let options = Options { data_dir, mirrors, limits: impatient(), credit: None, files, stand_in: Vec::new() };
         Self { _home: home, options }
     }
 

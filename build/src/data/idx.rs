@@ -1,53 +1,56 @@
-//! The IDX format of MNIST's files: a big-endian header, then one byte a value. No I/O, no panics.
+//! The IDX format of MNIST's files: a big-endian header, then one byte per value. No I/O, no panics.
 //!
 //! Source: "The IDX file format" on <http://yann.lecun.com/exdb/mnist/>: two zero bytes, the type (8: unsigned byte), the
 //! number of dimensions, each dimension as a 32-bit number, the values row by row.
 
-use crate::model::PIXELS;
-
-/// The longest header of the two kinds, in bytes.
+/// Length of the longer of the two headers, in bytes.
 pub const LONGEST_HEADER: usize = 16;
-/// More images than this are taken for a damaged header; 100 times MNIST.
+/// A header with more images than this counts as damaged. MNIST has 60,000.
 pub const MOST_IMAGES: u32 = 6_000_000;
 
 const MAGIC_IMAGES: u32 = 0x0000_0803;
 const MAGIC_LABELS: u32 = 0x0000_0801;
-const SIDE: u32 = 28;
 
-/// What a file holds.
+/// Contents that a file must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// (N,28,28) pixels, 0 black, 255 white.
-    Images,
-    /// (N) digits.
-    Labels,
+pub enum IdxContents {
+    /// (N,side,side) pixels, 0 black, 255 white.
+    Images {
+        /// Width and height in pixels.
+        side: usize,
+    },
+    /// (N) labels, from 0 to below `classes`.
+    Labels {
+        /// Number of classes.
+        classes: usize,
+    },
 }
 
-/// What is wrong with an IDX file.
+/// The first problem of an IDX file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the message says what each field is")]
-pub enum Fault {
+pub enum IdxFault {
     /// Shorter than a header.
     #[error("expected an IDX file of at least {header} bytes, found {found}")]
     NoHeader { header: usize, found: u64 },
-    /// Not IDX, or IDX of something else.
+    /// Another format, or IDX with other contents.
     #[error("expected the magic number {expected:#010x} of IDX {what}, found {found:#010x}{}", described(*found))]
     Magic { what: &'static str, expected: u32, found: u32 },
     /// Images of another size.
-    #[error("expected images of 28 x 28 pixels, found {rows} x {columns}")]
-    Dimensions { rows: u32, columns: u32 },
-    /// A number of images that no such file has.
+    #[error("expected images of {side} x {side} pixels, found {rows} x {columns}")]
+    Dimensions { side: usize, rows: u32, columns: u32 },
+    /// An impossible number of images or labels.
     #[error("expected 1 to {MOST_IMAGES} {what}, found {found}")]
     Count { what: &'static str, found: u32 },
-    /// The header promises more than there is.
+    /// Shorter than the header says.
     #[error("is truncated: expected {expected} bytes for {count} {what}, found {found}")]
     Truncated { what: &'static str, count: u32, expected: u64, found: u64 },
-    /// There is more than the header promises.
+    /// Longer than the header says.
     #[error("is too long: expected {expected} bytes for {count} {what}, found more")]
     TooLong { what: &'static str, count: u32, expected: u64 },
-    /// Not a digit.
-    #[error("expected labels from 0 to 9, found {label} at label {index}")]
-    Label { label: u8, index: usize },
+    /// The label of no class.
+    #[error("expected labels from 0 to {last}, found {label} at label {index}")]
+    Label { last: usize, label: u8, index: usize },
 }
 
 fn described(magic: u32) -> &'static str {
@@ -60,86 +63,87 @@ fn described(magic: u32) -> &'static str {
     }
 }
 
-impl Kind {
-    /// The header's length in bytes.
+impl IdxContents {
+    /// Length of the header in bytes.
     pub fn header_bytes(self) -> usize {
         match self {
-            Kind::Images => 16,
-            Kind::Labels => 8,
+            Self::Images { .. } => 16,
+            Self::Labels { .. } => 8,
         }
     }
 
     fn name(self) -> &'static str {
         match self {
-            Kind::Images => "images",
-            Kind::Labels => "labels",
+            Self::Images { .. } => "images",
+            Self::Labels { .. } => "labels",
         }
     }
 
     fn value_bytes(self) -> u64 {
         match self {
-            Kind::Images => PIXELS as u64,
-            Kind::Labels => 1,
+            Self::Images { side } => (side * side) as u64,
+            Self::Labels { .. } => 1,
         }
     }
 
-    /// The whole file's length in bytes for `count` images or labels.
+    /// Length in bytes of a file with `count` images or labels, header included.
     pub fn file_bytes(self, count: u32) -> u64 {
         self.header_bytes() as u64 + u64::from(count) * self.value_bytes()
     }
 
-    /// Reads a header: how many images or labels follow.
+    /// Reads the header at the start of `bytes` and returns the number of images or labels that follow.
     ///
     /// # Errors
-    /// `bytes` does not begin with the header of such a file of 28 x 28 images or their labels.
-    pub fn read_header(self, bytes: &[u8]) -> Result<u32, Fault> {
+    /// It is not the header of a file with these contents.
+    pub fn read_header(self, bytes: &[u8]) -> Result<u32, IdxFault> {
         let what = self.name();
         let number = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-        let missing = || Fault::NoHeader { header: self.header_bytes(), found: bytes.len() as u64 };
+        let missing = || IdxFault::NoHeader { header: self.header_bytes(), found: bytes.len() as u64 };
         let expected = match self {
-            Kind::Images => MAGIC_IMAGES,
-            Kind::Labels => MAGIC_LABELS,
+            Self::Images { .. } => MAGIC_IMAGES,
+            Self::Labels { .. } => MAGIC_LABELS,
         };
         let found = number(0).ok_or_else(missing)?;
         if found != expected {
-            return Err(Fault::Magic { what, expected, found });
+            return Err(IdxFault::Magic { what, expected, found });
         }
         let count = number(4).ok_or_else(missing)?;
-        if self == Kind::Images {
+        if let Self::Images { side } = self {
             let (rows, columns) = number(8).zip(number(12)).ok_or_else(missing)?;
-            if (rows, columns) != (SIDE, SIDE) {
-                return Err(Fault::Dimensions { rows, columns });
+            if [rows, columns].map(|found| found as usize) != [side, side] {
+                return Err(IdxFault::Dimensions { side, rows, columns });
             }
         }
         if !(1..=MOST_IMAGES).contains(&count) {
-            return Err(Fault::Count { what, found: count });
+            return Err(IdxFault::Count { what, found: count });
         }
         Ok(count)
     }
 
-    /// Checks that a file with `count` images or labels has `found` bytes (one more than it must have stands for any
-    /// number of them).
+    /// Checks that a file with `count` images or labels has `found` bytes. A reader that stops one byte after the expected
+    /// end passes that length for any longer file.
     ///
     /// # Errors
     /// It is shorter or longer.
-    pub fn check_length(self, count: u32, found: u64) -> Result<(), Fault> {
+    pub fn check_length(self, count: u32, found: u64) -> Result<(), IdxFault> {
         let (what, expected) = (self.name(), self.file_bytes(count));
         match found.cmp(&expected) {
-            std::cmp::Ordering::Less => Err(Fault::Truncated { what, count, expected, found }),
+            std::cmp::Ordering::Less => Err(IdxFault::Truncated { what, count, expected, found }),
             std::cmp::Ordering::Equal => Ok(()),
-            std::cmp::Ordering::Greater => Err(Fault::TooLong { what, count, expected }),
+            std::cmp::Ordering::Greater => Err(IdxFault::TooLong { what, count, expected }),
         }
     }
-}
 
-/// Checks that every label is a digit.
-///
-/// # Errors
-/// The first that is not.
-pub fn check_labels(labels: &[u8]) -> Result<(), Fault> {
-    match labels.iter().position(|&label| label > 9) {
-        None => Ok(()),
-        Some(index) => Err(Fault::Label { label: labels[index], index }),
+    /// Checks the values behind the header: a label must be that of a class; a pixel may be any byte.
+    ///
+    /// # Errors
+    /// The first label without a class.
+    pub fn check_values(self, values: &[u8]) -> Result<(), IdxFault> {
+        let Self::Labels { classes } = self else { return Ok(()) };
+        match values.iter().position(|&label| usize::from(label) >= classes) {
+            None => Ok(()),
+            Some(index) => Err(IdxFault::Label { last: classes - 1, label: values[index], index }),
+        }
     }
 }
 
@@ -161,25 +165,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_encoded_is_read_back() {
-        let file = encode_images(&[7; 3 * PIXELS], 28, 28);
-        let count = Kind::Images.read_header(&file).unwrap();
+    fn encoded_files_are_read_back() {
+        let images = IdxContents::Images { side: 5 };
+        let file = encode_images(&[7; 3 * 25], 5, 5);
+        let count = images.read_header(&file).unwrap();
         assert_eq!(count, 3);
-        assert_eq!(Kind::Images.check_length(count, file.len() as u64), Ok(()));
+        assert_eq!(images.check_length(count, file.len() as u64), Ok(()));
+        let labels = IdxContents::Labels { classes: 4 };
         let file = encode_labels(&[1, 2, 3]);
         assert_eq!(file, [0, 0, 8, 1, 0, 0, 0, 3, 1, 2, 3]);
-        assert_eq!(Kind::Labels.read_header(&file), Ok(3));
+        assert_eq!(labels.read_header(&file), Ok(3));
+        assert_eq!(labels.check_values(&file[8..]), Ok(()));
+    }
+
+    #[test]
+    fn files_of_another_shape_are_refused() {
+        let file = encode_images(&[7; 25], 5, 5);
+        let refused = |side| IdxContents::Images { side }.read_header(&file).unwrap_err().to_string();
+        assert_eq!(refused(28), "expected images of 28 x 28 pixels, found 5 x 5");
+        assert_eq!(refused(4), "expected images of 4 x 4 pixels, found 5 x 5");
+        let refused = |classes| IdxContents::Labels { classes }.check_values(&[0, 15, 16, 17]).unwrap_err().to_string();
+        assert_eq!(refused(10), "expected labels from 0 to 9, found 15 at label 1");
+        assert_eq!(refused(16), "expected labels from 0 to 15, found 16 at label 2");
     }
 
     proptest::proptest! {
         #[test]
         fn no_bytes_make_it_panic(bytes: Vec<u8>, length: u64) {
-            for kind in [Kind::Images, Kind::Labels] {
-                if let Ok(count) = kind.read_header(&bytes) {
-                    let _ = kind.check_length(count, length);
+            for contents in [IdxContents::Images { side: 28 }, IdxContents::Labels { classes: 10 }] {
+                if let Ok(count) = contents.read_header(&bytes) {
+                    let _ = contents.check_length(count, length);
                 }
+                let _ = contents.check_values(&bytes);
             }
-            let _ = check_labels(&bytes);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! From mirrors or strokes to checked images and labels in memory; from pictures to images like them.
+//! Data: the known sets, where their files come from, and how files become images; pictures become images like them.
 
 pub mod sets;
 

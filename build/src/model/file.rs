@@ -1,8 +1,8 @@
 //! `model.safetensors`: the trained parameters, laid out for PyTorch's `nn.Linear`.
 //!
-//! Tensors `layers.0.weight` (O,I), `layers.0.bias` (O), `layers.1.weight`, ... in float32. One metadata entry, `mnist`,
-//! holds JSON ([`Metadata`]); one entry only, since the format keeps several in no fixed order and equal runs must give
-//! equal bytes. Format: <https://github.com/huggingface/safetensors#format>.
+//! Tensors `layers.0.weight` (O,I), `layers.0.bias` (O), `layers.1.weight`, ... in float32. The metadata entry `mnist` holds
+//! JSON ([`Metadata`]). It is the only entry, since the format fixes no order of several, and equal runs must give equal
+//! bytes. Format: <https://github.com/huggingface/safetensors#format>.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,41 +11,41 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
-use crate::data::sets::DataSource;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::{CLASSES, MlpShape, PIXELS};
+use crate::model::{MOST_CLASSES, MOST_HIDDEN_LAYERS, MOST_INPUTS, MOST_UNITS, MlpShape};
 
 /// The name of the file in MODEL_DIR.
 pub const FILE_NAME: &str = "model.safetensors";
 
-/// The newest version of the file's contents that this program writes and reads.
+/// The version of the file's contents that this program writes and reads.
 const FORMAT_VERSION: u32 = 1;
 
-/// What the file says about itself.
+/// The file's description of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Metadata {
     /// The version of the file's contents.
     pub format_version: u32,
     /// The widths of the network, from inputs to classes.
     pub layers: Vec<usize>,
-    /// What follows each hidden layer.
+    /// The function after each hidden layer.
     pub activation: String,
-    /// What a pixel (0 to 255) becomes before the first layer.
+    /// The value of the first layer's inputs for a pixel from 0 to 255.
     pub input_scaling: String,
-    /// What it was trained on.
-    pub data: DataSource,
+    /// The id of the data set that it was trained on.
+    pub data: String,
 }
 
-/// A model as read from a file.
+/// A trained network: the contents of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
     /// The network.
     pub shape: MlpShape,
     /// (P), see [`MlpShape::layers`].
     pub parameters: Vec<f32>,
-    /// What it was trained on.
-    pub data: DataSource,
+    /// The id of the data set that it was trained on, such as `mnist`. The sets themselves are in the data layer, which
+    /// checks it.
+    pub data: String,
 }
 
 /// The file's bytes for `model`.
@@ -55,7 +55,7 @@ pub fn encode(model: &Model) -> Vec<u8> {
         layers: model.shape.widths().to_vec(),
         activation: "relu".into(),
         input_scaling: "pixel / 255".into(),
-        data: model.data,
+        data: model.data.clone(),
     };
     let metadata = serde_json::to_string(&metadata).unwrap_or_else(|e| unreachable!("plain fields become JSON: {e}"));
     let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
@@ -89,7 +89,7 @@ pub fn save(model_dir: &Path, model: &Model) -> Result<PathBuf> {
 /// Reads the model in `model_dir`.
 ///
 /// # Errors
-/// There is none, or it is not what [`save`] writes: the message names the file and what is wrong with it.
+/// There is no file, or [`save`] did not write it as it is: the message names the file and the problem.
 pub fn load(model_dir: &Path) -> Result<Model> {
     let path = model_dir.join(FILE_NAME);
     let bytes = match std::fs::read(&path) {
@@ -102,7 +102,10 @@ pub fn load(model_dir: &Path) -> Result<Model> {
     decode(&bytes).map_err(|problem| Error::Model { path, problem })
 }
 
-/// Reads a model from the bytes of a file. Nothing in them is believed before it is checked.
+/// Reads a model from the bytes of a file, which may be damaged or hostile.
+///
+/// # Errors
+/// The first problem, as the end of a sentence that begins with the file's name.
 pub fn decode(bytes: &[u8]) -> std::result::Result<Model, String> {
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| format!("is not a safetensors file: {e}"))?;
     let tensors = SafeTensors::deserialize(bytes).map_err(|e| format!("is not a safetensors file: {e}"))?;
@@ -119,13 +122,7 @@ pub fn decode(bytes: &[u8]) -> std::result::Result<Model, String> {
     }
     let metadata: Metadata =
         serde_json::from_str(metadata).map_err(|e| format!("cannot read the metadata entry `mnist`: {e}"))?;
-    let [PIXELS, hidden @ .., CLASSES] = &metadata.layers[..] else {
-        return Err(format!("expected layers from 784 to 10, found {:?}", metadata.layers));
-    };
-    if hidden.len() > 32 || hidden.iter().any(|width| !(1..=4096).contains(width)) {
-        return Err(format!("expected at most 32 hidden layers of 1 to 4096 units, found {hidden:?}"));
-    }
-    let shape = MlpShape::mnist(hidden);
+    let shape = shape_of(&metadata.layers)?;
 
     let mut parameters = vec![0.0; shape.parameter_count().min(bytes.len())];
     let layers = shape.layers();
@@ -152,6 +149,22 @@ pub fn decode(bytes: &[u8]) -> std::result::Result<Model, String> {
     Ok(Model { shape, parameters, data: metadata.data })
 }
 
+/// The shape with these widths, if they are within the limits: products of widths must not overflow.
+fn shape_of(layers: &[usize]) -> std::result::Result<MlpShape, String> {
+    let [inputs @ 1..=MOST_INPUTS, hidden @ .., classes @ 1..=MOST_CLASSES] = layers else {
+        return Err(format!(
+            "expected layers from at most {MOST_INPUTS} inputs to at most {MOST_CLASSES} classes, found {layers:?}"
+        ));
+    };
+    if hidden.len() > MOST_HIDDEN_LAYERS || hidden.iter().any(|width| !(1..=MOST_UNITS).contains(width)) {
+        return Err(format!(
+            "expected at most {MOST_HIDDEN_LAYERS} hidden layers of 1 to {MOST_UNITS} units, found {hidden:?}"
+        ));
+    }
+    Ok(MlpShape::new(*inputs, hidden, *classes))
+}
+
+/// The values of the tensor `name`, which must have this shape.
 fn values<'a>(
     tensors: &'a SafeTensors,
     name: &str,
@@ -164,7 +177,7 @@ fn values<'a>(
     Ok(tensor.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)))
 }
 
-/// Numbers as every file here holds them, little-endian.
+/// The bytes of `values` in all files of this program: little-endian.
 pub fn bytes(values: impl Iterator<Item = f32>) -> Vec<u8> {
     values.flat_map(f32::to_le_bytes).collect()
 }
@@ -174,9 +187,9 @@ mod tests {
     use super::*;
 
     fn model() -> Model {
-        let shape = MlpShape::mnist(&[3, 2]);
+        let shape = MlpShape::new(784, &[3, 2], 10);
         let parameters = (0..shape.parameter_count()).map(|p| p as f32 * 0.5).collect();
-        Model { shape, parameters, data: DataSource::Synthetic }
+        Model { shape, parameters, data: "synthetic".into() }
     }
 
     #[test]
@@ -216,7 +229,18 @@ mod tests {
             replaced("[784,3,2,10]", "[784,2,3,10]"),
             "layers.0.weight: expected F32 [2, 784], found F32 [3, 784]"
         );
-        assert_eq!(replaced("[784,3,2,10]", "[783,3,2,10]"), "expected layers from 784 to 10, found [783, 3, 2, 10]");
+        assert_eq!(
+            replaced("[784,3,2,10]", "[784,3,2,00]"),
+            "cannot read the metadata entry `mnist`: invalid number at line 1 column 41"
+        );
+        assert_eq!(
+            replaced("[784,3,2,10]", "[784,3,2, 0]"),
+            "expected layers from at most 65536 inputs to at most 256 classes, found [784, 3, 2, 0]"
+        );
+        assert_eq!(
+            replaced("[784,3,2,10]", "[784,0,2,10]"),
+            "expected at most 32 hidden layers of 1 to 4096 units, found [0, 2]"
+        );
         let mut broken = model();
         broken.parameters[7] = f32::NAN;
         assert_eq!(decode(&encode(&broken)).unwrap_err(), "expected finite weights, found infinite ones or NaN");

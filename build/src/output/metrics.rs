@@ -3,9 +3,7 @@
 use serde::{Serialize, Serializer};
 
 use crate::data::dataset::{Provenance, TEST};
-use crate::data::sets::DataSource;
 use crate::engine::EngineInfo;
-use crate::model::CLASSES;
 use crate::output::artifact::{Artifact, Directory};
 use crate::output::event::{EpochRecord, Evaluation};
 use crate::output::finished::Finished;
@@ -32,8 +30,8 @@ pub struct Metrics<'a> {
     pub engine: &'a EngineInfo,
     /// The test data, and for training the training data.
     pub data: &'a Provenance,
-    /// The data that the model was trained on.
-    pub trained_on: DataSource,
+    /// The id of the data set that the model was trained on.
+    pub trained_on: &'a str,
     /// Parameters of the network.
     pub parameter_count: usize,
     /// Each epoch; none for `evaluate`.
@@ -52,7 +50,7 @@ struct Contents<'a> {
     #[serde(flatten)]
     engine: &'a EngineInfo,
     data: &'a Provenance,
-    trained_on: DataSource,
+    trained_on: &'a str,
     parameter_count: usize,
     #[serde(skip_serializing_if = "<[EpochRecord]>::is_empty")]
     epochs: &'a [EpochRecord],
@@ -78,7 +76,7 @@ pub struct ClassScore {
 impl ClassScore {
     /// The scores of all digits.
     pub fn all(score: &Score) -> Vec<Self> {
-        (0..CLASSES)
+        (0..score.classes())
             .map(|digit| Self { digit, precision: score.precision(digit), recall: score.recall(digit) })
             .collect()
     }
@@ -91,7 +89,7 @@ impl<'a> Metrics<'a> {
             task: "train",
             engine: finished.engine,
             data: &finished.dataset.provenance,
-            trained_on: trained.model.data,
+            trained_on: &trained.model.data,
             parameter_count: trained.model.parameters.len(),
             epochs: finished.epochs,
             evaluations: &trained.evaluations,

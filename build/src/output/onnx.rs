@@ -2,16 +2,16 @@
 //!
 //! | | name | type | shape |
 //! |---|---|---|---|
-//! | input | `images` | uint8, 0 black to 255 white | (batch, 28, 28) |
-//! | output | `logits` | float32 | (batch, 10) |
-//! | output | `probabilities` | float32 | (batch, 10) |
+//! | input | `images` | uint8, 0 black to 255 white | (batch, side, side) |
+//! | output | `logits` | float32 | (batch, K) |
+//! | output | `probabilities` | float32 | (batch, K) |
 //!
 //! Format: <https://github.com/onnx/onnx/blob/main/onnx/onnx.proto> and
 //! <https://github.com/onnx/onnx/blob/main/docs/Operators.md>. The messages below have only the fields that are written.
 
 use prost::Message;
 
-use crate::model::CLASSES;
+use crate::data::sets::DataSource;
 use crate::model::file::{self as weights, Model};
 use crate::output::artifact::{Artifact, Directory};
 
@@ -32,18 +32,20 @@ const OPSET: i64 = 17;
 /// The file's bytes for `model`; equal models give equal bytes.
 pub fn encode(model: &Model) -> Vec<u8> {
     let (nodes, constants) = operations(model);
-    let classes = Dimension { value: CLASSES as i64, ..Dimension::default() };
-    let side = || Dimension { value: 28, ..Dimension::default() };
+    let fixed = |value: usize| Dimension { value: value as i64, ..Dimension::default() };
+    let classes = fixed(model.shape.classes());
+    let side = model.shape.image_side().unwrap_or_else(|| unreachable!("networks are trained on square images"));
     let batch = || Dimension { parameter: "batch".into(), ..Dimension::default() };
     let outputs = ["logits", "probabilities"];
     let graph = Graph {
         nodes,
         name: "mnist".into(),
         constants,
-        inputs: vec![ValueInfo::new("images", UINT8, vec![batch(), side(), side()])],
+        inputs: vec![ValueInfo::new("images", UINT8, vec![batch(), fixed(side), fixed(side)])],
         outputs: outputs.map(|name| ValueInfo::new(name, FLOAT, vec![batch(), classes.clone()])).into(),
     };
-    let metadata = [("trained_on", model.data.description().to_string()), ("input", "28 x 28 bytes, 0 black".into())];
+    let trained_on = DataSource::named(&model.data).map_or_else(|_| model.data.clone(), DataSource::description);
+    let metadata = [("trained_on", trained_on), ("input", format!("{side} x {side} bytes, 0 black"))];
     OnnxModel {
         ir_version: IR_VERSION,
         producer_name: env!("CARGO_PKG_NAME").into(),
@@ -258,15 +260,14 @@ struct Dimension {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::sets::DataSource;
     use crate::model::MlpShape;
 
     #[test]
     fn every_input_of_a_node_is_made_before_it_and_the_outputs_are_made() {
         for hidden in [&[][..], &[3], &[5, 4, 3]] {
-            let shape = MlpShape::mnist(hidden);
+            let shape = MlpShape::new(784, hidden, 10);
             let parameters = shape.initial_parameters(1);
-            let bytes = encode(&Model { shape, parameters, data: DataSource::Synthetic });
+            let bytes = encode(&Model { shape, parameters, data: "synthetic".into() });
             let graph = OnnxModel::decode(&bytes[..]).unwrap().graph.unwrap();
             let mut known: Vec<&str> = graph.constants.iter().map(|constant| constant.name.as_str()).collect();
             known.extend(graph.inputs.iter().map(|input| input.name.as_str()));

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::given::Given;
 use crate::engine::choice::{DeviceChoice, EngineChoice};
+use crate::model::{MOST_HIDDEN_LAYERS, MOST_UNITS};
 use crate::optim::OptimizerKind;
 use crate::text::one_of;
 
@@ -118,11 +119,6 @@ pub enum Kind {
         set: fn(&mut Parameters, Vec<usize>),
     },
 }
-
-/// The most hidden layers.
-const MOST_LAYERS: usize = 32;
-/// The widest hidden layer.
-const WIDEST_LAYER: u64 = 4096;
 
 /// All parameters, in the order in which they are explained and written.
 pub static KEYS: [Key; 13] = [
@@ -288,7 +284,7 @@ impl Key {
             Kind::Number { expected, .. } => expected.to_string(),
             Kind::Truth { .. } => "true or false".into(),
             Kind::Widths { .. } => {
-                format!("a list of at most {MOST_LAYERS} widths, each a whole number from 1 to {WIDEST_LAYER}")
+                format!("a list of at most {MOST_HIDDEN_LAYERS} widths, each a whole number from 1 to {MOST_UNITS}")
             }
         }
     }
@@ -331,8 +327,8 @@ fn number(given: &Given) -> Option<f64> {
 
 fn widths(given: &Given) -> Option<Vec<usize>> {
     let Given::List(list) = given else { return None };
-    let width = |item| whole(item, 1, WIDEST_LAYER).map(|width| width as usize);
-    if list.len() > MOST_LAYERS { None } else { list.iter().map(width).collect() }
+    let width = |item| whole(item, 1, MOST_UNITS as u64).map(|width| width as usize);
+    if list.len() > MOST_HIDDEN_LAYERS { None } else { list.iter().map(width).collect() }
 }
 
 fn names<T>(choices: &[(&'static str, T)]) -> String {

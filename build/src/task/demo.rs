@@ -116,7 +116,7 @@ fn places(workspace: &Workspace) -> String {
 fn bring_data(workspace: &Workspace, args: &Demo, console: &Console) -> Result<Dataset> {
     let data_dir = &workspace.data;
     let found = Dataset::load(data_dir).ok();
-    let stand_in = |dataset: &Dataset| dataset.provenance.source == DataSource::Synthetic;
+    let stand_in = |dataset: &Dataset| dataset.provenance.source.stands_in_for().is_some();
     if let Some(dataset) = found
         && (!stand_in(&dataset) || download::named_mirrors(&args.mirrors).is_empty())
     {
@@ -152,7 +152,7 @@ fn is_trained(workspace: &Workspace, data: DataSource) -> bool {
         let used_file = workspace.model.join(artifacts::PARAMETERS.file_name);
         let used = Parameters::read(&used_file, &[]).ok()?;
         let model = weights::load(&workspace.model).ok()?;
-        Some(wanted.is_satisfied_by(&used) && model.data == data && artifacts::is_complete(&workspace.model))
+        Some(wanted.is_satisfied_by(&used) && model.data == data.id() && artifacts::is_complete(&workspace.model))
     };
     trained().unwrap_or(false)
 }

@@ -7,7 +7,7 @@ use tracing::warn;
 use crate::cli::Download;
 use crate::data::download::fetch::Limits;
 use crate::data::download::{self, Options, Summary, Watch, environment};
-use crate::data::sets::{DataSource, MIRRORS, MNIST, SYNTHETIC};
+use crate::data::sets::{DataSource, MNIST, SYNTHETIC};
 use crate::data::synthetic;
 use crate::error::{Error, Result};
 use crate::output::console::{self, Console};
@@ -22,7 +22,7 @@ use crate::output::transfers::Transfers;
 pub fn run(args: &Download, console: &Console) -> Result<()> {
     let data_dir = &args.data_dir;
     let summary = with_logs(console, &args.log_dir, "download", |listener| {
-        let source = if args.synthetic { DataSource::Synthetic } else { DataSource::Mnist };
+        let source = DataSource(Some(if args.synthetic { &SYNTHETIC } else { &MNIST }));
         listener.on(RunEvent::Data { source, images: &[] });
         listener.on(RunEvent::RunStarted);
         if args.synthetic { draw(data_dir) } else { download(data_dir, &args.mirrors, Limits::default(), console) }
@@ -75,8 +75,14 @@ pub fn holds_mnist(data_dir: &Path) -> Result<bool> {
 }
 
 fn options(data_dir: &Path, mirrors: &[String], limits: Limits) -> Options {
-    let mirrors = mirrors.iter().map(String::as_str).chain(MIRRORS).map(String::from).collect();
-    Options { data_dir: data_dir.into(), mirrors, limits, files: MNIST.to_vec(), stand_in: SYNTHETIC.to_vec() }
+    Options {
+        data_dir: data_dir.into(),
+        mirrors: mirrors.iter().map(String::as_str).chain(MNIST.mirrors.iter().copied()).map(String::from).collect(),
+        limits,
+        credit: MNIST.credit,
+        files: MNIST.files.to_vec(),
+        stand_in: SYNTHETIC.files.to_vec(),
+    }
 }
 
 fn table(data_dir: &Path, summary: &Summary) -> String {

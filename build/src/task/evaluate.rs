@@ -41,15 +41,17 @@ pub fn evaluate(
 ) -> Result<String> {
     let begin = Instant::now();
     let model = weights::load(&args.model_dir)?;
+    let trained_on = DataSource::of_model(&args.model_dir, &model)?;
     let dataset = data()?;
+    dataset.check_fit(&args.model_dir, &model)?;
     let mut network = engine::choice::network(&model.shape, &model.parameters)?;
     let source = dataset.provenance.source;
-    info!("model: trained on {}", model.data.description());
+    info!("model: trained on {}", trained_on.description());
     info!("data: {}, {} test images", source.description(), dataset.test.len());
-    if model.data != source {
+    if trained_on != source {
         warn!("the model was trained on other data than it is tested on");
-    } else if model.data == DataSource::Synthetic {
-        warn!("this is the synthetic stand-in: the score says nothing about MNIST");
+    } else if let Some(original) = source.stands_in_for() {
+        warn!("this is the synthetic stand-in: the score says nothing about {}", original.title);
     }
 
     listener.on(RunEvent::Data { source, images: &[(TEST, dataset.test.len())] });
@@ -59,7 +61,7 @@ pub fn evaluate(
         task: "evaluate",
         engine: &network.info(),
         data: &dataset.provenance,
-        trained_on: model.data,
+        trained_on: trained_on.id(),
         parameter_count: model.parameters.len(),
         epochs: &[],
         evaluations: std::slice::from_ref(&evaluation),
@@ -69,17 +71,17 @@ pub fn evaluate(
     files::write(&metrics_path, &metrics.encode())?;
     let score = &evaluation.score;
     info!(target: console::LOG, "accuracy {:.2} %, loss {:.4}", 100.0 * score.accuracy, score.loss);
-    let places = [("test data", source.description().to_string()), ("metrics", metrics_path.display().to_string())];
-    Ok(format!("{}\n{}", table(score), text::named_values(&places)))
+    let places = [("test data", source.description()), ("metrics", metrics_path.display().to_string())];
+    Ok(format!("{}\n{}", table(score, dataset.test.classes), text::named_values(&places)))
 }
 
 /// The score, and each digit's images, precision and recall.
-fn table(score: &Score) -> String {
+fn table(score: &Score, names: &[&str]) -> String {
     let percent = |share: Option<f64>| share.map_or("-".into(), text::percent);
     let mut rows = vec![["digit", "images", "precision", "   recall"].map(String::from)];
     rows.extend(ClassScore::all(score).into_iter().map(|class| {
         let images: u32 = score.confusion[class.digit].iter().sum();
-        [class.digit.to_string(), images.to_string(), percent(class.precision), percent(class.recall)]
+        [names[class.digit].to_string(), images.to_string(), percent(class.precision), percent(class.recall)]
     }));
     let whole = [("accuracy", text::percent(score.accuracy)), ("loss", format!("{:.4}", score.loss))];
     format!("{}\n{}", text::named_values(&whole), text::table(['>'; 4], &rows))

@@ -9,12 +9,11 @@ use tracing::{error, warn};
 
 use crate::cli::Predict;
 use crate::data::picture::{self, prepare};
-use crate::data::sets::DataSource;
+use crate::data::sets::{DataSource, Frame};
 use crate::engine::{self, Network};
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::model::file as weights;
-use crate::model::{CLASSES, PIXELS};
+use crate::model::file::{self as weights, Model};
 use crate::output::console;
 use crate::score::softmax;
 use crate::text;
@@ -61,16 +60,18 @@ pub fn run(args: &Predict) -> Result<()> {
     interrupt::end_at_once(); // it writes no files, and may wait for stdin for ever
     interrupt::check()?;
     let model = weights::load(&args.model_dir)?;
-    if model.data == DataSource::Synthetic {
-        warn!("the model was trained on {}", model.data.description());
+    let trained_on = DataSource::of_model(&args.model_dir, &model)?;
+    let frame = frame(&args.model_dir, &model, trained_on)?;
+    if trained_on.stands_in_for().is_some() {
+        warn!("the model was trained on {}", trained_on.description());
     }
     let mut engine = engine::choice::network(&model.shape, &model.parameters)?;
 
-    let prepared: Vec<_> = args.images.iter().map(|path| read(path)).collect();
+    let prepared: Vec<_> = args.images.iter().map(|path| read(path, frame)).collect();
     let names: Vec<String> = args.images.iter().map(|path| path.display().to_string()).collect();
-    let answers = answers(engine.as_mut(), &names, &prepared)?;
+    let answers = answers(engine.as_mut(), model.shape.classes(), &names, &prepared)?;
 
-    console::print(&if args.json { json(&answers) } else { table(&answers) })?;
+    console::print(&if args.json { json(&answers) } else { table(&answers, trained_on) })?;
     let unread = prepared.iter().filter(|image| image.is_err()).count();
     for problem in prepared.iter().filter_map(|image| image.as_ref().err()) {
         error!("{problem}");
@@ -78,16 +79,16 @@ pub fn run(args: &Predict) -> Result<()> {
     if unread > 0 { Err(Error::Pictures { unread, images: answers.len() }) } else { Ok(()) }
 }
 
-/// The answers for the images `names`; `prepared` holds their pixels.
+/// The answers of `network`, which knows `classes` classes, for the images `names`; `prepared` holds their pixels.
 fn answers<'a>(
     network: &mut dyn Network,
+    classes: usize,
     names: &'a [String],
-    prepared: &[Result<[u8; PIXELS]>],
+    prepared: &[Result<Vec<u8>>],
 ) -> Result<Vec<Prediction<'a>>> {
     let pixels: Vec<u8> = prepared.iter().flatten().flatten().copied().collect();
-    debug_assert_eq!(pixels.len() % PIXELS, 0);
     let logits = network.logits(&pixels)?;
-    let mut logits = logits.chunks_exact(CLASSES);
+    let mut logits = logits.chunks_exact(classes);
     let answer = |(image, prepared): (&'a String, &Result<_>)| {
         let outcome = match prepared {
             Ok(_) => outcome(logits.next().unwrap_or_default()),
@@ -98,8 +99,17 @@ fn answers<'a>(
     Ok(names.iter().zip(prepared).map(answer).collect())
 }
 
+/// The frame of the images that `model` was trained on.
+fn frame(model_dir: &Path, model: &Model, trained_on: DataSource) -> Result<Frame> {
+    let like_mnist = || model.shape.image_side().map(Frame::like_mnist);
+    trained_on.0.map(|set| set.frame).or_else(like_mnist).ok_or_else(|| {
+        let problem = format!("expected inputs for a square image, found {}", model.shape.inputs());
+        Error::Model { path: model_dir.join(weights::FILE_NAME), problem }
+    })
+}
+
 /// The image at `path`, or on stdin if that is `-`, prepared for the network.
-fn read(path: &Path) -> Result<[u8; PIXELS]> {
+fn read(path: &Path, frame: Frame) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let stdin = path == Path::new("-");
     let read = if stdin {
@@ -114,7 +124,7 @@ fn read(path: &Path) -> Result<[u8; PIXELS]> {
         _ => Err(format!("expected a file of at most {} MiB, found a larger one", MOST_BYTES >> 20)),
     };
     picture
-        .and_then(|picture| prepare::prepare(&picture))
+        .and_then(|picture| prepare::prepare(&picture, frame))
         .map_err(|problem| Error::Picture { path: path.to_path_buf(), problem })
 }
 
@@ -124,8 +134,8 @@ fn outcome(logits: &[f32]) -> Outcome {
     let mut candidates: Vec<Candidate> =
         shares.into_iter().enumerate().map(|(digit, confidence)| Candidate { digit, confidence }).collect();
     candidates.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
-    let Candidate { digit, confidence } = candidates[0];
-    Outcome::Digit { digit, confidence, others: candidates[1..=OTHERS].to_vec() }
+    let Candidate { digit, confidence } = candidates[0]; // a network has at least one class
+    Outcome::Digit { digit, confidence, others: candidates.into_iter().skip(1).take(OTHERS).collect() }
 }
 
 fn json(answers: &[Prediction]) -> String {
@@ -134,14 +144,15 @@ fn json(answers: &[Prediction]) -> String {
 }
 
 /// A line for each image that could be read.
-fn table(answers: &[Prediction]) -> String {
+fn table(answers: &[Prediction], trained_on: DataSource) -> String {
+    let class = |label: usize| trained_on.0.map_or_else(|| label.to_string(), |set| set.classes[label].into());
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let row = |answer: &Prediction| match &answer.outcome {
         Outcome::Unread { .. } => None,
         Outcome::Digit { digit, confidence, others } => {
-            let others = others.iter().map(|other| format!("{} {:>7}", other.digit, percent(other.confidence)));
+            let others = others.iter().map(|other| format!("{} {:>7}", class(other.digit), percent(other.confidence)));
             let others = others.collect::<Vec<_>>().join(", ");
-            Some([answer.image.to_string(), digit.to_string(), percent(*confidence), others])
+            Some([answer.image.to_string(), class(*digit), percent(*confidence), others])
         }
     };
     let mut rows: Vec<_> = answers.iter().filter_map(row).collect();
@@ -157,7 +168,7 @@ mod tests {
 
     #[test]
     fn the_best_comes_first_and_the_next_two_after_it() {
-        let mut logits = [0.0f32; CLASSES];
+        let mut logits = [0.0f32; 10];
         (logits[3], logits[7], logits[1]) = (9.0, 8.0, 7.0);
         let Outcome::Digit { digit, confidence, others } = outcome(&logits) else { panic!() };
         assert_eq!((digit, others[0].digit, others[1].digit), (3, 7, 1));

@@ -7,11 +7,9 @@ use tracing::{info, warn};
 
 use crate::cli::Train;
 use crate::data::dataset::{Dataset, Provenance, TRAIN};
-use crate::data::sets::DataSource;
 use crate::engine::{self, Trainer, choice};
 use crate::error::Result;
 use crate::files;
-use crate::model::{CLASSES, PIXELS};
 use crate::output::artifact::Directories;
 use crate::output::artifacts;
 use crate::output::console::{self, Console};
@@ -66,7 +64,7 @@ pub fn prepare(args: &Train, data: impl FnOnce() -> Result<Dataset>, listener: &
     artifacts::check(&directories)?;
     let dataset = data()?;
     parameters.threads = engine::threads(parameters.threads);
-    let recipe = parameters.recipe(PIXELS, CLASSES);
+    let recipe = parameters.recipe(dataset.train.inputs(), dataset.train.classes.len());
     let (trainer, chosen) = choice::trainer(&recipe, &parameters.choice(), parameters.train_epochs, &dataset.train)?;
     (parameters.engine, parameters.device) = (chosen.engine, chosen.device);
     announce(&parameters, &dataset.provenance, &trainer.info());
@@ -125,8 +123,8 @@ fn announce(parameters: &Parameters, data: &Provenance, engine: &engine::EngineI
         "engine: {} on {} ({}, {}), {} threads",
         engine.engine, engine.device, engine.backend, engine.instruction_set, engine.threads
     );
-    if data.source == DataSource::Synthetic {
-        warn!("this is the synthetic stand-in: nothing trained on it says anything about MNIST");
+    if let Some(original) = data.source.stands_in_for() {
+        warn!("this is the synthetic stand-in: nothing trained on it says anything about {}", original.title);
     }
     if let Some(warning) = parameters.optimizer.warning(&parameters.optimizer_options()) {
         warn!("{warning}");
@@ -149,7 +147,7 @@ fn summary(
     }
     let (count, training, all) = (epochs.len(), training_seconds(epochs), begin.elapsed().as_secs_f64());
     lines += &text::named_values(&[
-        ("data", data.source.description().to_string()),
+        ("data", data.source.description()),
         ("epochs", format!("{count} in {training:.1} s, {all:.1} s with everything")),
     ]);
     let files: Vec<_> = files.iter().map(|(name, path)| (*name, path.display().to_string())).collect();

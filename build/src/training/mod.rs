@@ -56,8 +56,9 @@ pub fn train(
     }
     let result = match (last, failure) {
         (Some((weights, evaluations)), failure @ (None | Some(Error::Device { .. }))) => {
-            let shape = MlpShape::mnist(&parameters.hidden_layers);
-            let model = Model { shape, parameters: weights, data: dataset.provenance.source };
+            let Images { classes, .. } = *dataset.train;
+            let shape = MlpShape::new(dataset.train.inputs(), &parameters.hidden_layers, classes.len());
+            let model = Model { shape, parameters: weights, data: dataset.provenance.source.id().into() };
             Ok(Trained { model, evaluations, cut_short: failure })
         }
         (_, Some(failure)) => Err(failure),
@@ -119,7 +120,7 @@ pub fn evaluate<N: Network + ?Sized>(
     interrupt::check()?;
     listener.on(RunEvent::EvaluationStarted { split, epoch });
     let logits = network.logits(&images.pixels)?;
-    let evaluation = Evaluation { split, score: Score::new(&logits, &images.labels), logits };
+    let evaluation = Evaluation { split, score: Score::new(&logits, &images.labels, images.classes.len()), logits };
     if let Some(epoch) = epoch {
         check_finite(epoch, evaluation.score.loss)?;
     }

@@ -116,6 +116,6 @@ mod tests {
 
     #[test]
     fn the_known_mirrors_are_mirrors() {
-        assert!(crate::data::sets::MIRRORS.iter().all(|mirror| Mirror::parse(mirror).is_ok()));
+        assert!(crate::data::sets::SETS.iter().flat_map(|set| set.mirrors).all(|mirror| Mirror::parse(mirror).is_ok()));
     }
 }

@@ -40,20 +40,19 @@ use crate::interrupt;
 
 pub use crate::data::download::events::{DownloadEvent, Origin, Reporter, Watch};
 
-const CREDIT: &str = "MNIST is by Yann LeCun, Corinna Cortes and Christopher J.C. Burges, under the licence CC BY-SA 3.0 \
-                      (https://creativecommons.org/licenses/by-sa/3.0/)";
-
 /// What to download, from where, to where.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Where the files go. It is created if it is missing.
     pub data_dir: PathBuf,
     /// Where the files come from, as [`Mirror::parse`] reads it, in the order to try: the user's own mirrors, then
-    /// [`MIRRORS`](crate::data::sets::MIRRORS). Read only if a file has to be fetched.
+    /// those of the set. Read only if a file has to be fetched.
     pub mirrors: Vec<String>,
     /// How long to wait for a mirror, and how often to ask it.
     pub limits: Limits,
-    /// The files: [`crate::data::sets::MNIST`].
+    /// Authors and licence of the files, shown before they are fetched.
+    pub credit: Option<&'static str>,
+    /// The files of the set.
     pub files: Vec<SourceFile>,
     /// Synthetic files of the same names. They may be replaced, since they can be generated again.
     pub stand_in: Vec<SourceFile>,
@@ -100,7 +99,9 @@ pub fn fetch_all(options: &Options, watch: &dyn Watch) -> Result<Summary> {
         return if complete { Ok(as_it_is()) } else { Err(error) };
     }
     store::clear_stale(directory, &options.files);
-    info!("{CREDIT}");
+    if let Some(credit) = options.credit {
+        info!("{credit}");
+    }
 
     let fetcher = OnDemand::new(&options.limits);
     let jobs: Vec<(SourceFile, &Found)> = options.files.iter().copied().zip(&found).collect();

@@ -9,7 +9,7 @@ use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, Im
 
 /// The most pixels that are decoded. Nearly all cameras have fewer.
 const MOST_PIXELS: u64 = 100_000_000;
-/// The most bytes of pixels that are decoded.
+/// The most bytes of decoded pixels.
 const MOST_BYTES: u64 = 1 << 30;
 /// Larger images are reduced to this longer side. A digit on a twentieth of it still has more pixels than MNIST's.
 const LONGEST_SIDE: u32 = 800;

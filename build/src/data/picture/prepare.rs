@@ -1,79 +1,78 @@
-//! From a picture of a digit, of any size, dark on light or light on dark, to an image as MNIST's makers prepared theirs.
+//! From a picture of a digit to an image prepared as in MNIST. The picture may have any size, and be dark on light or light
+//! on dark.
 //!
 //! Source: <http://yann.lecun.com/exdb/mnist/>: "the images were size normalized to fit in a 20x20 pixel box while
 //! preserving their aspect ratio. The resulting images contain grey levels as a result of the anti-aliasing technique [...]
 //! the images were centered in a 28x28 image by computing the center of mass of the pixels".
 //!
 //! ```text
-//! paper    a plane of brightness through the border of the picture, since light falls unevenly on paper
-//! ink      how far a pixel is from the paper, on the side where most of what is far lies; 0 paper to 1 ink
-//! digit    the ink without specks, cut out; thin pens drawn as thick as MNIST's
-//! image    the digit's box scaled to 20 pixels, its centre of mass at the image's centre
+//! paper    a plane of brightness fitted to the border of the picture, since paper is lit unevenly
+//! ink      the difference of each pixel from the paper, darker or lighter, scaled to 0 (paper) to 1 (ink)
+//! digit    the ink without specks, cut out; strokes thinner than MNIST's are thickened
+//! image    the digit scaled into its box, with the centre of mass at the image's centre
 //! ```
 
 use image::imageops::{self, FilterType};
 use image::{ImageBuffer, Luma};
 
 use super::Picture;
-use crate::model::PIXELS;
+use crate::data::sets::Frame;
 
-/// Width and height of an image.
-const SIDE: usize = 28;
-/// The longer side of the box that a digit fills.
-const BOX: f32 = 20.0;
-/// The least difference between ink and paper, of 1 between black and white.
+/// Smallest difference between ink and paper; black and white differ by 1.
 const LEAST_CONTRAST: f32 = 0.08;
-/// How wide a stroke is at least, in pixels of the image; MNIST's are about 2 to 3 wide.
-const PEN: f32 = 2.0;
-/// The longer side to which a digit is shrunk before its strokes are thickened, which takes longer the larger it is.
-const MIDDLE: f32 = 8.0 * BOX;
-/// How far from the paper its grain may be, of 1 between black and white; more is taken for ink at the border.
+/// Box side per stroke width. Thinner strokes are thickened; those of MNIST are 2 to 3 pixels wide in a box of 20.
+const STROKES_PER_BOX: f32 = 10.0;
+/// Before its strokes are thickened, a digit is shrunk to this many times the box: thickening takes longer for large ones.
+const SHRUNK_BOXES: f32 = 8.0;
+/// Largest deviation that counts as grain of the paper; black and white differ by 1. Ink at the border deviates more.
 const MOST_GRAIN: f32 = 0.15;
 
-/// The image (D) of the digit in `picture`.
+/// The image (D) of the digit in `picture`, with the digit placed as `frame` says.
 ///
-/// An image that is as MNIST's are already, of 28 x 28 pixels and light on black (or the reverse) with its digit in the
-/// right place, is taken as it is.
+/// A picture that already is such an image (light on black or the reverse) is not changed.
 ///
 /// # Errors
-/// There is nothing in the picture, as the end of a sentence that begins with its name.
-pub fn prepare(picture: &Picture) -> Result<[u8; PIXELS], String> {
-    if let Some(image) = as_it_is(picture) {
+/// The picture shows nothing, as the end of a sentence that begins with its name.
+pub fn prepare(picture: &Picture, frame: Frame) -> Result<Vec<u8>, String> {
+    if let Some(image) = already_prepared(picture, frame) {
         return Ok(image);
     }
+    let box_side = frame.box_side as f32;
+    let least_stroke = box_side / STROKES_PER_BOX;
     let mut ink = Ink { width: picture.width, height: picture.height, values: ink(picture)? };
     ink.remove_specks();
     let mut digit = ink.cut_out();
-    if digit.longer_side() > MIDDLE {
-        digit = digit.scaled(MIDDLE);
+    if digit.longer_side() > SHRUNK_BOXES * box_side {
+        digit = digit.scaled(SHRUNK_BOXES * box_side);
     }
-    let scale = BOX / digit.longer_side();
+    let scale = box_side / digit.longer_side();
     let thickness = digit.stroke_width() * scale;
-    if thickness < PEN {
-        digit = digit.thickened((PEN - thickness) / 2.0 / scale);
+    if thickness < least_stroke {
+        digit = digit.thickened((least_stroke - thickness) / 2.0 / scale);
     }
-    Ok(digit.cut_out().scaled(BOX).centred())
+    Ok(digit.cut_out().scaled(box_side).centred(frame.side))
 }
 
-/// The picture's bytes, light on black, if its digit is where MNIST has it, within a pixel.
-fn as_it_is(picture: &Picture) -> Option<[u8; PIXELS]> {
-    if (picture.width, picture.height) != (SIDE, SIDE) {
+/// The picture's bytes, light on black, if it has the frame's size and its digit is in place, within a pixel.
+fn already_prepared(picture: &Picture, Frame { side, box_side }: Frame) -> Option<Vec<u8>> {
+    if (picture.width, picture.height) != (side, side) {
         return None;
     }
-    let border = |at: usize| [0, SIDE - 1].contains(&(at % SIDE)) || [0, SIDE - 1].contains(&(at / SIDE));
+    let box_side = box_side as f32;
+    let border = |at: usize| [0, side - 1].contains(&(at % side)) || [0, side - 1].contains(&(at / side));
     [picture.pixels.clone(), picture.pixels.iter().map(|value| 1.0 - value).collect()].into_iter().find_map(|values| {
-        let black_border = (0..PIXELS).filter(|&at| border(at)).all(|at| values[at] < 0.1);
-        let ink = Ink { width: SIDE, height: SIDE, values };
+        let black_border = (0..side * side).filter(|&at| border(at)).all(|at| values[at] < 0.1);
+        let ink = Ink { width: side, height: side, values };
         if !black_border || ink.values.iter().all(|&ink| ink < 0.5) {
             return None;
         }
-        let near = ink.centre_of_mass().iter().all(|centre| (centre - (SIDE / 2) as f32).abs() <= 1.0);
-        let fits = (BOX - 2.0..=BOX).contains(&ink.cut_out().longer_side());
-        (near && fits).then(|| std::array::from_fn(|at| (ink.values[at] * 255.0).round() as u8))
+        let near = ink.centre_of_mass().iter().all(|centre| (centre - (side / 2) as f32).abs() <= 1.0);
+        let fits = (box_side - 2.0..=box_side).contains(&ink.cut_out().longer_side());
+        (near && fits).then(|| ink.values.iter().map(|ink| (ink * 255.0).round() as u8).collect())
     })
 }
 
-/// How much each pixel is ink, 0 to 1.
+/// The share of ink in each pixel (height, width), 0 to 1.
 fn ink(picture: &Picture) -> Result<Vec<f32>, String> {
     let (width, height) = (picture.width, picture.height);
     let rim = (width.min(height) / 40).max(1);
@@ -89,7 +88,7 @@ fn ink(picture: &Picture) -> Result<Vec<f32>, String> {
     if sum_of_cubes < 0.0 {
         difference.iter_mut().for_each(|d| *d = -*d); // light on dark
     }
-    // Full ink: what a tenth of all that is clearly not paper reaches.
+    // Full ink is the value that a tenth of the pixels reach, of those that clearly are not paper.
     let mut strongest: Vec<f32> =
         difference.iter().copied().filter(|&d| d > (LEAST_CONTRAST / 2.0).max(grain)).collect();
     strongest.sort_unstable_by(|a, b| b.total_cmp(a));
@@ -101,20 +100,20 @@ fn ink(picture: &Picture) -> Result<Vec<f32>, String> {
     Ok(difference.into_iter().map(|d| ((d - low) / (high - low)).clamp(0.0, 1.0)).collect())
 }
 
-/// The middle of some numbers; 0 if there are none.
+/// The median; 0 for no values.
 fn median(mut values: Vec<f32>) -> f32 {
     values.sort_unstable_by(f32::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
-/// `a + b x + c y`.
+/// The plane `a + b x + c y`.
 struct Plane([f64; 3]);
 
 impl Plane {
-    /// The brightness of the paper, from the `border` of a picture of which less than half is ink.
+    /// The brightness of the paper, from the `border` of a picture. Less than half of the border may be ink.
     ///
-    /// Least squares, again and again, with places the less weight the further they were from the last plane: those of a
-    /// digit that runs into the border lose theirs.
+    /// Iteratively reweighted least squares: the further a place is from the last plane, the smaller its weight. Ink of a
+    /// digit that touches the border thus loses its weight.
     fn of_paper(border: &[(usize, usize)], picture: &Picture) -> Self {
         const ROUNDS: usize = 10;
         let level = median(border.iter().map(|&(x, y)| picture.pixels[y * picture.width + x]).collect());
@@ -125,9 +124,9 @@ impl Plane {
         paper
     }
 
-    /// The plane with the least weighted sum of squared distances to the brightness of `places`.
+    /// The plane with the smallest weighted sum of squared distances to the brightness of `places`.
     fn through(places: &[(usize, usize)], picture: &Picture, weight: impl Fn((usize, usize)) -> f32) -> Self {
-        // The normal equations, about the picture's middle to keep them well conditioned.
+        // The normal equations, with the picture's middle as the origin to keep them well conditioned.
         let middle = [picture.width as f64 / 2.0, picture.height as f64 / 2.0];
         let mut matrix = [[0.0; 4]; 3];
         for &(x, y) in places {
@@ -141,7 +140,7 @@ impl Plane {
             }
         }
         for i in 0..3 {
-            // A slope about which the places say nothing (a picture of one row) is none.
+            // If the places do not determine a slope (a picture of one row), it is 0.
             if matrix[i][i].abs() < 1e-9 {
                 matrix[i] = [0.0; 4];
                 matrix[i][i] = 1.0;
@@ -157,7 +156,7 @@ impl Plane {
         Self(solution)
     }
 
-    /// How much darker the picture is at `place` than the paper.
+    /// The paper's brightness at a place less the picture's.
     fn below(&self, (x, y): (usize, usize), picture: &Picture) -> f32 {
         self.at(x, y) - picture.pixels[y * picture.width + x]
     }
@@ -167,7 +166,7 @@ impl Plane {
     }
 }
 
-/// How much each pixel is ink.
+/// The share of ink in each pixel.
 struct Ink {
     width: usize,
     height: usize,
@@ -176,7 +175,7 @@ struct Ink {
 }
 
 impl Ink {
-    /// The neighbours of a pixel, as far as there are any.
+    /// The up to eight neighbours of a pixel.
     fn neighbours(&self, at: usize) -> impl Iterator<Item = usize> + use<> {
         let (width, height) = (self.width as isize, self.height as isize);
         let (x, y) = (at as isize % width, at as isize / width);
@@ -186,8 +185,8 @@ impl Ink {
         })
     }
 
-    /// Removes patches of ink, however faint, that hold less than a twentieth of the largest one's: dust, noise, a
-    /// neighbour's stroke at the edge.
+    /// Removes connected patches with less than a twentieth of the ink of the largest one: dust, noise, a neighbour's
+    /// stroke at the edge.
     fn remove_specks(&mut self) {
         let mut patch_of = vec![usize::MAX; self.values.len()];
         let mut masses = Vec::new();
@@ -228,7 +227,7 @@ impl Ink {
                 0.0
             }
         };
-        // The outline's length is the sum of the gradient's.
+        // The length of the outline is the sum of the gradient's lengths.
         let mut outline = 0.0;
         for y in 0..=self.height {
             for x in 0..=self.width {
@@ -239,11 +238,11 @@ impl Ink {
         2.0 * area / outline.max(1e-6)
     }
 
-    /// With every stroke wider by `radius` pixels on each side.
+    /// A copy with every stroke wider by `radius` pixels on each side.
     fn thickened(&self, radius: f32) -> Self {
-        let room = radius.ceil() as usize;
-        let reach = room as isize;
-        let (width, height) = (self.width + 2 * room, self.height + 2 * room);
+        let margin = radius.ceil() as usize;
+        let reach = margin as isize;
+        let (width, height) = (self.width + 2 * margin, self.height + 2 * margin);
         let mut values = vec![0.0f32; width * height];
         let disc: Vec<(isize, isize, f32)> = (-reach..=reach)
             .flat_map(|dy| (-reach..=reach).map(move |dx| (dx, dy)))
@@ -252,7 +251,7 @@ impl Ink {
             .filter(|&(_, _, share)| share > 0.0)
             .collect();
         for (at, &ink) in self.values.iter().enumerate().filter(|(_, ink)| **ink > 0.0) {
-            let (x, y) = ((at % self.width + room) as isize, (at / self.width + room) as isize);
+            let (x, y) = ((at % self.width + margin) as isize, (at / self.width + margin) as isize);
             for &(dx, dy, share) in &disc {
                 let to = &mut values[(y + dy) as usize * width + (x + dx) as usize];
                 *to = to.max(ink * share);
@@ -261,7 +260,7 @@ impl Ink {
         Self { width, height, values }
     }
 
-    /// The box around all ink that is at least half as strong as the strongest; there must be some.
+    /// The box around all ink that is at least half as strong as the strongest. Some ink must be left.
     fn cut_out(&self) -> Self {
         let half = self.values.iter().fold(0.0f32, |a, &b| a.max(b)) / 2.0;
         let (mut left, mut right, mut top, mut bottom) = (usize::MAX, 0, usize::MAX, 0);
@@ -282,7 +281,7 @@ impl Ink {
         self.width.max(self.height) as f32
     }
 
-    /// Shrunk or enlarged to this longer side.
+    /// A copy shrunk or enlarged to this longer side.
     fn scaled(&self, longer_side: f32) -> Self {
         let scale = longer_side / self.longer_side();
         let side = |side: usize| ((side as f32 * scale).round() as u32).max(1);
@@ -293,7 +292,7 @@ impl Ink {
         Self { width: to.width() as usize, height: to.height() as usize, values: to.into_raw() }
     }
 
-    /// x and y of the centre of mass, the first pixel's being 0.
+    /// x and y of the centre of mass; those of the first pixel are 0.
     fn centre_of_mass(&self) -> [f32; 2] {
         let (mut mass, mut x_moment, mut y_moment) = (0.0f64, 0.0, 0.0);
         for (at, &ink) in self.values.iter().enumerate() {
@@ -305,14 +304,14 @@ impl Ink {
         [(x_moment / mass) as f32, (y_moment / mass) as f32]
     }
 
-    /// An image with the centre of mass at its centre, to the nearest pixel that leaves all of the digit in it.
-    fn centred(&self) -> [u8; PIXELS] {
+    /// A square image with this side and the centre of mass at its centre, or as near as the whole digit allows.
+    fn centred(&self, side: usize) -> Vec<u8> {
         let [x, y] = self.centre_of_mass();
-        let shift = |centre: f32, side: usize| ((SIDE / 2) as f32 - centre).round().clamp(0.0, (SIDE - side) as f32);
+        let shift = |centre: f32, own: usize| ((side / 2) as f32 - centre).round().clamp(0.0, (side - own) as f32);
         let (left, top) = (shift(x, self.width) as usize, shift(y, self.height) as usize);
-        let mut image = [0; PIXELS];
+        let mut image = vec![0; side * side];
         for (row, values) in self.values.chunks(self.width).enumerate() {
-            for (to, ink) in image[(top + row) * SIDE + left..].iter_mut().zip(values) {
+            for (to, ink) in image[(top + row) * side + left..].iter_mut().zip(values) {
                 *to = (255.0 * ink.clamp(0.0, 1.0)).round() as u8;
             }
         }
@@ -323,11 +322,18 @@ impl Ink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::sets::MNIST;
     use crate::data::synthetic::{self, Split};
     use crate::rng::{Purpose, Stream};
 
-    /// `image`, each of its pixels `size` wide, `left` and `top` of the picture's corner, on paper that grows brighter to
-    /// the right.
+    const SIDE: usize = 28;
+    const PIXELS: usize = 784;
+
+    fn prepare(picture: &Picture) -> Result<Vec<u8>, String> {
+        super::prepare(picture, MNIST.frame)
+    }
+
+    /// `image` on paper that grows brighter to the right, each of its pixels `size` wide, its corner at (`left`, `top`).
     fn on_paper(image: &[u8], size: usize, left: usize, top: usize, side: usize) -> Picture {
         let pixels = (0..side * side).map(|at| {
             let (x, y) = (at % side, at / side);
@@ -349,8 +355,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_prepared_stays_as_it_is() {
-        for image in synthetic::draw(Split::Test, 20).images.chunks(PIXELS) {
+    fn a_prepared_image_is_not_changed() {
+        for image in synthetic::draw(Split::Test, 20).pixels.chunks(PIXELS) {
             let prepared = prepare(&picture(image)).unwrap();
             assert_eq!(prepare(&picture(&prepared)).unwrap(), prepared);
         }
@@ -358,7 +364,7 @@ mod tests {
 
     #[test]
     fn size_place_and_light_do_not_matter() {
-        for image in synthetic::draw(Split::Test, 20).images.chunks(PIXELS) {
+        for image in synthetic::draw(Split::Test, 20).pixels.chunks(PIXELS) {
             let alone = prepare(&picture(image)).unwrap();
             let negative: Vec<u8> = image.iter().map(|value| 255 - value).collect();
             assert!(distance(&alone, &prepare(&picture(&negative)).unwrap()) < 0.01);
@@ -372,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_digit_that_fills_its_picture_is_read_as_one_with_a_margin() {
-        // A 7 of two straight strokes, which has ink on a quarter of its border.
+        // A 7 of two straight strokes. A quarter of its border is ink.
         let digit = |margin: usize| {
             let (width, height) = (60 + 2 * margin, 84 + 2 * margin);
             let pixels = (0..width * height).map(|at| {
@@ -389,13 +395,26 @@ mod tests {
 
     #[test]
     fn grain_is_not_ink() {
-        let image = &synthetic::draw(Split::Test, 1).images[..PIXELS];
+        let image = &synthetic::draw(Split::Test, 1).pixels[..PIXELS];
         let clean = on_paper(image, 2, 150, 91, 320);
         let expected = prepare(&clean).unwrap();
         let mut stream = Stream::new(1, Purpose::Order, 0);
         let pixels = clean.pixels.iter().map(|value| value + 0.1 * (2.0 * stream.uniform() - 1.0) as f32);
         let grainy = prepare(&Picture { pixels: pixels.collect(), ..clean }).unwrap();
         assert!(distance(&expected, &grainy) < 0.5, "{}", distance(&expected, &grainy));
+    }
+
+    #[test]
+    fn the_digit_fills_the_same_share_of_any_frame() {
+        let image = &synthetic::draw(Split::Test, 1).pixels[..PIXELS];
+        let large = on_paper(image, 9, 300, 41, 640);
+        for side in [14, 28, 56] {
+            let prepared = super::prepare(&large, Frame::like_mnist(side)).unwrap();
+            assert_eq!(prepared.len(), side * side);
+            let ink = prepared.iter().filter(|&&value| value > 127).count() as f64 / prepared.len() as f64;
+            let expected = image.iter().filter(|&&value| value > 127).count() as f64 / PIXELS as f64;
+            assert!((ink / expected - 1.0).abs() < 0.4, "{side}: {ink} of {expected}");
+        }
     }
 
     #[test]
@@ -419,14 +438,16 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_picture_makes_it_panic(width in 1usize..40, height in 1usize..40, seed: u64) {
+        fn no_picture_makes_it_panic(width in 1usize..40, height in 1usize..40, side in 1usize..40, seed: u64) {
             let mut state = seed | 1;
             let mut random = || {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 (state >> 40) as f32 / (1u64 << 24) as f32
             };
             let pixels = (0..width * height).map(|_| random()).collect();
-            let _ = prepare(&Picture { width, height, pixels });
+            let picture = Picture { width, height, pixels };
+            let _ = prepare(&picture);
+            let _ = super::prepare(&picture, Frame::like_mnist(side));
         }
     }
 }

@@ -1,21 +1,22 @@
-//! The hand: from a skeleton to the path of the pen over one image, as unsteady as hands are.
+//! The hand: from a skeleton to the path of the pen over one image, with the variation of handwriting.
 
 use super::strokes::{Skeleton, Stroke};
+use crate::data::sets::SYNTHETIC;
 use crate::rng::Stream;
 
-/// A place: x to the right, y down; in digit heights until [`fit`], in pixels after.
+/// A position: x to the right, y down; in digit heights until [`fit`], in pixels after it.
 pub type Point = [f32; 2];
 
-/// Straight pieces between two points of a skeleton.
+/// Straight pieces of the path between two points of a skeleton.
 const PIECES: usize = 6;
 /// Rows and columns of the grid of random shifts that the elastic warp smooths.
 const GRID: usize = 5;
-/// MNIST's makers scaled each digit into a box of 20 x 20 pixels and put its centre of mass at the image's centre.
-const BOX: f32 = 20.0;
-/// The middle of pixel 14, counted from 0, where the centre of mass is in MNIST's files.
-const CENTRE: f32 = 14.5;
+/// Longer side of the box that a digit fills, as in MNIST, in pixels.
+const BOX: f32 = SYNTHETIC.frame.box_side as f32;
+/// The position of the centre of mass in MNIST's files: the middle of the pixel right of and below the image's centre.
+const CENTRE: f32 = (SYNTHETIC.frame.side / 2) as f32 + 0.5;
 
-/// Writes `skeleton` once: the strokes of the pen in pixels, (strokes, points).
+/// Writes `skeleton` once and returns the strokes of the pen in pixels, (strokes, points).
 pub fn write(skeleton: Skeleton, stream: &mut Stream) -> Vec<Vec<Point>> {
     let corners = jitter(skeleton, stream);
     let mut path: Vec<Vec<Point>> = corners.iter().map(|stroke| smooth(stroke)).collect();
@@ -28,12 +29,12 @@ pub fn write(skeleton: Skeleton, stream: &mut Stream) -> Vec<Vec<Point>> {
     path
 }
 
-/// A number near `mean`, about normal with standard deviation `spread`.
+/// A random number, approximately normal with this mean and standard deviation.
 pub fn near(mean: f32, spread: f32, stream: &mut Stream) -> f32 {
     mean + spread * stream.bell() as f32
 }
 
-/// Moves every point of the skeleton a little; equal points of one digit stay together.
+/// Moves every point of the skeleton a little; equal points of one digit stay equal.
 fn jitter(skeleton: Skeleton, stream: &mut Stream) -> Vec<Vec<Point>> {
     const SPREAD: f32 = 0.024;
     let mut moved: Vec<((i16, i16), Point)> = Vec::with_capacity(16);
@@ -48,7 +49,7 @@ fn jitter(skeleton: Skeleton, stream: &mut Stream) -> Vec<Vec<Point>> {
     skeleton.iter().map(|stroke: &Stroke| stroke.iter().map(&mut place).collect()).collect()
 }
 
-/// The smooth curve through the points of a stroke, in short straight pieces; a doubled point is a corner.
+/// The smooth curve through the points of a stroke, as short straight pieces; a doubled point is a corner.
 fn smooth(points: &[Point]) -> Vec<Point> {
     let mut curve = vec![points[0]];
     let mut start = 0;
@@ -63,8 +64,8 @@ fn smooth(points: &[Point]) -> Vec<Point> {
 
 /// Appends the curve through `points` without its first point.
 ///
-/// Uniform Catmull-Rom splines (Catmull, Rom: A Class of Local Interpolating Splines, 1974), which at either end follow
-/// the parabola through the last three points.
+/// The curve is a uniform Catmull-Rom spline; at either end it follows the parabola through the last three points.
+/// Source: Catmull, Rom: A Class of Local Interpolating Splines, 1974.
 fn extend(curve: &mut Vec<Point>, points: &[Point]) {
     let beyond = |end: Point, next: Point, third: Option<&Point>| match third {
         Some(third) => [0, 1].map(|axis| 3.0 * (end[axis] - next[axis]) + third[axis]),
@@ -99,7 +100,7 @@ impl Affine {
     fn random(stream: &mut Stream) -> Self {
         let width = near(0.9, 0.17, stream).max(0.55);
         let slant = near(0.10, 0.20, stream);
-        // With t the tangent of half the angle, cosine and sine need no more than a division.
+        // t is the tangent of half the angle: cosine and sine follow from it without trigonometric functions.
         let t = near(0.0, 0.07, stream);
         let (cos, sin) = ((1.0 - t * t) / (1.0 + t * t), 2.0 * t / (1.0 + t * t));
         // Widen, then slant (x falls as y grows downwards), then rotate.
@@ -114,8 +115,8 @@ impl Affine {
 
 /// A smooth random field of shifts: cubic B-splines over a grid that covers the digit.
 ///
-/// The idea is that of Simard, Steinkraus, Platt: Best Practices for Convolutional Neural Networks Applied to Visual
-/// Document Analysis, ICDAR 2003, with splines in the place of their Gaussian filter.
+/// After Simard, Steinkraus, Platt: Best Practices for Convolutional Neural Networks Applied to Visual Document Analysis,
+/// ICDAR 2003, who use a Gaussian filter where this uses splines.
 struct Elastic {
     shifts: [[Point; GRID]; GRID],
 }
@@ -144,7 +145,7 @@ impl Elastic {
     }
 }
 
-/// The first of the four grid lines that act at `place`, and their weights.
+/// The first of the four grid lines that influence `place`, and their weights.
 fn cell(place: f32) -> (usize, [f32; 4]) {
     const CELLS: f32 = (GRID - 3) as f32;
     let scaled = (place * CELLS).clamp(0.0, CELLS);
@@ -155,7 +156,7 @@ fn cell(place: f32) -> (usize, [f32; 4]) {
     (first, [s * s * s / 6.0, inner(t), inner(s), t * t * t / 6.0])
 }
 
-/// Scales the path into the box and moves its centre of mass to the image's centre, both with a little play.
+/// Scales the path into the box and moves its centre of mass to the image's centre, both with a small random error.
 fn fit(path: &mut [Vec<Point>], stream: &mut Stream) {
     let (mut low, mut high) = ([f32::MAX; 2], [f32::MIN; 2]);
     let (mut mass, mut moment) = (0.0, [0.0; 2]);
@@ -175,7 +176,7 @@ fn fit(path: &mut [Vec<Point>], stream: &mut Stream) {
             }
         }
     }
-    // The box is the ink's; the path keeps off its border by about the pen's radius.
+    // The ink fills the box, so the path keeps about the pen's radius away from its border.
     let size = (high[0] - low[0]).max(high[1] - low[1]);
     let scale = near(BOX - 3.2, 0.8, stream) / size;
     let centre = [0, 1].map(|_| near(CENTRE, 0.5, stream));
@@ -189,14 +190,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn curves_pass_their_points_and_keep_their_corners() {
+    fn curves_pass_through_their_points_and_keep_their_corners() {
         let corner = [0.5, 0.0];
         let curve = smooth(&[[0.0, 0.3], corner, corner, [0.5, 1.0], [0.7, 1.2]]);
         assert_eq!(curve.len(), 1 + 3 * PIECES);
         for (place, point) in [(PIECES, corner), (2 * PIECES, [0.5, 1.0])] {
             assert!((0..2).all(|axis| (curve[place][axis] - point[axis]).abs() < 1e-6), "{:?}", curve[place]);
         }
-        // Up to the corner a straight line, not one that bends into what follows.
+        // The line before the corner is straight: it does not bend towards the points after the corner.
         for point in &curve[..PIECES] {
             assert!((point[1] - (0.3 - 0.6 * point[0])).abs() < 1e-6, "{point:?}");
         }

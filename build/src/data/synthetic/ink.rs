@@ -1,24 +1,25 @@
-//! The ink: from the path of the pen to 28 x 28 grey values.
+//! The ink: from the path of the pen to the grey values of an image.
 
 use super::hand::{Point, near};
+use crate::data::sets::SYNTHETIC;
 use crate::rng::Stream;
 
 /// Rows and columns of an image.
-pub const SIDE: usize = 28;
+pub const SIDE: usize = SYNTHETIC.frame.side;
 /// Pixels of an image.
 pub const PIXELS: usize = SIDE * SIDE;
 
 /// Draws `path` (strokes, points; in pixels) into `image`, white on black.
 ///
-/// Each pixel takes the depth to which its centre lies within the stroke (the pen's radius less the distance to the
-/// path), and a soft edge turns the depth into grey.
+/// A pixel's depth within the stroke is the pen's radius less the distance from the pixel's centre to the path. A soft
+/// edge turns the depth into grey.
 pub fn draw(path: &[Vec<Point>], image: &mut [u8], stream: &mut Stream) {
     let radius = near(1.28, 0.27, stream).clamp(0.7, 1.9);
     let edge = near(1.15, 0.2, stream).max(0.6);
     let strength = near(1.08, 0.08, stream);
     let mut depth = [-edge; PIXELS];
     for stroke in path {
-        // The pen presses more or less along a stroke.
+        // The pressure of the pen changes along a stroke.
         let mut pressure = radius * near(1.0, 0.1, stream);
         let drift = radius * near(0.0, 0.004, stream);
         for piece in stroke.windows(2) {
@@ -28,7 +29,7 @@ pub fn draw(path: &[Vec<Point>], image: &mut [u8], stream: &mut Stream) {
     }
     for (pixel, depth) in image.iter_mut().zip(depth) {
         let ink = (0.5 + depth / edge).clamp(0.0, 1.0);
-        // Paper stays black; ink takes up grain.
+        // Only ink is grainy; paper stays black.
         if ink > 0.0 {
             let grain = near(1.0, 0.06, stream);
             *pixel = (255.0 * ink * strength * grain + 0.5) as u8;
@@ -66,7 +67,7 @@ mod tests {
     use crate::rng::Purpose;
 
     #[test]
-    fn a_bar_is_drawn_where_it_is_and_nowhere_else() {
+    fn a_bar_is_drawn_in_its_place_and_nowhere_else() {
         let mut image = [0; PIXELS];
         draw(&[vec![[14.0, 4.0], [14.0, 24.0]]], &mut image, &mut Stream::new(0, Purpose::SyntheticTrain, 0));
         for (i, pixel) in image.into_iter().enumerate() {
@@ -81,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn strokes_off_the_image_are_cut_not_a_fault() {
+    fn strokes_beyond_the_image_are_clipped() {
         let mut image = [0; PIXELS];
         let path = [vec![[-50.0, -50.0], [-40.0, 90.0], [90.0, 90.0], [14.0, 14.0]]];
         draw(&path, &mut image, &mut Stream::new(0, Purpose::SyntheticTrain, 0));

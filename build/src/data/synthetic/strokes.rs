@@ -1,17 +1,19 @@
-//! The skeletons: how people write each digit, as pen strokes through points.
+//! The skeletons: ways in which people write each digit, as pen strokes through points.
 //!
 //! Coordinates are in hundredths of the digit's height, x to the right and y down. A stroke is a smooth curve through its
-//! points; a point given twice in a row is a corner. Where strokes touch is up to the points: they are jittered together
-//! when they are equal. Every entry of a class is drawn equally often, so a common form may stand there in two versions.
+//! points; a point given twice in a row is a corner. Strokes that touch share an equal point, which is moved once for all.
+//! Every skeleton of a class is drawn equally often, so a common form may occur in two versions.
 
-/// The points that the pen passes without leaving the paper.
+use crate::data::sets::SYNTHETIC;
+
+/// Points that the pen passes without leaving the paper.
 pub type Stroke = &'static [(i16, i16)];
 
 /// One way to write a digit.
 pub type Skeleton = &'static [Stroke];
 
-/// The skeletons of each class, 0 to 9.
-pub const SKELETONS: [&[Skeleton]; 10] = [
+/// The skeletons of each class, by label.
+pub const SKELETONS: [&[Skeleton]; SYNTHETIC.classes.len()] = [
     // 0: an oval; open at the top; with the stroke's end inside; round
     &[
         &[&[(52, 0), (24, 15), (16, 55), (48, 100), (80, 70), (82, 25), (48, 1)]],
@@ -153,7 +155,7 @@ mod tests {
         for (digit, skeletons) in SKELETONS.iter().enumerate() {
             assert!(skeletons.len() >= 4, "{digit}");
             for stroke in skeletons.iter().flat_map(|skeleton| skeleton.iter()) {
-                // A corner at either end would be a curve of a single point.
+                // A corner at either end would leave a curve of a single point.
                 let ends = [stroke[0] == stroke[1], stroke[stroke.len() - 2] == stroke[stroke.len() - 1]];
                 assert!(stroke.len() >= 3 && ends == [false, false], "{digit}: {stroke:?}");
                 assert!(

@@ -7,7 +7,6 @@ use image::{ExtendedColorType, ImageEncoder};
 use serde::Serialize;
 
 use crate::data::dataset::Images;
-use crate::model::{CLASSES, PIXELS};
 use crate::score::{argmax, softmax};
 use crate::text::percent;
 
@@ -19,9 +18,9 @@ const MISTAKES: usize = 24;
 pub struct Mistake {
     index: usize,
     image: String,
-    said: usize,
+    said: &'static str,
     confidence: String,
-    label: u8,
+    label: &'static str,
     right_share: String,
 }
 
@@ -29,7 +28,7 @@ pub struct Mistake {
 #[derive(Serialize)]
 pub struct Sample {
     index: usize,
-    label: u8,
+    label: &'static str,
     /// (D), in base64.
     pixels: String,
     image: String,
@@ -43,9 +42,9 @@ pub struct Mistaken {
     shares: Vec<f64>,
 }
 
-/// All mistakes of `logits` (N,K) against `labels` (N), those with the most confidence first.
-pub fn mistaken(logits: &[f32], labels: &[u8]) -> Vec<Mistaken> {
-    let mut all: Vec<Mistaken> = (logits.chunks_exact(CLASSES).zip(labels).enumerate())
+/// All mistakes of `logits` (N,K) against `labels` (N) of `classes` classes (K), those with the most confidence first.
+pub fn mistaken(logits: &[f32], labels: &[u8], classes: usize) -> Vec<Mistaken> {
+    let mut all: Vec<Mistaken> = (logits.chunks_exact(classes).zip(labels).enumerate())
         .map(|(index, (row, &label))| (index, row, argmax(row), label))
         .filter(|&(_, _, said, label)| said != usize::from(label))
         .map(|(index, row, said, _)| Mistaken { index, said, shares: softmax(row) })
@@ -57,14 +56,14 @@ pub fn mistaken(logits: &[f32], labels: &[u8]) -> Vec<Mistaken> {
 /// The first of `mistaken` as the page shows them.
 pub fn worst(mistaken: &[Mistaken], test: &Images) -> Vec<Mistake> {
     let mistake = |&Mistaken { index, said, ref shares }: &Mistaken| {
-        let label = test.labels[index];
+        let label = usize::from(test.labels[index]);
         Mistake {
             index,
-            image: png(image_of(test, index)),
-            said,
+            image: png(test.image(index), test.side),
+            said: test.classes[said],
             confidence: percent(shares[said]),
-            label,
-            right_share: percent(shares[usize::from(label)]),
+            label: test.classes[label],
+            right_share: percent(shares[label]),
         }
     };
     mistaken.iter().take(MISTAKES).map(mistake).collect()
@@ -72,24 +71,19 @@ pub fn worst(mistaken: &[Mistaken], test: &Images) -> Vec<Mistake> {
 
 /// The first test image of each digit.
 pub fn samples(test: &Images) -> Vec<Sample> {
-    let first = |label: u8| test.labels.iter().position(|&other| other == label);
-    let sample = |label: u8| {
-        let index = first(label)?;
-        let pixels = image_of(test, index);
-        Some(Sample { index, label, pixels: BASE64.encode(pixels), image: png(pixels) })
+    let sample = |(class, &label): (usize, &&'static str)| {
+        let index = test.labels.iter().position(|&other| usize::from(other) == class)?;
+        let pixels = test.image(index);
+        Some(Sample { index, label, pixels: BASE64.encode(pixels), image: png(pixels, test.side) })
     };
-    (0..CLASSES as u8).filter_map(sample).collect()
-}
-
-fn image_of(images: &Images, index: usize) -> &[u8] {
-    &images.pixels[index * PIXELS..(index + 1) * PIXELS]
+    test.classes.iter().enumerate().filter_map(sample).collect()
 }
 
 /// A `data:` URL of an image (D).
-fn png(pixels: &[u8]) -> String {
+fn png(pixels: &[u8], side: usize) -> String {
     let mut bytes = Vec::new();
     PngEncoder::new(&mut bytes)
-        .write_image(pixels, 28, 28, ExtendedColorType::L8)
-        .unwrap_or_else(|e| unreachable!("28 x 28 bytes become a PNG in memory: {e}"));
+        .write_image(pixels, side as u32, side as u32, ExtendedColorType::L8)
+        .unwrap_or_else(|e| unreachable!("{side} x {side} bytes become a PNG in memory: {e}"));
     format!("data:image/png;base64,{}", BASE64.encode(bytes))
 }

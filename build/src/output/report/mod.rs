@@ -16,8 +16,7 @@ use serde::Serialize;
 use self::charts::{Axis, Chart};
 use self::images::{Mistake, Sample};
 use self::tables::Table;
-use crate::data::sets::DataSource;
-use crate::model::CLASSES;
+use crate::data::sets::Frame;
 use crate::model::file::{self as weights, Model};
 use crate::output::artifact::{Artifact, Directory};
 use crate::output::event::EpochRecord;
@@ -45,7 +44,6 @@ fn render(finished: &Finished, trained: &Trained) -> String {
     pages.set_auto_escape_callback(|_| minijinja::AutoEscape::Html);
     pages.add_filter("safe", minijinja::filters::safe);
     pages.add_filter("length", minijinja::filters::length);
-    pages.add_function("range", minijinja::functions::range);
     (pages.add_template("page.html", include_str!("page.html")))
         .and_then(|()| pages.get_template("page.html")?.render(Serde(Page::new(finished, trained))))
         .unwrap_or_else(|e| unreachable!("the page's own template, which the tests fill: {e:#}"))
@@ -59,7 +57,13 @@ struct Page {
     version: &'static str,
     finished: String,
     synthetic: bool,
-    data: &'static str,
+    data: String,
+    /// Width and height of an image in pixels.
+    side: usize,
+    /// Longer side of the box that a digit fills, in pixels.
+    box_side: usize,
+    inputs: usize,
+    classes: &'static [&'static str],
     cut_short: Option<String>,
     layers: String,
     parameter_count: String,
@@ -129,7 +133,8 @@ impl Page {
         let Trained { model, .. } = trained;
         let (data, test) = (&dataset.provenance, trained.test());
         let score = &test.score;
-        let mistaken = images::mistaken(&test.logits, &dataset.test.labels);
+        let mistaken = images::mistaken(&test.logits, &dataset.test.labels, score.classes());
+        let frame = data.source.0.map_or_else(|| Frame::like_mnist(dataset.test.side), |set| set.frame);
         let now = tables::now();
         Self {
             style: include_str!("page.css"),
@@ -137,8 +142,12 @@ impl Page {
             version: env!("CARGO_PKG_VERSION"),
             tables: tables::all(finished, &now),
             finished: now,
-            synthetic: data.source == DataSource::Synthetic,
+            synthetic: data.source.stands_in_for().is_some(),
             data: data.source.description(),
+            side: frame.side,
+            box_side: frame.box_side,
+            inputs: model.shape.inputs(),
+            classes: dataset.test.classes,
             cut_short: trained.cut_short.as_ref().map(ToString::to_string),
             layers: widths(model).join("–"),
             parameter_count: grouped(model.parameters.len()),
@@ -152,7 +161,7 @@ impl Page {
             charts: [Chart::new(epochs, Axis::LOSS), Chart::new(epochs, Axis::ACCURACY)],
             epochs: epochs.iter().map(EpochRow::new).collect(),
             confusion: confusion(score),
-            precisions: (0..CLASSES).map(|digit| rate(score.precision(digit))).collect(),
+            precisions: (0..score.classes()).map(|digit| rate(score.precision(digit))).collect(),
             wrong: mistaken.len(),
             mistakes: images::worst(&mistaken, &dataset.test),
             network: PageNetwork::new(model),
@@ -189,7 +198,7 @@ impl PageNetwork {
 }
 
 fn confusion(score: &Score) -> Vec<ConfusionRow> {
-    let row = |(digit, counts): (usize, &[u32; CLASSES])| {
+    let row = |(digit, counts): (usize, &Vec<u32>)| {
         let images: u32 = counts.iter().sum();
         // The square root, since a mistake in a hundred should be visible too.
         let shade = |count: u32| (100.0 * (f64::from(count) / f64::from(images.max(1))).sqrt()).round() / 100.0;
@@ -223,9 +232,10 @@ mod tests {
 
     use super::*;
     use crate::data::dataset::{Dataset, Images, Provenance, TEST};
+    use crate::data::sets::{DataSource, MNIST, SYNTHETIC};
     use crate::engine::EngineInfo;
     use crate::engine::choice::DeviceChoice;
-    use crate::model::{MlpShape, PIXELS};
+    use crate::model::MlpShape;
     use crate::output::event::{Evaluation, SplitScore};
     use crate::parameters::Parameters;
 
@@ -233,10 +243,11 @@ mod tests {
     fn page(hidden: &[usize], device: &str, labels: &[u8], logits: Vec<f32>) -> String {
         let device = DeviceChoice::parse(device).unwrap();
         let parameters = Parameters { hidden_layers: hidden.to_vec(), device, ..Parameters::default() };
-        let shape = MlpShape::mnist(hidden);
-        let test = Images { pixels: vec![7; labels.len() * PIXELS], labels: labels.to_vec() };
-        let provenance =
-            Provenance { source: DataSource::Synthetic, train_images: 1, test_images: labels.len(), files: vec![] };
+        let shape = MlpShape::new(784, hidden, 10);
+        let pixels = vec![7; labels.len() * 784];
+        let test = Images { side: 28, classes: MNIST.classes, pixels, labels: labels.to_vec() };
+        let source = DataSource(Some(&SYNTHETIC));
+        let provenance = Provenance { source, train_images: 1, test_images: labels.len(), files: vec![] };
         let engine = EngineInfo {
             engine: "fused",
             device: "gpu",
@@ -245,7 +256,7 @@ mod tests {
             threads: 1,
         };
         let weights = shape.initial_parameters(1);
-        let model = Model { shape, parameters: weights, data: provenance.source };
+        let model = Model { shape, parameters: weights, data: source.id().into() };
         let record = EpochRecord {
             epoch: 1,
             loss: 2.0,
@@ -255,7 +266,7 @@ mod tests {
             splits: vec![SplitScore { split: TEST, loss: 1.0, accuracy: 0.25 }],
             finished: SystemTime::UNIX_EPOCH,
         };
-        let evaluation = Evaluation { split: TEST, score: Score::new(&logits, labels), logits };
+        let evaluation = Evaluation { split: TEST, score: Score::new(&logits, labels, 10), logits };
         let trained = Trained { model, evaluations: vec![evaluation], cut_short: None };
         let finished = Finished {
             parameters: &parameters,
@@ -271,7 +282,7 @@ mod tests {
 
     #[test]
     fn names_from_outside_are_text_and_no_markup() {
-        let page = page(&[2], "gpu:<script>alert(1)</script>", &[1], vec![0.0; CLASSES]);
+        let page = page(&[2], "gpu:<script>alert(1)</script>", &[1], vec![0.0; 10]);
         assert!(page.contains("gpu:&lt;script&gt;alert(1)") && page.contains("a &lt;b&gt;backend"));
         assert!(!page.contains("<script>alert") && !page.contains("<b>"));
         assert!(page.contains("<strong>SYNTHETIC</strong>"));
@@ -279,9 +290,9 @@ mod tests {
 
     #[test]
     fn the_worst_mistake_comes_first_and_right_answers_are_none() {
-        let mut logits = vec![0.0; 4 * CLASSES];
+        let mut logits = vec![0.0; 40];
         for (image, said, logit) in [(0, 3, 5.0), (1, 3, 2.0), (2, 4, 9.0), (3, 5, 30.0)] {
-            logits[image * CLASSES + said] = logit;
+            logits[image * 10 + said] = logit;
         }
         let page = page(&[], "cpu", &[1, 1, 1, 5], logits);
         let places = ["no. 2<", "no. 0<", "no. 1<"].map(|mistake| page.find(mistake).unwrap());

@@ -6,9 +6,10 @@ const mnist = (() => {
   const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   const view = new DataView(bytes.buffer);
   const parameters = Float32Array.from({ length: bytes.length / 4 }, (_, i) => view.getFloat32(4 * i, true));
-  const SIDE = 28, BOX = 20;
+  const seen = document.getElementById("seen");
+  const SIDE = seen.width, BOX = Number(seen.dataset.box);
 
-  // The logits (10) for an image (784) of bytes, 0 black.
+  // The logits (K) for an image (D) of bytes, 0 black.
   function logits(pixels) {
     let from = Float64Array.from(pixels, (value) => value / 255);
     let at = 0;
@@ -36,7 +37,7 @@ const mnist = (() => {
     return powers.map((power) => power / sum);
   }
 
-  // Prepares ink (height, width), 0 to 1, like MNIST. The digit's box is scaled to 20 pixels on its longer side; each
+  // Prepares ink (height, width), 0 to 1, like MNIST. The digit's box is scaled to BOX pixels on its longer side; each
   // new pixel is the mean of the area it covers. The centre of mass is put in the image's centre. Null if nothing is
   // drawn.
   function prepare(ink, width, height) {
@@ -88,7 +89,7 @@ const mnist = (() => {
     return sum / area;
   }
 
-  return { widths, parameters, logits, softmax, prepare };
+  return { SIDE, widths, parameters, logits, softmax, prepare };
 })();
 
 // ---- the drawing
@@ -106,23 +107,24 @@ const mnist = (() => {
 
   const percent = (share) => (100 * share).toFixed(1) + " %";
 
-  // Shows the network's answer for `pixels` (784), or that nothing is drawn.
+  // Shows the network's answer for `pixels` (D), or that nothing is drawn.
   function show(pixels) {
     const context = seen.getContext("2d");
-    const image = context.createImageData(28, 28);
-    for (let i = 0; i < 784; i++) {
+    const image = context.createImageData(mnist.SIDE, mnist.SIDE);
+    for (let i = 0; i < mnist.SIDE ** 2; i++) {
       const grey = pixels ? pixels[i] : 0;
       image.data.set([grey, grey, grey, 255], 4 * i);
     }
     context.putImageData(image, 0, 0);
     const shares = pixels && mnist.softmax(mnist.logits(pixels));
     const best = shares ? shares.indexOf(Math.max(...shares)) : null;
+    const name = (bar) => bar.querySelector(".digit").textContent;
     bars.forEach((bar, digit) => {
       bar.classList.toggle("best", digit === best);
       bar.querySelector(".bar").style.width = shares ? 100 * shares[digit] + "%" : "0";
       bar.querySelector(".share").textContent = shares ? percent(shares[digit]) : "–";
     });
-    answer.textContent = shares ? `This is a ${best}, ${percent(shares[best])} sure` : "Nothing drawn yet";
+    answer.textContent = shares ? `This is a ${name(bars[best])}, ${percent(shares[best])} sure` : "Nothing drawn yet";
   }
 
   // Speaks to screen readers: once a stroke ends, not at every move.
@@ -199,7 +201,7 @@ const mnist = (() => {
 
 (() => {
   const canvas = document.getElementById("first-layer");
-  const SIDE = 28, GAP = 2, MOST = 256, ZOOM = 2;
+  const SIDE = mnist.SIDE, GAP = 2, MOST = 256, ZOOM = 2;
   const units = Math.min(mnist.widths[1], MOST), outputs = mnist.widths[1];
   const columns = Math.min(units, 16), rows = Math.ceil(units / columns);
   canvas.width = columns * (SIDE + GAP) + GAP;
@@ -208,9 +210,9 @@ const mnist = (() => {
   const context = canvas.getContext("2d");
   for (let unit = 0; unit < units; unit++) {
     let largest = 0;
-    for (let i = 0; i < 784; i++) largest = Math.max(largest, Math.abs(mnist.parameters[i * outputs + unit]));
+    for (let i = 0; i < SIDE * SIDE; i++) largest = Math.max(largest, Math.abs(mnist.parameters[i * outputs + unit]));
     const image = context.createImageData(SIDE, SIDE);
-    for (let i = 0; i < 784; i++) {
+    for (let i = 0; i < SIDE * SIDE; i++) {
       const grey = 127.5 * (1 + mnist.parameters[i * outputs + unit] / (largest || 1));
       image.data.set([grey, grey, grey, 255], 4 * i);
     }
