@@ -357,7 +357,7 @@ pub(crate) mod tests {
 
     #[test]
     fn slots_are_no_more_than_memory_is_laid_out_for() {
-        assert_eq!(every_setting().len(), 1 + 2 + 6 + 4 + 2);
+        assert!(every_setting().len() > OptimizerKind::ALL.len());
         for settings in every_setting() {
             assert!(settings.slots().len() <= MAX_SLOTS, "{settings:?}");
         }
