@@ -74,14 +74,15 @@ fn style(template: &str) -> ProgressStyle {
 
 #[cfg(test)]
 mod tests {
-    use indicatif::{InMemoryTerm, ProgressDrawTarget};
+    use indicatif::ProgressDrawTarget;
 
     use super::*;
     use crate::data::download::Origin;
+    use crate::output::screen::Screen;
 
     #[test]
     fn each_file_has_a_line() {
-        let screen = InMemoryTerm::new(10, 80);
+        let screen = Screen::new(80);
         let multi = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(screen.clone())));
         let file = |name| SourceFile { name, bytes: 10, sha256: "" };
         let files = [file("images"), file("labels-1"), file("labels-2"), file("labels-3")];
