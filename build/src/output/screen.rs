@@ -9,11 +9,11 @@ use indicatif::TermLike;
 #[derive(Debug, Clone)]
 pub struct Screen {
     width: u16,
-    lines: Arc<Mutex<Lines>>,
+    lines: Arc<Mutex<ScreenLines>>,
 }
 
 #[derive(Debug, Default)]
-struct Lines {
+struct ScreenLines {
     texts: Vec<String>,
     /// The line of the cursor.
     at: usize,
@@ -31,12 +31,12 @@ impl Screen {
         texts.join("\n").trim_end().to_string()
     }
 
-    fn lines(&self) -> MutexGuard<'_, Lines> {
+    fn lines(&self) -> MutexGuard<'_, ScreenLines> {
         self.lines.lock().unwrap()
     }
 }
 
-impl Lines {
+impl ScreenLines {
     fn current(&mut self) -> &mut String {
         let least = self.texts.len().max(self.at + 1);
         self.texts.resize(least, String::new());

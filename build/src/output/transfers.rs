@@ -2,7 +2,7 @@
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::data::download::{DownloadEvent, Watch};
+use crate::data::download::{DownloadEvent, DownloadWatch};
 use crate::data::sets::SourceFile;
 
 /// For a file of known length.
@@ -30,7 +30,7 @@ impl Transfers {
     }
 }
 
-impl Watch for Transfers {
+impl DownloadWatch for Transfers {
     fn on(&self, file: &SourceFile, event: &DownloadEvent) {
         let Some((_, bar)) = self.bars.iter().find(|(name, _)| *name == file.name) else { return };
         match event {
