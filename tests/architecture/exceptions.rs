@@ -14,7 +14,6 @@ const fn except(place: &'static str, reason: &'static str) -> Exception {
 }
 
 pub const DIRECTION: &[Exception] = &[
-    except("data/download/mod.rs -> output/console.rs", TO_MEND),
     except("engine/adapter.rs -> parameters/mod.rs", TO_MEND),
     except("output/report/mod.rs -> training/mod.rs", TO_MEND),
     except("simd/mod.rs -> engine/dropout.rs", TO_MEND),
@@ -63,8 +62,6 @@ pub const NAMES: &[Exception] = &[
     except("Rule", TO_MEND),
     except("Shape", TO_MEND),
     except("Step", TO_MEND),
-    except("Summary", TO_MEND),
-    except("Watch", TO_MEND),
 ];
 
 pub const MENTIONS: &[Exception] = &[

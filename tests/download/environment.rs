@@ -26,13 +26,14 @@ impl Child {
     }
 }
 
-/// Runs this test program once more, but only [`child`], with `variables` as the only proxy settings.
+/// Runs this test program once more, but only [`child`], with `variables` as the only settings of proxies and certificates.
 pub fn run_in_child(limits: &str, mirror: &str, variables: &[(&str, &str)]) -> Child {
     let home = tempfile::tempdir().unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
         command.env_remove(name).env_remove(name.to_uppercase());
     }
+    command.env_remove("SSL_CERT_FILE").env_remove("SSL_CERT_DIR");
     let this_module = module_path!().split_once("::").map_or("", |(_, module)| module);
     command.args(["--exact", &format!("{this_module}::child"), "--ignored", "--nocapture"]);
     command.env("DATA", home.path()).env("MIRROR", mirror).env("LIMITS", limits).envs(variables.iter().copied());

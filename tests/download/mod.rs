@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use mnist::data::download::fetch::Limits;
-use mnist::data::download::{self, DownloadEvent, Options, Origin, Summary, Watch};
+use mnist::data::download::{self, DownloadEvent, Options, Origin, Downloaded, DownloadWatch};
 use mnist::data::sets::SourceFile;
 use mnist::error::{Error, Result};
 use mnist::text::hexadecimal;
@@ -119,7 +119,7 @@ impl Case {
     }
 }
 
-fn origins(summary: Result<Summary>) -> Result<Vec<Origin>> {
+fn origins(summary: Result<Downloaded>) -> Result<Vec<Origin>> {
     Ok(summary?.files.into_iter().map(|(_, origin)| origin).collect())
 }
 
@@ -141,7 +141,7 @@ fn answer_is(replies: impl IntoIterator<Item = Reply>, expected: &str) {
 #[derive(Default)]
 struct Notes(Mutex<Vec<String>>);
 
-impl Watch for Notes {
+impl DownloadWatch for Notes {
     fn on(&self, file: &SourceFile, event: &DownloadEvent) {
         let text = match event {
             DownloadEvent::Started { total, .. } => format!("started, {total:?}"),

@@ -118,9 +118,9 @@ enum CatchUp {
 #[derive(Debug)]
 struct Sums {
     /// For rows that wait since each step of the period, from the first on.
-    sums: Vec<Box<[f32; PERIOD]>>,
+    sums: Vec<[f32; PERIOD]>,
     /// The terms of the steps, the last first: the one at `PERIOD - j` belongs to the step `j` steps after the gradient.
-    terms: Vec<Box<[f32; PERIOD]>>,
+    terms: Vec<[f32; PERIOD]>,
     /// The factors of weights and slots after each number of steps.
     factors: Vec<Factors>,
 }
@@ -210,7 +210,7 @@ fn step_by_step<S: Simd>(s: S, rules: &[StepRule], weights: &mut [Block], slots:
 impl Sums {
     fn new(settings: &OptimizerSettings, coefficients: &Coefficients) -> Self {
         let Coefficients { slot_factors, sums, term } = coefficients;
-        let terms = |i| Box::new(std::array::from_fn(|at| term(i, (PERIOD - at) as i32) as f32));
+        let terms = |i| std::array::from_fn(|at| term(i, (PERIOD - at) as i32) as f32);
         // Of one rate for all steps: see the note on schedules at the top.
         let decay = settings.decay(settings.learning_rate);
         let factors = (0..=PERIOD as i32).map(|steps| Factors {
@@ -218,7 +218,7 @@ impl Sums {
             slots: slot_factors.map(|factor| factor.powi(steps) as f32),
         });
         Self {
-            sums: vec![Box::new([0.0; PERIOD]); *sums],
+            sums: vec![[0.0; PERIOD]; *sums],
             terms: (0..*sums).map(terms).collect(),
             factors: factors.collect(),
         }
@@ -248,6 +248,9 @@ mod tests {
     use crate::optim::tests::every_setting;
     use crate::simd::{InstructionSet, Job};
 
+    /// Takes weights and slots.
+    type Work<'a> = dyn FnMut(&mut [Block], [&mut [Block]; MAX_SLOTS]) + 'a;
+
     /// A block of weights and slots that waits since step `since` of a period: each step taken on its own, in closed form
     /// if there is one, and by the kept rules.
     struct Waiting {
@@ -271,7 +274,7 @@ mod tests {
             };
             let begin = [row(1e-3), slot(0), slot(1)];
             let used = slots.len();
-            let each = |blocks: &mut [Block; 3], work: &mut dyn FnMut(&mut [Block], [&mut [Block]; MAX_SLOTS])| {
+            let each = |blocks: &mut [Block; 3], work: &mut Work| {
                 let [w, first, second] = blocks.each_mut().map(std::slice::from_mut);
                 let [first, second] = [(first, 0), (second, 1)].map(|(slot, s)| if s < used { slot } else { &mut [] });
                 work(w, [first, second]);

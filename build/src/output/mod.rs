@@ -13,5 +13,7 @@ pub mod mllog;
 pub mod onnx;
 pub mod progress;
 pub mod report;
+#[cfg(test)]
+mod screen;
 pub mod tensorboard;
 pub mod transfers;

@@ -94,15 +94,16 @@ fn style(template: &str) -> ProgressStyle {
 
 #[cfg(test)]
 mod tests {
-    use indicatif::{InMemoryTerm, ProgressDrawTarget};
+    use indicatif::ProgressDrawTarget;
 
     use super::*;
     use crate::engine::Progress;
     use crate::output::event::EpochRecord;
+    use crate::output::screen::Screen;
 
     #[test]
     fn the_bar_of_an_epoch_shows_loss_rate_and_time_left_and_then_the_results() {
-        let screen = InMemoryTerm::new(5, 100);
+        let screen = Screen::new(100);
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(screen.clone())));
         let mut bars = Bars::new(all);
         bars.on(RunEvent::EpochStarted { epoch: 2, epochs: 5, images: 1000 });

@@ -2,7 +2,7 @@
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::data::download::{DownloadEvent, Watch};
+use crate::data::download::{DownloadEvent, DownloadWatch};
 use crate::data::sets::SourceFile;
 
 /// For a file of known length.
@@ -30,7 +30,7 @@ impl Transfers {
     }
 }
 
-impl Watch for Transfers {
+impl DownloadWatch for Transfers {
     fn on(&self, file: &SourceFile, event: &DownloadEvent) {
         let Some((_, bar)) = self.bars.iter().find(|(name, _)| *name == file.name) else { return };
         match event {
@@ -74,14 +74,15 @@ fn style(template: &str) -> ProgressStyle {
 
 #[cfg(test)]
 mod tests {
-    use indicatif::{InMemoryTerm, ProgressDrawTarget};
+    use indicatif::ProgressDrawTarget;
 
     use super::*;
     use crate::data::download::Origin;
+    use crate::output::screen::Screen;
 
     #[test]
     fn each_file_has_a_line() {
-        let screen = InMemoryTerm::new(10, 80);
+        let screen = Screen::new(80);
         let multi = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(screen.clone())));
         let file = |name| SourceFile { name, bytes: 10, sha256: "" };
         let files = [file("images"), file("labels-1"), file("labels-2"), file("labels-3")];

@@ -148,7 +148,7 @@ impl Simd for Avx2 {
         halves!(h => _mm256_cvtps_epi32(x[h]))
     }
     #[inline(always)]
-    fn from_bits(self, bits: Self::U) -> Self::F {
+    fn as_floats(self, bits: Self::U) -> Self::F {
         halves!(h => _mm256_castsi256_ps(bits[h]))
     }
     #[inline(always)]

@@ -129,7 +129,7 @@ impl Simd for Avx512 {
         avx512!(_mm512_cvtps_epi32(x))
     }
     #[inline(always)]
-    fn from_bits(self, bits: __m512i) -> __m512 {
+    fn as_floats(self, bits: __m512i) -> __m512 {
         avx512!(_mm512_castsi512_ps(bits))
     }
     #[inline(always)]

@@ -187,7 +187,7 @@ pub trait Simd: U32Lanes {
     /// A whole number `x` as an integer; a negative one in two's complement.
     fn whole(self, x: Self::F) -> Self::U;
     /// The numbers that have these bits.
-    fn from_bits(self, bits: Self::U) -> Self::F;
+    fn as_floats(self, bits: Self::U) -> Self::F;
     /// The number of each lane, from 0 to 15.
     fn lane_numbers(self) -> Self::U;
     /// The sum of the sixteen, always in the same order.
@@ -200,7 +200,7 @@ pub trait Simd: U32Lanes {
 #[inline(always)]
 fn pow2<S: Simd>(s: S, x: S::F) -> S::F {
     let exponent = s.add_u32(s.whole(x), s.splat_u32(127));
-    s.from_bits(s.shift_left(exponent, 23))
+    s.as_floats(s.shift_left(exponent, 23))
 }
 
 /// `e^x` for `x <= 0`, to about two units in the last place. Below -87 as for -87; NaN where `x` is NaN.
@@ -337,11 +337,11 @@ mod tests {
             let scaled = s.mul_u32(s.lane_numbers(), s.splat_u32(FACTOR));
             let (a, b) = (s.add_u32(scaled, s.splat_u32(self.a)), s.splat_u32(self.b));
             let values = [
-                ("a", s.from_bits(a)),
-                ("xor", s.from_bits(s.xor(a, b))),
-                ("shift_left", s.from_bits(s.shift_left(a, 23))),
-                ("shift_right", s.from_bits(s.shift_right(a, 15))),
-                ("whole", s.from_bits(s.whole(s.splat(-3.0)))),
+                ("a", s.as_floats(a)),
+                ("xor", s.as_floats(s.xor(a, b))),
+                ("shift_left", s.as_floats(s.shift_left(a, 23))),
+                ("shift_right", s.as_floats(s.shift_right(a, 15))),
+                ("whole", s.as_floats(s.whole(s.splat(-3.0)))),
                 ("where_at_least", s.where_at_least(a, b, s.splat(1.0))),
             ];
             let stored = values.iter().map(|&(name, value)| {

@@ -115,7 +115,7 @@ impl Simd for Portable {
         lanes!(i => x[i] as i32 as u32)
     }
     #[inline(always)]
-    fn from_bits(self, bits: Self::U) -> Self::F {
+    fn as_floats(self, bits: Self::U) -> Self::F {
         lanes!(i => f32::from_bits(bits[i]))
     }
     #[inline(always)]

@@ -6,7 +6,7 @@ use tracing::warn;
 
 use crate::cli::Download;
 use crate::data::download::fetch::Limits;
-use crate::data::download::{self, Options, Summary, Watch, environment};
+use crate::data::download::{self, DownloadWatch, Downloaded, Options, environment};
 use crate::data::sets::{DataSource, MNIST, SYNTHETIC};
 use crate::data::synthetic;
 use crate::error::{Error, Result};
@@ -35,10 +35,10 @@ pub fn run(args: &Download, console: &Console) -> Result<()> {
 ///
 /// # Errors
 /// A mirror is none, no mirror has the files, `data_dir` cannot be written, or a signal arrived.
-pub fn download(data_dir: &Path, mirrors: &[String], limits: Limits, console: &Console) -> Result<Summary> {
+pub fn download(data_dir: &Path, mirrors: &[String], limits: Limits, console: &Console) -> Result<Downloaded> {
     let options = options(data_dir, &named_mirrors(mirrors), limits);
     let done = match console.bars() {
-        Some(bars) => download::fetch_all(&options, &Transfers::new(bars, &options.files) as &dyn Watch),
+        Some(bars) => download::fetch_all(&options, &Transfers::new(bars, &options.files) as &dyn DownloadWatch),
         None => download::fetch_all(&options, &()),
     };
     done.map_err(|error| match error {
@@ -59,7 +59,7 @@ pub fn named_mirrors(flags: &[String]) -> Vec<String> {
 ///
 /// # Errors
 /// MNIST itself is there, `data_dir` cannot be written, or a signal arrived.
-pub fn draw(data_dir: &Path) -> Result<Summary> {
+pub fn draw(data_dir: &Path) -> Result<Downloaded> {
     download::write_synthetic(&options(data_dir, &[], Limits::default()), |directory| {
         warn!("drawing synthetic digits: a stand-in for trying things out, not MNIST");
         synthetic::write(directory, synthetic::TRAIN, synthetic::TEST)
@@ -85,7 +85,7 @@ fn options(data_dir: &Path, mirrors: &[String], limits: Limits) -> Options {
     }
 }
 
-fn table(data_dir: &Path, summary: &Summary) -> String {
+fn table(data_dir: &Path, summary: &Downloaded) -> String {
     let rows = summary.files.iter().map(|(file, origin)| format!("{}  {origin}\n", data_dir.join(file.name).display()));
     rows.collect()
 }

@@ -1,7 +1,7 @@
 //! How the HTTP client connects. It differs from the client's own way in three points:
 //!
 //! - The client asks every proxy for a tunnel (CONNECT). Many proxies allow tunnels to port 443 alone, so a plain http
-//! URL   is sent to its proxy whole, as the target of the request.
+//!   URL is sent to its proxy whole, as the target of the request.
 //! - An error says whether there was a connection: see [`Unconnected`].
 //! - A connection that breaks is an error. The client takes it for the end of an answer without a length.
 

@@ -53,26 +53,26 @@ pub enum DownloadEvent<'a> {
 }
 
 /// Receives the events, for example to draw progress bars. Called from several threads.
-pub trait Watch: Sync {
+pub trait DownloadWatch: Sync {
     /// Something happened to `file`.
     fn on(&self, file: &SourceFile, event: &DownloadEvent);
 }
 
 /// Watches nothing.
-impl Watch for () {
+impl DownloadWatch for () {
     fn on(&self, _: &SourceFile, _: &DownloadEvent) {}
 }
 
 /// Logs events and passes them on.
 pub struct Reporter<'a> {
-    watch: &'a dyn Watch,
+    watch: &'a dyn DownloadWatch,
     /// Mirrors and their answers that were shown. Four files mostly fail for the same reason, which is shown once.
     shown: Mutex<Vec<(String, String)>>,
 }
 
 impl<'a> Reporter<'a> {
     /// Passes events on to `watch`.
-    pub fn new(watch: &'a dyn Watch) -> Self {
+    pub fn new(watch: &'a dyn DownloadWatch) -> Self {
         Self { watch, shown: Mutex::default() }
     }
 

@@ -84,7 +84,7 @@ impl From<Error> for Failure {
 }
 
 /// Receives events of one file.
-type Report<'a> = dyn Fn(&DownloadEvent) + 'a;
+type ReportEvent<'a> = dyn Fn(&DownloadEvent) + 'a;
 
 /// Fetches files with one HTTP client.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl<'a> Fetcher<'a> {
         (url, shown): (&Url, &str),
         file: &SourceFile,
         part: &mut AtomicFile,
-        report: &Report,
+        report: &ReportEvent,
     ) -> std::result::Result<(), Failure> {
         let mut transfer = Transfer::begin(*file, url, part)?;
         let (mut retries, mut slow_retries, mut furthest) = (0, 0, 0);
@@ -153,7 +153,7 @@ impl<'a> Fetcher<'a> {
     }
 
     /// One request and its whole answer.
-    fn attempt(&self, transfer: &mut Transfer, shown: &str, report: &Report) -> std::result::Result<(), Stop> {
+    fn attempt(&self, transfer: &mut Transfer, shown: &str, report: &ReportEvent) -> std::result::Result<(), Stop> {
         let parts = self.client.get(transfer.url.clone(), transfer.headers())?;
         let patience = self.limits.answer();
         let head = match self.next(&parts, patience)? {

@@ -38,7 +38,7 @@ use crate::error::{Error, Result, Unfetched};
 use crate::files::{AtomicFile, writable_directory};
 use crate::interrupt;
 
-pub use crate::data::download::events::{DownloadEvent, Origin, Reporter, Watch};
+pub use crate::data::download::events::{DownloadEvent, DownloadWatch, Origin, Reporter};
 
 /// What to download, from where, to where.
 #[derive(Debug, Clone)]
@@ -60,7 +60,7 @@ pub struct Options {
 
 /// What a download did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Summary {
+pub struct Downloaded {
     /// Each file and where it is from, in the order of [`Options::files`].
     pub files: Vec<(SourceFile, Origin)>,
 }
@@ -74,12 +74,12 @@ pub struct Summary {
 /// - [`Error::Interrupted`]: a signal arrived.
 ///
 /// No incomplete file is left in any case.
-pub fn fetch_all(options: &Options, watch: &dyn Watch) -> Result<Summary> {
+pub fn fetch_all(options: &Options, watch: &dyn DownloadWatch) -> Result<Downloaded> {
     let reporter = Reporter::new(watch);
     let directory = &options.data_dir;
     let found = side_by_side(&options.files, |file| store::look(directory, file));
     let found = found.into_iter().collect::<Result<Vec<_>>>()?;
-    let as_it_is = || Summary {
+    let as_it_is = || Downloaded {
         files: options
             .files
             .iter()
@@ -114,14 +114,14 @@ pub fn fetch_all(options: &Options, watch: &dyn Watch) -> Result<Summary> {
         reporter.report(file, &DownloadEvent::Done { origin: &origin });
         Ok((*file, origin))
     });
-    Ok(Summary { files: all_or_failures(origins)? })
+    Ok(Downloaded { files: all_or_failures(origins)? })
 }
 
 /// Calls `draw` to write the synthetic data into the directory, unless it is there already.
 ///
 /// # Errors
 /// [`Error::RealData`] if a file of MNIST itself is there. Those of `draw`. A file cannot be read.
-pub fn write_synthetic(options: &Options, draw: impl FnOnce(&Path) -> Result<()>) -> Result<Summary> {
+pub fn write_synthetic(options: &Options, draw: impl FnOnce(&Path) -> Result<()>) -> Result<Downloaded> {
     let directory = &options.data_dir;
     if let Some(file) = find_real(options)? {
         return Err(Error::RealData { directory: directory.clone(), file: file.name.to_string() });
@@ -137,7 +137,7 @@ pub fn write_synthetic(options: &Options, draw: impl FnOnce(&Path) -> Result<()>
         draw(directory)?;
     }
     let origin = if drawn { Origin::Drawn } else { Origin::There };
-    Ok(Summary { files: options.stand_in.iter().map(|file| (*file, origin.clone())).collect() })
+    Ok(Downloaded { files: options.stand_in.iter().map(|file| (*file, origin.clone())).collect() })
 }
 
 /// The first of [`Options::files`] that is there and right, plain or gzipped.

@@ -17,7 +17,7 @@ fn train(
     let shape = MlpShape::new(23, hidden, 3);
     let pixels = (0..images * 23).map(|i| if i % 3 == 0 { (7 * i) as u8 } else { 0 }).collect();
     let labels = (0..images).map(|i| (i % 3) as u8).collect();
-    let train = Arc::new(Images { pixels, labels });
+    let train = Arc::new(Images { side: 1, classes: &["a", "b", "c"], pixels, labels });
     let optimizer = OptimizerKind::Adam.settings(0.01, &OptimizerOptions::default());
     let recipe = Recipe { shape, optimizer, batch_size, dropout: 0.5, seed: 1, threads };
     let mut engine = FusedEngine::new(recipe, train.clone(), set).unwrap();
