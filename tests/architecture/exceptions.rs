@@ -41,7 +41,6 @@ pub const NAMES: &[Exception] = &[
 ];
 
 pub const MENTIONS: &[Exception] = &[
-    except("build/src/lib.rs: training.rs", TO_MEND),
     except("build/src/optim/definition.rs: mlperf_logging/mllog/constants.py", "a file of the package mlperf-logging"),
     except("build/src/output/mllog.rs: mlperf_logging/mllog/mllog.py", "a file of the package mlperf-logging"),
 ];
