@@ -279,7 +279,8 @@ fn every_engine_trains_on_new_images_as_the_reference_does() {
         let shape = MlpShape::new(*inputs, hidden, *classes);
         let first = images(&shape, 20);
         let reversed = |bytes: &[u8]| bytes.iter().rev().copied().collect();
-        let second = Arc::new(Images { pixels: reversed(&first.pixels), labels: reversed(&first.labels) });
+        let second =
+            Arc::new(Images { pixels: reversed(&first.pixels), labels: reversed(&first.labels), ..(*first).clone() });
         let recipe = recipe(shape, OptimizerSettings::sgd(0.5), 8, 0.0);
         let order: Vec<u32> = (0..20).collect();
         let train = |engine: &mut dyn Trainer, next: &Arc<Images>| {

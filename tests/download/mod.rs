@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use mnist::data::download::fetch::Limits;
-use mnist::data::download::{self, DownloadEvent, Options, Origin, Downloaded, DownloadWatch};
+use mnist::data::download::{self, DownloadEvent, DownloadWatch, Downloaded, Options, Origin};
 use mnist::data::sets::SourceFile;
 use mnist::error::{Error, Result};
 use mnist::text::hexadecimal;

@@ -217,11 +217,7 @@ impl Sums {
             weights: decay.powi(steps) as f32,
             slots: slot_factors.map(|factor| factor.powi(steps) as f32),
         });
-        Self {
-            sums: vec![[0.0; PERIOD]; *sums],
-            terms: (0..*sums).map(terms).collect(),
-            factors: factors.collect(),
-        }
+        Self { sums: vec![[0.0; PERIOD]; *sums], terms: (0..*sums).map(terms).collect(), factors: factors.collect() }
     }
 
     /// Adds the step that is number `steps` of the period.
