@@ -33,7 +33,6 @@ pub const SIZES: &[Exception] = &[
 ];
 
 pub const NAMES: &[Exception] = &[
-    except("Evaluation", TO_MEND),
     except("Kind", TO_MEND),
     except("Momentum", TO_MEND),
     except("Plain", TO_MEND),

@@ -16,7 +16,7 @@ pub fn logits(weights: &Weights, set: InstructionSet, pixels: &[u8]) -> Vec<f32>
     std::thread::scope(|scope| {
         let work = move |(pixels, logits)| {
             let _flush = FlushDenormals::begin();
-            set.run(Evaluation { weights, pixels, logits });
+            set.run(LogitsJob { weights, pixels, logits });
         };
         let first = parts.next();
         let others: Vec<_> = parts.map(|part| scope.spawn(move || work(part))).collect();
@@ -31,7 +31,7 @@ pub fn logits(weights: &Weights, set: InstructionSet, pixels: &[u8]) -> Vec<f32>
 }
 
 /// The logits of some images, by one thread.
-struct Evaluation<'a> {
+struct LogitsJob<'a> {
     weights: &'a Weights,
     /// (N,D).
     pixels: &'a [u8],
@@ -39,7 +39,7 @@ struct Evaluation<'a> {
     logits: &'a mut [f32],
 }
 
-impl Job for Evaluation<'_> {
+impl Job for LogitsJob<'_> {
     type Output = ();
 
     #[inline(always)]
