@@ -15,6 +15,7 @@ mod requests {
     pub const UNTRACKED: usize = 0x4847_0127;
 
     /// Sends a request with up to two arguments.
+    #[expect(unsafe_code, reason = "a sequence of instructions that Valgrind recognizes")]
     pub fn send(request: usize, arguments: [usize; 2]) {
         let request = [request, arguments[0], arguments[1], 0, 0, 0];
         // SAFETY: the rotations add up to 128 bits, and the exchange is of a register with itself: both change nothing.
