@@ -19,7 +19,6 @@ pub const DIRECTION: &[Exception] =
 pub const CIRCLES: &[Exception] = &[
     except("engine/adapter.rs -> engine/choice.rs", TO_MEND),
     except("engine/auto.rs -> engine/choice.rs", TO_MEND),
-    except("engine/fused/hidden_layer.rs -> engine/fused/weights.rs", TO_MEND),
     except("optim/vectors.rs -> optim/adam.rs", TO_MEND),
 ];
 

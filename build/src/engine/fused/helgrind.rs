@@ -5,8 +5,6 @@
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod requests {
-    #![expect(unsafe_code, reason = "a request is a sequence of instructions that Valgrind recognizes")]
-
     /// This thread has arrived at the meeting with this tag.
     pub const SEND: usize = 0x4847_0121;
     /// The accesses of all threads that arrived there come before those of this thread from now on.

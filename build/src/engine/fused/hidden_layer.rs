@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::panel::Panel;
-use super::weights::{Columns, Slab};
+use super::weights::{Columns, Slab, dense_width};
 use crate::optim::vectors::StepRule;
 use crate::simd::{Block, LANES, Simd, add};
 
@@ -82,12 +82,6 @@ pub fn chunks<'a>(panels: impl Iterator<Item = Panel<'a>>) -> impl Iterator<Item
         begin += count;
         (count > 0).then_some(chunk)
     })
-}
-
-/// The width of a slab of a dense layer, in blocks of columns: two if there are enough registers.
-#[inline(always)]
-pub const fn tile_width(registers: usize) -> usize {
-    if registers >= 32 { 2 } else { 1 }
 }
 
 /// Adds to z (B,W) the products of `inputs`, the next chunk of a (B,I). After the last chunk `z = a W + b`, for the
@@ -207,7 +201,7 @@ pub fn input_gradient<'a, S: Simd>(
         d_in.fill(Block::ZERO);
     }
     let Columns { begin, width } = columns;
-    let tile_width = tile_width(S::REGISTERS);
+    let tile_width = dense_width(S::REGISTERS);
     for block in (0..width).step_by(tile_width) {
         let tile_width = tile_width.min(width - block);
         scratch.clear();

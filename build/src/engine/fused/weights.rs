@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::hidden_layer;
 use super::shared::Shared;
 use crate::model::{Layer, MlpShape};
 use crate::optim::OptimizerSettings;
@@ -155,6 +154,12 @@ fn grain(outputs: usize) -> usize {
     }
 }
 
+/// The width of a slab of a dense layer, in blocks: two if there are enough registers.
+#[inline(always)]
+pub const fn dense_width(registers: usize) -> usize {
+    if registers >= 32 { 2 } else { 1 }
+}
+
 /// All weights of a network, and in training the optimizer's slots for them.
 #[derive(Debug)]
 pub struct Weights {
@@ -187,7 +192,7 @@ impl Weights {
             let per_thread = layer.outputs.div_ceil(LANES).div_ceil(threads);
             let width = match l {
                 0 => per_thread.next_multiple_of(grain(layer.outputs)).min(WIDEST),
-                _ => hidden_layer::tile_width(set.registers()),
+                _ => dense_width(set.registers()),
             };
             let layout = LayerLayout::new(rows + 1, layer.outputs, width);
             let slab = |columns: &Columns| Slab::new(layout.rows, columns.width, optimizer);
@@ -206,7 +211,7 @@ impl Weights {
             threads,
             outputs: Shared::new(outputs.collect()),
             output_biases: Shared::new(vec![Slab::new(1, 1, optimizer); threads]),
-            grain: if hidden > 1 { hidden_layer::tile_width(set.registers()) } else { grain(last.outputs) },
+            grain: if hidden > 1 { dense_width(set.registers()) } else { grain(last.outputs) },
             layers,
         }
     }
