@@ -17,8 +17,6 @@ pub const DIRECTION: &[Exception] =
     &[except("model/file.rs -> data/sets.rs", TO_MEND), except("score.rs -> model/mod.rs", TO_MEND)];
 
 pub const CIRCLES: &[Exception] = &[
-    except("engine/adapter.rs -> engine/choice.rs", TO_MEND),
-    except("engine/auto.rs -> engine/choice.rs", TO_MEND),
     except("engine/fused/hidden_layer.rs -> engine/fused/weights.rs", TO_MEND),
     except("optim/vectors.rs -> optim/adam.rs", TO_MEND),
 ];
