@@ -407,6 +407,9 @@ fn the_docker_image_finds_the_hosts_vulkan_driver() {
     if !docker_works() {
         return;
     }
+    if end(Command::new("docker").args(["image", "inspect", IMAGE])).code != Some(0) {
+        return skipped(&format!("{IMAGE} was not built"));
+    }
     let sandbox = Sandbox::with_data();
     let Some(vulkan) = software_vulkan(&sandbox) else { return };
     let run = |arguments: &str| {

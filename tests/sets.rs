@@ -63,7 +63,7 @@ fn sixteen_classes_need_a_row_and_no_code() {
     let refused = Dataset::load(dir.path()).unwrap_err().to_string();
     assert!(refused.contains("train-images-idx3-ubyte is missing"), "{refused}");
 
-    let parameters = Parameters { train_epochs: 1, hidden_layers: vec![32], ..Parameters::default() };
+    let parameters = Parameters { train_epochs: 4, hidden_layers: vec![32], ..Parameters::default() };
     let recipe = parameters.recipe(dataset.train.inputs(), dataset.train.classes.len());
     let (mut trainer, chosen) = choice::trainer(&recipe, &parameters.choice(), 1, &dataset.train).unwrap();
     assert_eq!(chosen.engine, choice::EngineChoice::Fused);

@@ -209,8 +209,8 @@ impl Error {
             Error::Diverged { .. } => Some("try a smaller learning_rate".into()),
             Error::InstructionSet { .. } => Some("unset it, and the fastest is taken".into()),
             Error::NotBuiltIn { feature, .. } => Some(format!(
-                "build it with `cargo build --release --features {feature}`, use the container image, or set {} to auto",
-                if *feature == "burn" { "engine" } else { "device" }
+                "build it with `cargo build --release --features {feature}`, use the container image, or set {}",
+                if *feature == "burn" { "engine to auto" } else { "device to cpu" }
             )),
             Error::Unsupported { .. } => {
                 Some("set engine to burn, in a program built with `cargo build --release --features burn`".into())

@@ -13,14 +13,9 @@ const fn except(place: &'static str, reason: &'static str) -> Exception {
     Exception { place, reason }
 }
 
-pub const DIRECTION: &[Exception] =
-    &[except("model/file.rs -> data/sets.rs", TO_MEND), except("score.rs -> model/mod.rs", TO_MEND)];
+pub const DIRECTION: &[Exception] = &[];
 
-pub const CIRCLES: &[Exception] = &[
-    except("engine/adapter.rs -> engine/choice.rs", TO_MEND),
-    except("engine/auto.rs -> engine/choice.rs", TO_MEND),
-    except("optim/vectors.rs -> optim/adam.rs", TO_MEND),
-];
+pub const CIRCLES: &[Exception] = &[];
 
 pub const SIZES: &[Exception] = &[
     except(
@@ -31,12 +26,7 @@ pub const SIZES: &[Exception] = &[
     except("tests/train.rs", "one table of outputs and refused inputs, read from top to bottom"),
 ];
 
-pub const NAMES: &[Exception] = &[
-    except("Kind", TO_MEND),
-    except("Momentum", TO_MEND),
-    except("Plain", TO_MEND),
-    except("Watch", TO_MEND),
-];
+pub const NAMES: &[Exception] = &[];
 
 pub const MENTIONS: &[Exception] = &[
     except("build/src/optim/definition.rs: mlperf_logging/mllog/constants.py", "a file of the package mlperf-logging"),

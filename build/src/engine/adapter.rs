@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use cubecl::wgpu::wgpu::{self, Backend, DeviceType, Instance, InstanceDescriptor};
 use cubecl::wgpu::{AutoGraphicsApi, RuntimeOptions, WgpuBackend, WgpuDevice, WgpuDeviceKind, try_init_setup};
 
-use super::choice::AdapterChoice;
+use super::device::AdapterChoice;
 use crate::error::{Error, Result};
 
 /// A GPU, or a program that does a GPU's work on the processor, with the graphics API by which it is reached.

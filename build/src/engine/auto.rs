@@ -1,25 +1,28 @@
-//! What `device: auto` stands for: the faster of the processor and the GPU found, by measuring both.
+//! The device that `device: auto` takes: the faster of the processor and the first GPU. Both are measured.
 
 use std::sync::Arc;
 
-use super::Recipe;
-use super::choice::{DeviceChoice, EngineChoice};
+use super::device::DeviceChoice;
+use super::{Recipe, Trainer};
 use crate::data::dataset::Images;
 use crate::error::Result;
 
+/// Builds the trainer for a device.
+type BuildTrainer<'a> = &'a dyn Fn(&DeviceChoice) -> Result<Box<dyn Trainer>>;
+
 /// A build without GPUs has nothing to measure.
 #[cfg(not(feature = "gpu"))]
-pub fn device(_: &Recipe, _: EngineChoice, _: u32, _: &Arc<Images>) -> Result<DeviceChoice> {
+pub fn device(_: &Recipe, _: u32, _: &Arc<Images>, _: BuildTrainer) -> Result<DeviceChoice> {
     Ok(DeviceChoice::Cpu)
 }
 
-/// The device on which `engine` trains `recipe` on `train` faster, over all `epochs`; says why.
+/// The device whose trainer, made by `build`, trains `recipe` on `train` faster, over all `epochs`. Logs the reason.
 ///
 /// # Errors
 /// The processor's engine fails. A GPU that fails is not taken.
 #[cfg(feature = "gpu")]
-pub fn device(recipe: &Recipe, engine: EngineChoice, epochs: u32, train: &Arc<Images>) -> Result<DeviceChoice> {
-    measured::device(recipe, engine, epochs, train)
+pub fn device(recipe: &Recipe, epochs: u32, train: &Arc<Images>, build: BuildTrainer) -> Result<DeviceChoice> {
+    measured::device(recipe, epochs, train, build)
 }
 
 #[cfg(feature = "gpu")]
@@ -30,25 +33,25 @@ mod measured {
 
     use super::*;
     use crate::engine::adapter;
-    use crate::engine::choice::{AdapterChoice, Choice, build, engine_for};
+    use crate::engine::device::AdapterChoice;
 
-    /// About how long a GPU takes to be found, to get the images and to have its kernels compiled.
+    /// About how long it takes to find a GPU, to copy the images to it and to compile its kernels.
     const GPU_START: Duration = Duration::from_secs(2);
-    /// Steps per measurement, the best of [`MEASUREMENTS`].
+    /// Steps of a measurement.
     const STEPS: usize = 64;
+    /// The fastest of so many measurements counts.
     const MEASUREMENTS: usize = 3;
 
-    pub fn device(recipe: &Recipe, engine: EngineChoice, epochs: u32, train: &Arc<Images>) -> Result<DeviceChoice> {
+    pub fn device(recipe: &Recipe, epochs: u32, train: &Arc<Images>, build: BuildTrainer) -> Result<DeviceChoice> {
         if train.is_empty() {
             return Ok(DeviceChoice::Cpu);
         }
-        let training = |device: DeviceChoice| -> Result<Duration> {
-            let engine = engine_for(recipe, engine, &device)?;
-            let mut trainer = build(recipe, &Choice { engine, device }, train)?;
+        let training = |device: &DeviceChoice| -> Result<Duration> {
+            let mut trainer = build(device)?;
             let images = recipe.batch_size.saturating_mul(STEPS).min(train.len());
             let order: Vec<u32> = (0..images as u32).collect();
             let mut best = Duration::MAX;
-            // The first time is for caches and compilers.
+            // The first one, which fills caches and compiles kernels, does not count.
             for attempt in 0..=MEASUREMENTS {
                 let begin = Instant::now();
                 trainer.train_epoch(&order, &mut |_| crate::interrupt::check())?;
@@ -58,7 +61,7 @@ mod measured {
             }
             Ok(best.mul_f64(f64::from(epochs) * train.len() as f64 / images as f64))
         };
-        let cpu = training(DeviceChoice::Cpu)?;
+        let cpu = training(&DeviceChoice::Cpu)?;
         if cpu < GPU_START {
             info!("device auto: cpu, which trains this in about {:.1} s, before a GPU is ready", cpu.as_secs_f64());
             return Ok(DeviceChoice::Cpu);
@@ -68,7 +71,7 @@ mod measured {
             return Ok(DeviceChoice::Cpu);
         };
         let choice = DeviceChoice::Gpu(AdapterChoice::First);
-        let gpu = match training(choice.clone()) {
+        let gpu = match training(&choice) {
             Ok(gpu) => gpu + GPU_START,
             Err(error @ crate::error::Error::Interrupted { .. }) => return Err(error),
             Err(error) => {

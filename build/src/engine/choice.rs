@@ -1,9 +1,8 @@
-//! Which engine trains, and on which device: what users may ask for, and what is built for it.
+//! Which engine trains on which device: the user's choice, and building it.
 
-use std::fmt;
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 #[cfg(feature = "gpu")]
 use super::adapter;
@@ -19,6 +18,8 @@ use crate::error::{Error, Result};
 use crate::model::MlpShape;
 use crate::simd::InstructionSet;
 
+pub use super::device::{AdapterChoice, DeviceChoice};
+
 /// The engine and the device to train with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
@@ -26,74 +27,6 @@ pub struct Choice {
     pub engine: EngineChoice,
     /// On which device.
     pub device: DeviceChoice,
-}
-
-/// Which device to train on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// The fastest that this build and this machine have.
-    Auto,
-    /// The processor.
-    Cpu,
-    /// The processor, through Burn's deprecated ndarray backend (feature `ndarray`).
-    #[cfg(feature = "ndarray")]
-    Ndarray,
-    /// A GPU (feature `gpu`). Known in every build, so that a parameters file means the same everywhere.
-    Gpu(AdapterChoice),
-}
-
-/// Which of the GPUs that `mnist devices` lists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AdapterChoice {
-    /// The first one that is real hardware.
-    First,
-    /// The one with this number among those that are real hardware.
-    Number(usize),
-    /// The first one whose name contains this, in any case; the only way to a software adapter.
-    Named(String),
-}
-
-impl DeviceChoice {
-    /// What a device may be called, for messages.
-    pub const EXPECTED: &str = "auto, cpu, gpu, gpu:NUMBER or gpu:NAME";
-
-    /// The device of that name in the parameters file.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (kind, adapter) = text.split_once(':').map_or((text, None), |(kind, adapter)| (kind, Some(adapter.trim())));
-        Some(match (kind.trim().to_ascii_lowercase().as_str(), adapter) {
-            ("auto", None) => Self::Auto,
-            ("cpu", None) => Self::Cpu,
-            #[cfg(feature = "ndarray")]
-            ("ndarray", None) => Self::Ndarray,
-            ("gpu", None) => Self::Gpu(AdapterChoice::First),
-            ("gpu", Some(adapter)) if !adapter.is_empty() => Self::Gpu(match adapter.parse() {
-                Ok(number) => AdapterChoice::Number(number),
-                Err(_) => AdapterChoice::Named(adapter.to_string()),
-            }),
-            _ => return None,
-        })
-    }
-}
-
-impl fmt::Display for DeviceChoice {
-    /// The name that [`DeviceChoice::parse`] takes back.
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Cpu => f.write_str("cpu"),
-            #[cfg(feature = "ndarray")]
-            Self::Ndarray => f.write_str("ndarray"),
-            Self::Gpu(AdapterChoice::First) => f.write_str("gpu"),
-            Self::Gpu(AdapterChoice::Number(number)) => write!(f, "gpu:{number}"),
-            Self::Gpu(AdapterChoice::Named(name)) => write!(f, "gpu:{name}"),
-        }
-    }
-}
-
-impl Serialize for DeviceChoice {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
 }
 
 /// Which engine trains.
@@ -125,12 +58,14 @@ pub fn trainer(
     epochs: u32,
     train: &Arc<Images>,
 ) -> Result<(Box<dyn Trainer>, Choice)> {
-    let device = match &choice.device {
-        DeviceChoice::Auto => auto::device(recipe, choice.engine, epochs, train)?,
-        device => device.clone(),
+    let on = |device: &DeviceChoice| -> Result<(Box<dyn Trainer>, Choice)> {
+        let choice = Choice { engine: engine_for(recipe, choice.engine, device)?, device: device.clone() };
+        Ok((build(recipe, &choice, train)?, choice))
     };
-    let choice = Choice { engine: engine_for(recipe, choice.engine, &device)?, device };
-    Ok((build(recipe, &choice, train)?, choice))
+    match &choice.device {
+        DeviceChoice::Auto => on(&auto::device(recipe, epochs, train, &|device| Ok(on(device)?.0))?),
+        device => on(device),
+    }
 }
 
 /// Builds a network of `shape` with `parameters` (P), to answer on the processor with all its threads.
@@ -142,7 +77,7 @@ pub fn network(shape: &MlpShape, parameters: &[f32]) -> Result<Box<dyn Network>>
 }
 
 /// The engine itself, or for `auto` the first that supports `recipe` on `device`.
-pub(super) fn engine_for(recipe: &Recipe, engine: EngineChoice, device: &DeviceChoice) -> Result<EngineChoice> {
+fn engine_for(recipe: &Recipe, engine: EngineChoice, device: &DeviceChoice) -> Result<EngineChoice> {
     if engine != EngineChoice::Auto {
         return Ok(engine);
     }
@@ -173,7 +108,7 @@ fn supports(recipe: &Recipe, engine: EngineChoice, device: &DeviceChoice) -> Res
 }
 
 /// Builds the trainer that `choice` names, in which no `auto` is left.
-pub(super) fn build(recipe: &Recipe, choice: &Choice, train: &Arc<Images>) -> Result<Box<dyn Trainer>> {
+fn build(recipe: &Recipe, choice: &Choice, train: &Arc<Images>) -> Result<Box<dyn Trainer>> {
     supports(recipe, choice.engine, &choice.device)?;
     let (recipe, train) = (recipe.clone(), train.clone());
     #[cfg(feature = "burn")]
@@ -194,20 +129,4 @@ pub(super) fn build(recipe: &Recipe, choice: &Choice, train: &Arc<Images>) -> Re
         return Ok(Box::new(FusedGpuEngine::new(recipe, train, adapter::choose(adapter)?)?));
     }
     Ok(Box::new(FusedEngine::new(recipe, train, InstructionSet::choose()?)?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn devices_keep_their_names() {
-        for name in ["auto", "cpu", "gpu", "gpu:1", "gpu:NVIDIA H100"] {
-            assert_eq!(DeviceChoice::parse(name).unwrap().to_string(), name);
-        }
-        assert_eq!(DeviceChoice::parse("GPU: 7"), Some(DeviceChoice::Gpu(AdapterChoice::Number(7))));
-        for name in ["", "gpu:", "cpu:0", "gpus", "llvmpipe"] {
-            assert_eq!(DeviceChoice::parse(name), None, "{name}");
-        }
-    }
 }

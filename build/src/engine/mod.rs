@@ -6,6 +6,7 @@ mod auto;
 #[cfg(feature = "burn")]
 pub mod burn_engine;
 pub mod choice;
+pub mod device;
 #[cfg(any(feature = "burn", feature = "gpu"))]
 mod device_error;
 pub mod dropout;

@@ -111,9 +111,9 @@ pub fn decode(bytes: &[u8]) -> std::result::Result<Model, String> {
     let tensors = SafeTensors::deserialize(bytes).map_err(|e| format!("is not a safetensors file: {e}"))?;
     let metadata = (header.metadata().as_ref().and_then(|metadata| metadata.get("mnist")))
         .ok_or("expected the metadata entry `mnist` of a model trained by this program, found none")?;
-    let version = serde_json::from_str::<serde_json::Value>(metadata)
-        .ok()
-        .and_then(|json| json.get("format_version")?.as_u64())
+    let json: serde_json::Value =
+        serde_json::from_str(metadata).map_err(|e| format!("cannot read the metadata entry `mnist`: {e}"))?;
+    let version = (json.get("format_version").and_then(serde_json::Value::as_u64))
         .ok_or("expected a format_version in the metadata entry `mnist`, found none")?;
     if version != u64::from(FORMAT_VERSION) {
         return Err(format!(

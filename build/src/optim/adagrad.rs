@@ -34,6 +34,8 @@ pub struct Adagrad;
 impl Formula for Adagrad {
     type Rule = AdagradRule;
     type ClosedForm = Self;
+    #[cfg(feature = "gpu")]
+    type Kernel = ();
 
     fn slots(&self) -> Vec<Slot> {
         // Keras' `initial_accumulator_value`.
@@ -58,6 +60,14 @@ impl Formula for Adagrad {
     fn update_tensor(&self, rate: f64, _: u64, w: Tensor<1>, slots: &mut [Tensor<1>], g: Tensor<1>) -> Tensor<1> {
         slots[0].inplace(|sum| sum + g.clone().square());
         w - g * rate / (slots[0].clone() + EPSILON).sqrt()
+    }
+
+    #[cfg(feature = "gpu")]
+    fn kernel(&self) {}
+
+    #[cfg(feature = "gpu")]
+    fn kernel_rates(&self, rate: f64, _: u64) -> [f64; 2] {
+        [rate, 0.0]
     }
 }
 
@@ -100,4 +110,24 @@ impl ClosedForm for Adagrad {
     }
 }
 
-// ---- on GPUs: the branch of `engine/fused_gpu/kernels.rs::optimize` belongs here
+// ---- on GPUs
+
+#[cfg(feature = "gpu")]
+mod on_gpu {
+    use cubecl::prelude::*;
+
+    use super::super::{GpuParameter, GpuRates};
+    use super::Adagrad;
+
+    const EPSILON: f32 = super::EPSILON as f32;
+
+    #[cube]
+    impl Adagrad {
+        /// Adagrad in a kernel.
+        pub fn update_on_gpu(p: &mut GpuParameter, g: f32, rates: &GpuRates, #[comptime] _kernel: ()) {
+            let sum = p.slot_0 + g * g;
+            p.slot_0 = sum;
+            p.w -= rates.rate * g / (sum + EPSILON).sqrt();
+        }
+    }
+}

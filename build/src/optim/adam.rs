@@ -60,6 +60,8 @@ pub fn step_size(rate: f64, step: u64) -> f64 {
 impl Formula for Adam {
     type Rule = AdamRule;
     type ClosedForm = Self;
+    #[cfg(feature = "gpu")]
+    type Kernel = ();
 
     fn slots(&self) -> Vec<Slot> {
         vec![Slot::zero("first_moment"), Slot::zero("second_moment")]
@@ -88,6 +90,14 @@ impl Formula for Adam {
         slots[1].inplace(|v| v * BETA_2 + g.square() * (1.0 - BETA_2));
         let (m, v) = (slots[0].clone(), slots[1].clone());
         w - m * step_size(rate, step) / (v.sqrt() + EPSILON)
+    }
+
+    #[cfg(feature = "gpu")]
+    fn kernel(&self) {}
+
+    #[cfg(feature = "gpu")]
+    fn kernel_rates(&self, rate: f64, step: u64) -> [f64; 2] {
+        [step_size(rate, step), 0.0]
     }
 }
 
@@ -158,4 +168,28 @@ impl ClosedForm for Adam {
     }
 }
 
-// ---- on GPUs: the branch of `engine/fused_gpu/kernels.rs::optimize` belongs here
+// ---- on GPUs
+
+#[cfg(feature = "gpu")]
+mod on_gpu {
+    use cubecl::prelude::*;
+
+    use super::super::{GpuParameter, GpuRates};
+    use super::Adam;
+
+    const BETA_1: f32 = super::BETA_1 as f32;
+    const BETA_2: f32 = super::BETA_2 as f32;
+    const EPSILON: f32 = super::EPSILON as f32;
+
+    #[cube]
+    impl Adam {
+        /// Adam in a kernel; the rate is the step size.
+        pub fn update_on_gpu(p: &mut GpuParameter, g: f32, rates: &GpuRates, #[comptime] _kernel: ()) {
+            let m = p.slot_0 + (g - p.slot_0) * (1.0 - BETA_1);
+            let v = p.slot_1 + (g * g - p.slot_1) * (1.0 - BETA_2);
+            p.slot_0 = m;
+            p.slot_1 = v;
+            p.w -= rates.rate * m / (v.sqrt() + EPSILON);
+        }
+    }
+}

@@ -18,12 +18,13 @@
 //! and the tests for numbers from Keras.
 //!
 //! **A learning rate schedule** has its place in [`OptimizerSettings::rate`]: every update takes the rate of its step from
-//! there. Two places still assume one rate for all steps, and say so: the weight decay in `lazy.rs`, and the rates that GPU
-//! kernels are launched with.
+//! there. One place still assumes one rate for all steps, and says so: the weight decay in `lazy.rs`.
 
 mod adagrad;
 mod adam;
 mod definition;
+#[cfg(feature = "gpu")]
+mod gpu;
 pub(crate) mod lazy;
 mod rmsprop;
 mod sgd;
@@ -31,6 +32,8 @@ pub(crate) mod vectors;
 
 #[cfg(feature = "burn")]
 use burn::tensor::Tensor;
+#[cfg(feature = "gpu")]
+use cubecl::prelude::*;
 use num_traits::Float;
 
 use self::lazy::ClosedForm;
@@ -40,6 +43,8 @@ use crate::simd::{Block, Simd};
 pub use self::adagrad::Adagrad;
 pub use self::adam::{Adam, BETA_1, BETA_2};
 pub use self::definition::{Definition, OptimizerOption, OptimizerOptions};
+#[cfg(feature = "gpu")]
+pub(crate) use self::gpu::{GpuParameter, GpuRates};
 pub use self::rmsprop::{RHO, RmsProp};
 pub use self::sgd::Sgd;
 
@@ -66,11 +71,14 @@ impl Slot {
 }
 
 /// What an optimizer's file implements. `rate` is the learning rate of the step; `step` is its number, from 1.
-trait Formula: Copy {
+pub(crate) trait Formula: Copy {
     /// The update of vectors.
     type Rule: BlockUpdate + Copy + std::fmt::Debug;
     /// The lazy update, or [`std::convert::Infallible`] if there is none.
     type ClosedForm: ClosedForm;
+    /// The settings that GPU kernels are compiled for.
+    #[cfg(feature = "gpu")]
+    type Kernel: Copy + Eq + std::hash::Hash + std::fmt::Debug;
 
     /// What it keeps of each parameter: at most [`MAX_SLOTS`] numbers.
     fn slots(&self) -> Vec<Slot>;
@@ -87,6 +95,14 @@ trait Formula: Copy {
     /// [`Formula::update`] for tensors; `slots` are those of [`Formula::slots`].
     #[cfg(feature = "burn")]
     fn update_tensor(&self, rate: f64, step: u64, w: Tensor<1>, slots: &mut [Tensor<1>], g: Tensor<1>) -> Tensor<1>;
+
+    /// The settings for `update_on_gpu`, which each optimizer has as a function of its own: CubeCL wants it outside traits.
+    #[cfg(feature = "gpu")]
+    fn kernel(&self) -> Self::Kernel;
+
+    /// The numbers `rate` and `momentum` of [`GpuRates`].
+    #[cfg(feature = "gpu")]
+    fn kernel_rates(&self, rate: f64, step: u64) -> [f64; 2];
 }
 
 /// Makes the types that list all optimizers, and the only dispatch over them.
@@ -176,6 +192,41 @@ macro_rules! optimizers {
                 match self {
                     $(Self::$formula(formula) => formula.update_tensor(at.rate, at.step, w, slots, g),)+
                 }
+            }
+
+            #[cfg(feature = "gpu")]
+            fn kernel(&self) -> OptimizerKernel {
+                match self {
+                    $(Self::$formula(formula) => OptimizerKernel::$formula(formula.kernel()),)+
+                }
+            }
+
+            #[cfg(feature = "gpu")]
+            fn kernel_rates(&self, rate: f64, step: u64) -> [f64; 2] {
+                match self {
+                    $(Self::$formula(formula) => formula.kernel_rates(rate, step),)+
+                }
+            }
+        }
+
+        /// An optimizer with the settings that GPU kernels are compiled for.
+        #[cfg(feature = "gpu")]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub(crate) enum OptimizerKernel {
+            $($formula(<$formula as Formula>::Kernel),)+
+        }
+
+        /// [`Formula::update`] in a GPU kernel: the parameter `p` and its slots after a step with gradient `g`.
+        #[cfg(feature = "gpu")]
+        #[cube]
+        pub(crate) fn update_on_gpu(
+            p: &mut GpuParameter,
+            g: f32,
+            rates: &GpuRates,
+            #[comptime] optimizer: OptimizerKernel,
+        ) {
+            match comptime!(optimizer) {
+                $(OptimizerKernel::$formula(kernel) => $formula::update_on_gpu(p, g, rates, kernel),)+
             }
         }
 
@@ -302,31 +353,18 @@ fn real<T: Float>(value: f64) -> T {
     T::from(value).unwrap_or_else(T::nan)
 }
 
-/// Settings as the GPU kernels take them, until their formulas stand in the optimizers' files.
-#[cfg(feature = "gpu")]
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct KernelSettings {
-    pub kind: OptimizerKind,
-    pub momentum: f64,
-    pub nesterov: bool,
-}
-
 #[cfg(feature = "gpu")]
 impl OptimizerSettings {
-    /// The optimizer and the options that have a place in the kernels.
-    pub(crate) fn for_kernels(&self) -> KernelSettings {
-        let (kind, momentum, nesterov) = match self.method {
-            Optimizer::Adam(Adam) => (OptimizerKind::Adam, 0.0, false),
-            Optimizer::Sgd(Sgd { momentum, nesterov }) => (OptimizerKind::Sgd, momentum, nesterov),
-            Optimizer::RmsProp(RmsProp { momentum }) => (OptimizerKind::RmsProp, momentum, false),
-            Optimizer::Adagrad(Adagrad) => (OptimizerKind::Adagrad, 0.0, false),
-        };
-        KernelSettings { kind, momentum, nesterov }
+    /// The settings that GPU kernels are compiled for.
+    pub(crate) fn kernel(&self) -> OptimizerKernel {
+        self.method.kernel()
     }
 
-    /// Adam's step size in step number `step` (from 1).
-    pub(crate) fn adam_step_size(&self, step: u64) -> f64 {
-        adam::step_size(self.rate(step), step)
+    /// The numbers that GPU kernels take for step number `step` (from 1): those of [`GpuRates`], in this order.
+    pub(crate) fn kernel_rates(&self, step: u64) -> [f32; 3] {
+        let At { rate, decay, .. } = self.at(step);
+        let [rate, momentum] = self.method.kernel_rates(rate, step);
+        [decay, rate, momentum].map(|number| number as f32)
     }
 }
 

@@ -39,6 +39,8 @@ pub struct RmsProp {
 impl Formula for RmsProp {
     type Rule = RmsPropRule;
     type ClosedForm = Self;
+    #[cfg(feature = "gpu")]
+    type Kernel = RmsPropKernel;
 
     fn slots(&self) -> Vec<Slot> {
         let mut slots = vec![Slot::zero("mean_square")];
@@ -79,6 +81,16 @@ impl Formula for RmsProp {
         }
         slots[1].inplace(|m| m * self.momentum + change);
         w - slots[1].clone()
+    }
+
+    #[cfg(feature = "gpu")]
+    fn kernel(&self) -> RmsPropKernel {
+        RmsPropKernel { momentum: self.momentum > 0.0 }
+    }
+
+    #[cfg(feature = "gpu")]
+    fn kernel_rates(&self, rate: f64, _: u64) -> [f64; 2] {
+        [rate, self.momentum]
     }
 }
 
@@ -168,4 +180,39 @@ impl ClosedForm for RmsProp {
     }
 }
 
-// ---- on GPUs: the branch of `engine/fused_gpu/kernels.rs::optimize` belongs here
+// ---- on GPUs
+
+/// The setting that kernels are compiled for.
+#[cfg(feature = "gpu")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RmsPropKernel {
+    pub momentum: bool,
+}
+
+#[cfg(feature = "gpu")]
+mod on_gpu {
+    use cubecl::prelude::*;
+
+    use super::super::{GpuParameter, GpuRates};
+    use super::{RmsProp, RmsPropKernel};
+
+    const RHO: f32 = super::RHO as f32;
+    const EPSILON: f32 = super::EPSILON as f32;
+
+    #[cube]
+    impl RmsProp {
+        /// RMSprop in a kernel.
+        pub fn update_on_gpu(p: &mut GpuParameter, g: f32, rates: &GpuRates, #[comptime] kernel: RmsPropKernel) {
+            let v = RHO * p.slot_0 + (1.0 - RHO) * g * g;
+            p.slot_0 = v;
+            let change = rates.rate * g / (v + EPSILON).sqrt();
+            if comptime!(kernel.momentum) {
+                let m = rates.momentum * p.slot_1 + change;
+                p.slot_1 = m;
+                p.w -= m;
+            } else {
+                p.w -= change;
+            }
+        }
+    }
+}

@@ -39,6 +39,8 @@ pub struct Sgd {
 impl Formula for Sgd {
     type Rule = SgdRule;
     type ClosedForm = Self;
+    #[cfg(feature = "gpu")]
+    type Kernel = SgdKernel;
 
     fn slots(&self) -> Vec<Slot> {
         if self.momentum > 0.0 { vec![Slot::zero("momentum")] } else { vec![] }
@@ -75,6 +77,16 @@ impl Formula for Sgd {
         slots[0].inplace(|m| m * self.momentum - g.clone() * rate);
         let m = slots[0].clone();
         w + if self.nesterov { m * self.momentum - g * rate } else { m }
+    }
+
+    #[cfg(feature = "gpu")]
+    fn kernel(&self) -> SgdKernel {
+        SgdKernel { momentum: self.momentum > 0.0, nesterov: self.nesterov }
+    }
+
+    #[cfg(feature = "gpu")]
+    fn kernel_rates(&self, rate: f64, _: u64) -> [f64; 2] {
+        [rate, self.momentum]
     }
 }
 
@@ -172,4 +184,39 @@ impl ClosedForm for Sgd {
     }
 }
 
-// ---- on GPUs: the branch of `engine/fused_gpu/kernels.rs::optimize` belongs here
+// ---- on GPUs
+
+/// The settings that kernels are compiled for.
+#[cfg(feature = "gpu")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SgdKernel {
+    pub momentum: bool,
+    pub nesterov: bool,
+}
+
+#[cfg(feature = "gpu")]
+mod on_gpu {
+    use cubecl::prelude::*;
+
+    use super::super::{GpuParameter, GpuRates};
+    use super::{Sgd, SgdKernel};
+
+    #[cube]
+    impl Sgd {
+        /// Stochastic gradient descent in a kernel.
+        pub fn update_on_gpu(p: &mut GpuParameter, g: f32, rates: &GpuRates, #[comptime] kernel: SgdKernel) {
+            let change = rates.rate * g;
+            if comptime!(kernel.momentum) {
+                let m = rates.momentum * p.slot_0 - change;
+                p.slot_0 = m;
+                if comptime!(kernel.nesterov) {
+                    p.w += rates.momentum * m - change;
+                } else {
+                    p.w += m;
+                }
+            } else {
+                p.w -= change;
+            }
+        }
+    }
+}

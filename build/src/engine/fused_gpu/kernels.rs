@@ -7,14 +7,10 @@
 
 use cubecl::prelude::*;
 
-use super::plan::{ADAM_STEP_SIZE, BEGIN, LENGTH, LOGITS, MASK_KEYS, THRESHOLD, UpdatePlan};
+use super::plan::{BEGIN, LENGTH, LOGITS, MASK_KEYS, RATES, THRESHOLD, UpdatePlan};
 use crate::engine::dropout::DropoutMask;
-use crate::optim::{self, OptimizerKind};
+use crate::optim::{GpuParameter, GpuRates, update_on_gpu};
 
-const BETA_1: f32 = optim::BETA_1 as f32;
-const BETA_2: f32 = optim::BETA_2 as f32;
-const RHO: f32 = optim::RHO as f32;
-const EPSILON: f32 = optim::EPSILON as f32;
 const FACTORS: [u32; 2] = DropoutMask::FACTORS;
 const FACTOR_0: u32 = FACTORS[0];
 const FACTOR_1: u32 = FACTORS[1];
@@ -48,14 +44,6 @@ impl<'a> From<&'a mut StepMemoryExpand> for &'a StepMemoryExpand {
     fn from(memory: &'a mut StepMemoryExpand) -> Self {
         memory
     }
-}
-
-/// The optimizer's settings.
-#[derive(CubeType, CubeLaunch)]
-pub struct Rates {
-    pub learning_rate: f32,
-    pub momentum: f32,
-    pub decay: f32,
 }
 
 /// The batch of a step.
@@ -174,68 +162,38 @@ pub fn activation_backward(activation: f32, gradient: f32, scale: f32) -> f32 {
     select(activation > 0.0, gradient * scale, 0.0)
 }
 
+/// The numbers of the step of `batch`, from the plan.
+#[cube]
+pub fn rates_of(inputs: &StepInputs, batch: &StepBatch) -> GpuRates {
+    let at = batch.record + RATES;
+    GpuRates {
+        decay: f32::reinterpret(inputs.plan[at]),
+        rate: f32::reinterpret(inputs.plan[at + 1]),
+        momentum: f32::reinterpret(inputs.plan[at + 2]),
+    }
+}
+
 /// [`crate::optim::OptimizerSettings::update`] of the parameter at `at` by the gradient `g`. Its slots are P and 2 P further
 /// on.
 #[cube]
-pub fn optimize(
-    memory: &mut StepMemory,
-    at: usize,
-    g: f32,
-    adam_step_size: f32,
-    rates: &Rates,
-    #[comptime] optimizer: UpdatePlan,
-) {
-    let state = &mut memory.state;
-    let mut w = state[at];
-    if comptime!(optimizer.decay) {
-        w *= rates.decay;
+pub fn optimize(memory: &mut StepMemory, at: usize, g: f32, rates: &GpuRates, #[comptime] plan: UpdatePlan) {
+    let (first, second) = (at + comptime!(plan.parameters), at + comptime!(2 * plan.parameters));
+    let mut p = GpuParameter { w: memory.state[at], slot_0: 0.0, slot_1: 0.0 };
+    if comptime!(plan.slots > 0) {
+        p.slot_0 = memory.state[first];
     }
-    let (first, second) = (at + comptime!(optimizer.parameters), at + comptime!(2 * optimizer.parameters));
-    match comptime!(optimizer.kind) {
-        OptimizerKind::Adam | OptimizerKind::AdamW => {
-            let m = state[first] + (g - state[first]) * (1.0 - BETA_1);
-            let v = state[second] + (g * g - state[second]) * (1.0 - BETA_2);
-            state[first] = m;
-            state[second] = v;
-            w -= adam_step_size * m / (v.sqrt() + EPSILON);
-        }
-        OptimizerKind::Sgd => {
-            let change = rates.learning_rate * g;
-            if comptime!(optimizer.momentum) {
-                let m = rates.momentum * state[first] - change;
-                state[first] = m;
-                if comptime!(optimizer.nesterov) {
-                    w += rates.momentum * m - change;
-                } else {
-                    w += m;
-                }
-            } else {
-                w -= change;
-            }
-        }
-        OptimizerKind::RmsProp => {
-            let v = RHO * state[first] + (1.0 - RHO) * g * g;
-            state[first] = v;
-            let change = rates.learning_rate * g / (v + EPSILON).sqrt();
-            if comptime!(optimizer.momentum) {
-                let m = rates.momentum * state[second] + change;
-                state[second] = m;
-                w -= m;
-            } else {
-                w -= change;
-            }
-        }
-        OptimizerKind::Adagrad => {
-            let sum = state[first] + g * g;
-            state[first] = sum;
-            w -= rates.learning_rate * g / (sum + EPSILON).sqrt();
-        }
+    if comptime!(plan.slots > 1) {
+        p.slot_1 = memory.state[second];
     }
-    state[at] = w;
-}
-
-/// Adam's step size in the step of `batch`, from the plan.
-#[cube]
-pub fn adam_step_size(inputs: &StepInputs, batch: &StepBatch) -> f32 {
-    f32::reinterpret(inputs.plan[batch.record + ADAM_STEP_SIZE])
+    if comptime!(plan.decay) {
+        p.w *= rates.decay;
+    }
+    update_on_gpu(&mut p, g, rates, plan.optimizer);
+    memory.state[at] = p.w;
+    if comptime!(plan.slots > 0) {
+        memory.state[first] = p.slot_0;
+    }
+    if comptime!(plan.slots > 1) {
+        memory.state[second] = p.slot_1;
+    }
 }

@@ -267,9 +267,8 @@ pub fn update(
     inputs: &StepInputs,
     memory: &mut StepMemory,
     step: usize,
-    rates: &Rates,
     #[comptime] layer: LayerPlan,
-    #[comptime] optimizer: UpdatePlan,
+    #[comptime] plan: UpdatePlan,
 ) {
     let (edge, side, width, outputs) = comptime!((layer.edge, SIDE * layer.edge, layer.inputs, layer.outputs));
     let batch = batch_of(inputs, step, layer.record);
@@ -299,7 +298,7 @@ pub fn update(
         multiply(&mut tile, edge);
     }
 
-    let step_size = adam_step_size(inputs, &batch);
+    let rates = rates_of(inputs, &batch);
     #[unroll]
     for r in 0..edge {
         #[unroll]
@@ -307,7 +306,7 @@ pub fn update(
             let (i, o) = (row_of(&tile, r), column_of(&tile, c));
             if i <= width && o < outputs {
                 let at = comptime!(layer.weights) + i * outputs + o;
-                optimize(memory, at, tile.sums[r * edge + c], step_size, rates, optimizer);
+                optimize(memory, at, tile.sums[r * edge + c], &rates, plan);
             }
         }
     }

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! The images are on the device from the start. When an epoch begins, its order follows, with a plan: a record for each
-//! step that says where its batch begins, how long it is, Adam's step size and the dropout masks' keys. So a step needs only
+//! step that says where its batch begins, how long it is, its learning rate and the dropout masks' keys. So a step needs only
 //! its number from the host. The device returns a loss and a bit for each image, about ten times a second.
 //!
 //! This is the work of a step of the default network (784-128-10, batch 32, Adam), in 16 cubes:
@@ -128,7 +128,6 @@ impl FusedGpuEngine {
         StepQueue {
             client: &self.memory.client,
             plan: &self.plan,
-            settings: &self.recipe.optimizer,
             dropout: self.recipe.dropout,
             pixels,
             labels: &self.images.labels,

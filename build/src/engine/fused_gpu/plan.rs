@@ -6,7 +6,7 @@ use crate::engine::Recipe;
 use crate::engine::dropout::DropoutMask;
 use crate::error::{Error, Result};
 use crate::model::Layer;
-use crate::optim::{OptimizerKind, OptimizerSettings};
+use crate::optim::{OptimizerKernel, OptimizerSettings};
 
 /// Units along each side of a square cube.
 pub const SIDE: usize = 16;
@@ -21,12 +21,12 @@ pub const STRIP: usize = 8;
 pub const BEGIN: usize = 0;
 /// How many images it has.
 pub const LENGTH: usize = 1;
-/// The bits of Adam's step size.
-pub const ADAM_STEP_SIZE: usize = 2;
+/// From here on, the bits of the three numbers of [`crate::optim::GpuRates`].
+pub const RATES: usize = 2;
 /// Dropout drops the units whose hash is below.
-pub const THRESHOLD: usize = 3;
+pub const THRESHOLD: usize = 5;
 /// From here on, the dropout mask's two keys for each hidden layer.
-pub const MASK_KEYS: usize = 4;
+pub const MASK_KEYS: usize = 6;
 
 /// Cubes that keep a large GPU busy. Where large tiles would make fewer, tiles are small.
 const BUSY: usize = 256;
@@ -79,12 +79,12 @@ pub struct StripPlan {
 /// The optimizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct UpdatePlan {
-    /// Which one.
-    pub kind: OptimizerKind,
-    /// Whether it has momentum, whether that is Nesterov's, and whether weights decay.
-    pub momentum: bool,
-    pub nesterov: bool,
+    /// Which one, with its settings.
+    pub optimizer: OptimizerKernel,
+    /// Whether weights decay.
     pub decay: bool,
+    /// How many numbers it keeps of each parameter.
+    pub slots: usize,
     /// P: from a parameter to its slot in the state, and from slot to slot.
     pub parameters: usize,
 }
@@ -120,10 +120,9 @@ impl UpdatePlan {
     /// The plan for `parameters` (P) parameters.
     pub fn new(settings: &OptimizerSettings, parameters: usize) -> Self {
         Self {
-            kind: settings.kind,
-            momentum: settings.momentum > 0.0,
-            nesterov: settings.nesterov,
+            optimizer: settings.kernel(),
             decay: settings.weight_decay > 0.0,
+            slots: settings.slots().len(),
             parameters,
         }
     }
@@ -179,7 +178,7 @@ pub fn records(recipe: &Recipe, first_step: u64, images: usize) -> Vec<u32> {
     for (step, begin) in (first_step..).zip((0..images).step_by(recipe.batch_size)) {
         let mask = |layer| DropoutMask::new(recipe.seed, step, layer, recipe.dropout);
         plan.extend([begin, recipe.batch_size.min(images - begin)].map(|number| number as u32));
-        plan.push((recipe.optimizer.adam_step_size(step + 1) as f32).to_bits());
+        plan.extend(recipe.optimizer.kernel_rates(step + 1).map(f32::to_bits));
         plan.push(mask(0).threshold);
         plan.extend((0..hidden_layers).flat_map(|layer| mask(layer).key));
     }
@@ -227,15 +226,8 @@ mod tests {
     use crate::model::MlpShape;
 
     fn recipe(hidden: &[usize], classes: usize) -> Recipe {
-        let settings = OptimizerSettings {
-            kind: OptimizerKind::Adam,
-            learning_rate: 0.001,
-            momentum: 0.0,
-            nesterov: false,
-            weight_decay: 0.0,
-        };
-        let shape = MlpShape::new(784, hidden, classes);
-        Recipe { shape, optimizer: settings, batch_size: 32, dropout: 0.2, seed: 1, threads: 1 }
+        let (shape, optimizer) = (MlpShape::new(784, hidden, classes), OptimizerSettings::sgd(0.25));
+        Recipe { shape, optimizer, batch_size: 32, dropout: 0.2, seed: 1, threads: 1 }
     }
 
     #[test]
@@ -267,6 +259,7 @@ mod tests {
         assert_eq!(records.len(), 3 * size);
         let batches: Vec<&[u32]> = records.chunks(size).map(|record| &record[BEGIN..=LENGTH]).collect();
         assert_eq!(batches, [[0, 32], [32, 32], [64, 6]]);
+        assert_eq!(records[RATES..THRESHOLD], [1.0f32, 0.25, 0.0].map(f32::to_bits));
         let mask = DropoutMask::new(1, 7, 0, 0.2);
         assert_eq!(records[2 * size + THRESHOLD..], [&[mask.threshold][..], &mask.key].concat());
     }

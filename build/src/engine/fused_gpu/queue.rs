@@ -7,19 +7,17 @@ use std::ops::Range;
 use cubecl::client::Client;
 use cubecl::prelude::*;
 
-use super::kernels::{RatesLaunch, StepInputsLaunch, StepMemoryLaunch};
+use super::kernels::{StepInputsLaunch, StepMemoryLaunch};
 use super::memory::{DeviceBuffer, GpuEpoch};
 use super::plan::{LayerPlan, NetworkPlan, SIDE, StripPlan, UNITS, tiles};
 use super::strip::StripStepsLaunch;
 use super::{layers, strip};
 use crate::engine::dropout;
-use crate::optim::OptimizerSettings;
 
 /// Everything that steps need, to launch their kernels.
 pub struct StepQueue<'a> {
     pub client: &'a Client,
     pub plan: &'a NetworkPlan,
-    pub settings: &'a OptimizerSettings,
     /// The share of hidden activations dropped.
     pub dropout: f64,
     /// (N,D/4).
@@ -128,7 +126,6 @@ impl StepQueue<'_> {
                 self.inputs(),
                 self.memory(),
                 step,
-                self.rates(),
                 layer,
                 self.plan.update,
             );
@@ -150,7 +147,6 @@ impl StepQueue<'_> {
                 self.inputs(),
                 self.memory(),
                 steps,
-                self.rates(),
                 strip,
                 self.plan.update,
             );
@@ -171,11 +167,6 @@ impl StepQueue<'_> {
     /// The factor for units that dropout keeps.
     fn scale(&self) -> f32 {
         dropout::scale(self.dropout) as f32
-    }
-
-    fn rates(&self) -> RatesLaunch {
-        let settings = self.settings;
-        RatesLaunch::new(settings.learning_rate as f32, settings.momentum as f32, settings.decay() as f32)
     }
 }
 

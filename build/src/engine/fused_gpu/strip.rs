@@ -20,6 +20,7 @@ use cubecl::prelude::*;
 
 use super::kernels::*;
 use super::plan::{LOGITS, STRIP, StripPlan, UNITS, UpdatePlan};
+use crate::optim::GpuRates;
 
 /// Images that a cube works on at a time: one for each unit of the strip.
 const IMAGES: usize = UNITS / STRIP;
@@ -98,15 +99,14 @@ pub fn strip(
     inputs: &StepInputs,
     memory: &mut StepMemory,
     steps: &StripSteps,
-    rates: &Rates,
     #[comptime] net: StripPlan,
-    #[comptime] optimizer: UpdatePlan,
+    #[comptime] plan: UpdatePlan,
 ) {
     let (rows, scale) = (steps.rows, steps.scale);
     if steps.step > steps.first {
         let before = steps.step - 1;
         let step = StripStep { batch: batch_of(inputs, before, net.record), turn: before % 2, rows, scale };
-        finish_step(inputs, memory, &step, rates, net, optimizer);
+        finish_step(inputs, memory, &step, net, plan);
     }
     // The forward pass reads the strip's weights, which this cube has just written.
     sync_storage();
@@ -126,9 +126,8 @@ fn finish_step(
     inputs: &StepInputs,
     memory: &mut StepMemory,
     step: &StripStep,
-    rates: &Rates,
     #[comptime] net: StripPlan,
-    #[comptime] optimizer: UpdatePlan,
+    #[comptime] plan: UpdatePlan,
 ) {
     let mut chunk = StripChunk {
         logits: Shared::<[f32]>::new_slice(IMAGES * LOGITS),
@@ -153,9 +152,9 @@ fn finish_step(
         sync_cube();
     }
 
-    let step_size = adam_step_size(inputs, &step.batch);
-    update_pixel_weights(memory, &pixel_sums, step_size, rates, net, optimizer);
-    update_others(memory, step, other_sum, step_size, rates, net, optimizer);
+    let rates = rates_of(inputs, &step.batch);
+    update_pixel_weights(memory, &pixel_sums, &rates, net, plan);
+    update_others(memory, step, other_sum, &rates, net, plan);
 }
 
 /// Puts the logits of the images from `first` on, summed over all cubes, and the strip's activations into shared memory.
@@ -280,10 +279,9 @@ fn add_other_gradient(chunk: &StripChunk, sum: f32) -> f32 {
 fn update_pixel_weights(
     memory: &mut StepMemory,
     sums: &Array<f32>,
-    step_size: f32,
-    rates: &Rates,
+    rates: &GpuRates,
     #[comptime] net: StripPlan,
-    #[comptime] optimizer: UpdatePlan,
+    #[comptime] plan: UpdatePlan,
 ) {
     #[unroll]
     for p in 0..4 {
@@ -292,7 +290,7 @@ fn update_pixel_weights(
             let (i, h) = (4 * UNIT_POS as usize + p, hidden_unit(s));
             if i < comptime!(net.inputs) && h < comptime!(net.hidden) {
                 let at = comptime!(net.weights[0]) + i * comptime!(net.hidden) + h;
-                optimize(memory, at, sums[p * STRIP + s] / 255.0, step_size, rates, optimizer);
+                optimize(memory, at, sums[p * STRIP + s] / 255.0, rates, plan);
             }
         }
     }
@@ -304,10 +302,9 @@ fn update_others(
     memory: &mut StepMemory,
     step: &StripStep,
     g: f32,
-    step_size: f32,
-    rates: &Rates,
+    rates: &GpuRates,
     #[comptime] net: StripPlan,
-    #[comptime] optimizer: UpdatePlan,
+    #[comptime] plan: UpdatePlan,
 ) {
     let (hidden, classes) = comptime!((net.hidden, net.classes));
     let unit = UNIT_POS as usize;
@@ -315,16 +312,16 @@ fn update_others(
     if unit < STRIP * LOGITS {
         let h = hidden_unit(unit / LOGITS);
         if k < classes && h < hidden {
-            optimize(memory, comptime!(net.weights[1]) + h * classes + k, g, step_size, rates, optimizer);
+            optimize(memory, comptime!(net.weights[1]) + h * classes + k, g, rates, plan);
         }
     } else if unit < STRIP * LOGITS + STRIP {
         let h = hidden_unit(unit % STRIP);
         if h < hidden {
-            optimize(memory, comptime!(net.biases[0]) + h, g, step_size, rates, optimizer);
+            optimize(memory, comptime!(net.biases[0]) + h, g, rates, plan);
         }
     } else if CUBE_POS_X == 0 && unit >= LAST_BIASES && unit < LAST_BIASES + classes {
         let at = comptime!(net.biases[1]) + k;
-        optimize(memory, at, g, step_size, rates, optimizer);
+        optimize(memory, at, g, rates, plan);
         memory.scratch[biases_of(1 - step.turn, step.rows, net) + k] = memory.state[at];
     }
 }
