@@ -230,10 +230,6 @@ mod tests {
             "layers.0.weight: expected F32 [2, 784], found F32 [3, 784]"
         );
         assert_eq!(
-            replaced("[784,3,2,10]", "[784,3,2,00]"),
-            "cannot read the metadata entry `mnist`: invalid number at line 1 column 41"
-        );
-        assert_eq!(
             replaced("[784,3,2,10]", "[784,3,2, 0]"),
             "expected layers from at most 65536 inputs to at most 256 classes, found [784, 3, 2, 0]"
         );
