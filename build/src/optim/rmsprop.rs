@@ -63,8 +63,8 @@ impl Formula for RmsProp {
     fn rule(&self, rate: f64, _: u64) -> RmsPropRule {
         let scale = (1.0 / rate.max(SMALLEST_RATE)) as f32;
         match self.momentum {
-            0.0 => RmsPropRule::Plain(Plain { scale }),
-            momentum => RmsPropRule::Momentum(Momentum { scale, momentum: momentum as f32 }),
+            0.0 => RmsPropRule::Plain(PlainRmsProp { scale }),
+            momentum => RmsPropRule::Momentum(MomentumRmsProp { scale, momentum: momentum as f32 }),
         }
     }
 
@@ -99,8 +99,8 @@ impl Formula for RmsProp {
 /// RMSprop on vectors.
 #[derive(Debug, Clone, Copy)]
 pub enum RmsPropRule {
-    Plain(Plain),
-    Momentum(Momentum),
+    Plain(PlainRmsProp),
+    Momentum(MomentumRmsProp),
 }
 
 impl BlockUpdate for RmsPropRule {
@@ -114,12 +114,12 @@ impl BlockUpdate for RmsPropRule {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub struct Plain {
+pub struct PlainRmsProp {
     /// 1 / learning rate.
     scale: f32,
 }
 
-impl Plain {
+impl PlainRmsProp {
     /// The change of `w`, and the new mean square.
     #[inline(always)]
     fn change<S: Simd>(self, s: S, v: S::F, g: S::F) -> (S::F, S::F) {
@@ -128,7 +128,7 @@ impl Plain {
     }
 }
 
-impl Rule for Plain {
+impl Rule for PlainRmsProp {
     const SLOTS: usize = 1;
 
     #[inline(always)]
@@ -139,17 +139,17 @@ impl Rule for Plain {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub struct Momentum {
+pub struct MomentumRmsProp {
     scale: f32,
     momentum: f32,
 }
 
-impl Rule for Momentum {
+impl Rule for MomentumRmsProp {
     const SLOTS: usize = 2;
 
     #[inline(always)]
     fn next<S: Simd>(self, s: S, w: S::F, [v, m]: [S::F; MAX_SLOTS], g: S::F) -> (S::F, [S::F; MAX_SLOTS]) {
-        let (change, v) = Plain { scale: self.scale }.change(s, v, g);
+        let (change, v) = PlainRmsProp { scale: self.scale }.change(s, v, g);
         let m = s.mul_add(m, s.splat(self.momentum), change);
         (s.sub(w, m), [v, m])
     }

@@ -59,9 +59,9 @@ impl Formula for Sgd {
     fn rule(&self, rate: f64, _: u64) -> SgdRule {
         let (rate, momentum) = (rate as f32, self.momentum as f32);
         match self {
-            Self { momentum: 0.0, .. } => SgdRule::Plain(Plain { rate }),
-            Self { nesterov: false, .. } => SgdRule::Momentum(Momentum { rate, momentum }),
-            Self { nesterov: true, .. } => SgdRule::Nesterov(Nesterov { rate, momentum }),
+            Self { momentum: 0.0, .. } => SgdRule::Plain(PlainSgd { rate }),
+            Self { nesterov: false, .. } => SgdRule::Momentum(MomentumSgd { rate, momentum }),
+            Self { nesterov: true, .. } => SgdRule::Nesterov(NesterovSgd { rate, momentum }),
         }
     }
 
@@ -95,9 +95,9 @@ impl Formula for Sgd {
 /// Stochastic gradient descent on vectors.
 #[derive(Debug, Clone, Copy)]
 pub enum SgdRule {
-    Plain(Plain),
-    Momentum(Momentum),
-    Nesterov(Nesterov),
+    Plain(PlainSgd),
+    Momentum(MomentumSgd),
+    Nesterov(NesterovSgd),
 }
 
 impl BlockUpdate for SgdRule {
@@ -112,11 +112,11 @@ impl BlockUpdate for SgdRule {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub struct Plain {
+pub struct PlainSgd {
     rate: f32,
 }
 
-impl Rule for Plain {
+impl Rule for PlainSgd {
     const SLOTS: usize = 0;
 
     #[inline(always)]
@@ -126,12 +126,12 @@ impl Rule for Plain {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub struct Momentum {
+pub struct MomentumSgd {
     rate: f32,
     momentum: f32,
 }
 
-impl Rule for Momentum {
+impl Rule for MomentumSgd {
     const SLOTS: usize = 1;
 
     #[inline(always)]
@@ -142,12 +142,12 @@ impl Rule for Momentum {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub struct Nesterov {
+pub struct NesterovSgd {
     rate: f32,
     momentum: f32,
 }
 
-impl Rule for Nesterov {
+impl Rule for NesterovSgd {
     const SLOTS: usize = 1;
 
     #[inline(always)]

@@ -1,6 +1,5 @@
 //! The update of vectors: sixteen parameters at a time, on every instruction set.
 
-use super::adam::AdamRule;
 use super::{MAX_SLOTS, OptimizerRule, OptimizerSettings};
 use crate::simd::{Block, Simd};
 
@@ -29,7 +28,7 @@ impl StepRule {
     }
 
     /// Adam's rule, if it is this one and there is no weight decay: the default, for which a loop of its own pays.
-    pub fn adam(&self) -> Option<AdamRule> {
+    pub fn adam(&self) -> Option<impl BlockUpdate + use<>> {
         match self.rule {
             OptimizerRule::Adam(adam) if self.decay == 1.0 => Some(adam),
             _ => None,

@@ -73,7 +73,7 @@ pub struct Key {
     /// The meaning, for the help.
     pub help: &'static str,
     /// The kind of value and its range.
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// The name in the MLPerf log, if it stands there.
     pub mllog: Option<&'static str>,
     /// The default in words, where it depends on other parameters.
@@ -82,7 +82,7 @@ pub struct Key {
 
 /// The kinds of values, each with its range and the field that takes it.
 #[derive(Debug)]
-pub enum Kind {
+pub enum ValueKind {
     /// A text: `set` stores it and returns nothing if it is not one of those in `expected`.
     Text {
         /// All that are allowed, for messages.
@@ -125,7 +125,7 @@ pub static KEYS: [Key; 13] = [
     Key::new(
         "optimizer",
         "adam, adamw, sgd, rmsprop or adagrad",
-        Kind::Text {
+        ValueKind::Text {
             expected: || names(&OptimizerKind::ALL),
             set: |p, text| named(&OptimizerKind::ALL, text).map(|value| p.optimizer = value),
         },
@@ -134,20 +134,20 @@ pub static KEYS: [Key; 13] = [
     Key::new(
         "train_epochs",
         "How often each training image is seen",
-        Kind::Whole { least: 1, most: 100_000, set: |p, value| p.train_epochs = value as u32 },
+        ValueKind::Whole { least: 1, most: 100_000, set: |p, value| p.train_epochs = value as u32 },
     )
     .or("epochs")
     .logged_as("max_epochs"),
     Key::new(
         "batch_size",
         "Images per step, over all threads together",
-        Kind::Whole { least: 1, most: 1_000_000, set: |p, value| p.batch_size = value as usize },
+        ValueKind::Whole { least: 1, most: 1_000_000, set: |p, value| p.batch_size = value as usize },
     )
     .logged_as("global_batch_size"),
     Key::new(
         "learning_rate",
         "The step size",
-        Kind::Number {
+        ValueKind::Number {
             expected: "a number above 0 and at most 1000",
             fits: |value| value > 0.0 && value <= 1000.0,
             set: |p, value| p.learning_rate = value,
@@ -163,12 +163,12 @@ pub static KEYS: [Key; 13] = [
     Key::new(
         "nesterov",
         "Nesterov's variant of momentum, for sgd: true or false",
-        Kind::Truth { set: |p, value| p.nesterov = value },
+        ValueKind::Truth { set: |p, value| p.nesterov = value },
     ),
     Key::new(
         "weight_decay",
         "Decoupled weight decay, for all optimizers but adam",
-        Kind::Number {
+        ValueKind::Number {
             expected: "a number from 0 to 1",
             fits: |value| (0.0..=1.0).contains(&value),
             set: |p, value| p.weight_decay = value,
@@ -178,7 +178,7 @@ pub static KEYS: [Key; 13] = [
     Key::new(
         "hidden_layers",
         "The width of each hidden layer, such as 256,128; [] for none",
-        Kind::Widths { set: |p, value| p.hidden_layers = value },
+        ValueKind::Widths { set: |p, value| p.hidden_layers = value },
     )
     .logged_as("hidden_layers"),
     Key::new(
@@ -190,13 +190,13 @@ pub static KEYS: [Key; 13] = [
     Key::new(
         "seed",
         "The seed of initial weights, order and dropout",
-        Kind::Whole { least: 0, most: u64::MAX, set: |p, value| p.seed = value },
+        ValueKind::Whole { least: 0, most: u64::MAX, set: |p, value| p.seed = value },
     )
     .logged_as("seed"),
     Key::new(
         "device",
         "auto, cpu, gpu, or one of those that `mnist devices` lists: gpu:NUMBER, gpu:NAME",
-        Kind::Text {
+        ValueKind::Text {
             expected: || DeviceChoice::EXPECTED.into(),
             set: |p, text| DeviceChoice::parse(text).map(|value| p.device = value),
         },
@@ -204,7 +204,7 @@ pub static KEYS: [Key; 13] = [
     Key::new(
         "engine",
         "auto, fused or burn; auto is fused",
-        Kind::Text {
+        ValueKind::Text {
             expected: || names(EngineChoice::ALL),
             set: |p, text| named(EngineChoice::ALL, text).map(|value| p.engine = value),
         },
@@ -212,12 +212,12 @@ pub static KEYS: [Key; 13] = [
     Key::new(
         "threads",
         "The number of threads; 0: one for each processor",
-        Kind::Whole { least: 0, most: 1024, set: |p, value| p.threads = value as usize },
+        ValueKind::Whole { least: 0, most: 1024, set: |p, value| p.threads = value as usize },
     ),
 ];
 
 impl Key {
-    const fn new(name: &'static str, help: &'static str, kind: Kind) -> Self {
+    const fn new(name: &'static str, help: &'static str, kind: ValueKind) -> Self {
         Self { name, synonym: None, help, kind, mllog: None, default: None }
     }
 
@@ -268,22 +268,22 @@ impl Key {
 
     fn store(&self, parameters: &mut Parameters, given: &Given) -> Option<()> {
         match &self.kind {
-            Kind::Text { set, .. } => set(parameters, text(given)?)?,
-            Kind::Whole { least, most, set } => set(parameters, whole(given, *least, *most)?),
-            Kind::Number { fits, set, .. } => set(parameters, number(given).filter(|value| fits(*value))?),
-            Kind::Truth { set } => set(parameters, truth(given)?),
-            Kind::Widths { set } => set(parameters, widths(given)?),
+            ValueKind::Text { set, .. } => set(parameters, text(given)?)?,
+            ValueKind::Whole { least, most, set } => set(parameters, whole(given, *least, *most)?),
+            ValueKind::Number { fits, set, .. } => set(parameters, number(given).filter(|value| fits(*value))?),
+            ValueKind::Truth { set } => set(parameters, truth(given)?),
+            ValueKind::Widths { set } => set(parameters, widths(given)?),
         }
         Some(())
     }
 
     fn expected(&self) -> String {
         match &self.kind {
-            Kind::Text { expected, .. } => expected(),
-            Kind::Whole { least, most, .. } => format!("a whole number from {least} to {most}"),
-            Kind::Number { expected, .. } => expected.to_string(),
-            Kind::Truth { .. } => "true or false".into(),
-            Kind::Widths { .. } => {
+            ValueKind::Text { expected, .. } => expected(),
+            ValueKind::Whole { least, most, .. } => format!("a whole number from {least} to {most}"),
+            ValueKind::Number { expected, .. } => expected.to_string(),
+            ValueKind::Truth { .. } => "true or false".into(),
+            ValueKind::Widths { .. } => {
                 format!("a list of at most {MOST_HIDDEN_LAYERS} widths, each a whole number from 1 to {MOST_UNITS}")
             }
         }
@@ -292,16 +292,16 @@ impl Key {
     /// Reads the text of a flag as the file's value would be read.
     pub fn given_by_flag(&self, text: &str) -> Given {
         let yaml = match self.kind {
-            Kind::Text { .. } => return Given::Text(text.into()),
-            Kind::Widths { .. } if !text.starts_with('[') => format!("[{text}]"),
+            ValueKind::Text { .. } => return Given::Text(text.into()),
+            ValueKind::Widths { .. } if !text.starts_with('[') => format!("[{text}]"),
             _ => text.to_string(),
         };
         serde_yaml::from_str(&yaml).unwrap_or_else(|_| Given::Text(text.into()))
     }
 }
 
-const fn fraction(set: fn(&mut Parameters, f64)) -> Kind {
-    Kind::Number { expected: "a number from 0 to below 1", fits: |value| (0.0..1.0).contains(&value), set }
+const fn fraction(set: fn(&mut Parameters, f64)) -> ValueKind {
+    ValueKind::Number { expected: "a number from 0 to below 1", fits: |value| (0.0..1.0).contains(&value), set }
 }
 
 fn text(given: &Given) -> Option<&str> {

@@ -40,10 +40,10 @@ pub const VARIABLE: &str = "MNIST_INSTRUCTION_SET";
 
 /// An instruction set that this processor has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InstructionSet(Kind);
+pub struct InstructionSet(Instructions);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum Instructions {
     #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
@@ -66,11 +66,11 @@ impl InstructionSet {
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             if is_x86_feature_detected!("avx512f") {
-                all.push(Self(Kind::Avx512));
+                all.push(Self(Instructions::Avx512));
             }
-            all.push(Self(Kind::Avx2));
+            all.push(Self(Instructions::Avx2));
         }
-        all.push(Self(Kind::Portable));
+        all.push(Self(Instructions::Portable));
         all
     }
 
@@ -94,10 +94,10 @@ impl InstructionSet {
     pub fn name(self) -> &'static str {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => "avx512",
+            Instructions::Avx512 => "avx512",
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => "avx2",
-            Kind::Portable => "portable",
+            Instructions::Avx2 => "avx2",
+            Instructions::Portable => "portable",
         }
     }
 
@@ -119,11 +119,11 @@ impl InstructionSet {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: only `available` makes this value, after it found AVX-512, AVX2 and FMA.
-            Kind::Avx512 => unsafe { avx512::run(job) },
+            Instructions::Avx512 => unsafe { avx512::run(job) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: only `available` makes this value, after it found AVX2 and FMA.
-            Kind::Avx2 => unsafe { avx2::run(job) },
-            Kind::Portable => job.run(Portable),
+            Instructions::Avx2 => unsafe { avx2::run(job) },
+            Instructions::Portable => job.run(Portable),
         }
     }
 }
