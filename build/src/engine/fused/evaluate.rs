@@ -55,8 +55,8 @@ impl Job for LogitsJob<'_> {
         for (pixels, logits) in pixels.chunks(at_a_time * d).zip(logits.chunks_mut(at_a_time * classes)) {
             let images = pixels.len() / d;
             nonzero.fill(pixels, d);
-            let inputs = Inputs { nonzero: &nonzero, images: &order[..images] };
-            forward(s, &mut access, inputs, None, None, || {}, &mut blocks[..images]);
+            let inputs = Inputs { nonzero: &nonzero, images: &order[..images], next: &[] };
+            forward(s, &mut access, inputs, None, None, &mut blocks[..images]);
             access.next();
             for (logits, block) in logits.chunks_exact_mut(classes).zip(&blocks) {
                 logits.copy_from_slice(&block.0[..classes]);

@@ -20,6 +20,8 @@ pub struct Inputs<'a> {
     pub nonzero: &'a NonzeroPixels,
     /// (B).
     pub images: &'a [u32],
+    /// The images of the next forward pass: prefetched before the thread waits for others.
+    pub next: &'a [u32],
 }
 
 /// Dropout in a step.
@@ -51,8 +53,7 @@ impl StepDropout {
 /// Computes the `logits` (B) of `inputs`, by all threads of the team together. Begins with the first phase of a step,
 /// and ends in that of the loss.
 ///
-/// Puts the inputs' values into the `group`, if there is one; it has begun with the same images. Calls `before_waiting`
-/// before the thread waits for the parts of the logits from other threads.
+/// Puts the inputs' values into the `group`, if there is one; it has begun with the same images.
 #[inline(always)]
 pub fn forward<S: Simd>(
     s: S,
@@ -60,7 +61,6 @@ pub fn forward<S: Simd>(
     inputs: Inputs,
     dropout: Option<StepDropout>,
     group: Option<&mut ImageGroup>,
-    before_waiting: impl FnOnce(),
     logits: &mut [Block],
 ) {
     first_layer(s, access, inputs, dropout, group);
@@ -70,7 +70,7 @@ pub fn forward<S: Simd>(
         dense_layer(s, access, l, images, dropout.map(|dropout| dropout.after(l)));
     }
     partial_logits(s, access, images);
-    before_waiting();
+    inputs.nonzero.prefetch(inputs.next);
     access.next();
     sum_logits(s, access, logits);
 }

@@ -8,13 +8,13 @@ use crate::simd::Block;
 #[derive(Debug)]
 pub struct PanelBuffer {
     width: usize,
-    blocks: Vec<Block>,
+    blocks: Box<[Block]>,
 }
 
 impl PanelBuffer {
     /// A matrix of zeros for `images` images and `width` blocks of columns.
     pub fn new(images: usize, width: usize) -> Self {
-        Self { width, blocks: vec![Block::ZERO; images * width] }
+        Self { width, blocks: vec![Block::ZERO; images * width].into() }
     }
 
     /// The rows of some images.

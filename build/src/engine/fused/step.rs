@@ -184,10 +184,8 @@ impl<'a> TrainingStep<'a> {
         let dropout = StepDropout { rate, seed: recipe.seed, steps_before: self.steps_before };
         let dropout = (rate > 0.0).then_some(dropout);
         let group = self.is_one_group().then_some(group);
-        let inputs = Inputs { nonzero, images: self.images };
-        // While the thread waits for others, the images of the next batch come from memory.
-        let prefetch = || nonzero.prefetch(self.next);
-        forward(s, access, inputs, dropout, group, prefetch, &mut logits[..self.images.len()]);
+        let inputs = Inputs { nonzero, images: self.images, next: self.next };
+        forward(s, access, inputs, dropout, group, &mut logits[..self.images.len()]);
     }
 
     /// Loss and gradient of the logits; backward through the output layer, and its update.

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use super::shared::Shared;
 use crate::model::{Layer, MlpShape};
-use crate::optim::OptimizerSettings;
 use crate::optim::vectors::BlockUpdate;
+use crate::optim::{MAX_SLOTS, OptimizerSettings};
 use crate::simd::{Block, InstructionSet, LANES, Simd};
 
 /// The widest slab in blocks: 64 columns, whose sums stay in registers.
@@ -17,9 +17,9 @@ pub struct Slab {
     /// Columns in blocks.
     pub width: usize,
     /// Row by row. In a [`SplitLayer`] the last row holds the biases.
-    pub weights: Vec<Block>,
+    pub weights: Box<[Block]>,
     /// As many each, where the optimizer has them.
-    slots: [Vec<Block>; 2],
+    slots: [Box<[Block]>; MAX_SLOTS],
     /// Of the first layer in training: the step of the lazy update's period up to which each row is up to date.
     pub up_to: Vec<u8>,
 }
@@ -27,11 +27,11 @@ pub struct Slab {
 impl Slab {
     fn new(rows: usize, width: usize, optimizer: Option<&OptimizerSettings>) -> Self {
         let blocks = rows * width;
-        let mut slots = [vec![], vec![]];
+        let mut slots: [Box<[Block]>; MAX_SLOTS] = Default::default();
         for (slot, memory) in optimizer.map(OptimizerSettings::slots).iter().flatten().zip(&mut slots) {
-            *memory = vec![Block([slot.initial; LANES]); blocks];
+            *memory = vec![Block([slot.initial; LANES]); blocks].into();
         }
-        Self { width, weights: vec![Block::ZERO; blocks], slots, up_to: vec![] }
+        Self { width, weights: vec![Block::ZERO; blocks].into(), slots, up_to: vec![] }
     }
 
     /// How many rows it has.
@@ -41,12 +41,10 @@ impl Slab {
 
     /// Weights and slots of some rows.
     #[inline(always)]
-    pub fn rows_mut(&mut self, rows: Range<usize>) -> (&mut [Block], [&mut [Block]; 2]) {
+    pub fn rows_mut(&mut self, rows: Range<usize>) -> (&mut [Block], [&mut [Block]; MAX_SLOTS]) {
         let range = rows.start * self.width..rows.end * self.width;
-        let slots = self.slots.each_mut().map(|slot| match slot.len() {
-            0 => &mut [][..],
-            _ => &mut slot[range.clone()],
-        });
+        let [first, second] = &mut self.slots;
+        let slots = [slot_rows(first, &range), slot_rows(second, &range)];
         (&mut self.weights[range], slots)
     }
 
@@ -56,6 +54,12 @@ impl Slab {
         let (weights, slots) = self.rows_mut(rows);
         rule.apply(s, weights, slots, gradient);
     }
+}
+
+/// The blocks of a slot in `range`; none if the optimizer does not have the slot.
+#[inline(always)]
+fn slot_rows<'a>(slot: &'a mut [Block], range: &Range<usize>) -> &'a mut [Block] {
+    if slot.is_empty() { slot } else { &mut slot[range.start..range.end] }
 }
 
 /// Where a parameter lies in a slab.
