@@ -56,7 +56,7 @@ memory:
     cargo test --release --locked --lib --config "target.'cfg(all())'.runner='valgrind --quiet --error-exitcode=9'" \
         -- valgrind_ simd::tests
     cargo test --release --locked --lib \
-        --config "target.'cfg(all())'.runner='valgrind --quiet --error-exitcode=9 --tool=helgrind'" \
+        --config "target.'cfg(all())'.runner='valgrind --quiet --error-exitcode=9 --tool=helgrind --suppressions=tests/helgrind.supp'" \
         -- valgrind_ --test-threads=1
 
 # The barrier itself under ThreadSanitizer, which knows memory orders; helgrind is told to trust the barrier. The same barrier
