@@ -13,7 +13,7 @@
 //! | catch up | to apply the updates that such weights missed, before they are used again |
 //! | dense layer | a hidden layer after the first |
 //! | logit part | the logits' sum over a few hidden columns; all threads add up all parts in the same order |
-//! | phase | a step's work between two barriers; it decides who may use which memory ([`access`]) |
+//! | phase | a step's work between two barriers; it decides who may use which memory (`access.rs`) |
 //! | scratch | memory that keeps nothing from one use to the next |
 //!
 //! One step on a batch of B images, by each thread of the team on its own columns H' of the hidden layer (letters: see
