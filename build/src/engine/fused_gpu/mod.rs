@@ -1,8 +1,8 @@
 //! The fused engine on a GPU, by kernels in CubeCL, which run on Vulkan, Metal and DX12.
 //!
 //! All launches are written into the device's queue without waiting, and many steps go to the driver at once. A network
-//! with one hidden layer that is not wide takes one launch a step (see [`strip`]). Any other network, with L hidden layers,
-//! takes 3 L + 1 launches, or 2 without any (see [`layers`]):
+//! with one hidden layer that is not wide takes one launch a step (see `strip.rs`). Any other network, with L hidden layers,
+//! takes 3 L + 1 launches, or 2 without any (see `layers.rs`):
 //!
 //! ```text
 //! for each hidden layer:          forward   images of the batch or activations -> product, bias, ReLU, dropout
