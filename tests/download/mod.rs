@@ -162,7 +162,7 @@ impl Notes {
     }
 }
 
-/// What is asked with Range in each request.
+/// The Range header of each request.
 fn ranges(server: &Server) -> Vec<Option<String>> {
     server.requests().iter().map(|request| request.header("Range").map(str::to_string)).collect()
 }
