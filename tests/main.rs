@@ -16,5 +16,6 @@ mod engines_agree;
 mod gpu;
 mod outside;
 mod predict;
+mod readme;
 mod sets;
 mod train;

@@ -31,20 +31,6 @@ fn artifacts(directory: Directory) -> Vec<&'static str> {
 }
 
 #[test]
-fn the_readme_lists_the_files_of_a_run() {
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let row = readme.lines().find_map(|line| line.strip_prefix("| train | in MODEL_DIR ")).expect("a row for train");
-    let (model, logs) = row.split_once("in LOG_DIR ").expect("MODEL_DIR, then LOG_DIR");
-    let names = |text: &str| {
-        let mut names: Vec<String> = text.split('`').skip(1).step_by(2).map(String::from).collect();
-        names.sort();
-        names
-    };
-    assert_eq!(names(model), artifacts(Directory::Model));
-    assert_eq!(names(logs), artifacts(Directory::Logs));
-}
-
-#[test]
 fn a_run_leaves_logs_model_metrics_and_parameters_and_nothing_else() {
     let sandbox = Sandbox::with_data();
     let ended = sandbox.train("--train_epochs 3").done();
