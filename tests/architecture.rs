@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use exceptions::{CIRCLES, DIRECTION, Exception, MENTIONS, NAMES, SIZES, TO_MEND};
+use exceptions::{CIRCLES, DIRECTION, Exception, MENTIONS, NAMES, SIZES};
 use rules::Violation;
 use source::Source;
 
@@ -53,7 +53,7 @@ fn hold(rule: &str, violations: &[Violation], exceptions: &[Exception]) {
     let lines: Vec<_> = broken.iter().map(|found| format!("{}: {}", found.place, found.detail)).collect();
     assert!(lines.is_empty(), "{rule}; {} violations:\n{}", lines.len(), lines.join("\n"));
     let needed = |exception: &&Exception| violations.iter().any(|violation| violation.place == exception.place);
-    let stands = exceptions.iter().filter(|exception| exception.reason != TO_MEND && !needed(exception));
+    let stands = exceptions.iter().filter(|exception| !needed(exception));
     let idle: Vec<_> = stands.map(|exception| exception.place).collect();
     assert!(idle.is_empty(), "{rule}: these exceptions have no violation any more: {idle:#?}");
 }

@@ -6,9 +6,6 @@ pub struct Exception {
     pub reason: &'static str,
 }
 
-/// The reason of places that are to be mended; the only one that may stand without a violation.
-pub const TO_MEND: &str = "to mend";
-
 const fn except(place: &'static str, reason: &'static str) -> Exception {
     Exception { place, reason }
 }
