@@ -21,7 +21,7 @@ pub const ARTIFACT: Artifact = Artifact {
     file_name: "model.onnx",
     directory: Directory::Model,
     essential: false,
-    encode: |finished| Some(encode(&finished.trained?.model)),
+    encode: |finished| encode(&finished.trained?.model),
 };
 
 /// The version of the format that belongs to [`OPSET`], of 2021. Readers of newer versions accept it.
@@ -29,12 +29,12 @@ const IR_VERSION: i64 = 8;
 /// The version of the operators.
 const OPSET: i64 = 17;
 
-/// The file's bytes for `model`; equal models give equal bytes.
-pub fn encode(model: &Model) -> Vec<u8> {
+/// The file's bytes for `model`, if it reads square images; equal models give equal bytes.
+pub fn encode(model: &Model) -> Option<Vec<u8>> {
+    let side = model.shape.image_side()?;
     let (nodes, constants) = operations(model);
     let fixed = |value: usize| Dimension { value: value as i64, ..Dimension::default() };
     let classes = fixed(model.shape.classes());
-    let side = model.shape.image_side().unwrap_or_else(|| unreachable!("networks are trained on square images"));
     let batch = || Dimension { parameter: "batch".into(), ..Dimension::default() };
     let outputs = ["logits", "probabilities"];
     let graph = Graph {
@@ -46,15 +46,15 @@ pub fn encode(model: &Model) -> Vec<u8> {
     };
     let trained_on = DataSource::named(&model.data).map_or_else(|_| model.data.clone(), DataSource::description);
     let metadata = [("trained_on", trained_on), ("input", format!("{side} x {side} bytes, 0 black"))];
-    OnnxModel {
+    let model = OnnxModel {
         ir_version: IR_VERSION,
         producer_name: env!("CARGO_PKG_NAME").into(),
         producer_version: env!("CARGO_PKG_VERSION").into(),
         graph: Some(graph),
         opsets: vec![Opset { version: OPSET }],
         metadata: metadata.map(|(key, value)| Entry { key: key.into(), value }).into(),
-    }
-    .encode_to_vec()
+    };
+    Some(model.encode_to_vec())
 }
 
 /// The operations from `images` to `logits` and `probabilities`, each after those that it needs, and their constants.
@@ -267,7 +267,7 @@ mod tests {
         for hidden in [&[][..], &[3], &[5, 4, 3]] {
             let shape = MlpShape::new(784, hidden, 10);
             let parameters = shape.initial_parameters(1);
-            let bytes = encode(&Model { shape, parameters, data: "synthetic".into() });
+            let bytes = encode(&Model { shape, parameters, data: "synthetic".into() }).unwrap();
             let graph = OnnxModel::decode(&bytes[..]).unwrap().graph.unwrap();
             let mut known: Vec<&str> = graph.constants.iter().map(|constant| constant.name.as_str()).collect();
             known.extend(graph.inputs.iter().map(|input| input.name.as_str()));
