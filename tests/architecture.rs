@@ -56,6 +56,8 @@ fn hold(rule: &str, violations: &[Violation], exceptions: &[Exception]) {
     let stands = exceptions.iter().filter(|exception| !needed(exception));
     let idle: Vec<_> = stands.map(|exception| exception.place).collect();
     assert!(idle.is_empty(), "{rule}: these exceptions have no violation any more: {idle:#?}");
+    let unexplained: Vec<_> = exceptions.iter().filter(|exception| exception.reason.is_empty()).collect();
+    assert!(unexplained.is_empty(), "{rule}: these exceptions give no reason: {unexplained:#?}");
 }
 
 #[test]

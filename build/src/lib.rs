@@ -17,12 +17,11 @@
 //! Imports go one way. A module uses those below it, never those above:
 //!
 //! ```text
-//! cli > task > cube, training > output > parameters > engine > data > model, optim, score
-//!     > simd, rng, files, interrupt, yaml, text, error
+//! task > cli > cube, training > output > parameters > engine > data > model, optim, score
+//!     > simd, rng, files, interrupt, yaml > error > text
 //! ```
 //!
-//! Begin with `task/train.rs`, then `training/mod.rs`, `engine/mod.rs` and `engine/reference.rs`. CONTRIBUTING.md says where
-//! each kind of extension begins.
+//! CONTRIBUTING.md has a tour of five minutes, and says where each kind of extension begins.
 
 pub mod cli;
 pub mod task;

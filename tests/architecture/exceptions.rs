@@ -1,6 +1,7 @@
 //! Places that break a rule for a reason. A place is named as the test prints it.
 
 /// A place and the reason.
+#[derive(Debug)]
 pub struct Exception {
     pub place: &'static str,
     pub reason: &'static str,

@@ -36,7 +36,7 @@ pub struct Recipe {
     pub optimizer: OptimizerSettings,
     /// B; an epoch's last batch may be short, and the loss is the mean over the batch as it is.
     pub batch_size: usize,
-    /// The share of hidden activations dropped in training.
+    /// The fraction of hidden activations dropped in training.
     pub dropout: f64,
     /// The seed of the dropout masks, see [`crate::engine::dropout::DropoutMask`].
     pub seed: u64,

@@ -7,11 +7,11 @@ use super::{Optimizer, OptimizerKind, OptimizerSettings};
 /// The options of all optimizers. Each optimizer takes some of them, see [`Definition::options`].
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct OptimizerOptions {
-    /// The share of the last update that is added to the next one. Without momentum there is no memory for it.
+    /// The fraction of the last update that is added to the next one. Without momentum there is no memory for it.
     pub momentum: f64,
     /// Nesterov's variant of momentum.
     pub nesterov: bool,
-    /// The share of each parameter that is subtracted per step, times the learning rate.
+    /// The fraction of each parameter that is subtracted per step, times the learning rate.
     pub weight_decay: f64,
 }
 

@@ -15,7 +15,7 @@
 //! wait since the same step, so they are kept here, one for each such step. An optimizer without a closed form says
 //! so with the type [`Infallible`]: its rows catch up step by step, by the rules that are kept here.
 //!
-//! After [`PERIOD`] steps all rows catch up, and a new period begins. So no row waits longer, and the sums stay few.
+//! After [`PERIOD`] steps all rows catch up, and a new period begins. So no row falls further behind, and few sums are kept.
 //!
 //! **With a learning rate schedule** the sums stay right: [`LazyUpdates::step`] adds each step with its own size. So do the
 //! rules of optimizers without a closed form. The factors of the weights do not: they are powers of one weight decay. They

@@ -273,7 +273,7 @@ pub struct OptimizerSettings {
     pub method: Optimizer,
     /// The learning rate of all steps, see [`OptimizerSettings::rate`].
     pub learning_rate: f64,
-    /// Decoupled weight decay: the share of each parameter that is subtracted before the update, times the learning rate.
+    /// Decoupled weight decay: the fraction of each parameter that is subtracted before the update, times the learning rate.
     ///
     /// Source: Loshchilov, Hutter: Decoupled Weight Decay Regularization, 2017; Keras' `weight_decay`.
     pub weight_decay: f64,

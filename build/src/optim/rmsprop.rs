@@ -32,7 +32,7 @@ pub const RMSPROP: Definition = Definition {
 /// RMSprop.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RmsProp {
-    /// The share of the last update that is added to the next one; 0: none, and no slot for it.
+    /// The fraction of the last update that is added to the next one; 0: none, and no slot for it.
     pub momentum: f64,
 }
 

@@ -30,7 +30,7 @@ pub const SGD: Definition = Definition {
 /// Stochastic gradient descent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sgd {
-    /// The share of the last update that is added to the next one; 0: none, and no slot for it.
+    /// The fraction of the last update that is added to the next one; 0: none, and no slot for it.
     pub momentum: f64,
     /// Nesterov's variant of momentum.
     pub nesterov: bool,
@@ -160,8 +160,8 @@ impl Rule for NesterovSgd {
 
 // ---- lazy update
 
-/// Without gradient `m` decays by the momentum mu, and `w += m (mu + mu^2 + ... + mu^k)`. With Nesterov's momentum each
-/// step is mu times as large. The learning rate has no part in it.
+/// Without gradient `m` decays by the momentum mu, and `w += m (mu + mu^2 + ... + mu^k)`. Nesterov's momentum multiplies
+/// the sum by mu once more. The learning rate has no part in it.
 impl ClosedForm for Sgd {
     fn coefficients(&self) -> Coefficients {
         let momentum = self.momentum;

@@ -21,7 +21,7 @@ pub struct Parameters {
     pub batch_size: usize,
     /// The step size.
     pub learning_rate: f64,
-    /// The share of the last step that is kept (sgd, rmsprop).
+    /// The fraction of the last update that is kept (sgd, rmsprop).
     pub momentum: f64,
     /// Nesterov's variant of momentum (sgd).
     pub nesterov: bool,
@@ -29,7 +29,7 @@ pub struct Parameters {
     pub weight_decay: f64,
     /// The width of each hidden layer, from the input on.
     pub hidden_layers: Vec<usize>,
-    /// The share of hidden activations that training drops, after each hidden layer.
+    /// The fraction of hidden activations that training drops, after each hidden layer.
     pub dropout: f64,
     /// The seed of initial weights, order and dropout.
     pub seed: u64,
@@ -157,7 +157,7 @@ pub static KEYS: [Key; 13] = [
     .logged_as("opt_base_learning_rate"),
     Key::new(
         "momentum",
-        "The share of the last step that is kept, for sgd and rmsprop",
+        "The fraction of the last update that is kept, for sgd and rmsprop",
         fraction(|p, value| p.momentum = value),
     ),
     Key::new(
@@ -183,7 +183,7 @@ pub static KEYS: [Key; 13] = [
     .logged_as("hidden_layers"),
     Key::new(
         "dropout",
-        "The share of activations dropped after each hidden layer",
+        "The fraction of activations dropped after each hidden layer",
         fraction(|p, value| p.dropout = value),
     )
     .logged_as("dropout"),

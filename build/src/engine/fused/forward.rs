@@ -27,7 +27,7 @@ pub struct Inputs<'a> {
 /// Dropout in a step.
 #[derive(Debug, Clone, Copy)]
 pub struct StepDropout {
-    /// The share of activations that is dropped.
+    /// The fraction of activations that is dropped.
     pub rate: f64,
     /// The seed of the masks.
     pub seed: u64,

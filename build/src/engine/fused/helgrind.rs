@@ -7,7 +7,7 @@
 mod requests {
     /// This thread has arrived at the meeting with this tag.
     pub const SEND: usize = 0x4847_0121;
-    /// The accesses of all threads that arrived there come before those of this thread from now on.
+    /// Every access that a thread made before it arrived happens before the accesses that this thread makes from now on.
     pub const RECEIVE: usize = 0x4847_0122;
     /// These bytes are not checked.
     pub const UNTRACKED: usize = 0x4847_0127;

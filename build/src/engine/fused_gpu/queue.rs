@@ -18,7 +18,7 @@ use crate::engine::dropout;
 pub struct StepQueue<'a> {
     pub client: &'a Client,
     pub plan: &'a NetworkPlan,
-    /// The share of hidden activations dropped.
+    /// The fraction of hidden activations dropped.
     pub dropout: f64,
     /// (N,D/4).
     pub pixels: &'a DeviceBuffer,
