@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use mnist::output::artifact::Directory;
-use mnist::output::artifacts::ALL;
+use mnist::output::artifacts;
+use mnist::output::tensorboard;
 use mnist::parameters::Parameters;
 use mnist::parameters::table::KEYS;
 use serde_json::Value;
@@ -24,14 +24,11 @@ fn it_lists_the_files_of_a_run() {
     let readme = readme();
     let row = readme.lines().find_map(|line| line.strip_prefix("| train | in MODEL_DIR ")).expect("a row for train");
     let (model, logs) = row.split_once("in LOG_DIR ").expect("MODEL_DIR, then LOG_DIR");
-    let artifacts = |directory| {
-        let files = ALL.iter().filter(|artifact| artifact.directory == directory);
-        let mut names: Vec<_> = files.map(|file| file.file_name).collect();
-        names.sort();
-        names
-    };
-    assert_eq!(quoted(model), artifacts(Directory::Model));
-    assert_eq!(quoted(logs), artifacts(Directory::Logs));
+    let mut names: Vec<_> = artifacts::names().collect();
+    names.sort();
+    assert_eq!(quoted(model), names);
+    let [events] = quoted(logs)[..] else { panic!("{logs}") };
+    assert!(events.starts_with(tensorboard::PREFIX), "{events}");
 }
 
 /// Every parameter has a row in the order of the table, with the default as a parameters file would have it.

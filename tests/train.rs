@@ -10,8 +10,7 @@ use mnist::data::dataset::{Dataset, Images};
 use mnist::data::idx;
 use mnist::engine::{EngineInfo, EpochTotals, Network, Progress, Trainer, TrainingState, choice};
 use mnist::error::{Error, Result};
-use mnist::output::artifact::{Directories, Directory};
-use mnist::output::artifacts::ALL;
+use mnist::output::artifacts;
 use mnist::output::event::Listeners;
 use mnist::parameters::Parameters;
 use mnist::simd::InstructionSet;
@@ -22,10 +21,9 @@ use sha2::Digest;
 
 // ---- the files of a run
 
-/// The files of `directory` in the list of artifacts, sorted.
-fn artifacts(directory: Directory) -> Vec<&'static str> {
-    let mut names: Vec<_> =
-        ALL.iter().filter(|artifact| artifact.directory == directory).map(|file| file.file_name).collect();
+/// The files of MODEL_DIR, sorted.
+fn artifact_names() -> Vec<&'static str> {
+    let mut names: Vec<_> = artifacts::names().collect();
     names.sort();
     names
 }
@@ -34,12 +32,11 @@ fn artifacts(directory: Directory) -> Vec<&'static str> {
 fn a_run_leaves_logs_model_metrics_and_parameters_and_nothing_else() {
     let sandbox = Sandbox::with_data();
     let ended = sandbox.train("--train_epochs 3").done();
-    assert_eq!(sandbox.files("logs"), ["events.out.tfevents.train", "mlcube_mnist_train.log", "mllog_train.log"]);
+    assert_eq!(sandbox.files("logs"), ["events.out.tfevents.", "mlcube_mnist_train.log", "mllog_train.log"]);
     let model_files = ["metrics.json", "model.onnx", "model.safetensors", "parameters.yaml", "report.html"];
     assert_eq!(sandbox.files("model"), model_files);
     // The list of artifacts says the same.
-    assert_eq!(artifacts(Directory::Model), model_files);
-    assert_eq!(artifacts(Directory::Logs), ["events.out.tfevents.train"]);
+    assert_eq!(artifact_names(), model_files);
     assert!(ended.stdout.starts_with("test accuracy  "), "{}", ended.stdout);
 
     let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
@@ -209,7 +206,7 @@ fn a_path_with_spaces_and_other_letters_works() {
     let mut command = sandbox.program();
     command.args(["train", "--data_dir=meine Daten äöü 数字", "--log_dir=die logs", "--model_dir", "das modell ß"]);
     end(command.arg("--parameters_file=parameters.yaml")).done();
-    assert_eq!(sandbox.files("das modell ß"), artifacts(Directory::Model));
+    assert_eq!(sandbox.files("das modell ß"), artifact_names());
 }
 
 #[test]
@@ -249,8 +246,11 @@ fn stops(signal: Signal, name: &str, code: i32, times: u32) {
     assert_eq!(output.status.code(), Some(code), "{stderr}");
     assert!(stderr.ends_with(&format!("error: stopped by {name}\n")), "{stderr}");
     assert_eq!(fs::read(sandbox.path("model/model.safetensors")).unwrap(), model);
-    assert_eq!(sandbox.files("model"), artifacts(Directory::Model));
-    assert_eq!(sandbox.files("logs"), ["events.out.tfevents.train", "mlcube_mnist_train.log", "mllog_train.log"]);
+    assert_eq!(sandbox.files("model"), artifact_names());
+    assert_eq!(
+        sandbox.files("logs"),
+        ["events.out.tfevents.", "events.out.tfevents.", "mlcube_mnist_train.log", "mllog_train.log"]
+    );
     assert!(sandbox.read("logs/mllog_train.log").ends_with("\"status\": \"aborted\"}}\n"));
 }
 
@@ -684,9 +684,9 @@ fn a_network_too_large_for_a_page_has_a_report_without_it() {
 
 #[test]
 fn a_directory_in_the_place_of_an_output_file_is_named_before_the_first_step() {
-    for artifact in ALL {
-        let directory = if artifact.directory == Directory::Model { "model" } else { "logs" };
-        let path = format!("{directory}/{}", artifact.file_name);
+    let models = artifacts::names().map(|name| format!("model/{name}"));
+    let logs = ["mlcube_mnist_train.log", "mllog_train.log"].map(|name| format!("logs/{name}"));
+    for path in models.chain(logs) {
         let sandbox = Sandbox::with_data();
         fs::create_dir_all(sandbox.path(&path)).unwrap();
         let ended = sandbox.train("");
@@ -781,16 +781,14 @@ fn a_device_that_is_lost_leaves_the_model_of_the_epochs_before() {
         let dataset = Dataset::load(&sandbox.path("data")).unwrap();
         let recipe = parameters.recipe(784, 10);
         let (engine, _) = choice::trainer(&recipe, &parameters.choice(), 5, &dataset.train).unwrap();
-        let directories = Directories { model: sandbox.path("model"), logs: sandbox.path("logs") };
-        fs::create_dir_all(&directories.model).unwrap();
+        let model_dir = sandbox.path("model");
+        fs::create_dir_all(&model_dir).unwrap();
         let trainer = Box::new(Lost { engine, epochs });
-        let plan = Plan { parameters, dataset, trainer, directories, begin: Instant::now() };
+        let plan = Plan { parameters, dataset, trainer, model_dir, lock: None, begin: Instant::now() };
         carry_out(plan, &mut Listeners(vec![])).unwrap_err()
     };
-    fs::remove_file(sandbox.path("logs/events.out.tfevents.train")).unwrap();
     assert!(matches!(train(0), Error::Device { .. }));
     assert_eq!(sandbox.files("model"), [""; 0]);
-    assert!(sandbox.path("logs/events.out.tfevents.train").exists());
     assert!(matches!(train(2), Error::Device { .. }));
     assert!(fs::read(sandbox.path("model/model.safetensors")).unwrap() == after_two);
     assert!(sandbox.read("model/parameters.yaml").contains("train_epochs: 2"));

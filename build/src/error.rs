@@ -21,6 +21,18 @@ pub enum Error {
         path: PathBuf,
         source: io::Error,
     },
+    /// A finished file that could not get its name. It is not lost.
+    #[error("{problem}; the new contents are kept as {}", kept.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "))]
+    Kept { problem: Box<Error>, kept: Vec<PathBuf> },
+    /// Another process writes the directory.
+    #[error("{}: {holder} is writing there", directory.display())]
+    InUse { directory: PathBuf, holder: String },
+    /// A file system without rename, and a file in the way.
+    #[error("{}: is there already, and this file system cannot replace files", path.display())]
+    NoRename { path: PathBuf },
+    /// A link that leads nowhere, in place of a directory.
+    #[error("{}: expected a directory, found a link to {}, which is not there", path.display(), target.display())]
+    DanglingLink { path: PathBuf, target: PathBuf },
 
     // ---- data
     /// DATA_DIR is not there.
@@ -46,6 +58,9 @@ pub enum Error {
     /// No model where one was expected.
     #[error("{}: has no model: expected a file model.safetensors", model_dir.display())]
     NoModel { model_dir: PathBuf },
+    /// The metrics of `evaluate` would replace those of `train`.
+    #[error("{}: expected a directory for logs alone, found model.safetensors there", log_dir.display())]
+    LogsBesideModel { log_dir: PathBuf },
     /// A model file that is not what `train` writes.
     #[error("{}: {problem}", path.display())]
     Model { path: PathBuf, problem: String },
@@ -191,12 +206,19 @@ impl Error {
     fn data_hint(&self) -> Option<String> {
         match self {
             Error::Io { source, .. } => io_hint(source).map(str::to_string),
+            Error::Kept { problem, .. } => problem.hint(),
+            Error::InUse { .. } => Some("wait until it has ended, or choose other directories".into()),
+            Error::NoRename { .. } => Some("choose an empty directory, or one on another file system".into()),
+            Error::DanglingLink { .. } => Some("make the directory that it leads to, or give another one".into()),
             Error::NoDataDir { data_dir } | Error::DataMissing { data_dir, .. } => {
                 Some(format!("get the data with `mnist download --data_dir={} --log_dir=DIR`", quoted(data_dir)))
             }
             Error::Idx { .. } | Error::Gzip { .. } | Error::CountsDiffer { .. } => {
                 Some("remove the file and run `mnist download` to get it again".into())
             }
+            Error::LogsBesideModel { .. } => Some(
+                "choose another --log_dir: metrics.json of the evaluation would replace that of the training".into(),
+            ),
             Error::NoModel { .. } => Some("train one first with `mnist train`".into()),
             Error::Model { .. } => Some("train the model again with `mnist train`, or bring the file back".into()),
             _ => None,

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use mnist::data::synthetic;
 use mnist::engine;
 use mnist::model::file::Model;
+use mnist::output::tensorboard;
 
 pub mod server;
 
@@ -79,15 +80,20 @@ impl Sandbox {
         ))
     }
 
-    /// The names of all files below `directory`, with hidden ones, sorted.
+    /// The names of all files below `directory`, with hidden ones, sorted. Of event files only the common beginning.
     pub fn files(&self, directory: &str) -> Vec<String> {
         let mut names: Vec<String> = match fs::read_dir(self.path(directory)) {
-            Ok(entries) => entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect(),
+            Ok(entries) => entries.map(|entry| stable(entry.unwrap().file_name().into_string().unwrap())).collect(),
             Err(_) => vec![],
         };
         names.sort();
         names
     }
+}
+
+/// The name of a file without time, host and process.
+fn stable(name: String) -> String {
+    if name.starts_with(tensorboard::PREFIX) { tensorboard::PREFIX.into() } else { name }
 }
 
 /// Runs `command` to its end.

@@ -5,14 +5,14 @@
 //! bytes. Format: <https://github.com/huggingface/safetensors#format>.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::set;
 use crate::model::{MOST_CLASSES, MOST_HIDDEN_LAYERS, MOST_INPUTS, MOST_UNITS, MlpShape};
 
 /// The name of the file in MODEL_DIR.
@@ -76,22 +76,12 @@ pub fn encode(model: &Model) -> Vec<u8> {
         .unwrap_or_else(|e| unreachable!("a small header of distinct names: {e}"))
 }
 
-/// Writes `model` into `model_dir`.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn save(model_dir: &Path, model: &Model) -> Result<PathBuf> {
-    let path = model_dir.join(FILE_NAME);
-    files::write(&path, &encode(model))?;
-    Ok(path)
-}
-
 /// Reads the model in `model_dir`.
 ///
 /// # Errors
-/// There is no file, or [`save`] did not write it as it is: the message names the file and the problem.
+/// There is no file, or it is not one that [`encode`] made: the message names the file and the problem.
 pub fn load(model_dir: &Path) -> Result<Model> {
-    let path = model_dir.join(FILE_NAME);
+    let path = set::locate(model_dir, FILE_NAME);
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {

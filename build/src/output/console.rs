@@ -71,7 +71,7 @@ impl Console {
     /// # Errors
     /// The file cannot be written.
     pub fn open_log(&self, log_dir: &Path, task: &str) -> Result<()> {
-        let file = AtomicFile::create(log_dir.join(format!("mlcube_mnist_{task}.log")))?;
+        let file = AtomicFile::create(log_dir.join(log_name(task)))?;
         *lock(&self.log) = Some(LogFile { file, error: None });
         Ok(())
     }
@@ -87,6 +87,11 @@ impl Console {
             Some(LogFile { file, error: Some(error) }) => Err(Error::io("write", file.target())(error)),
         }
     }
+}
+
+/// The name of the log file of `task`, which is that of the original.
+pub fn log_name(task: &str) -> String {
+    format!("mlcube_mnist_{task}.log")
 }
 
 /// Writes `text` to stdout. A closed pipe is no error: the reader has had enough.

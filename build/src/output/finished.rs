@@ -1,7 +1,5 @@
 //! The outcome of a training run: all that its files are made from.
 
-use std::time::SystemTime;
-
 use crate::data::dataset::{Dataset, TEST};
 use crate::engine::EngineInfo;
 use crate::error::Error;
@@ -28,7 +26,7 @@ impl Trained {
     }
 }
 
-/// A training run that is over, with a model or without.
+/// A training run that gave a model.
 pub struct Finished<'a> {
     /// The parameters; `train_epochs` is the number of whole epochs.
     pub parameters: &'a Parameters,
@@ -38,10 +36,12 @@ pub struct Finished<'a> {
     pub engine: &'a EngineInfo,
     /// The whole epochs.
     pub epochs: &'a [EpochRecord],
-    /// The model; none where training failed.
-    pub trained: Option<&'a Trained>,
-    /// When the task began.
-    pub started: SystemTime,
+    /// The model.
+    pub trained: &'a Trained,
+    /// The contents of the model's file.
+    pub weights: &'a [u8],
+    /// Their SHA-256, in hexadecimal. Every file that is made from the model names it.
+    pub model_sha256: &'a str,
     /// From the start of the task to the end of training.
     pub seconds: f64,
 }

@@ -1,12 +1,10 @@
 //! The log files of a task, and the lines and bars that show its progress. The files are finished however the task ends.
 
-use std::path::Path;
-
 use tracing::{error, info};
 
 use crate::error::Result;
-use crate::files;
-use crate::output::console::{Console, LOG};
+use crate::files::OutputDirectory;
+use crate::output::console::{self, Console, LOG};
 use crate::output::event::{Listener, Listeners};
 use crate::output::mllog::{self, MlLog};
 use crate::output::progress::{Bars, Lines};
@@ -17,13 +15,13 @@ use crate::output::progress::{Bars, Lines};
 /// `work` failed; or it did not, and the log files cannot be written.
 pub fn with_logs<T>(
     console: &Console,
-    log_dir: &Path,
+    log_dir: &OutputDirectory,
     task: &'static str,
     work: impl FnOnce(&mut dyn Listener) -> Result<T>,
 ) -> Result<T> {
-    files::writable_directory(log_dir)?;
-    console.open_log(log_dir, task)?;
-    let mut mllog = MlLog::create(log_dir, task, mllog::system_clock)?;
+    log_dir.check([&*console::log_name(task), &*mllog::file_name(task)])?;
+    console.open_log(log_dir.path(), task)?;
+    let mut mllog = MlLog::create(log_dir.path(), task, mllog::system_clock)?;
     info!(target: LOG, "mnist {} {task}", env!("CARGO_PKG_VERSION"));
     let result = {
         let mut bars = console.bars().cloned().map(Bars::new);

@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 
 use crate::data::dataset::{Provenance, TEST};
 use crate::engine::EngineInfo;
-use crate::output::artifact::{Artifact, Directory};
+use crate::output::artifact::Artifact;
 use crate::output::event::{EpochRecord, Evaluation};
 use crate::output::finished::Finished;
 use crate::score::Score;
@@ -16,9 +16,8 @@ pub const FILE_NAME: &str = "metrics.json";
 pub const ARTIFACT: Artifact = Artifact {
     name: "metrics",
     file_name: FILE_NAME,
-    directory: Directory::Model,
     essential: true,
-    encode: |finished| Some(Metrics::of(finished)?.encode()),
+    encode: |finished| Some(Metrics::of(finished).encode()),
 };
 
 /// The results of `train` or `evaluate`.
@@ -32,6 +31,8 @@ pub struct Metrics<'a> {
     pub data: &'a Provenance,
     /// The id of the data set that the model was trained on.
     pub trained_on: &'a str,
+    /// SHA-256 of the model's file.
+    pub model_sha256: &'a str,
     /// Parameters of the network.
     pub parameter_count: usize,
     /// Each epoch; none for `evaluate`.
@@ -51,6 +52,7 @@ struct Contents<'a> {
     engine: &'a EngineInfo,
     data: &'a Provenance,
     trained_on: &'a str,
+    model_sha256: &'a str,
     parameter_count: usize,
     #[serde(skip_serializing_if = "<[EpochRecord]>::is_empty")]
     epochs: &'a [EpochRecord],
@@ -83,18 +85,19 @@ impl ClassScore {
 }
 
 impl<'a> Metrics<'a> {
-    fn of(finished: &Finished<'a>) -> Option<Self> {
-        let trained = finished.trained?;
-        Some(Self {
+    fn of(finished: &Finished<'a>) -> Self {
+        let trained = finished.trained;
+        Self {
             task: "train",
             engine: finished.engine,
             data: &finished.dataset.provenance,
             trained_on: &trained.model.data,
+            model_sha256: finished.model_sha256,
             parameter_count: trained.model.parameters.len(),
             epochs: finished.epochs,
             evaluations: &trained.evaluations,
             seconds: finished.seconds,
-        })
+        }
     }
 
     /// The file's contents.
@@ -106,6 +109,7 @@ impl<'a> Metrics<'a> {
             engine: self.engine,
             data: self.data,
             trained_on: self.trained_on,
+            model_sha256: self.model_sha256,
             parameter_count: self.parameter_count,
             epochs: self.epochs,
             evaluations: self.evaluations,

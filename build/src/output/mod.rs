@@ -11,6 +11,7 @@ pub mod logs;
 pub mod metrics;
 pub mod mllog;
 pub mod onnx;
+pub mod origin;
 pub mod progress;
 pub mod report;
 #[cfg(test)]

@@ -13,15 +13,14 @@ use prost::Message;
 
 use crate::data::sets::DataSource;
 use crate::model::file::{self as weights, Model};
-use crate::output::artifact::{Artifact, Directory};
+use crate::output::artifact::{Artifact, MODEL_SHA256};
 
 /// The file.
 pub const ARTIFACT: Artifact = Artifact {
     name: "ONNX",
     file_name: "model.onnx",
-    directory: Directory::Model,
     essential: false,
-    encode: |finished| encode(&finished.trained?.model),
+    encode: |finished| encode(&finished.trained.model, finished.model_sha256),
 };
 
 /// The version of the format that belongs to [`OPSET`], of 2021. Readers of newer versions accept it.
@@ -29,8 +28,8 @@ const IR_VERSION: i64 = 8;
 /// The version of the operators.
 const OPSET: i64 = 17;
 
-/// The file's bytes for `model`, if it reads square images; equal models give equal bytes.
-pub fn encode(model: &Model) -> Option<Vec<u8>> {
+/// The file's bytes for `model`, whose own file has this hash, if it reads square images. Equal models give equal bytes.
+pub fn encode(model: &Model, model_sha256: &str) -> Option<Vec<u8>> {
     let side = model.shape.image_side()?;
     let (nodes, constants) = operations(model);
     let fixed = |value: usize| Dimension { value: value as i64, ..Dimension::default() };
@@ -45,7 +44,11 @@ pub fn encode(model: &Model) -> Option<Vec<u8>> {
         outputs: outputs.map(|name| ValueInfo::new(name, FLOAT, vec![batch(), classes.clone()])).into(),
     };
     let trained_on = DataSource::named(&model.data).map_or_else(|_| model.data.clone(), DataSource::description);
-    let metadata = [("trained_on", trained_on), ("input", format!("{side} x {side} bytes, 0 black"))];
+    let metadata = [
+        ("trained_on", trained_on),
+        ("input", format!("{side} x {side} bytes, 0 black")),
+        (MODEL_SHA256, model_sha256.to_string()),
+    ];
     let model = OnnxModel {
         ir_version: IR_VERSION,
         producer_name: env!("CARGO_PKG_NAME").into(),
@@ -267,7 +270,7 @@ mod tests {
         for hidden in [&[][..], &[3], &[5, 4, 3]] {
             let shape = MlpShape::new(784, hidden, 10);
             let parameters = shape.initial_parameters(1);
-            let bytes = encode(&Model { shape, parameters, data: "synthetic".into() }).unwrap();
+            let bytes = encode(&Model { shape, parameters, data: "synthetic".into() }, "").unwrap();
             let graph = OnnxModel::decode(&bytes[..]).unwrap().graph.unwrap();
             let mut known: Vec<&str> = graph.constants.iter().map(|constant| constant.name.as_str()).collect();
             known.extend(graph.inputs.iter().map(|input| input.name.as_str()));

@@ -1,40 +1,93 @@
-//! `events.out.tfevents.train`: each epoch's loss, accuracy, learning rate and speed, for TensorBoard.
+//! `events.out.tfevents...`: each epoch's loss, accuracy, learning rate and speed, for TensorBoard.
+//!
+//! As TensorFlow does, every run writes a file of its own, named after time, host and process, and only appends to it: an
+//! open TensorBoard shows each epoch as it ends. The first record says that a run begins; TensorBoard then drops the later
+//! steps of earlier runs in the same directory instead of mixing both.
 //!
 //! Format: records as in <https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details>, each an
 //! `Event` of <https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/event.proto>. The messages below
 //! have only the fields that are written.
 
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost::Message;
 
-use crate::output::artifact::{Artifact, Directory};
-use crate::output::event::EpochRecord;
-use crate::output::finished::Finished;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::output::event::{EpochRecord, Listener, RunEvent};
 
-/// The file. TensorBoard reads every file with `tfevents` in its name. As the log files, it is written even where
-/// training fails.
-pub const ARTIFACT: Artifact = Artifact {
-    name: "TensorBoard",
-    file_name: "events.out.tfevents.train",
-    directory: Directory::Logs,
-    essential: false,
-    encode: |finished| Some(encode(finished)),
-};
+/// The beginning of the names of all event files. TensorBoard reads every file with `tfevents` in its name.
+pub const PREFIX: &str = "events.out.tfevents.";
 
-fn encode(finished: &Finished) -> Vec<u8> {
-    let version = BoardEvent {
-        wall_time: since_1970(finished.started),
-        file_version: "brain.Event:2".into(),
-        ..BoardEvent::default()
-    };
-    let epochs = finished.epochs.iter().map(|epoch| BoardEvent {
-        wall_time: since_1970(epoch.finished),
-        step: epoch.epoch.into(),
-        summary: Some(BoardSummary { values: scalars(epoch, finished.parameters.learning_rate) }),
-        ..BoardEvent::default()
-    });
-    std::iter::once(version).chain(epochs).flat_map(|event| record(&event.encode_to_vec())).collect()
+/// The event file of a run.
+#[derive(Debug)]
+pub struct EventFile {
+    path: PathBuf,
+    file: File,
+    learning_rate: f64,
+    /// The first error in writing. It is returned when the file is closed: events never stop a training.
+    error: Option<io::Error>,
+}
+
+impl EventFile {
+    /// Begins a new file in `log_dir`.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn create(log_dir: &Path) -> Result<Self> {
+        let now = SystemTime::now();
+        let (seconds, process) = (since_1970(now) as u64, std::process::id());
+        let host = files::lock::host();
+        let mut number = 0;
+        let (path, file) = loop {
+            let path = log_dir.join(format!("{PREFIX}{seconds:010}.{host}.{process}.{number}"));
+            match files::create_new(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                created => break (path.clone(), created.map_err(Error::io("write", &path))?),
+            }
+        };
+        let mut events = Self { path, file, learning_rate: 0.0, error: None };
+        let wall_time = since_1970(now);
+        events.append(BoardEvent { wall_time, file_version: "brain.Event:2".into(), ..BoardEvent::default() });
+        let session = Some(SessionLog { status: SessionLog::START });
+        events.append(BoardEvent { wall_time, step: 1, session, ..BoardEvent::default() });
+        Ok(events)
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// An event could not be written.
+    pub fn close(self) -> Result<()> {
+        self.error.map_or(Ok(()), |error| Err(Error::io("write", &self.path)(error)))
+    }
+
+    fn append(&mut self, event: BoardEvent) {
+        // In one call, so that a reader sees whole records.
+        if self.error.is_none()
+            && let Err(error) = self.file.write_all(&record(&event.encode_to_vec()))
+        {
+            self.error = Some(error);
+        }
+    }
+}
+
+impl Listener for EventFile {
+    fn on(&mut self, event: RunEvent) {
+        match event {
+            RunEvent::Parameters(parameters) => self.learning_rate = parameters.learning_rate,
+            RunEvent::EpochFinished { record: epoch, .. } => self.append(BoardEvent {
+                wall_time: since_1970(epoch.finished),
+                step: epoch.epoch.into(),
+                summary: Some(BoardSummary { values: scalars(epoch, self.learning_rate) }),
+                ..BoardEvent::default()
+            }),
+            _ => {}
+        }
+    }
 }
 
 fn scalars(epoch: &EpochRecord, learning_rate: f64) -> Vec<Scalar> {
@@ -76,6 +129,20 @@ struct BoardEvent {
     file_version: String,
     #[prost(message, optional, tag = "5")]
     summary: Option<BoardSummary>,
+    #[prost(message, optional, tag = "7")]
+    session: Option<SessionLog>,
+}
+
+/// `SessionLog`.
+#[derive(Clone, PartialEq, Message)]
+struct SessionLog {
+    #[prost(int32, tag = "1")]
+    status: i32,
+}
+
+impl SessionLog {
+    /// `SessionStatus.START`.
+    const START: i32 = 1;
 }
 
 /// `Summary`.

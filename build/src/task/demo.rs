@@ -10,7 +10,7 @@ use crate::data::dataset::Dataset;
 use crate::data::download::fetch::Limits;
 use crate::data::sets::DataSource;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, OutputDirectory};
 use crate::model::file as weights;
 use crate::output::console::{self, Console, LOG};
 use crate::output::event::RunEvent;
@@ -62,10 +62,11 @@ pub fn run(args: &Demo, console: &Console) -> Result<()> {
         }
         files::write(&workspace.parameters_file, DEFAULT_PARAMETERS.as_bytes())?;
     }
-    let dataset = with_logs(console, &workspace.log_dir("download"), "download", |listener| {
-        listener.on(RunEvent::RunStarted);
-        bring_data(&workspace, args, console)
-    })?;
+    let dataset =
+        with_logs(console, &OutputDirectory::open(&workspace.log_dir("download"))?, "download", |listener| {
+            listener.on(RunEvent::RunStarted);
+            bring_data(&workspace, args, console)
+        })?;
     if is_trained(&workspace, dataset.provenance.source) {
         info!("{} is trained on this data with these parameters: used again", workspace.model.display());
     } else {
@@ -77,7 +78,7 @@ pub fn run(args: &Demo, console: &Console) -> Result<()> {
             overrides: Overrides::default(),
         };
         let data = || Ok(dataset.clone());
-        with_logs(console, &args.log_dir, "train", |listener| train::train(&args, data, listener))?;
+        train::logged(&args, data, console)?;
     }
     let args = Evaluate {
         data_dir: workspace.data.clone(),
@@ -85,7 +86,7 @@ pub fn run(args: &Demo, console: &Console) -> Result<()> {
         model_dir: workspace.model.clone(),
     };
     let data = || Ok(dataset);
-    let score = with_logs(console, &args.log_dir, "evaluate", |listener| evaluate::evaluate(&args, data, listener))?;
+    let score = evaluate::logged(&args, data, console)?;
     console::print(&format!("{score}\n{}", places(&workspace)))
 }
 

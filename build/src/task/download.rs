@@ -10,6 +10,7 @@ use crate::data::download::{self, DownloadWatch, Downloaded, Options, environmen
 use crate::data::sets::{DataSource, MNIST, SYNTHETIC};
 use crate::data::synthetic;
 use crate::error::{Error, Result};
+use crate::files::OutputDirectory;
 use crate::output::console::{self, Console};
 use crate::output::event::RunEvent;
 use crate::output::logs::with_logs;
@@ -21,7 +22,7 @@ use crate::output::transfers::Transfers;
 /// See [`download()`] and [`draw`]; the logs hold the reason too.
 pub fn run(args: &Download, console: &Console) -> Result<()> {
     let data_dir = &args.data_dir;
-    let summary = with_logs(console, &args.log_dir, "download", |listener| {
+    let summary = with_logs(console, &OutputDirectory::open(&args.log_dir)?, "download", |listener| {
         let source = DataSource(Some(if args.synthetic { &SYNTHETIC } else { &MNIST }));
         listener.on(RunEvent::Data { source, images: &[] });
         listener.on(RunEvent::RunStarted);

@@ -8,13 +8,14 @@ use crate::cli::Evaluate;
 use crate::data::dataset::{Dataset, TEST};
 use crate::data::sets::DataSource;
 use crate::engine;
-use crate::error::Result;
-use crate::files;
+use crate::error::{Error, Result};
+use crate::files::{self, OutputDirectory};
 use crate::model::file as weights;
 use crate::output::console::{self, Console};
 use crate::output::event::{Listener, RunEvent};
 use crate::output::logs::with_logs;
 use crate::output::metrics::{self, ClassScore, Metrics};
+use crate::output::origin;
 use crate::score::Score;
 use crate::text;
 use crate::training;
@@ -24,9 +25,19 @@ use crate::training;
 /// # Errors
 /// See [`evaluate()`]; the logs hold the reason too.
 pub fn run(args: &Evaluate, console: &Console) -> Result<()> {
-    let data = || Dataset::load(&args.data_dir);
-    let summary = with_logs(console, &args.log_dir, "evaluate", |listener| evaluate(args, data, listener))?;
-    console::print(&summary)
+    console::print(&logged(args, || Dataset::load(&args.data_dir), console)?)
+}
+
+/// [`evaluate()`] with the log files of the task.
+///
+/// # Errors
+/// See there, or the log files cannot be written.
+pub fn logged(args: &Evaluate, data: impl FnOnce() -> Result<Dataset>, console: &Console) -> Result<String> {
+    let log_dir = OutputDirectory::open(&args.log_dir)?;
+    if args.log_dir.join(weights::FILE_NAME).exists() {
+        return Err(Error::LogsBesideModel { log_dir: args.log_dir.clone() });
+    }
+    with_logs(console, &log_dir, "evaluate", |listener| evaluate(args, data, listener))
 }
 
 /// Scores the model in MODEL_DIR on the test set of `data`, writes `metrics.json` into LOG_DIR and returns a summary for
@@ -41,6 +52,7 @@ pub fn evaluate(
 ) -> Result<String> {
     let begin = Instant::now();
     let model = weights::load(&args.model_dir)?;
+    let model_sha256 = origin::check(&args.model_dir)?;
     let trained_on = DataSource::of_model(&args.model_dir, &model)?;
     let dataset = data()?;
     dataset.check_fit(&args.model_dir, &model)?;
@@ -62,6 +74,7 @@ pub fn evaluate(
         engine: &network.info(),
         data: &dataset.provenance,
         trained_on: trained_on.id(),
+        model_sha256: &model_sha256,
         parameter_count: model.parameters.len(),
         epochs: &[],
         evaluations: std::slice::from_ref(&evaluation),

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::model::file::{self as weights, Model};
 use crate::output::console;
+use crate::output::origin;
 use crate::score::softmax;
 use crate::text;
 
@@ -60,6 +61,7 @@ pub fn run(args: &Predict) -> Result<()> {
     interrupt::end_at_once(); // it writes no files, and may wait for stdin for ever
     interrupt::check()?;
     let model = weights::load(&args.model_dir)?;
+    origin::check(&args.model_dir)?;
     let trained_on = DataSource::of_model(&args.model_dir, &model)?;
     let frame = frame(&args.model_dir, &model, trained_on)?;
     if trained_on.stands_in_for().is_some() {

@@ -1,21 +1,24 @@
 //! `mnist train`: checks everything that can fail, trains, and writes the files of [`artifacts::ALL`].
 
 use std::path::PathBuf;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
+use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
 use crate::cli::Train;
 use crate::data::dataset::{Dataset, Provenance, TRAIN};
 use crate::engine::{self, Trainer, choice};
 use crate::error::Result;
-use crate::files;
-use crate::output::artifact::Directories;
+use crate::files::OutputDirectory;
+use crate::files::lock::DirectoryLock;
+use crate::model::file as model_file;
 use crate::output::artifacts;
 use crate::output::console::{self, Console};
-use crate::output::event::{EpochRecord, Evaluation, Listener, RunEvent};
+use crate::output::event::{EpochRecord, Evaluation, Listener, Listeners, RunEvent};
 use crate::output::finished::{Finished, training_seconds};
 use crate::output::logs::with_logs;
+use crate::output::tensorboard::EventFile;
 use crate::parameters::Parameters;
 use crate::text;
 use crate::training;
@@ -29,7 +32,9 @@ pub struct Plan {
     /// The engine, built for them.
     pub trainer: Box<dyn Trainer>,
     /// Where the files go.
-    pub directories: Directories,
+    pub model_dir: PathBuf,
+    /// Keeps other trainings out of MODEL_DIR, unless LOG_DIR is the same and locked already.
+    pub lock: Option<DirectoryLock>,
     /// When the task began.
     pub begin: Instant,
 }
@@ -39,9 +44,23 @@ pub struct Plan {
 /// # Errors
 /// See [`train()`]; the logs hold the reason too.
 pub fn run(args: &Train, console: &Console) -> Result<()> {
-    let data = || Dataset::load(&args.data_dir);
-    let summary = with_logs(console, &args.log_dir, "train", |listener| train(args, data, listener))?;
-    console::print(&summary)
+    console::print(&logged(args, || Dataset::load(&args.data_dir), console)?)
+}
+
+/// [`train()`] with the log files of the task and its events for TensorBoard, in a LOG_DIR that no other training writes
+/// at the same time.
+///
+/// # Errors
+/// See there, or another training writes there, or one of these files cannot be written.
+pub fn logged(args: &Train, data: impl FnOnce() -> Result<Dataset>, console: &Console) -> Result<String> {
+    let log_dir = OutputDirectory::open(&args.log_dir)?;
+    let _lock = log_dir.lock()?;
+    with_logs(console, &log_dir, "train", |listener| {
+        let mut events = EventFile::create(log_dir.path())?;
+        let summary = train(args, data, &mut Listeners(vec![listener, &mut events]))?;
+        events.close()?;
+        Ok(summary)
+    })
 }
 
 /// Trains as `args` say on `data` and returns a summary for people.
@@ -49,19 +68,21 @@ pub fn run(args: &Train, console: &Console) -> Result<()> {
 /// # Errors
 /// See [`prepare`] and [`carry_out`].
 pub fn train(args: &Train, data: impl FnOnce() -> Result<Dataset>, listener: &mut dyn Listener) -> Result<String> {
-    carry_out(prepare(args, data, listener)?, listener)
+    let summary = carry_out(prepare(args, data, listener)?, listener)?;
+    Ok(summary + &text::named_values(&[("logs", args.log_dir.display().to_string())]))
 }
 
 /// Checks all that can fail before the first step, and builds the engine.
 ///
 /// # Errors
-/// The parameters or the data are wrong, an output directory cannot be written, or the device is missing or fails.
+/// The parameters or the data are wrong, an output directory cannot be written or is another training's, or the device is
+/// missing or fails.
 pub fn prepare(args: &Train, data: impl FnOnce() -> Result<Dataset>, listener: &mut dyn Listener) -> Result<Plan> {
     let begin = Instant::now();
     let mut parameters = Parameters::read(&args.parameters_file, &args.overrides.0)?;
-    let directories = Directories { model: args.model_dir.clone(), logs: args.log_dir.clone() };
-    files::writable_directory(&directories.model)?;
-    artifacts::check(&directories)?;
+    let model_dir = OutputDirectory::open(&args.model_dir)?;
+    model_dir.check(artifacts::names())?;
+    let lock = if model_dir.is(&args.log_dir) { None } else { model_dir.lock()? };
     let dataset = data()?;
     parameters.threads = engine::threads(parameters.threads);
     let recipe = parameters.recipe(dataset.train.inputs(), dataset.train.classes.len());
@@ -72,7 +93,7 @@ pub fn prepare(args: &Train, data: impl FnOnce() -> Result<Dataset>, listener: &
     let images: Vec<_> = std::iter::once((TRAIN, dataset.train.len())).chain(evaluated).collect();
     listener.on(RunEvent::Data { source: dataset.provenance.source, images: &images });
     listener.on(RunEvent::Parameters(&parameters));
-    Ok(Plan { parameters, dataset, trainer, directories, begin })
+    Ok(Plan { parameters, dataset, trainer, model_dir: args.model_dir.clone(), lock, begin })
 }
 
 /// Trains as planned, writes the files, and returns a summary for people. MODEL_DIR is touched only after the last epoch.
@@ -81,23 +102,24 @@ pub fn prepare(args: &Train, data: impl FnOnce() -> Result<Dataset>, listener: &
 /// Training failed, see [`training::TrainingRun`], or a file cannot be written. If the device failed after the first
 /// epoch, the model of the last whole epoch is written nevertheless.
 pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
-    let Plan { mut parameters, dataset, mut trainer, directories, begin } = plan;
+    let Plan { mut parameters, dataset, mut trainer, model_dir, lock: _lock, begin } = plan;
     listener.on(RunEvent::RunStarted);
     let run = training::train(&parameters, &dataset, trainer.as_mut(), listener);
     let planned = std::mem::replace(&mut parameters.train_epochs, run.epochs.len() as u32);
+    let trained = run.result?;
+    let weights = model_file::encode(&trained.model);
     let finished = Finished {
         parameters: &parameters,
         dataset: &dataset,
         engine: &trainer.info(),
         epochs: &run.epochs,
-        trained: run.result.as_ref().ok(),
-        started: SystemTime::now() - begin.elapsed(),
+        trained: &trained,
+        model_sha256: &text::hexadecimal(&Sha256::digest(&weights)),
+        weights: &weights,
         seconds: begin.elapsed().as_secs_f64(),
     };
-    let written = artifacts::write_all(&finished, &directories);
-    let trained = run.result?;
-    let mut written = written?;
-    let model_dir = directories.model.display();
+    let written = artifacts::write_all(&finished, &model_dir)?;
+    let model_dir = model_dir.display();
     if let Some(failure) = trained.cut_short {
         warn!("{model_dir}: holds the model after epoch {} of {planned}", run.epochs.len());
         return Err(failure);
@@ -106,7 +128,6 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
         warn!("{model_dir}: holds the model, but not all files that are made from it");
         return Err(failure);
     }
-    written.files.push(("logs", directories.logs));
     Ok(summary(&dataset.provenance, &run.epochs, &trained.evaluations, &written.files, begin))
 }
 

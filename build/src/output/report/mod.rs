@@ -18,9 +18,9 @@ use self::images::{Mistake, Sample};
 use self::tables::Table;
 use crate::data::sets::Frame;
 use crate::model::file::{self as weights, Model};
-use crate::output::artifact::{Artifact, Directory};
+use crate::output::artifact::Artifact;
 use crate::output::event::EpochRecord;
-use crate::output::finished::{Finished, Trained, training_seconds};
+use crate::output::finished::{Finished, training_seconds};
 use crate::score::Score;
 use crate::text::{grouped, percent};
 
@@ -28,9 +28,8 @@ use crate::text::{grouped, percent};
 pub const ARTIFACT: Artifact = Artifact {
     name: "report",
     file_name: "report.html",
-    directory: Directory::Model,
     essential: false,
-    encode: |finished| Some(render(finished, finished.trained?).into_bytes()),
+    encode: |finished| Some(render(finished).into_bytes()),
 };
 
 /// The most parameters that the page holds: 11 MB of text.
@@ -39,13 +38,13 @@ const MOST_PARAMETERS: usize = 2_000_000;
 const MOST_UNITS: usize = 256;
 
 /// The page's text.
-fn render(finished: &Finished, trained: &Trained) -> String {
+fn render(finished: &Finished) -> String {
     let mut pages = Environment::empty();
     pages.set_auto_escape_callback(|_| minijinja::AutoEscape::Html);
     pages.add_filter("safe", minijinja::filters::safe);
     pages.add_filter("length", minijinja::filters::length);
     (pages.add_template("page.html", include_str!("page.html")))
-        .and_then(|()| pages.get_template("page.html")?.render(Serde(Page::new(finished, trained))))
+        .and_then(|()| pages.get_template("page.html")?.render(Serde(Page::new(finished))))
         .unwrap_or_else(|e| unreachable!("the page's own template, which the tests fill: {e:#}"))
 }
 
@@ -55,6 +54,7 @@ struct Page {
     style: &'static str,
     script: &'static str,
     version: &'static str,
+    model_sha256: String,
     finished: String,
     synthetic: bool,
     data: String,
@@ -128,9 +128,10 @@ struct PageNetwork {
 }
 
 impl Page {
-    fn new(finished: &Finished, trained: &Trained) -> Self {
+    fn new(finished: &Finished) -> Self {
         let Finished { dataset, epochs, .. } = *finished;
-        let Trained { model, .. } = trained;
+        let trained = finished.trained;
+        let model = &trained.model;
         let (data, test) = (&dataset.provenance, trained.test());
         let score = &test.score;
         let mistaken = images::mistaken(&test.logits, &dataset.test.labels, score.classes());
@@ -140,6 +141,7 @@ impl Page {
             style: include_str!("page.css"),
             script: include_str!("page.js"),
             version: env!("CARGO_PKG_VERSION"),
+            model_sha256: finished.model_sha256.into(),
             tables: tables::all(finished, &now),
             finished: now,
             synthetic: data.source.stands_in_for().is_some(),
@@ -237,6 +239,7 @@ mod tests {
     use crate::engine::choice::DeviceChoice;
     use crate::model::MlpShape;
     use crate::output::event::{Evaluation, SplitScore};
+    use crate::output::finished::Trained;
     use crate::parameters::Parameters;
 
     /// The page of a network with `hidden` layers and these `logits` for images of the digits `labels`.
@@ -273,11 +276,12 @@ mod tests {
             dataset: &Dataset { train: Arc::default(), test, provenance },
             engine: &engine,
             epochs: &[record],
-            trained: Some(&trained),
-            started: SystemTime::UNIX_EPOCH,
+            trained: &trained,
+            weights: &[],
+            model_sha256: "",
             seconds: 1.0,
         };
-        render(&finished, &trained)
+        render(&finished)
     }
 
     #[test]

@@ -1,0 +1,245 @@
+//! One file that appears whole or not at all: written beside its target under a temporary name, synced, renamed.
+//!
+//! Source: `rename` and `fsync` of POSIX.1-2017. Where a file system lacks them, see [`AtomicFile::commit`].
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tempfile::NamedTempFile;
+use tracing::warn;
+
+use super::{directory_of, give_to_owner_of, is_unsupported, sync_names};
+use crate::error::{Error, Result};
+
+/// The end of every temporary name.
+pub const TEMPORARY: &str = ".mnist-part";
+
+/// A file that gets its final name only by [`AtomicFile::commit`]; dropped before, it leaves nothing behind.
+#[derive(Debug)]
+pub struct AtomicFile {
+    file: NamedTempFile,
+    target: PathBuf,
+}
+
+impl AtomicFile {
+    /// Begins a file that will replace `target`, in the same directory (a rename across file systems is a copy).
+    ///
+    /// # Errors
+    /// The directory is missing or cannot be written.
+    pub fn create(target: impl Into<PathBuf>) -> Result<Self> {
+        let target = target.into();
+        let prefix = format!(".{}.", target.file_name().unwrap_or_default().to_string_lossy());
+        let file = temporary(directory_of(&target), &prefix).map_err(Error::io("write", &target))?;
+        give_to_owner_of(directory_of(&target), file.path());
+        Ok(Self { file, target })
+    }
+
+    /// The name the file will have.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// The name it has until then.
+    pub fn temporary(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// The open file, to read back or to shorten what was written so far.
+    pub fn as_file_mut(&mut self) -> &mut File {
+        self.file.as_file_mut()
+    }
+
+    /// Syncs the contents to the disk.
+    ///
+    /// # Errors
+    /// The disk is full or fails. That the file system has no sync is a warning.
+    pub fn sync(&self) -> Result<()> {
+        sync(self.file.as_file(), directory_of(&self.target)).map_err(Error::io("write", &self.target))
+    }
+
+    /// Syncs the contents and gives the file its final name, replacing what was there. A file system without rename gets
+    /// a copy, if nothing has that name.
+    ///
+    /// # Errors
+    /// The disk is full, or the target cannot be replaced. The old target is then untouched, and the message says where
+    /// the new contents are kept.
+    pub fn commit(self) -> Result<()> {
+        if let Err(error) = self.sync() {
+            return Err(self.keep_after(error));
+        }
+        self.place()
+    }
+
+    /// [`commit`](Self::commit) for contents that are synced.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn place(self) -> Result<()> {
+        match fs::rename(self.file.path(), &self.target) {
+            Ok(()) => drop(self.file.keep()), // the temporary name is gone: nothing to remove
+            Err(error) if is_unsupported(&error) && !self.target.exists() => return self.copy(),
+            Err(error) => {
+                let error = Error::io("write", &self.target)(error);
+                return Err(self.keep_after(error));
+            }
+        }
+        sync_names(directory_of(&self.target));
+        Ok(())
+    }
+
+    /// Copies the contents to the target, which does not exist.
+    fn copy(mut self) -> Result<()> {
+        if let Err(error) = copy_to(self.file.as_file_mut(), &self.target) {
+            let error = Error::io("write", &self.target)(error);
+            return Err(self.keep_after(error));
+        }
+        Ok(())
+    }
+
+    /// Lets the file outlive this process, under another name than the target's. Returns `error` with that name.
+    pub fn keep_after(self, error: Error) -> Error {
+        let Self { file, target } = self;
+        let kept = unused_name(&target, "kept").and_then(|kept| {
+            fs::rename(file.path(), &kept).map(|()| kept.clone()).inspect_err(|_| {
+                let _ = fs::remove_file(&kept); // our own empty file
+            })
+        });
+        // Without rename it keeps its temporary name. `prepare` removes no leftovers there.
+        match (file.keep(), kept) {
+            (_, Ok(kept)) | (Ok((_, kept)), Err(_)) => Error::Kept { problem: Box::new(error), kept: vec![kept] },
+            (Err(_), Err(_)) => error,
+        }
+    }
+
+    /// Gives up the right to remove the file: from now on others answer for its temporary name. Returns the open file,
+    /// which holds the lock.
+    pub(super) fn release(self) -> Result<File> {
+        let Self { file, target } = self;
+        file.keep().map(|(file, _)| file).map_err(|e| Error::io("write", &target)(e.error))
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.as_file_mut().write(bytes) // the file itself: the wrapper's errors name the temporary path
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.as_file_mut().flush()
+    }
+}
+
+/// Syncs `file` to the disk. That the file system in `directory` has no sync is a warning.
+pub(super) fn sync(file: &File, directory: &Path) -> io::Result<()> {
+    static WARNED: AtomicBool = AtomicBool::new(false);
+    match file.sync_all() {
+        Err(error) if is_unsupported(&error) => {
+            if !WARNED.swap(true, Ordering::Relaxed) {
+                warn!(
+                    "{}: this file system cannot sync ({error}): a power failure may damage what is written",
+                    directory.display()
+                );
+            }
+            Ok(())
+        }
+        synced => synced,
+    }
+}
+
+/// A new file in `directory` with a temporary name. It is locked, so that no other process takes it for a leftover.
+pub(super) fn temporary(directory: &Path, prefix: &str) -> io::Result<NamedTempFile> {
+    loop {
+        // Opened here, since the library would put the temporary name into the error.
+        let open = |path: &Path| OpenOptions::new().read(true).write(true).create_new(true).open(path);
+        let file = tempfile::Builder::new().prefix(prefix).suffix(TEMPORARY).make_in(directory, open)?;
+        let _ = file.as_file().try_lock(); // where locks are unknown, leftovers are told by their age
+        if file.path().exists() {
+            return Ok(file);
+        } // else another process removed it before the lock
+    }
+}
+
+/// Copies all of `from` into the new file `target`, which is removed again if that fails.
+fn copy_to(from: &mut File, target: &Path) -> io::Result<()> {
+    from.rewind()?;
+    let mut to = OpenOptions::new().write(true).create_new(true).open(target)?;
+    let copied = io::copy(from, &mut to).and_then(|_| sync(&to, directory_of(target)));
+    copied.inspect_err(|_| {
+        let _ = fs::remove_file(target); // a half of it must not keep this name
+    })
+}
+
+/// A new, empty file `NAME.SUFFIX`, `NAME.SUFFIX-2`, ... beside `path`, so that nobody else takes this name.
+///
+/// # Errors
+/// The directory cannot be written.
+pub fn unused_name(path: &Path, suffix: &str) -> io::Result<PathBuf> {
+    let mut number = 1;
+    loop {
+        let mut name = path.as_os_str().to_owned();
+        name.push(if number == 1 { format!(".{suffix}") } else { format!(".{suffix}-{number}") });
+        let name = PathBuf::from(name);
+        match OpenOptions::new().write(true).create_new(true).open(&name) {
+            Ok(_) => return Ok(name),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::write;
+
+    #[test]
+    fn a_file_that_is_not_committed_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("model");
+        fs::write(&target, "old").unwrap();
+        let mut file = AtomicFile::create(&target).unwrap();
+        file.write_all(b"half").unwrap();
+        drop(file);
+        assert_eq!(fs::read(&target).unwrap(), b"old");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_committed_file_replaces_the_old_one_and_can_be_read_by_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("with space é");
+        fs::write(&target, "old").unwrap();
+        write(&target, b"new").unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let plain = dir.path().join("plain");
+            fs::write(&plain, "").unwrap();
+            let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+            assert_eq!(mode(&target), mode(&plain));
+        }
+    }
+
+    #[test]
+    fn contents_that_cannot_get_their_name_are_kept_under_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("model");
+        fs::create_dir(&target).unwrap();
+        fs::write(dir.path().join("model.kept"), "of an earlier time").unwrap();
+        let message = write(&target, b"new").unwrap_err().to_string();
+        let kept = dir.path().join("model.kept-2");
+        assert!(message.ends_with(&format!("; the new contents are kept as {}", kept.display())), "{message}");
+        assert_eq!(fs::read(kept).unwrap(), b"new");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn an_error_names_the_file_and_not_its_temporary_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("missing/model");
+        let message = AtomicFile::create(&target).unwrap_err().to_string();
+        assert_eq!(message, format!("{}: cannot write: No such file or directory (os error 2)", target.display()));
+    }
+}

@@ -1,0 +1,190 @@
+//! The directory of outputs, before the first of them is written: it is made, tried, and tidied up.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use tracing::{info, warn};
+
+use super::atomic::{TEMPORARY, sync, temporary};
+use super::lock::DirectoryLock;
+use super::{directory_of, give_to_owner_of, is_unsupported, set};
+use crate::error::{Error, Result};
+
+/// Where a file system has no locks, temporary files older than this are leftovers: nothing here takes a day to write.
+const STALE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A directory in which files can be written.
+#[derive(Debug)]
+pub struct OutputDirectory {
+    path: PathBuf,
+    /// Whether its file system can rename files.
+    renames: bool,
+}
+
+impl OutputDirectory {
+    /// Makes the directory with its parents if it is missing, proves with a small file that files can be written, synced
+    /// and renamed there, ends the renames that a killed process began, and removes the temporary files it left.
+    ///
+    /// # Errors
+    /// It cannot be made, is not a directory, or refuses files.
+    pub fn open(path: &Path) -> Result<Self> {
+        make(path)?;
+        let renames = try_out(path).map_err(Error::io("write into the directory", path))?;
+        if renames {
+            match set::finish(path) {
+                Err(Error::InUse { .. }) => {} // that process ends them itself
+                finished => {
+                    finished?;
+                    remove_leftovers(path);
+                }
+            }
+        } else {
+            // Leftovers stay: a result that was kept has a temporary name.
+            warn!("{}: this file system cannot rename files: they are written in place", path.display());
+        }
+        Ok(Self { path: path.into(), renames })
+    }
+
+    /// Keeps other processes from locking the directory, until the value is dropped. None where the file system has no
+    /// locks.
+    ///
+    /// # Errors
+    /// Another process has locked it, which the message names.
+    pub fn lock(&self) -> Result<Option<DirectoryLock>> {
+        DirectoryLock::take(&self.path)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether `other` is the same directory by another name.
+    pub fn is(&self, other: &Path) -> bool {
+        let real = |path: &Path| path.canonicalize().ok();
+        real(&self.path).is_some_and(|path| real(other) == Some(path))
+    }
+
+    /// Checks that files of these names can be written later: none is a directory, and where the file system cannot
+    /// replace files, none is there.
+    ///
+    /// # Errors
+    /// One is.
+    pub fn check<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        for path in names.into_iter().map(|name| self.path.join(name)) {
+            if path.is_dir() {
+                return Err(Error::io("write", path)(io::ErrorKind::IsADirectory.into()));
+            } else if !self.renames && path.exists() {
+                return Err(Error::NoRename { path });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// [`OutputDirectory::open`] for a directory whose files need no check.
+///
+/// # Errors
+/// See there.
+pub fn writable_directory(path: &Path) -> Result<()> {
+    OutputDirectory::open(path).map(drop)
+}
+
+fn make(path: &Path) -> Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists()).collect();
+    if let Some((link, target)) = missing.iter().find_map(|part| Some((part, fs::read_link(part).ok()?))) {
+        return Err(Error::DanglingLink { path: link.to_path_buf(), target });
+    }
+    fs::create_dir_all(path).map_err(Error::io("create the directory", path))?;
+    for made in missing.iter().rev() {
+        give_to_owner_of(directory_of(made), made);
+    }
+    Ok(())
+}
+
+/// Writes, syncs and renames a small file. Returns whether the file system can rename.
+fn try_out(directory: &Path) -> io::Result<bool> {
+    let mut file = temporary(directory, ".probe.")?;
+    file.as_file_mut().write_all(b"probe")?;
+    sync(file.as_file(), directory)?;
+    let mut renamed = file.path().as_os_str().to_owned();
+    renamed.push(TEMPORARY); // a leftover too, should this process be killed now
+    match fs::rename(file.path(), &renamed) {
+        Ok(()) => fs::remove_file(renamed).map(|()| true),
+        Err(error) if is_unsupported(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes the temporary files of killed processes. Those of living ones are locked.
+fn remove_leftovers(directory: &Path) {
+    // Files that cannot be listed or removed stay: they do no harm.
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let ours = entry.file_name().as_encoded_bytes().ends_with(TEMPORARY.as_bytes());
+        if ours
+            && entry.file_type().is_ok_and(|kind| kind.is_file())
+            && is_left(&path)
+            && fs::remove_file(&path).is_ok()
+        {
+            info!(target: crate::text::LOG, "{}: removed, left by a process that was killed", path.display());
+        }
+    }
+}
+
+fn is_left(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    match file.try_lock() {
+        Ok(()) => true,
+        Err(TryLockError::WouldBlock) => false,
+        Err(TryLockError::Error(_)) => {
+            let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
+            let age = modified.and_then(|time| SystemTime::now().duration_since(time).ok());
+            age.is_some_and(|age| age > STALE)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::AtomicFile;
+
+    #[test]
+    fn a_file_in_the_way_of_a_directory_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("logs");
+        fs::write(&path, "").unwrap();
+        let message = writable_directory(&path).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("{}: cannot create the directory: ", path.display())), "{message}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_that_leads_nowhere_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("/gone/away", &link).unwrap();
+        for path in [link.clone(), link.join("deeper")] {
+            let message = writable_directory(&path).unwrap_err().to_string();
+            let expected = "expected a directory, found a link to /gone/away, which is not there";
+            assert_eq!(message, format!("{}: {expected}", link.display()));
+        }
+    }
+
+    #[test]
+    fn leftovers_of_dead_processes_go_and_files_of_living_ones_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let (left, users) = (dir.path().join(".model.safetensors.aB3xYz.mnist-part"), dir.path().join("thesis.part"));
+        fs::write(&left, "half").unwrap();
+        fs::write(&users, "mine").unwrap();
+        let mut living = AtomicFile::create(dir.path().join("model")).unwrap();
+        living.write_all(b"new").unwrap();
+        writable_directory(dir.path()).unwrap();
+        assert!(!left.exists() && users.exists());
+        living.commit().unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+}

@@ -1,0 +1,123 @@
+//! A directory that one process at a time writes.
+//!
+//! The lock is an advisory one on the file [`NAME`] (`flock`), which the operating system releases however the process
+//! ends. The file names the process for the error of a second one, and is removed with the lock.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use tracing::warn;
+
+use super::is_unsupported;
+use crate::error::{Error, Result};
+
+/// The file in the locked directory.
+pub const NAME: &str = ".mnist-lock";
+
+/// A directory that this process alone writes, until the value is dropped.
+#[derive(Debug)]
+pub struct DirectoryLock {
+    path: PathBuf,
+    /// Open as long as the lock is held.
+    _file: File,
+}
+
+impl DirectoryLock {
+    /// Locks `directory`. None where the file system has no locks, after a warning.
+    ///
+    /// # Errors
+    /// Another process holds the lock, which the message names; or the directory cannot be written.
+    pub fn take(directory: &Path) -> Result<Option<Self>> {
+        let path = directory.join(NAME);
+        loop {
+            let mut file = (OpenOptions::new().read(true).write(true).create(true).truncate(false))
+                .open(&path)
+                .map_err(Error::io("write", &path))?;
+            match file.try_lock() {
+                Ok(()) if !is_at(&file, &path) => {} // its holder has just removed it: there is a new one, or none
+                Ok(()) => {
+                    let named = file.set_len(0).and_then(|()| file.write_all(this_process().as_bytes()));
+                    named.map_err(Error::io("write", &path))?;
+                    return Ok(Some(Self { path, _file: file }));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::InUse { directory: directory.into(), holder: holder(&mut file) });
+                }
+                Err(TryLockError::Error(error)) if is_unsupported(&error) => {
+                    warn!("{}: this file system has no locks: let no second training write there", directory.display());
+                    super::remove(&path)?;
+                    return Ok(None);
+                }
+                Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
+            }
+        }
+    }
+}
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path); // while the lock is held: no other process can have taken it
+    }
+}
+
+/// Whether `path` leads to `file`.
+fn is_at(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let id = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+        file.metadata().ok().map(id).is_some_and(|open| path.metadata().ok().map(id) == Some(open))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        path.exists()
+    }
+}
+
+/// The name of this machine, or of this container.
+pub fn host() -> String {
+    #[cfg(unix)]
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    #[cfg(not(unix))]
+    let host = std::env::var("COMPUTERNAME").unwrap_or_default();
+    host.replace(|c: char| !c.is_ascii_alphanumeric() && !"-._".contains(c), "_") // it becomes part of a file name
+}
+
+/// This process, as [`holder`] shows it to others.
+fn this_process() -> String {
+    format!("process {} on {}", std::process::id(), host())
+}
+
+/// The process that holds the lock, as it has named itself.
+fn holder(file: &mut File) -> String {
+    let mut name = String::new();
+    let read = file.rewind().and_then(|()| file.take(300).read_to_string(&mut name));
+    if read.is_ok() && name.starts_with("process ") { name } else { "another process".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_one_is_told_who_holds_it_and_gets_it_afterwards() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DirectoryLock::take(dir.path()).unwrap();
+        let message = DirectoryLock::take(dir.path()).unwrap_err().to_string();
+        let expected = format!("{}: {} is writing there", dir.path().display(), this_process());
+        assert_eq!(message, expected);
+        drop(first);
+        assert!(!dir.path().join(NAME).exists());
+        assert!(DirectoryLock::take(dir.path()).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_file_that_a_killed_process_left_is_no_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(NAME), "process 1 on elsewhere").unwrap();
+        drop(DirectoryLock::take(dir.path()).unwrap());
+        assert!(!dir.path().join(NAME).exists());
+    }
+}

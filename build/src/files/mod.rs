@@ -1,0 +1,101 @@
+//! The files that a task leaves: none is ever half written under its final name, and no result is lost.
+//!
+//! [`directory`] makes their directory ready, [`atomic`] writes one file, [`set`] several that belong together, and
+//! [`lock`] keeps a second writer out.
+
+pub mod atomic;
+pub mod directory;
+pub mod lock;
+pub mod set;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+pub use self::atomic::AtomicFile;
+pub use self::directory::{OutputDirectory, writable_directory};
+use crate::error::{Error, Result};
+
+/// Writes `bytes` to `target` whole or not at all.
+///
+/// # Errors
+/// See [`AtomicFile::create`] and [`AtomicFile::commit`].
+pub fn write(target: impl Into<PathBuf>, bytes: &[u8]) -> Result<()> {
+    let mut file = AtomicFile::create(target)?;
+    file.write_all(bytes).map_err(Error::io("write", file.target()))?;
+    file.commit()
+}
+
+/// Begins a new file at `path`, to append to.
+///
+/// # Errors
+/// There is one already, or the directory cannot be written.
+pub fn create_new(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().append(true).create_new(true).open(path)?;
+    give_to_owner_of(directory_of(path), path);
+    Ok(file)
+}
+
+/// Removes the file at `path`, if there is one.
+///
+/// # Errors
+/// It cannot be removed.
+pub fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether this process has root's rights.
+pub fn is_root() -> bool {
+    #[cfg(unix)]
+    return rustix::process::geteuid().is_root();
+    #[cfg(not(unix))]
+    false
+}
+
+/// The directory that `path` is in.
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes the names in `directory` as safe against a power failure as their contents, where that is possible.
+fn sync_names(directory: &Path) {
+    // Some file systems cannot sync a directory. There is no more to do then.
+    let _ = File::open(directory).and_then(|directory| directory.sync_all());
+}
+
+/// Whether the file system does not have the operation at all: many that lie over an object store have no rename, sync or
+/// lock.
+fn is_unsupported(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::io::Errno;
+        let refused = [Errno::NOSYS, Errno::OPNOTSUPP, Errno::INVAL, Errno::PERM, Errno::NOLCK];
+        Errno::from_io_error(error).is_some_and(|errno| refused.contains(&errno))
+    }
+    #[cfg(not(unix))]
+    {
+        error.kind() == io::ErrorKind::Unsupported
+    }
+}
+
+/// Root in a container leaves its outputs to whoever owns the directory they go into, who could not remove them
+/// otherwise. Where the file system knows no owners, or root is not allowed to, the file stays root's.
+fn give_to_owner_of(directory: &Path, path: &Path) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        if !is_root() {
+            return;
+        }
+        if let Ok(owner) = fs::metadata(directory)
+            && owner.uid() != 0
+        {
+            let _ = std::os::unix::fs::lchown(path, Some(owner.uid()), Some(owner.gid()));
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (directory, path);
+}

@@ -1,0 +1,112 @@
+//! Which model the files in MODEL_DIR were made from: each holds the SHA-256 of `model.safetensors` after [`MODEL_SHA256`].
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+use tracing::warn;
+
+use crate::error::{Error, Result};
+use crate::files::set;
+use crate::output::artifact::MODEL_SHA256;
+use crate::output::artifacts;
+use crate::text::hexadecimal;
+
+/// The hash is in the first or the last bytes of a file, this many.
+const WINDOW: u64 = 1 << 16;
+/// Hexadecimal digits of a hash.
+const DIGITS: usize = 64;
+
+/// The SHA-256 of the file at `path`, in hexadecimal.
+///
+/// # Errors
+/// It cannot be read.
+fn sha256_of(path: &Path) -> Result<String> {
+    let mut file = File::open(path).map_err(Error::io("read", path))?;
+    let mut hash = Sha256::new();
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut piece).map_err(Error::io("read", path))? {
+            0 => return Ok(hexadecimal(&hash.finalize())),
+            bytes => hash.update(&piece[..bytes]),
+        }
+    }
+}
+
+/// Returns the hash of the model in `model_dir`, and warns of files there that were made from another model.
+///
+/// # Errors
+/// The model cannot be read.
+pub fn check(model_dir: &Path) -> Result<String> {
+    let sha256 = sha256_of(&set::locate(model_dir, artifacts::WEIGHTS.file_name))?;
+    let strangers = strangers(model_dir, &sha256);
+    if !strangers.is_empty() {
+        let (files, model) = (strangers.join(", "), artifacts::WEIGHTS.file_name);
+        warn!("{}: made from another model than the {model} there: {files}", model_dir.display());
+    }
+    Ok(sha256)
+}
+
+/// The files in `model_dir` that were made from another model than the one with this hash. Files without a hash, and those
+/// that cannot be read, are left out.
+fn strangers(model_dir: &Path, model_sha256: &str) -> Vec<&'static str> {
+    let names = artifacts::ALL.iter().map(|artifact| artifact.file_name);
+    names.filter(|name| hash_in(&model_dir.join(name)).is_some_and(|hash| hash != model_sha256)).collect()
+}
+
+fn hash_in(path: &Path) -> Option<String> {
+    let metadata = path.metadata().ok().filter(|metadata| metadata.is_file())?;
+    let mut file = File::open(path).ok()?;
+    let mut ends = Vec::new();
+    file.by_ref().take(WINDOW).read_to_end(&mut ends).ok()?;
+    if metadata.len() > WINDOW {
+        file.seek(SeekFrom::Start(metadata.len().saturating_sub(WINDOW).max(WINDOW))).ok()?;
+        file.take(WINDOW).read_to_end(&mut ends).ok()?;
+    }
+    find(&ends)
+}
+
+/// The hash after [`MODEL_SHA256`]; what stands between the two is the format's.
+fn find(bytes: &[u8]) -> Option<String> {
+    let at = bytes.windows(MODEL_SHA256.len()).position(|window| window == MODEL_SHA256.as_bytes())?;
+    let after = &bytes[at + MODEL_SHA256.len()..];
+    // At most 14 bytes are between them, in HTML.
+    let begin = (0..20).find(|&begin| {
+        after
+            .get(begin..begin + DIGITS)
+            .is_some_and(|digits| digits.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+    })?;
+    after.get(begin..begin + DIGITS).map(|digits| String::from_utf8_lossy(digits).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_found_in_every_format() {
+        let hash = "0123456789abcdef".repeat(4);
+        for text in [
+            format!("{{\n  \"{MODEL_SHA256}\": \"{hash}\",\n"),
+            format!("# {MODEL_SHA256}: {hash}\n"),
+            format!("<meta name=\"{MODEL_SHA256}\" content=\"{hash}\">"),
+            format!("\n\x0c{MODEL_SHA256}\x12\x40{hash}"),
+        ] {
+            assert_eq!(find(text.as_bytes()).as_deref(), Some(&*hash), "{text}");
+        }
+        assert_eq!(find(b"optimizer: adam"), None);
+        assert_eq!(find(format!("{MODEL_SHA256}: none").as_bytes()), None);
+    }
+
+    #[test]
+    fn the_end_of_a_long_file_is_searched_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let hash = "ab".repeat(32);
+        for filling in [0, 65_000, 70_000, 140_000] {
+            let path = dir.path().join("file");
+            std::fs::write(&path, ".".repeat(filling) + &format!("{MODEL_SHA256} {hash}")).unwrap();
+            assert_eq!(hash_in(&path), Some(hash.clone()), "{filling}");
+        }
+    }
+}
