@@ -9,6 +9,7 @@ mod architecture;
 mod cli;
 mod cluster;
 mod containers;
+mod crash;
 mod cube;
 mod cube_run;
 mod download;
