@@ -2,7 +2,8 @@
 //! mlperf-logging the logs.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::common::{self, Sandbox, end, python_with, real_mnist, skipped};
 use mnist::data::dataset::Dataset;
@@ -72,11 +73,9 @@ fn onnxruntime_runs_the_model_and_gives_the_same_logits() {
     }
 }
 
-#[test]
-fn tensorboards_own_reader_reads_every_epoch() {
-    let Some(mut python) = python_with(&["tensorboard"]) else { return };
-    let sandbox = Sandbox::with_data();
-    sandbox.train("--train_epochs 3 --learning_rate 0.002").done();
+/// Holds what TensorBoard's own reader reads from `logs` against metrics.json, and returns it.
+#[track_caller]
+fn tensorboard_shows_the_run(sandbox: &Sandbox, python: &mut Command, epochs: usize) -> Value {
     let ended = end(python.arg(script("read_tfevents.py")).arg(sandbox.path("logs"))).done();
     let tags: Value = serde_json::from_str(&ended.stdout).unwrap();
     let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
@@ -89,14 +88,48 @@ fn tensorboards_own_reader_reads_every_epoch() {
     ];
     for (tag, key) in keys {
         let points = tags[tag].as_array().unwrap();
-        assert_eq!(points.len(), 3, "{tag}");
+        assert_eq!(points.len(), epochs, "{tag}: {points:?}");
         for (index, point) in points.iter().enumerate() {
             let expected = metrics["epochs"][index][key].as_f64().unwrap();
             assert_eq!(point[0], index + 1);
             assert!((point[1].as_f64().unwrap() / expected - 1.0).abs() < 1e-6, "{tag}: {point}, not {expected}");
         }
     }
+    tags
+}
+
+#[test]
+fn tensorboards_own_reader_reads_every_epoch() {
+    let Some(mut python) = python_with(&["tensorboard"]) else { return };
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--train_epochs 3 --learning_rate 0.002").done();
+    let tags = tensorboard_shows_the_run(&sandbox, &mut python, 3);
     assert!((tags["learning_rate"][2][1].as_f64().unwrap() - 0.002).abs() < 1e-9);
+}
+
+#[test]
+fn tensorboard_does_not_mix_the_runs_of_one_directory() {
+    let Some(mut python) = python_with(&["tensorboard"]) else { return };
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--train_epochs 5 --seed 1").done();
+    std::thread::sleep(Duration::from_millis(1100)); // files are read in the order of their names, which begin with seconds
+    sandbox.train("--train_epochs 3 --seed 2").done();
+    tensorboard_shows_the_run(&sandbox, &mut python, 3);
+}
+
+#[test]
+fn tensorboard_shows_epochs_while_others_are_trained() {
+    let Some(mut python) = python_with(&["tensorboard"]) else { return };
+    let sandbox = Sandbox::with_data();
+    let mut command = sandbox.program();
+    command.args(["train", "--data_dir=data", "--log_dir=logs", "--model_dir=model", "--train_epochs=100000"]);
+    let mut training = command.arg("--parameters_file=parameters.yaml").stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let ended = end(python.arg(script("read_tfevents.py")).arg(sandbox.path("logs")));
+    training.kill().unwrap();
+    training.wait().unwrap();
+    let tags: Value = serde_json::from_str(&ended.done().stdout).unwrap();
+    assert!(tags["loss/train"].as_array().unwrap().len() > 1, "{tags}");
 }
 
 #[test]
