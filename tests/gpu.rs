@@ -27,6 +27,8 @@ fn an_unknown_device_is_refused_with_a_list_of_the_known_ones() {
 #[cfg(not(feature = "gpu"))]
 fn a_build_without_gpus_says_how_to_get_them() {
     let sandbox = Sandbox::with_data();
+    let ended = sandbox.train("--engine=burn --device=gpu");
+    assert!(ended.stderr.contains("a program built with the feature gpu"), "{ended:#?}"); // which contains burn
     sandbox.write("parameters.yaml", "device: gpu\n");
     sandbox.train("").failed_with(
         "device gpu: expected a program built with the feature gpu, found one without\n\
@@ -34,7 +36,7 @@ fn a_build_without_gpus_says_how_to_get_them() {
     );
     assert_eq!(sandbox.files("model"), [""; 0]);
     let ended = sandbox.run("devices").done();
-    assert!(ended.stderr.contains("no GPUs: ") && ended.stdout.lines().count() == 1, "{ended:#?}");
+    assert!(ended.stderr.contains("to find GPUs, build with `--features gpu`") && ended.stdout.lines().count() == 1, "{ended:#?}");
 }
 
 #[cfg(feature = "gpu")]

@@ -551,6 +551,20 @@ fn flags_that_do_not_go_with_the_file_are_not_blamed_on_it() {
                     optimizer sgd or rmsprop\n";
     assert!(ended.stderr.ends_with(expected), "{ended:#?}");
     assert_eq!(ended.code, Some(2));
+    // The file alone is wrong too, but for another reason, which the flags have mended.
+    sandbox.write("parameters.yaml", "momentum: 0.9\n");
+    let ended = sandbox.train("--optimizer=sgd --momentum=0 --nesterov=true");
+    let expected =
+        "error: with the parameters given as flags: nesterov: expected a momentum above 0 with it, found 0\n";
+    assert!(ended.stderr.ends_with(expected), "{ended:#?}");
+    assert_eq!(ended.code, Some(2));
+}
+
+#[test]
+fn a_flag_without_a_value_is_no_empty_list() {
+    let ended = Sandbox::with_data().train("--hidden_layers=");
+    assert!(ended.stderr.contains("expected a list of at most 32 widths"), "{ended:#?}");
+    assert_eq!(ended.code, Some(2));
 }
 
 #[test]

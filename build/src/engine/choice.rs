@@ -92,6 +92,11 @@ fn supports(recipe: &Recipe, engine: EngineChoice, device: &DeviceChoice) -> Res
     match (engine, device) {
         #[cfg(feature = "burn")]
         (EngineChoice::Burn, _) => Ok(()),
+        // The feature gpu contains burn.
+        #[cfg(not(feature = "burn"))]
+        (EngineChoice::Burn, DeviceChoice::Gpu(_)) => {
+            Err(Error::NotBuiltIn { parameter: "engine burn on device gpu", feature: "gpu" })
+        }
         #[cfg(not(feature = "burn"))]
         (EngineChoice::Burn, _) => Err(Error::NotBuiltIn { parameter: "engine burn", feature: "burn" }),
         #[cfg(feature = "gpu")]

@@ -68,8 +68,8 @@ impl Parameters {
         let file_alone = Self::resolve(&settings);
         settings.extend_from_slice(flags);
         Self::resolve(&settings).map_err(|problem| match file_alone {
-            Err(_) => Error::ParametersFile { path: path.to_path_buf(), line: None, problem },
-            Ok(_) => Error::ParameterFlags { problem },
+            Err(alone) if alone == problem => Error::ParametersFile { path: path.to_path_buf(), line: None, problem },
+            _ => Error::ParameterFlags { problem },
         })
     }
 

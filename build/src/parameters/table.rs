@@ -293,7 +293,8 @@ impl Key {
     pub fn given_by_flag(&self, text: &str) -> Given {
         let yaml = match self.kind {
             ValueKind::Text { .. } => return Given::Text(text.into()),
-            ValueKind::Widths { .. } if !text.starts_with('[') => format!("[{text}]"),
+            // Without a value it is a mistake, such as a variable that is not set, and no empty list.
+            ValueKind::Widths { .. } if !text.trim().is_empty() && !text.starts_with('[') => format!("[{text}]"),
             _ => text.to_string(),
         };
         serde_yaml::from_str(&yaml).unwrap_or_else(|_| Given::Text(text.into()))
