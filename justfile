@@ -1,5 +1,5 @@
 # `just check` is what a change must pass, cheapest first. `just ci` is what CI runs: the same and more.
-# Both need cargo-deny. `just ci` also needs nm, Valgrind and a Vulkan driver (Mesa's software driver will do).
+# Both need cargo-deny. `just ci` also needs nm, Valgrind, strace and a Vulkan driver (Mesa's software driver will do).
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
 

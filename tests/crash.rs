@@ -191,46 +191,67 @@ fn a_disk_that_fills_up_or_fails_at_any_point_leaves_the_old_set_or_the_new_one(
 #[test]
 fn a_kill_at_any_time_leaves_the_old_set_or_the_new_one() {
     let training = Training::new();
-    let kills: u64 = std::env::var("MNIST_TEST_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(15);
-    for kill in 0..kills {
+    for kill in 0..kills() {
         training.reset();
-        let mut command = training.sandbox.program();
-        command.args(TRAIN.split_whitespace()).arg("--seed=2").stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = command.spawn().unwrap();
-        let microseconds = kill.wrapping_mul(6_364_136_223_846_793_005).rotate_left(20) % 80_000;
-        std::thread::sleep(Duration::from_micros(microseconds));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        training.check(&format!("killed after {microseconds} us"));
+        let attempt = kill_within(&training.sandbox, &format!("{TRAIN} --seed=2"), kill, 80_000);
+        training.check(&attempt);
     }
 }
 
+/// How many random kills to try.
+fn kills() -> u64 {
+    std::env::var("MNIST_TEST_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(15)
+}
+
+/// Kills the program after a time that `kill` chooses, below `most` microseconds. Returns a description.
+fn kill_within(sandbox: &Sandbox, arguments: &str, kill: u64, most: u64) -> String {
+    let mut command = sandbox.program();
+    command.args(arguments.split_whitespace()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let microseconds = kill.wrapping_mul(6_364_136_223_846_793_005).rotate_left(20) % most;
+    std::thread::sleep(Duration::from_micros(microseconds));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    format!("killed after {microseconds} us")
+}
+
 #[test]
-fn a_kill_at_any_point_of_a_download_leaves_whole_files_and_the_next_one_ends_well() {
+fn a_kill_of_a_download_at_any_time_leaves_whole_files_and_the_next_one_ends_well() {
     let Some(mirror) = real_mnist() else { return };
     let sandbox = Sandbox::new();
     let download = format!("download --data_dir=data --log_dir=logs --mirror={}", mirror.display());
-    let expected =
+    let names =
         ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", "train-images-idx3-ubyte", "train-labels-idx1-ubyte"];
+    let reset = || {
+        for directory in ["data", "logs"] {
+            let _ = fs::remove_dir_all(sandbox.path(directory));
+        }
+    };
+    let check = |attempt: &str| {
+        for name in sandbox.files("data").iter().filter(|name| !name.starts_with('.')) {
+            assert!(names.contains(&name.as_str()), "{attempt}: {name}");
+        }
+        let ended = sandbox.run(&download).done();
+        assert!(!ended.stderr.contains("not the file that belongs here"), "{attempt}: {ended:#?}");
+        assert_eq!(sandbox.files("data"), names, "{attempt}");
+        assert_eq!(sandbox.files("logs"), ["mlcube_mnist_download.log", "mllog_download.log"], "{attempt}");
+    };
     for point in ["rename", "unlink", "fsync", "mkdir"] {
         for nth in 1.. {
-            for directory in ["data", "logs"] {
-                let _ = fs::remove_dir_all(sandbox.path(directory));
-            }
+            reset();
             let inject = format!("inject={point}:signal=KILL:when={nth}");
             let Some(mut command) = traced(&sandbox, &["-e", &inject], &download) else { return };
             let ended = command.output().unwrap().status;
-            let finals: Vec<_> = sandbox.files("data").into_iter().filter(|name| !name.starts_with('.')).collect();
-            for name in &finals {
-                assert!(expected.contains(&name.as_str()), "{inject}: {name}");
-            }
-            sandbox.run(&download).done();
-            assert_eq!(sandbox.files("data"), expected, "{inject}");
-            assert_eq!(sandbox.files("logs"), ["mlcube_mnist_download.log", "mllog_download.log"], "{inject}");
+            check(&inject);
             if ended.code() == Some(0) {
                 break; // there is no such call any more
             }
         }
+    }
+    for kill in 0..kills() {
+        reset();
+        let attempt = kill_within(&sandbox, &download, kill, 600_000);
+        check(&attempt);
     }
 }
 

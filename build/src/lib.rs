@@ -8,8 +8,8 @@
 //! train:    parameters (file, flags, defaults)
 //!           data: download or synthetic -> idx -> dataset
 //!           training: order of an epoch -> engine (reference | fused | fused_gpu | burn_engine) -> evaluation
-//!                     each step of the run is an event -> output: console, logs, MLLOG
-//!           output: the finished run -> artifacts: model, metrics, parameters, report, ONNX, TensorBoard
+//!                     each step of the run is an event -> output: console, logs, MLLOG, TensorBoard
+//!           output: the finished run -> artifacts: model, metrics, parameters, report, ONNX -> files/set
 //! predict:  data/picture -> engine -> answers
 //! cube:     the cube's files -> check -> invocation -> runner (docker | singularity | native)
 //! ```
