@@ -14,6 +14,7 @@ mod cube;
 mod cube_run;
 mod download;
 mod engines_agree;
+mod fuzz;
 mod gpu;
 mod outside;
 mod predict;
