@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::text::{one_of, quoted};
+use crate::text::{escaped, one_of, quoted};
 
 /// Shorthand for results whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -169,8 +169,8 @@ pub struct Unfetched {
 fn unfetched(failures: &[Unfetched]) -> String {
     let alike = failures.chunk_by(|a, b| a.answers == b.answers).map(|alike| {
         let files: Vec<&str> = alike.iter().map(|failure| failure.file.as_str()).collect();
-        let answers: String =
-            alike[0].answers.iter().map(|(mirror, answer)| format!("\n  {mirror}: {answer}")).collect();
+        let answer = |(mirror, answer): &(String, String)| format!("\n  {}: {}", escaped(mirror), escaped(answer));
+        let answers: String = alike[0].answers.iter().map(answer).collect();
         format!("{}: no mirror has {}{answers}", files.join(", "), if files.len() == 1 { "it" } else { "them" })
     });
     alike.collect::<Vec<_>>().join("\n")
@@ -202,6 +202,16 @@ impl Error {
             _ => None,
         }
     }
+    /// The message, a text for each of its lines. Only these breaks are meant; any other comes from a name or an answer.
+    pub fn lines(&self) -> Vec<String> {
+        match self {
+            Error::Download { failures } | Error::DownloadInPart { failures, .. } => {
+                unfetched(failures).lines().map(String::from).collect()
+            }
+            _ => vec![self.to_string()],
+        }
+    }
+
 
     /// For engines and devices.
     fn training_hint(&self) -> Option<String> {
@@ -321,3 +331,12 @@ mod tests {
         assert_eq!(Error::Interrupted { signal: 15 }.exit_code(), 143);
     }
 }
+
+    #[test]
+    fn an_answer_adds_no_line_to_a_message() {
+        let answers = vec![("http://m\n".to_string(), "404\r\nforged\u{1b}[0m".to_string())];
+        let error = Error::Download { failures: vec![Unfetched { file: "a".into(), answers }] };
+        assert_eq!(error.lines(), ["a: no mirror has it", r"  http://m\n: 404\r\nforged\u001b[0m"]);
+        let error = Error::NoModel { model_dir: "a\nb".into() };
+        assert_eq!(error.lines().len(), 1);
+    }

@@ -34,7 +34,7 @@ pub fn with_logs<T>(
     };
     if let Err(problem) = &result {
         // `main` prints the message on the terminal; this one is for the log file.
-        error!(target: LOG, "{problem}");
+        problem.lines().iter().for_each(|line| error!(target: LOG, "{line}"));
     }
     let closed = mllog.close(result.is_ok());
     info!(target: LOG, "{task}: {}", if result.is_ok() { "success" } else { "aborted" });

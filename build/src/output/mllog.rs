@@ -14,6 +14,7 @@ use crate::data::dataset::{TEST, TRAIN};
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
 use crate::output::event::{Evaluation, Listener, RunEvent};
+use crate::output::names;
 use crate::parameters::Parameters;
 use crate::parameters::table::KEYS;
 
@@ -87,7 +88,7 @@ impl MlLog {
     /// # Errors
     /// The file cannot be written.
     pub fn create(log_dir: &Path, task: &str, clock: fn() -> u64) -> Result<Self> {
-        let file = AtomicFile::create(log_dir.join(format!("mllog_{task}.log")))?;
+        let file = AtomicFile::create(log_dir.join(names::mllog(task)))?;
         let mut log = Self { file, clock, running: false, error: None };
         log.point("submission_benchmark", json!("mnist"));
         log.point("submission_platform", json!(std::env::consts::ARCH));
