@@ -8,6 +8,7 @@ use mnist::data::synthetic;
 use mnist::engine;
 use mnist::model::file::Model;
 
+pub mod cube;
 pub mod server;
 
 /// A directory for one test.
