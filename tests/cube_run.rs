@@ -301,11 +301,6 @@ fn faults_of_the_files_are_printed_as_by_the_check() {
         "platforms/odd.yaml:1: schema_type: expected mlcube_docker, mlcube_singularity, mlcube_native or mlcube_platform, \
          found \"mlcube_odd\"",
     );
-    faults(
-        &cube,
-        "configure --platform=platforms/none.yaml",
-        "./platforms/none.yaml: cannot read: No such file or directory (os error 2)",
-    );
     let run = |name: &str| format!("run --platform=platforms/docker.yaml --task=run/{name}.yaml");
     let text = |from: &str, to: &str| cube.sandbox.read("the cube/run/train.yaml").replace(from, to);
     let file = |name: &str| cube.sandbox.path(format!("the cube/run/{name}.yaml")).display().to_string();

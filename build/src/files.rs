@@ -82,6 +82,11 @@ pub fn write(target: impl Into<PathBuf>, bytes: &[u8]) -> Result<()> {
 /// It cannot be made, is not a directory, or refuses files.
 pub fn writable_directory(directory: &Path) -> Result<()> {
     let missing: Vec<&Path> = directory.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists()).collect();
+    if let Some(link) = missing.iter().find(|path| path.is_symlink()) {
+        let target = fs::read_link(link).unwrap_or_default();
+        let problem = format!("{} is a link to {}, which is not there", link.display(), target.display());
+        return Err(Error::io("create the directory", directory)(io::Error::new(io::ErrorKind::NotFound, problem)));
+    }
     fs::create_dir_all(directory).map_err(Error::io("create the directory", directory))?;
     for made in missing.iter().rev() {
         give_to_owner_of(directory_of(made), made);

@@ -8,12 +8,16 @@ use crate::cli::{self, Cube, CubeArgs};
 use crate::cube::check::{self, CubeFault, Program, TaskFlags};
 use crate::cube::clean;
 use crate::cube::command::HostCommand;
-use crate::cube::directory::{CubeDir, absolute};
+use crate::cube::directory::{CubeDir, PLATFORM, TASK, absolute, root_of};
 use crate::cube::runner;
 use crate::error::{Error, Result};
 use crate::output::console;
 use crate::parameters::Parameters;
+use crate::text;
 use crate::yaml::Problem;
+
+/// The most faults, and the most files that stay, that are shown.
+const MOST_SHOWN: usize = 50;
 
 /// Runs one of the commands.
 ///
@@ -53,10 +57,10 @@ fn cube_dir(args: &CubeArgs) -> Result<CubeDir> {
 }
 
 fn check(mlcube: &Path) -> Result<()> {
-    let report = check::check(mlcube, &PROGRAM);
+    let report = check::check(&root_of(mlcube)?, &PROGRAM);
     let (files, tasks) = (report.files.len(), report.tasks.join(", "));
     sound(mlcube, if report.faults.is_empty() { Ok(()) } else { Err(report.faults) })?;
-    console::print(&format!("{}: {files} files are right, tasks {tasks}\n", mlcube.display()))
+    console::print(&text::lines([format!("{}: {files} files are right, tasks {tasks}", mlcube.display())]))
 }
 
 /// The value that was read. Faults are printed, a line each.
@@ -65,24 +69,32 @@ fn sound<T>(mlcube: &Path, read: std::result::Result<T, Vec<CubeFault>>) -> Resu
         Ok(value) => return Ok(value),
         Err(faults) => faults,
     };
-    console::print(&faults.iter().map(|fault| format!("{fault}\n")).collect::<String>())?;
+    console::print(&first(&faults, "fault"))?;
     Err(Error::Cube { path: mlcube.into(), faults: faults.len() })
 }
 
+/// A line for each of the first `items`, and one that counts the rest.
+fn first<T: std::fmt::Display>(items: &[T], name: &str) -> String {
+    let rest = items.len().saturating_sub(MOST_SHOWN);
+    let rest = (rest > 0).then(|| format!("and {rest} more {name}{}\n", if rest == 1 { "" } else { "s" }));
+    text::lines(items.iter().take(MOST_SHOWN)) + &rest.unwrap_or_default()
+}
+
 fn configure(cube: &CubeDir, platform: &Path, dry_run: bool) -> Result<()> {
-    let mut runner = sound(&cube.root, check::runner(&cube.file(platform), cube, &PROGRAM))?;
+    let mut runner = sound(&cube.root, check::runner(&cube.file(&PLATFORM, platform)?, cube, &PROGRAM))?;
     print(runner::configure(&mut *runner, &cube.build, dry_run)?)
 }
 
 fn run_task(cube: &CubeDir, platform: &Path, task: &Path, dry_run: bool) -> Result<()> {
-    let mut runner = sound(&cube.root, check::runner(&cube.file(platform), cube, &PROGRAM))?;
-    let invocation = sound(&cube.root, check::invocation(cube, &absolute(&cube.file(task))?, &PROGRAM))?;
+    let (platform, task) = (cube.file(&PLATFORM, platform)?, absolute(&cube.file(&TASK, task)?)?);
+    let mut runner = sound(&cube.root, check::runner(&platform, cube, &PROGRAM))?;
+    let invocation = sound(&cube.root, check::invocation(cube, &task, &PROGRAM))?;
     print(runner::run(&mut *runner, &cube.build, &invocation, dry_run)?)
 }
 
 /// Prints the command of a dry run.
 fn print(command: Option<HostCommand>) -> Result<()> {
-    command.map_or(Ok(()), |command| console::print(&format!("{command}\n")))
+    console::print(&text::lines(command))
 }
 
 /// Prints the paths before it removes them.

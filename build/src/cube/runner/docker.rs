@@ -19,7 +19,7 @@ pub const PLATFORM: Platform = Platform {
     schema: Schema {
         name: "mlcube_docker",
         fields: &[
-            required("image", Expected::Text),
+            required("image", Expected::Image),
             required("docker_runtime", Expected::OneOf(&["docker", "nvidia-docker"])),
         ],
     },
@@ -77,8 +77,8 @@ impl Runner for Docker {
     }
 
     fn command(&self, invocation: &Invocation) -> Result<HostCommand> {
-        let (mounts, arguments) = mount::in_container(invocation);
-        let mirror = mount::mirror();
+        let (mounts, arguments) = mount::in_container(invocation)?;
+        let mirror = mount::mirror()?;
         // With the host's network the container reaches proxies and mirrors of this machine.
         let mut command = docker().args(["run", "--rm", "--network=host"]);
         command = command.arg(format!("--name={}", container(invocation)));
@@ -154,8 +154,8 @@ fn passed_on() -> impl Iterator<Item = String> {
 
 /// A mount as `--mount` takes it: a CSV record, in which a path may hold colons and commas.
 fn csv(mount: &Mount) -> String {
-    let source = format!("source={}", mount.host.display());
-    let source = if source.contains([',', '"', '\n']) { csv_quoted(&source) } else { source };
+    let source = format!("source={}", mount.host);
+    let source = if source.contains([',', '"']) { csv_quoted(&source) } else { source };
     let read_only = if mount.read_only { ",readonly" } else { "" };
     format!("type=bind,{source},target={}{read_only}", mount.container)
 }

@@ -19,7 +19,7 @@ use crate::files::{self, is_root};
 pub const PLATFORM: Platform = Platform {
     schema: Schema {
         name: "mlcube_singularity",
-        fields: &[required("image", Expected::Text), optional("nv", Expected::Bool)],
+        fields: &[required("image", Expected::ImageFile), optional("nv", Expected::Bool)],
     },
     runner: |file, workspace| Box::new(Singularity::read(file, workspace)),
 };
@@ -87,8 +87,8 @@ impl Runner for Singularity {
     }
 
     fn command(&self, invocation: &Invocation) -> Result<HostCommand> {
-        let (mounts, arguments) = mount::in_container(invocation);
-        let mirror = mount::mirror();
+        let (mounts, arguments) = mount::in_container(invocation)?;
+        let mirror = mount::mirror()?;
         let mut command = HostCommand::new(self.program).arg("run").args(self.nv.then_some("--nv"));
         for mount in mounts.iter().chain(&mirror) {
             command = command.args(bind(mount));
@@ -174,12 +174,11 @@ fn version(text: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// A mount as `--bind` takes it in every version. A path that holds a colon or a comma needs `--mount`, which
-/// SingularityCE has since 3.9 and Apptainer always had.
+/// A mount as `--bind` takes it in every version. A path that holds a colon, a comma or a circumflex, at which `--bind`
+/// splits too, needs `--mount`, which SingularityCE has since 3.9 and Apptainer always had.
 fn bind(mount: &Mount) -> [String; 2] {
-    let host = mount.host.display().to_string();
-    let Mount { container, read_only, .. } = mount;
-    if host.contains([':', ',']) {
+    let Mount { host, container, read_only } = mount;
+    if host.contains([':', ',', '^']) {
         let source = csv_quoted(&format!("source={host}"));
         let read_only = if *read_only { ",ro" } else { "" };
         return ["--mount".into(), format!("type=bind,{source},destination={container}{read_only}")];
@@ -211,6 +210,7 @@ mod tests {
         let mount = |host: &str, read_only| bind(&Mount { host: host.into(), container: "/c".into(), read_only });
         assert_eq!(mount("/a b", true), ["--bind", "/a b:/c:ro"]);
         assert_eq!(mount("/a:b", false), ["--mount", "type=bind,\"source=/a:b\",destination=/c"]);
+        assert_eq!(mount("/a^b", false), ["--mount", "type=bind,\"source=/a^b\",destination=/c"]);
         assert_eq!(mount("/a,b\"c", true), ["--mount", "type=bind,\"source=/a,b\"\"c\",destination=/c,ro"]);
     }
 }
