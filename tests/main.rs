@@ -10,6 +10,7 @@ mod cli;
 mod cluster;
 mod containers;
 mod cube;
+mod cube_clean;
 mod cube_hostile;
 mod cube_image;
 mod cube_run;

@@ -170,16 +170,26 @@ pub enum Cube {
         #[arg(long = "dry_run", alias = "dry-run")]
         dry_run: bool,
     },
-    /// Remove the outputs of earlier runs from the workspace; parameters stay
+    /// Remove what earlier runs wrote into the workspace; parameters, data and your own files stay
     #[command(after_help = AFTER_HELP)]
-    Clean {
-        /// Where the cube is.
-        #[command(flatten)]
-        cube: CubeArgs,
-        /// Only say what would be removed
-        #[arg(long = "dry_run", alias = "dry-run")]
-        dry_run: bool,
-    },
+    Clean(CleanArgs),
+}
+
+/// `mnist cube clean`.
+#[derive(Debug, Args)]
+pub struct CleanArgs {
+    /// Where the cube is.
+    #[command(flatten)]
+    pub cube: CubeArgs,
+    /// Remove the data too: the files of MNIST, or of its synthetic stand-in, whose hash is right
+    #[arg(long)]
+    pub data: bool,
+    /// Remove without asking
+    #[arg(long)]
+    pub yes: bool,
+    /// Only say what would be removed
+    #[arg(long = "dry_run", alias = "dry-run")]
+    pub dry_run: bool,
 }
 
 /// A cube and its workspace.

@@ -1,12 +1,13 @@
 //! `mnist cube` checks the cube, builds its image, runs a task on a platform, and removes the outputs.
 
+use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use tracing::info;
 
-use crate::cli::{self, Cube, CubeArgs};
+use crate::cli::{self, CleanArgs, Cube, CubeArgs};
 use crate::cube::check::{self, CubeFault, Program, TaskFlags};
-use crate::cube::clean;
+use crate::cube::clean::{self, Cleaning};
 use crate::cube::command::HostCommand;
 use crate::cube::directory::{CubeDir, PLATFORM, TASK, absolute, root_of};
 use crate::cube::runner;
@@ -28,7 +29,7 @@ pub fn run(args: &Cube) -> Result<()> {
         Cube::Check { mlcube } => check(mlcube),
         Cube::Configure { cube, platform, dry_run } => configure(&cube_dir(cube)?, platform, *dry_run),
         Cube::Run { cube, platform, task, dry_run } => run_task(&cube_dir(cube)?, platform, task, *dry_run),
-        Cube::Clean { cube, dry_run } => clean(&cube_dir(cube)?, *dry_run),
+        Cube::Clean(args) => clean(&cube_dir(&args.cube)?, args),
     }
 }
 
@@ -97,18 +98,23 @@ fn print(command: Option<HostCommand>) -> Result<()> {
     console::print(&text::lines(command))
 }
 
-/// Prints the paths before it removes them.
-fn clean(cube: &CubeDir, dry_run: bool) -> Result<()> {
-    let invocations = sound(&cube.root, check::invocations(cube, &PROGRAM))?;
-    let outputs = clean::outputs(&invocations, &cube.workspace);
-    if outputs.is_empty() {
+/// Prints what it would remove and what stays, and asks before it removes anything.
+fn clean(cube: &CubeDir, args: &CleanArgs) -> Result<()> {
+    let configurations = sound(&cube.root, check::configurations(cube, &PROGRAM))?;
+    let Cleaning { removed, kept } = clean::look(&configurations, &cube.workspace, args.data)?;
+    let kept: Vec<String> = kept.iter().map(|(path, why)| format!("keep {}: {why}", path.display())).collect();
+    console::print(&text::lines(removed.iter().map(|path| format!("remove {}", path.display()))))?;
+    console::print(&first(&kept, "kept file"))?;
+    if removed.is_empty() {
         info!("{}: no outputs of earlier runs", cube.workspace.display());
-        return Ok(());
-    }
-    let verb = if dry_run { "would remove" } else { "removing" };
-    console::print(&outputs.iter().map(|path| format!("{verb} {}\n", path.display())).collect::<String>())?;
-    if !dry_run {
-        outputs.iter().try_for_each(|path| clean::remove(path))?;
+    } else if !args.dry_run {
+        let somebody_is_there = io::stdin().is_terminal() && io::stderr().is_terminal();
+        if !args.yes && !somebody_is_there {
+            return Err(Error::Unconfirmed);
+        }
+        if args.yes || console::confirm("remove?")? {
+            clean::remove(&removed)?;
+        }
     }
     Ok(())
 }

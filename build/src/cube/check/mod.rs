@@ -1,6 +1,6 @@
 //! `mnist cube check` reads a whole cube and finds everything that a runner would stumble over.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 mod configuration_2;
 mod reader;
@@ -53,15 +53,27 @@ pub fn invocation(cube: &CubeDir, run: &Path, program: &Program) -> Result<Invoc
     reader.ended(invocation)
 }
 
-/// Reads all run configurations of the cube. Those with faults are left out.
+/// All that the configurations of a cube name.
+#[derive(Debug)]
+pub struct Configurations {
+    /// The run configurations.
+    pub invocations: Vec<Invocation>,
+    /// The input files of these and of mlcube-2.0.yaml.
+    pub input_files: Vec<PathBuf>,
+}
+
+/// Reads all configurations of the cube.
 ///
 /// # Errors
-/// The faults of mlcube.yaml if it cannot be read.
-pub fn invocations(cube: &CubeDir, program: &Program) -> Result<Vec<Invocation>, Vec<CubeFault>> {
+/// The faults of any of them: one that is not understood may name anything.
+pub fn configurations(cube: &CubeDir, program: &Program) -> Result<Configurations, Vec<CubeFault>> {
     let mut reader = Reader::new(&cube.root, &cube.workspace, program);
     let Some(tasks) = tasks::read(&mut reader) else { return reader.ended(None) };
     let files = reader.yaml_files("run");
-    Ok(files.iter().filter_map(|file| runs::read(&mut reader, file, &tasks)).collect())
+    let invocations = files.iter().filter_map(|file| runs::read(&mut reader, file, &tasks)).collect();
+    configuration_2::check(&mut reader, &tasks);
+    let input_files = std::mem::take(&mut reader.input_files);
+    reader.ended(Some(Configurations { invocations, input_files }))
 }
 
 /// The runner that a platform file stands for.
