@@ -189,7 +189,9 @@ fn faults_of_the_schemas_are_found() {
         "platforms/mlcube-0.0.3/docker.yaml",
         "image: mlcommons/mlcube:mnist",
         "image: 3",
-        &["platforms/mlcube-0.0.3/docker.yaml:9: container.image: expected a text, found 3"],
+        &[
+            "platforms/mlcube-0.0.3/docker.yaml:9: container.image: expected the name of an image, such as mlcommons/mlcube:mnist, found 3",
+        ],
     );
 }
 
@@ -321,7 +323,7 @@ fn a_variable_that_no_runner_knows_is_found() {
         "data_dir: $WORKSPACE/data",
         "data_dir: $WORKSPCE/data",
         &[
-            "run/train.yaml:7: input_binding.data_dir: expected a path, which may begin with $WORKSPACE, found \"$WORKSPCE/data\"",
+            "run/train.yaml:7: input_binding.data_dir: expected a path without variables and without ~ at its beginning, or $WORKSPACE/..., found \"$WORKSPCE/data\"",
         ],
     );
 }
@@ -406,9 +408,11 @@ fn a_file_that_cannot_be_read_is_a_fault() {
         "- schema_type",
         &["run/train.yaml:2: is not YAML: did not find expected '-' indicator"],
     );
-    let sandbox = Sandbox::new();
+    let sandbox = copy();
+    fs::remove_file(sandbox.path("mlcube.yaml")).unwrap();
+    fs::create_dir(sandbox.path("mlcube.yaml")).unwrap();
     let ended = sandbox.run("cube check");
-    assert_eq!(ended.stdout, "mlcube.yaml: cannot read: No such file or directory (os error 2)\n");
+    assert_eq!(ended.stdout, "mlcube.yaml: expected a file, found something else\n");
     ended.failed_with(".: 1 fault in the cube's files");
 }
 

@@ -2,108 +2,19 @@
 //! Scripts stand in for both; `containers.rs` uses the real ones.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::{Ended, Sandbox, end, is_root, skipped};
-
-/// The cube's files that the runner reads.
-const FILES: [&str; 11] = [
-    "mlcube.yaml",
-    "tasks/download.yaml",
-    "tasks/train.yaml",
-    "tasks/evaluate.yaml",
-    "run/download.yaml",
-    "run/train.yaml",
-    "platforms/docker.yaml",
-    "platforms/native.yaml",
-    "platforms/mlcube-0.0.3/docker.yaml",
-    "platforms/mlcube-0.0.3/singularity.yaml",
-    "workspace/parameters/default.parameters.yaml",
-];
-
-/// A docker that writes its arguments down, one a line. It has the image once there is a file `image`.
-const DOCKER: &str = r#"case "$1 $2" in
-version*) echo 28.2.2 ;;
-info*) echo '["name=seccomp"]' ;;
-"image inspect") test -e "$HERE/image" ;;
-build*) printf '%s\n' "$@" >"$HERE/build"; touch "$HERE/image" ;;
-rm*) printf '%s\n' "$@" >"$HERE/removed" ;;
-run*) printf '%s\n' "$@" >"$HERE/run"; env >"$HERE/environment" ;;
-esac"#;
-
-const SINGULARITY: &str = r#"case "$1" in
---version) echo singularity version 3.8.7 ;;
-build) printf '%s\n' "$PWD" "$@" >"$HERE/build"; while [ $# -gt 2 ]; do shift; done; echo image >"$1" ;;
-run) printf '%s\n' "$@" >"$HERE/run"; env >"$HERE/environment" ;;
-esac"#;
-
-/// A cube in a directory whose name has a space, with programs of its own in PATH.
-struct Cube {
-    sandbox: Sandbox,
-}
-
-impl Cube {
-    fn new() -> Self {
-        let sandbox = Sandbox::new();
-        let cube = Self { sandbox };
-        for file in FILES {
-            cube.write(file, fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap());
-        }
-        cube.write("build/Dockerfile", "");
-        cube.write("build/Singularity.recipe", "");
-        fs::create_dir_all(cube.sandbox.path("bin")).unwrap();
-        fs::create_dir_all(cube.sandbox.path("the cube/workspace/data")).unwrap();
-        cube
-    }
-
-    /// With `script` as `program`.
-    fn with(self, program: &str, script: &str) -> Self {
-        let file = self.sandbox.path("bin").join(program);
-        let here = self.sandbox.path("");
-        fs::write(&file, format!("#!/bin/sh\nHERE='{}'\n{script}\n", here.display())).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
-        self
-    }
-
-    fn write(&self, file: &str, contents: impl AsRef<[u8]>) {
-        let path = self.sandbox.path("the cube").join(file);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, contents).unwrap();
-    }
-
-    /// `mnist cube ARGUMENTS`, split at spaces, in the cube.
-    fn command(&self, arguments: &str) -> Command {
-        let mut command = self.sandbox.program();
-        let path = format!("{}:/usr/bin:/bin", self.sandbox.path("bin").display());
-        command.arg("cube").args(arguments.split_whitespace()).env("PATH", path);
-        command.current_dir(self.sandbox.path("the cube"));
-        command
-    }
-
-    fn run(&self, arguments: &str) -> Ended {
-        end(&mut self.command(arguments))
-    }
-
-    /// The lines that a program wrote into the file `name`.
-    fn wrote(&self, name: &str) -> Vec<String> {
-        self.sandbox.read(name).lines().map(String::from).collect()
-    }
-
-    /// The absolute path of something in the workspace.
-    fn workspace(&self, name: &str) -> String {
-        self.sandbox.path("the cube/workspace").join(name).display().to_string()
-    }
-}
+use crate::common::cube::{Cube, DOCKER, SINGULARITY};
+use crate::common::{Ended, end, is_root, skipped};
 
 const TRAIN: &str = "run --mlcube=. --platform=platforms/docker.yaml --task=run/train.yaml";
 
 #[test]
 fn docker_mounts_inputs_read_only_and_outputs_writable() {
     let cube = Cube::new().with("docker", DOCKER);
-    cube.sandbox.write("image", "");
+    cube.has_image();
     let secret = "http://user:secret@proxy.example:3128";
     end(cube.command(TRAIN).env("https_proxy", secret).env("MNIST_MIRROR", "http://mirror.example/mnist")).done();
     let mut run = cube.wrote("run");
@@ -175,7 +86,7 @@ fn a_dry_run_prints_a_command_to_type_and_does_nothing() {
 #[test]
 fn a_mirror_that_is_a_directory_is_mounted() {
     let cube = Cube::new().with("docker", DOCKER).with("singularity", SINGULARITY);
-    cube.sandbox.write("image", "");
+    cube.has_image();
     let mirror = cube.sandbox.path("my mirror");
     fs::create_dir(&mirror).unwrap();
     let download = |platform: &str| {
@@ -260,7 +171,7 @@ fn a_failing_build_leaves_the_old_image() {
 #[test]
 fn the_exit_code_is_the_tasks() {
     let cube = Cube::new().with("docker", &DOCKER.replace("env >\"$HERE/environment\"", "exit 77"));
-    cube.sandbox.write("image", "");
+    cube.has_image();
     let ended = cube.run(TRAIN);
     assert_eq!(ended.code, Some(77), "{ended:#?}");
     assert!(ended.stderr.ends_with("error: task train: exit status: 77\n"), "{ended:#?}");
@@ -273,7 +184,7 @@ fn a_signal_stops_the_container() {
         "trap 'echo stopped >\"$HERE/stopped\"; exit 0' INT; touch \"$HERE/started\"; while :; do sleep 0.05; done",
     );
     let cube = Cube::new().with("docker", &script);
-    cube.sandbox.write("image", "");
+    cube.has_image();
     let mut child: Child = cube.command(TRAIN).stderr(Stdio::null()).spawn().unwrap();
     let begin = Instant::now();
     while !cube.sandbox.path("started").exists() {
@@ -390,11 +301,6 @@ fn faults_of_the_files_are_printed_as_by_the_check() {
         "platforms/odd.yaml:1: schema_type: expected mlcube_docker, mlcube_singularity, mlcube_native or mlcube_platform, \
          found \"mlcube_odd\"",
     );
-    faults(
-        &cube,
-        "configure --platform=platforms/none.yaml",
-        "./platforms/none.yaml: cannot read: No such file or directory (os error 2)",
-    );
     let run = |name: &str| format!("run --platform=platforms/docker.yaml --task=run/{name}.yaml");
     let text = |from: &str, to: &str| cube.sandbox.read("the cube/run/train.yaml").replace(from, to);
     let file = |name: &str| cube.sandbox.path(format!("the cube/run/{name}.yaml")).display().to_string();
@@ -433,7 +339,7 @@ fn a_missing_input_is_named_before_anything_starts() {
 #[test]
 fn another_workspace_and_a_cube_elsewhere() {
     let cube = Cube::new().with("docker", DOCKER);
-    cube.sandbox.write("image", "");
+    cube.has_image();
     let other = cube.sandbox.path("other");
     fs::create_dir_all(other.join("parameters")).unwrap();
     fs::create_dir(other.join("data")).unwrap();
@@ -460,31 +366,4 @@ fn a_native_platform_runs_the_task_itself() {
     let ended = cube.run("run --platform=platforms/native.yaml --task=run/train.yaml");
     assert_eq!(ended.code, Some(1), "{ended:#?}");
     assert!(ended.stdout.contains("batch_size"), "{ended:#?}");
-}
-
-#[test]
-fn clean_prints_and_removes_outputs_and_nothing_else() {
-    let cube = Cube::new();
-    let elsewhere = cube.sandbox.path("elsewhere");
-    fs::create_dir_all(elsewhere.join("logs")).unwrap();
-    fs::create_dir_all(cube.workspace("model")).unwrap();
-    cube.write("workspace/model/model.safetensors", "weights");
-    cube.write("workspace/notes.txt", "mine");
-    // A link in place of an output is removed and its target stays. So do outputs beyond a link and above the workspace.
-    symlink(&elsewhere, cube.workspace("train_logs")).unwrap();
-    symlink(&elsewhere, cube.workspace("beyond")).unwrap();
-    let text = cube.sandbox.read("the cube/run/download.yaml");
-    cube.write("run/beyond.yaml", text.replace("download_logs", "beyond/logs"));
-    cube.write("run/above.yaml", text.replace("$WORKSPACE/download_logs", "$WORKSPACE/../build"));
-    cube.write("run/itself.yaml", text.replace("$WORKSPACE/download_logs", "$WORKSPACE"));
-    cube.write("run/parameters.yaml", text.replace("download_logs", "parameters"));
-    let lines =
-        |verb: &str| ["data", "model", "train_logs"].map(|name| format!("{verb} {}\n", cube.workspace(name))).concat();
-    assert_eq!(cube.run("clean --dry_run").done().stdout, lines("would remove"));
-    assert!(Path::new(&cube.workspace("model/model.safetensors")).exists());
-    assert_eq!(cube.run("clean --mlcube=.").done().stdout, lines("removing"));
-    assert_eq!(cube.sandbox.files("the cube/workspace"), ["beyond", "notes.txt", "parameters"]);
-    assert!(elsewhere.join("logs").is_dir() && cube.sandbox.path("the cube/build/Dockerfile").exists());
-    let ended = cube.run("clean").done();
-    assert!(ended.stderr.ends_with(": no outputs of earlier runs\n"), "{ended:#?}");
 }

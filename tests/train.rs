@@ -513,8 +513,10 @@ fn a_parameters_file_that_is_not_yaml_or_a_list_is_refused() {
     refuses_parameters("a: b: c\n", ":1: is not YAML: mapping values are not allowed in this context");
     refuses_parameters("- 1\n", ": expected keys with values such as `batch_size: 32`, found [1]");
     let sandbox = Sandbox::with_data();
-    sandbox.write("parameters.yaml", [0xff, 0xfe, 0x00]);
-    sandbox.train("").failed_with("parameters.yaml: cannot read: stream did not contain valid UTF-8");
+    sandbox.write("parameters.yaml", b"# M\xfcller\n");
+    sandbox
+        .train("")
+        .failed_with("parameters.yaml:1: expected UTF-8, found the byte 0xfc that is not part of it: save it as UTF-8");
 }
 
 #[test]
@@ -600,15 +602,12 @@ fn a_yaml_bomb_is_refused_at_once() {
         bomb += &format!("a{level}: &a{level} [{}]\n", [alias.as_str(); 9].join(", "));
     }
     let begin = Instant::now();
-    let known = "optimizer, train_epochs, batch_size, learning_rate, momentum, nesterov, weight_decay, hidden_layers, \
-                 dropout, seed, device, engine, threads";
-    refuses_parameters(&bomb, &format!(":1: unknown key a0: known are {known}"));
+    let expected = ": its aliases unfold to more than 262144 bytes: write it without them";
+    refuses_parameters(&bomb, expected);
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
 
     let inside = "hidden_layers: [&a [1,1,1,1,1,1,1,1], &b [*a,*a,*a,*a,*a,*a,*a,*a], &c [*b,*b,*b,*b,*b,*b,*b,*b], \
                   &d [*c,*c,*c,*c,*c,*c,*c,*c], &e [*d,*d,*d,*d,*d,*d,*d,*d], &f [*e,*e,*e,*e,*e,*e,*e,*e]]\n";
-    let expected = ":1: hidden_layers: expected a list of at most 32 widths, each a whole number from 1 to 4096, \
-                    found [[], [], [], [], [], []]";
     refuses_parameters(inside, expected);
 }
 

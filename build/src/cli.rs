@@ -1,5 +1,6 @@
 //! Flags and subcommands: what was typed, checked as far as that needs no disk. Does no work.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::ValueParser;
@@ -7,6 +8,7 @@ use clap::{Arg, ArgMatches, Args, Command as ClapCommand, CommandFactory, FromAr
 
 use crate::parameters::Setting;
 use crate::parameters::table::{KEYS, Key};
+use crate::text::escaped;
 
 const AFTER_HELP: &str = "Flags may be written with hyphens for underscores (--log-dir), with `=` or a space.\n\n\
     Exit codes: 0 done; 1 failed; 2 wrong arguments; 129, 130 and 143 after SIGHUP, SIGINT and SIGTERM.";
@@ -18,6 +20,16 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// Reads this process's arguments. Where they are wrong, or ask for help, it says so and ends the process.
+pub fn parse() -> Cli {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    Cli::try_parse_from(&arguments).unwrap_or_else(|error| {
+        // The message quotes the arguments. What is wrong with them is wrong without control characters too.
+        let plain = arguments.iter().map(|argument| escaped(&argument.to_string_lossy()).into_owned());
+        Cli::try_parse_from(plain).err().unwrap_or(error).exit()
+    })
 }
 
 /// The tasks.
@@ -158,16 +170,26 @@ pub enum Cube {
         #[arg(long = "dry_run", alias = "dry-run")]
         dry_run: bool,
     },
-    /// Remove the outputs of earlier runs from the workspace; parameters stay
+    /// Remove what earlier runs wrote into the workspace; parameters, data and your own files stay
     #[command(after_help = AFTER_HELP)]
-    Clean {
-        /// Where the cube is.
-        #[command(flatten)]
-        cube: CubeArgs,
-        /// Only say what would be removed
-        #[arg(long = "dry_run", alias = "dry-run")]
-        dry_run: bool,
-    },
+    Clean(CleanArgs),
+}
+
+/// `mnist cube clean`.
+#[derive(Debug, Args)]
+pub struct CleanArgs {
+    /// Where the cube is.
+    #[command(flatten)]
+    pub cube: CubeArgs,
+    /// Remove the data too: the files of MNIST, or of its synthetic stand-in, whose hash is right
+    #[arg(long)]
+    pub data: bool,
+    /// Remove without asking
+    #[arg(long)]
+    pub yes: bool,
+    /// Only say what would be removed
+    #[arg(long = "dry_run", alias = "dry-run")]
+    pub dry_run: bool,
 }
 
 /// A cube and its workspace.

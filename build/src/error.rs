@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::text::{one_of, quoted};
+use crate::text::{escaped, one_of, quoted};
 
 /// Shorthand for results whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -133,6 +133,31 @@ pub enum Error {
     /// The cube's files have faults; they are printed one by one.
     #[error("{}: {faults} {} in the cube's files", path.display(), if *faults == 1 { "fault" } else { "faults" })]
     Cube { path: PathBuf, faults: usize },
+    /// An argument that does not lead to what it should.
+    #[error("--{flag}={}: expected {expected}, found {found}", given.display())]
+    CubeArgument {
+        flag: &'static str,
+        given: PathBuf,
+        expected: &'static str,
+        found: &'static str,
+        /// The next step, where one is known.
+        next: Option<String>,
+    },
+    /// Nobody was there to ask.
+    #[error("nothing was removed: expected --yes, since there is no terminal to ask on")]
+    Unconfirmed,
+    /// A path that no runner can hand to a container.
+    #[error("{}: cannot be mounted in a container: it {problem}", path.display())]
+    NotMountable { path: PathBuf, problem: &'static str },
+    /// An image of another program under the name of ours.
+    #[error("{image}: expected this program's image, which has the label {label}, found one {found}")]
+    ForeignImage {
+        image: String,
+        label: String,
+        /// What tells about it, after "one".
+        found: String,
+        next: &'static str,
+    },
 
     /// A program of the host that is not there.
     #[error("{program}: expected this program in PATH, found none")]
@@ -184,14 +209,24 @@ pub struct Unfetched {
 fn unfetched(failures: &[Unfetched]) -> String {
     let alike = failures.chunk_by(|a, b| a.answers == b.answers).map(|alike| {
         let files: Vec<&str> = alike.iter().map(|failure| failure.file.as_str()).collect();
-        let answers: String =
-            alike[0].answers.iter().map(|(mirror, answer)| format!("\n  {mirror}: {answer}")).collect();
+        let answer = |(mirror, answer): &(String, String)| format!("\n  {}: {}", escaped(mirror), escaped(answer));
+        let answers: String = alike[0].answers.iter().map(answer).collect();
         format!("{}: no mirror has {}{answers}", files.join(", "), if files.len() == 1 { "it" } else { "them" })
     });
     alike.collect::<Vec<_>>().join("\n")
 }
 
 impl Error {
+    /// The message, a text for each of its lines. Only these breaks are meant; any other comes from a name or an answer.
+    pub fn lines(&self) -> Vec<String> {
+        match self {
+            Error::Download { failures } | Error::DownloadInPart { failures, .. } => {
+                unfetched(failures).lines().map(String::from).collect()
+            }
+            _ => vec![self.to_string()],
+        }
+    }
+
     /// Returns a function that wraps an I/O error with what was tried and where, for `map_err`.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::Io { action, path: path.as_ref().to_path_buf(), source }
@@ -305,6 +340,12 @@ impl Error {
                  platforms/mlcube-0.0.3/singularity.yaml, is below the workspace"
                     .into(),
             ),
+            Error::CubeArgument { next, .. } => next.clone(),
+            Error::Unconfirmed => Some("look at the list, then run it again with --yes".into()),
+            Error::NotMountable { .. } => {
+                Some("give a path with another name, or platforms/native.yaml, which mounts nothing".into())
+            }
+            Error::ForeignImage { next, .. } => Some((*next).into()),
             Error::CubeInput { .. } => Some("run the task that makes it first, as download before train".into()),
             _ => None,
         }
@@ -317,7 +358,11 @@ impl Error {
             Error::Interrupted { signal } => 128 + *signal as u8,
             // 128 and more: ended by a signal.
             Error::Task { status, .. } => status.code().map_or(1, |code| code as u8),
-            Error::Mirror { .. } | Error::InstructionSet { .. } | Error::ParameterFlags { .. } => 2,
+            Error::Mirror { .. }
+            | Error::InstructionSet { .. }
+            | Error::ParameterFlags { .. }
+            | Error::CubeArgument { .. }
+            | Error::Unconfirmed => 2,
             _ => 1,
         }
     }
@@ -341,5 +386,14 @@ mod tests {
     fn signals_become_exit_codes() {
         assert_eq!(Error::Interrupted { signal: 2 }.exit_code(), 130);
         assert_eq!(Error::Interrupted { signal: 15 }.exit_code(), 143);
+    }
+
+    #[test]
+    fn an_answer_adds_no_line_to_a_message() {
+        let answers = vec![("http://m\n".to_string(), "404\r\nforged\u{1b}[0m".to_string())];
+        let error = Error::Download { failures: vec![Unfetched { file: "a".into(), answers }] };
+        assert_eq!(error.lines(), ["a: no mirror has it", r"  http://m\n: 404\r\nforged\u001b[0m"]);
+        let error = Error::NoModel { model_dir: "a\nb".into() };
+        assert_eq!(error.lines().len(), 1);
     }
 }

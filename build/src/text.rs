@@ -1,5 +1,6 @@
 //! Small pieces of text in messages and files.
 
+use std::borrow::Cow;
 use std::fmt::{Display, Write};
 use std::path::Path;
 
@@ -8,11 +9,66 @@ pub const PROGRESS: &str = "mnist::progress";
 /// The log target of messages for the log file alone.
 pub const LOG: &str = "mnist::log";
 
-/// `path` as a shell takes it, for commands to be copied from messages.
+/// The most names that a message lists.
+const MOST_NAMES: usize = 50;
+
+/// `text` on one line, in which no character does anything: each that a terminal obeys, that ends a line or that turns
+/// the direction of writing becomes an escape. All that leaves the program for a terminal or a log passes here, in
+/// `output/console.rs` or before. The escapes are JSON's, so that a line of JSON keeps its meaning.
+pub fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.contains(acts) {
+        return Cow::Borrowed(text);
+    }
+    let escape = |mut done: String, c: char| {
+        match c {
+            '\n' => done.push_str(r"\n"),
+            '\r' => done.push_str(r"\r"),
+            '\t' => done.push_str(r"\t"),
+            c if acts(c) => done.push_str(&format!(r"\u{:04x}", c as u32)),
+            c => done.push(c),
+        }
+        done
+    };
+    Cow::Owned(text.chars().fold(String::with_capacity(text.len()), escape))
+}
+
+/// Control characters, and the format characters that break lines or turn the direction of writing.
+fn acts(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// `text`, whose line breaks are meant, with each of its lines [`escaped`].
+pub fn escaped_lines(text: &str) -> String {
+    text.split('\n').map(escaped).collect::<Vec<_>>().join("\n")
+}
+
+/// A line for each of `items`, [`escaped`].
+pub fn lines<T: Display>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| format!("{}\n", escaped(&item.to_string()))).collect()
+}
+
+/// `path` as a shell takes it, for commands to be copied from messages. One that is not UTF-8 or holds characters that
+/// act is written as `$'...'`, which bash and zsh know.
 pub fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
     let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
-    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    match path.to_str() {
+        Some(text) if !text.is_empty() && text.chars().all(plain) => text.to_string(),
+        Some(text) if !text.contains(acts) => format!("'{}'", text.replace('\'', r"'\''")),
+        _ => {
+            let bytes = |bytes: &[u8]| bytes.iter().map(|byte| format!(r"\x{byte:02x}")).collect::<String>();
+            let quoted = |c: char| match c {
+                '\'' | '\\' => format!("\\{c}"),
+                c if acts(c) => bytes(c.to_string().as_bytes()),
+                c => c.to_string(),
+            };
+            let chunks = path.as_os_str().as_encoded_bytes().utf8_chunks();
+            let text: String = chunks
+                .map(|chunk| chunk.valid().chars().map(quoted).collect::<String>() + &bytes(chunk.invalid()))
+                .collect();
+            format!("$'{text}'")
+        }
+    }
 }
 
 /// The known name nearest to `typed`, if any is near enough to be what was meant.
@@ -38,6 +94,10 @@ pub fn one_of<T: Display>(names: &[T]) -> String {
     match names {
         [] => String::new(),
         [only] => only.to_string(),
+        [first @ .., _] if first.len() >= MOST_NAMES => {
+            let first: Vec<String> = first[..MOST_NAMES].iter().map(T::to_string).collect();
+            format!("{} or one of {} more", first.join(", "), names.len() - MOST_NAMES)
+        }
         [first @ .., last] => {
             let first: Vec<String> = first.iter().map(T::to_string).collect();
             format!("{} or {last}", first.join(", "))
@@ -75,15 +135,16 @@ pub fn grouped(number: usize) -> String {
 
 /// A line for each name and its value, with the values in one column.
 pub fn named_values(rows: &[(&str, String)]) -> String {
-    rows.iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect()
+    lines(rows.iter().map(|(name, value)| format!("{name:<14} {value}")))
 }
 
 /// A line for each of `rows`, in columns as wide as their widest cells, two spaces apart. `align` has a sign for each
 /// column: `<` puts its cells to the left, `>` to the right.
 pub fn table<const COLUMNS: usize>(align: [char; COLUMNS], rows: &[[String; COLUMNS]]) -> String {
+    let rows: Vec<[Cow<str>; COLUMNS]> = rows.iter().map(|row| row.each_ref().map(|cell| escaped(cell))).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; COLUMNS] = std::array::from_fn(width);
-    let line = |row: &[String; COLUMNS]| {
+    let line = |row: &[Cow<str>; COLUMNS]| {
         let cells = row.iter().zip(align).zip(widths).map(|((cell, align), width)| match align {
             '>' => format!("{cell:>width$}"),
             _ => format!("{cell:<width$}"),
@@ -116,6 +177,24 @@ mod tests {
         assert_eq!(quoted(Path::new("/data/mnist-1")), "/data/mnist-1");
         assert_eq!(quoted(Path::new("my data")), "'my data'");
         assert_eq!(quoted(Path::new("it's")), r"'it'\''s'");
+        assert_eq!(quoted(Path::new("it's\n\\")), r"$'it\'s\x0a\\'");
+        #[cfg(unix)]
+        {
+            let path: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"a\xff\xc3\xa4");
+            assert_eq!(quoted(Path::new(path)), r"$'a\xffä'");
+        }
+    }
+
+    #[test]
+    fn characters_that_act_are_escaped_as_json_does() {
+        let text = "a\u{1b}[0m\u{7}\0\n\r\t\u{7f}\u{9b}\u{85}\u{2028}\u{202e}\u{2066} ä€😀\\";
+        let plain = r"a\u001b[0m\u0007\u0000\n\r\t\u007f\u009b\u0085\u2028\u202e\u2066 ä€😀\";
+        assert_eq!(escaped(text), plain);
+        assert!(matches!(escaped("plain ä"), Cow::Borrowed(_)));
+        let back: String = serde_json::from_str(&format!("\"{}\"", escaped(&text.replace('\\', "")))).unwrap();
+        assert_eq!(back, text.replace('\\', ""));
+        assert_eq!(escaped_lines("a\rb\nc"), "a\\rb\nc");
+        assert_eq!(lines(["a\nb", "c"]), "a\\nb\nc\n");
     }
 
     #[test]
@@ -130,5 +209,6 @@ mod tests {
     fn lists_read_as_sentences() {
         assert_eq!(one_of(&["a", "b", "c"]), "a, b or c");
         assert_eq!(one_of(&["a"]), "a");
+        assert!(one_of(&[1; 53]).ends_with("1, 1 or one of 3 more"));
     }
 }

@@ -9,6 +9,7 @@ use mnist::engine;
 use mnist::model::file::Model;
 use mnist::output::tensorboard;
 
+pub mod cube;
 pub mod server;
 
 /// A directory for one test.

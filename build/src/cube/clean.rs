@@ -1,42 +1,112 @@
-//! The outputs of earlier runs, which `mnist cube clean` removes.
+//! What earlier runs wrote into the workspace, which `mnist cube clean` removes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::io;
+use std::path::{Path, PathBuf};
 
-use super::invocation::{Binding, Invocation};
+use super::check::Configurations;
+use crate::data::download::store;
 use crate::error::{Error, Result};
+use crate::files::lock::{self, DirectoryLock};
+use crate::output::names;
 
-/// The outputs of `invocations` that exist inside `workspace`. Left out are directories that hold an input file, such as
-/// the parameters, and paths that a link leads out of the workspace.
-pub fn outputs(invocations: &[Invocation], workspace: &Path) -> Vec<PathBuf> {
-    let bindings = || invocations.iter().flat_map(|invocation| &invocation.bindings);
-    let holds_input = |path: &Path| bindings().any(|kept| kept.is_file && kept.is_input && kept.path.starts_with(path));
-    let is_removed =
-        |binding: &&Binding| !binding.is_input && is_inside(&binding.path, workspace) && !holds_input(&binding.path);
-    let mut outputs: Vec<PathBuf> = bindings().filter(is_removed).map(|binding| binding.path.clone()).collect();
-    outputs.sort();
-    // An output inside another is removed with it.
-    outputs.dedup_by(|inner, outer| inner.starts_with(outer));
-    outputs
+/// What is removed and what stays.
+#[derive(Debug, Default)]
+pub struct Cleaning {
+    /// Files that this program wrote, and the directories that hold nothing else, each before what it holds.
+    pub removed: Vec<PathBuf>,
+    /// What stays of the contents of output directories, and why.
+    pub kept: Vec<(PathBuf, &'static str)>,
 }
 
-/// Whether there is something at `path` and it is below `workspace` once links are followed.
-fn is_inside(path: &Path, workspace: &Path) -> bool {
-    let real = |path: &Path| path.canonicalize().ok();
-    let inside = || real(path.parent()?)?.starts_with(real(workspace)?).then_some(());
-    path != workspace
-        && path.starts_with(workspace)
-        && !path.components().any(|part| part == Component::ParentDir)
-        && path.symlink_metadata().is_ok()
-        && inside().is_some()
+/// Looks through the output directories of `configurations` that are in `workspace`, links followed. Only files go that
+/// have a name and a place which this program gives them; those of a data set only `with_data`, and if their hash is right.
+///
+/// # Errors
+/// A directory or the data cannot be read, a training writes there, or a signal arrived.
+pub fn look(configurations: &Configurations, workspace: &Path, with_data: bool) -> Result<Cleaning> {
+    let mut cleaning = Cleaning::default();
+    let Some(workspace) = real(workspace) else { return Ok(cleaning) };
+    let bindings = || configurations.invocations.iter().flat_map(|invocation| &invocation.bindings);
+    // A file that a task is given is nobody's output, whichever way it is bound.
+    let files = bindings().filter(|binding| binding.is_file).map(|binding| &binding.path);
+    let inputs: BTreeSet<_> = files.chain(&configurations.input_files).filter_map(|path| real(path)).collect();
+    let outputs = bindings().filter(|binding| !binding.is_input && !binding.is_file);
+    let mut directories: BTreeMap<PathBuf, BTreeSet<&str>> = BTreeMap::new();
+    // A link to a directory that is gone would be in the way of the next run.
+    let mut lasting = BTreeSet::from([workspace.clone()]);
+    for (path, binding) in outputs.filter_map(|binding| Some((real(&binding.path)?, binding))) {
+        if path.starts_with(&workspace) && path.is_dir() {
+            lasting.extend(binding.path.is_symlink().then(|| path.clone()));
+            directories.entry(path).or_default().insert(&binding.name);
+        }
+    }
+    // Backwards, so that a directory comes after those in it.
+    for (directory, flags) in directories.iter().rev() {
+        if directory.join(lock::NAME).exists() {
+            DirectoryLock::take(directory)?; // a task that runs is not robbed of its files
+        }
+        let before = cleaning.kept.len();
+        let mut holds_more = false;
+        for path in entries(directory)? {
+            if directories.contains_key(&path) {
+                holds_more |= !cleaning.removed.contains(&path);
+                continue;
+            }
+            let reason =
+                if inputs.contains(&path) { Some("an input of the cube") } else { stays(&path, flags, with_data)? };
+            match reason {
+                Some(reason) => cleaning.kept.push((path, reason)),
+                None => cleaning.removed.push(path),
+            }
+        }
+        if cleaning.kept.len() == before && !holds_more && !lasting.contains(directory) {
+            cleaning.removed.push(directory.clone());
+        }
+    }
+    cleaning.removed.sort();
+    cleaning.kept.sort();
+    Ok(cleaning)
 }
 
-/// Removes a file, or a directory with everything in it; a link is removed and its target stays.
+/// Why something in the output directory that `flags` name is not removed; none if it is.
+fn stays(path: &Path, flags: &BTreeSet<&str>, with_data: bool) -> Result<Option<&'static str>> {
+    // A link is not followed: a task writes none.
+    let is_file = path.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    Ok(if is_file && flags.iter().any(|flag| names::is_ours(flag, name)) {
+        None
+    } else if is_file && names::is_data(name) && store::is_known(path)? {
+        (!with_data).then_some("data, which --data removes")
+    } else {
+        Some("not written by this program")
+    })
+}
+
+/// What `directory` holds, sorted.
+fn entries(directory: &Path) -> Result<BTreeSet<PathBuf>> {
+    let entries = fs::read_dir(directory).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    entries.map_err(Error::io("read", directory))
+}
+
+/// `path` as the file system knows it, without links and `..`; none if there is nothing.
+fn real(path: &Path) -> Option<PathBuf> {
+    path.canonicalize().ok()
+}
+
+/// Removes the files and directories of [`Cleaning::removed`], from the end, since a directory must be empty.
 ///
 /// # Errors
 /// The operating system refuses.
-pub fn remove(path: &Path) -> Result<()> {
-    let is_directory = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
-    let removed = if is_directory { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    removed.map_err(Error::io("remove", path))
+pub fn remove(paths: &[PathBuf]) -> Result<()> {
+    for path in paths.iter().rev() {
+        let is_directory = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
+        match if is_directory { fs::remove_dir(path) } else { fs::remove_file(path) } {
+            // Something came or went since the look.
+            Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::DirectoryNotEmpty].contains(&error.kind()) => {}
+            other => other.map_err(Error::io("remove", path))?,
+        }
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! A task to run, with its parameters bound to paths of this machine.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -35,18 +36,29 @@ impl Binding {
 }
 
 /// The path that `value` of a run configuration stands for: `$WORKSPACE` is replaced, and a relative path is below
-/// `workspace`.
-pub fn resolved(value: &str, workspace: &Path) -> PathBuf {
-    let below = value.strip_prefix("$WORKSPACE").map(|rest| rest.trim_start_matches('/'));
+/// `workspace`. None where [`is_path`] refuses what remains.
+pub fn resolved(value: &str, workspace: &Path) -> Option<PathBuf> {
+    let rest = value.strip_prefix("$WORKSPACE").filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    let below = rest.map_or(value, |rest| rest.trim_start_matches('/'));
     // Collected from components, which drops a slash at the end: with it a file would have no parent.
-    workspace.join(below.unwrap_or(value)).components().collect()
+    (rest.is_some() && !below.contains('$') || is_path(below)).then(|| workspace.join(below).components().collect())
+}
+
+/// Whether `text` means the same path to a person, who may think of a shell, and to this program: it holds no variable,
+/// and no `~` where a shell would replace it.
+pub fn is_path(text: &str) -> bool {
+    !text.contains('$') && !text.starts_with('~')
 }
 
 impl Invocation {
     /// The command line of the program on this machine: the task, then its parameters.
-    pub fn arguments(&self) -> Vec<String> {
-        let flag = |binding: &Binding| format!("--{}={}", binding.name, binding.path.display());
-        std::iter::once(self.task.clone()).chain(self.bindings.iter().map(flag)).collect()
+    pub fn arguments(&self) -> Vec<OsString> {
+        let flag = |Binding { name, path, .. }: &Binding| {
+            let mut flag = OsString::from(format!("--{name}="));
+            flag.push(path);
+            flag
+        };
+        std::iter::once(OsString::from(&self.task)).chain(self.bindings.iter().map(flag)).collect()
     }
 
     /// Checks that the inputs exist.
@@ -80,9 +92,14 @@ mod tests {
     #[test]
     fn values_are_below_the_workspace_unless_absolute() {
         let workspace = Path::new("/w s");
-        assert_eq!(resolved("/elsewhere/my data/", workspace), Path::new("/elsewhere/my data"));
-        assert_eq!(resolved("$WORKSPACE/parameters/p.yaml", workspace), Path::new("/w s/parameters/p.yaml"));
-        assert_eq!(resolved("logs", workspace), Path::new("/w s/logs"));
-        assert_eq!(resolved("$WORKSPACE", workspace), workspace);
+        let resolved = |value| resolved(value, workspace);
+        assert_eq!(resolved("/elsewhere/my data/").unwrap(), Path::new("/elsewhere/my data"));
+        assert_eq!(resolved("$WORKSPACE/parameters/p.yaml").unwrap(), Path::new("/w s/parameters/p.yaml"));
+        assert_eq!(resolved("logs").unwrap(), Path::new("/w s/logs"));
+        assert_eq!(resolved("$WORKSPACE").unwrap(), workspace);
+        assert_eq!(resolved("$WORKSPACE/~/a~").unwrap(), Path::new("/w s/~/a~"));
+        for value in ["$WORKSPACEx", "~", "~/x", "${WORKSPACE}/x", "$WORKSPACE/$HOME", "a$b"] {
+            assert_eq!(resolved(value), None, "{value}");
+        }
     }
 }

@@ -1,7 +1,11 @@
 //! Paths into a YAML document, and the line that one leads to: the parser reports no lines for values.
 
+use std::collections::HashMap;
+
+use crate::text::shortened;
+
 /// One step of a path into a YAML document.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PathStep {
     /// The value of this key.
     Key(String),
@@ -24,61 +28,76 @@ pub fn shown(path: &[PathStep]) -> String {
     let mut text = String::new();
     for step in path {
         match step {
-            PathStep::Key(key) if text.is_empty() => text.push_str(key),
-            PathStep::Key(key) => text.extend([".", key]),
+            PathStep::Key(key) if text.is_empty() => text.push_str(&shortened(key)),
+            PathStep::Key(key) => text.extend([".", &shortened(key)]),
             PathStep::Item(nth) => text.push_str(&format!("[{nth}]")),
         }
     }
     text
 }
 
-/// A line that is neither blank nor a comment, without its indentation.
-struct SourceLine<'a> {
-    number: usize,
+/// The lines of the keys and items of a document in block style.
+#[derive(Debug)]
+pub struct Places {
+    /// The node and the line of each step from a node. The document is node 0.
+    steps: HashMap<(usize, PathStep), (usize, usize)>,
+}
+
+/// A node that a line may belong to.
+struct Open {
+    node: usize,
     indent: usize,
-    text: &'a str,
+    is_item: bool,
+    /// The number of its items so far.
+    items: usize,
 }
 
-/// The line (from 1) that `path` leads to in block-style YAML, or the line of the last step that has one of its own.
-/// None for an empty path.
-pub fn line_of(text: &str, path: &[PathStep]) -> Option<usize> {
-    let lines = text.lines().enumerate().map(|(index, text)| {
-        let trimmed = text.trim_start();
-        SourceLine { number: index + 1, indent: text.len() - trimmed.len(), text: trimmed }
-    });
-    let mut block: Vec<SourceLine> = lines
-        .filter(|line| !line.text.is_empty() && !line.text.starts_with(['#', '%']) && line.text != "---")
-        .collect();
-    let mut found = None;
-    for step in path {
-        let Some((number, inner)) = enter(&block, step) else { break };
-        (found, block) = (Some(number), inner);
+impl Places {
+    /// Reads `text` once, from top to bottom.
+    pub fn of(text: &str) -> Self {
+        let mut steps = HashMap::new();
+        let mut nodes = 1;
+        let mut open = vec![];
+        let mut root = Open { node: 0, indent: 0, is_item: false, items: 0 };
+        for (index, line) in text.lines().enumerate() {
+            let mut rest = line.trim_start();
+            if rest.is_empty() || rest.starts_with(['#', '%']) || rest == "---" {
+                continue;
+            }
+            let mut indent = line.len() - rest.len();
+            loop {
+                let inner = if rest == "-" { Some("") } else { rest.strip_prefix("- ") };
+                let Some(key) = inner.map(|_| "").or_else(|| key_of(rest)) else { break };
+                let is_item = inner.is_some();
+                // The items of a key may stand as far left as the key.
+                let is_parent = |open: &Open| open.indent < indent || open.indent == indent && is_item && !open.is_item;
+                while open.last().is_some_and(|last| !is_parent(last)) {
+                    open.pop();
+                }
+                let parent = open.last_mut().unwrap_or(&mut root);
+                let step = if is_item { PathStep::Item(parent.items) } else { PathStep::Key(key.to_string()) };
+                parent.items += usize::from(is_item);
+                steps.entry((parent.node, step)).or_insert((nodes, index + 1));
+                open.push(Open { node: nodes, indent, is_item, items: 0 });
+                nodes += 1;
+                let Some(inner) = inner else { break };
+                indent += rest.len() - inner.trim_start().len();
+                rest = inner.trim_start();
+            }
+        }
+        Self { steps }
     }
-    found
-}
 
-/// The line of `step` in `block`, and the lines of its value.
-fn enter<'a>(block: &[SourceLine<'a>], step: &PathStep) -> Option<(usize, Vec<SourceLine<'a>>)> {
-    let indent = block.first()?.indent;
-    let starts = |line: &SourceLine| {
-        line.indent == indent && matches!(step, PathStep::Key(_)) != (line.text == "-" || line.text.starts_with("- "))
-    };
-    let is_it = |(nth, line): (usize, &SourceLine)| match step {
-        PathStep::Key(key) => key_of(line.text) == Some(key),
-        PathStep::Item(item) => nth == *item,
-    };
-    let beginnings: Vec<usize> = (0..block.len()).filter(|&at| starts(&block[at])).collect();
-    let nth = (0..beginnings.len()).find(|&nth| is_it((nth, &block[beginnings[nth]])))?;
-    let end = beginnings.get(nth + 1).copied().unwrap_or(block.len());
-    let first = &block[beginnings[nth]];
-    let mut inner = Vec::new();
-    if let (PathStep::Item(_), Some(rest)) = (step, first.text.strip_prefix("- ")) {
-        let text = rest.trim_start();
-        inner.push(SourceLine { number: first.number, indent: first.indent + first.text.len() - text.len(), text });
+    /// The line (from 1) that `path` leads to, or the line of the last step that has one of its own. None for an empty
+    /// path.
+    pub fn line_of(&self, path: &[PathStep]) -> Option<usize> {
+        let mut at = (0, None);
+        for step in path {
+            let Some((node, line)) = self.steps.get(&(at.0, step.clone())) else { break };
+            at = (*node, Some(*line));
+        }
+        at.1
     }
-    let rest = &block[beginnings[nth] + 1..end];
-    inner.extend(rest.iter().map(|line| SourceLine { number: line.number, indent: line.indent, text: line.text }));
-    Some((first.number, inner))
 }
 
 fn key_of(text: &str) -> Option<&str> {
@@ -93,7 +112,7 @@ mod tests {
 
     fn at(text: &str, path: &[&str]) -> Option<usize> {
         let step = |part: &&str| part.parse().map_or_else(|_| PathStep::Key(part.to_string()), PathStep::Item);
-        line_of(text, &path.iter().map(step).collect::<Vec<_>>())
+        Places::of(text).line_of(&path.iter().map(step).collect::<Vec<_>>())
     }
 
     #[test]

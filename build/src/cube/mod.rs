@@ -11,6 +11,7 @@ pub mod check;
 pub mod clean;
 pub mod command;
 pub mod directory;
+mod image_name;
 pub mod invocation;
 mod locate;
 mod mount;

@@ -1,16 +1,17 @@
 //! The directories of this machine that a container gets, and the task's command line inside it.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::invocation::Invocation;
 use crate::data::download::environment;
 use crate::data::download::mirror::Mirror;
+use crate::error::{Error, Result};
 
 /// A directory of the host in the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// On the host, absolute.
-    pub host: PathBuf,
+    /// On the host, absolute. A text, since the runners' programs send it on as one.
+    pub host: String,
     /// In the container: `/mlcube_io0` and so on.
     pub container: String,
     /// Whether the task only reads it.
@@ -20,11 +21,14 @@ pub struct Mount {
 /// The mounts for `invocation`, and its command line in the container: the task, then its parameters.
 ///
 /// Each directory is mounted once. It is writable if one of its parameters is an output.
-pub fn in_container(invocation: &Invocation) -> (Vec<Mount>, Vec<String>) {
+///
+/// # Errors
+/// A path cannot be handed to a container.
+pub fn in_container(invocation: &Invocation) -> Result<(Vec<Mount>, Vec<String>)> {
     let mut mounts: Vec<Mount> = vec![];
     let mut arguments = vec![invocation.task.clone()];
     for binding in &invocation.bindings {
-        let directory = binding.directory();
+        let directory = mountable(binding.directory())?;
         let nth = mounts.iter().position(|mount| mount.host == directory).unwrap_or_else(|| {
             let container = format!("/mlcube_io{}", mounts.len());
             mounts.push(Mount { host: directory.into(), container, read_only: true });
@@ -33,18 +37,31 @@ pub fn in_container(invocation: &Invocation) -> (Vec<Mount>, Vec<String>) {
         let mount = &mut mounts[nth];
         mount.read_only &= binding.is_input;
         let file = if binding.is_file { binding.path.file_name() } else { None };
-        let file = file.map(|name| format!("/{}", name.to_string_lossy())).unwrap_or_default();
+        let file = file.map(|name| mountable(Path::new(name))).transpose()?;
+        let file = file.map(|name| format!("/{name}")).unwrap_or_default();
         arguments.push(format!("--{}={}{file}", binding.name, mount.container));
     }
-    (mounts, arguments)
+    Ok((mounts, arguments))
 }
 
 /// The mirror that the environment names, if it is a directory of this machine: a container sees it only when mounted.
-pub fn mirror() -> Option<Mount> {
-    let given = std::env::var(environment::MIRROR).ok()?;
-    let Ok(Mirror::Directory(directory)) = Mirror::parse(&given) else { return None };
-    let host = std::path::absolute(directory).ok()?;
-    Some(Mount { host, container: "/mlcube_mirror".into(), read_only: true })
+///
+/// # Errors
+/// It cannot be handed to a container.
+pub fn mirror() -> Result<Option<Mount>> {
+    let Some(given) = std::env::var_os(environment::MIRROR) else { return Ok(None) };
+    let Ok(Mirror::Directory(directory)) = Mirror::parse(mountable(Path::new(&given))?) else { return Ok(None) };
+    let host = std::path::absolute(&directory).map_err(Error::io("find", &directory))?;
+    let host = mountable(&host)?.to_string();
+    Ok(Some(Mount { host, container: "/mlcube_mirror".into(), read_only: true }))
+}
+
+/// `path` as a text that reaches a container unchanged. The programs of Docker and Singularity replace what is not UTF-8,
+/// and their syntax for mounts changes some line breaks.
+fn mountable(path: &Path) -> Result<&str> {
+    let refuse = |problem| Error::NotMountable { path: path.into(), problem };
+    let text = path.to_str().ok_or_else(|| refuse("is not UTF-8"))?;
+    if text.contains(char::is_control) { Err(refuse("holds control characters")) } else { Ok(text) }
 }
 
 /// A field of a CSV record in quotes, as `--mount` of Docker and of Singularity reads it.
@@ -74,7 +91,7 @@ mod tests {
             ("parameters_file", true, true, "/w s/parameters/p.yaml"),
             ("log_dir", false, false, "/w s/logs"),
         ]);
-        let (mounts, arguments) = in_container(&train);
+        let (mounts, arguments) = in_container(&train).unwrap();
         let mount = |host: &str, container: &str, read_only| Mount {
             host: host.into(),
             container: container.into(),
@@ -97,7 +114,7 @@ mod tests {
     #[test]
     fn a_directory_is_mounted_once_and_is_writable_if_one_parameter_is_an_output() {
         let (mounts, arguments) =
-            in_container(&invocation(&[("data_dir", false, true, "/w/d"), ("log_dir", false, false, "/w/d")]));
+            in_container(&invocation(&[("data_dir", false, true, "/w/d"), ("log_dir", false, false, "/w/d")])).unwrap();
         let mount = Mount { host: "/w/d".into(), container: "/mlcube_io0".into(), read_only: false };
         assert_eq!(mounts, [mount]);
         assert_eq!(arguments, ["train", "--data_dir=/mlcube_io0", "--log_dir=/mlcube_io0"]);

@@ -7,7 +7,7 @@ use serde_yaml::Value;
 use super::runner::docker::{self, Docker};
 use super::runner::singularity::{self, Singularity};
 use super::runner::{Platform, Runner, native, text};
-use super::schema::{Expected, Schema, optional, required};
+use super::schema::{self, Expected, Field, Mismatch, Schema, optional, required};
 
 /// Every kind of platform file.
 pub const PLATFORMS: [Platform; 4] = [docker::PLATFORM, singularity::PLATFORM, native::PLATFORM, MLCUBE_0_0_3];
@@ -24,19 +24,36 @@ const MLCUBE_0_0_3: Platform = Platform {
                     required("version", Expected::Text),
                 ]),
             ),
-            required(
-                "container",
-                Expected::Record(&[required("image", Expected::Text), optional("runtime", Expected::Text)]),
-            ),
+            required("container", Expected::Any), // see `check_container`
         ],
     },
     runner: mlcube_0_0_3,
 };
 
+/// The part of that file that depends on another: the kind of image.
+pub fn check_container(file: &Value) -> Vec<Mismatch> {
+    const OF_DOCKER: &[Field] = &[required(
+        "container",
+        Expected::Record(&[required("image", Expected::Image), optional("runtime", Expected::Text)]),
+    )];
+    const OF_SINGULARITY: &[Field] = &[required(
+        "container",
+        Expected::Record(&[required("image", Expected::ImageFile), optional("runtime", Expected::Text)]),
+    )];
+    if text(file, "schema_type") != MLCUBE_0_0_3.schema.name || file.get("container").is_none() {
+        return vec![];
+    }
+    schema::check_fields(file, if is_docker(file) { OF_DOCKER } else { OF_SINGULARITY })
+}
+
+fn is_docker(file: &Value) -> bool {
+    text(file.get("platform").unwrap_or(&Value::Null), "name") == "docker"
+}
+
 fn mlcube_0_0_3(file: &Value, workspace: &Path) -> Box<dyn Runner> {
     let container = file.get("container").unwrap_or(&Value::Null);
     let (image, runtime) = (text(container, "image"), text(container, "runtime"));
-    if text(file.get("platform").unwrap_or(&Value::Null), "name") == "docker" {
+    if is_docker(file) {
         Box::new(Docker::new(image, (!runtime.is_empty()).then(|| format!("--runtime={runtime}"))))
     } else {
         Box::new(Singularity::new(workspace.join(image), runtime == "nvidia"))

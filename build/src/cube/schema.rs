@@ -3,6 +3,8 @@
 
 use serde_yaml::Value;
 
+use super::image_name::is_image;
+use super::invocation::is_path;
 use super::locate::{PathStep, joined, key, shown};
 use crate::text::{one_of, shortened, suggestion};
 
@@ -28,6 +30,10 @@ pub struct Field {
 pub enum Expected {
     /// A text that is not empty.
     Text,
+    /// The name of an image in Docker.
+    Image,
+    /// The file of an image.
+    ImageFile,
     /// True or false.
     Bool,
     /// A text of three numbers with points between.
@@ -175,6 +181,13 @@ fn check_value(value: &Value, expected: &Expected, path: &[PathStep], mismatches
     match expected {
         Expected::Any => {}
         Expected::Text => check(value.as_str().is_some_and(|text| !text.is_empty()), "a text"),
+        Expected::Image => {
+            check(value.as_str().is_some_and(is_image), "the name of an image, such as mlcommons/mlcube:mnist");
+        }
+        Expected::ImageFile => check(
+            value.as_str().is_some_and(|text| !text.is_empty() && !text.starts_with('-') && is_path(text)),
+            "the path of an image, without variables and without - or ~ at its beginning",
+        ),
         Expected::Bool => check(value.is_bool(), "true or false"),
         Expected::Version => check(value.as_str().is_some_and(is_version), "a version such as 0.1.0"),
         Expected::OneOf(choices) => {

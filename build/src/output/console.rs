@@ -4,19 +4,24 @@
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::filter_fn;
-use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
+use crate::output::names;
+use crate::{interrupt, text};
 
 pub use crate::text::{LOG, PROGRESS};
 
@@ -45,12 +50,14 @@ impl Console {
         };
         let to_stderr = tracing_subscriber::fmt::layer()
             .event_format(MessageOnly)
+            .fmt_fields(escaped_fields())
             .with_ansi(false)
             .with_writer(StderrBesideBars(console.bars.clone()))
             .with_filter(filter_fn(move |metadata| {
                 ours(metadata) && metadata.target() != LOG && !(terminal && metadata.target() == PROGRESS)
             }));
         let to_log = tracing_subscriber::fmt::layer()
+            .fmt_fields(escaped_fields())
             .with_ansi(false)
             .with_target(false)
             .with_writer(Logs(console.log.clone()))
@@ -71,7 +78,7 @@ impl Console {
     /// # Errors
     /// The file cannot be written.
     pub fn open_log(&self, log_dir: &Path, task: &str) -> Result<()> {
-        let file = AtomicFile::create(log_dir.join(log_name(task)))?;
+        let file = AtomicFile::create(log_dir.join(names::log(task)))?;
         *lock(&self.log) = Some(LogFile { file, error: None });
         Ok(())
     }
@@ -89,18 +96,54 @@ impl Console {
     }
 }
 
-/// The name of the log file of `task`, which is that of the original.
-pub fn log_name(task: &str) -> String {
-    format!("mlcube_mnist_{task}.log")
+/// A message is one line, whatever the names and answers in it hold.
+fn escaped_fields() -> impl for<'a> FormatFields<'a> + 'static {
+    debug_fn(|writer: &mut Writer<'_>, field: &tracing::field::Field, value: &dyn fmt::Debug| {
+        let name = if field.name() == "message" { String::new() } else { format!(" {}=", field.name()) };
+        write!(writer, "{name}{}", text::escaped(&format!("{value:?}")))
+    })
 }
 
-/// Writes `text` to stdout. A closed pipe is no error: the reader has had enough.
+/// Shows an error that ends the program, and what to do. One with several lines becomes as many messages.
+pub fn report(error: &Error) {
+    for (nth, line) in error.lines().iter().enumerate() {
+        if nth == 0 { tracing::error!("{line}") } else { tracing::info!("{line}") }
+    }
+    if let Some(hint) = error.hint() {
+        tracing::info!("hint: {hint}");
+    }
+}
+
+/// Asks a question on stderr, and returns whether the answer is yes.
+///
+/// # Errors
+/// Stderr cannot be written, or a signal arrived.
+pub fn confirm(question: &str) -> Result<bool> {
+    write!(io::stderr(), "{} [y/N] ", text::escaped(question)).map_err(Error::io("write", "stderr"))?;
+    let (sender, answer) = mpsc::channel();
+    // In a thread, since a signal does not end the wait for a line.
+    thread::spawn(move || {
+        let mut line = String::new();
+        let read = io::stdin().read_line(&mut line);
+        sender.send(read.map(|_| line))
+    });
+    loop {
+        interrupt::check()?;
+        match answer.recv_timeout(Duration::from_millis(50)) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(Ok(line)) => return Ok(["y", "yes"].contains(&line.trim().to_lowercase().as_str())),
+            _ => return Ok(false),
+        }
+    }
+}
+
+/// Writes `text`, whose line breaks are meant, to stdout. A closed pipe is no error: the reader has had enough.
 ///
 /// # Errors
 /// Stdout cannot be written for another reason.
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(text::escaped_lines(text).as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("write", "stdout")(error)),
         _ => Ok(()),
     }

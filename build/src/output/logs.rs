@@ -4,9 +4,10 @@ use tracing::{error, info};
 
 use crate::error::Result;
 use crate::files::OutputDirectory;
-use crate::output::console::{self, Console, LOG};
+use crate::output::console::{Console, LOG};
 use crate::output::event::{Listener, Listeners};
 use crate::output::mllog::{self, MlLog};
+use crate::output::names;
 use crate::output::progress::{Bars, Lines};
 
 /// Runs `work` with the log files of `task` open in `log_dir`. `work` sends its events to the listener that it is given.
@@ -19,7 +20,7 @@ pub fn with_logs<T>(
     task: &'static str,
     work: impl FnOnce(&mut dyn Listener) -> Result<T>,
 ) -> Result<T> {
-    log_dir.check([&*console::log_name(task), &*mllog::file_name(task)])?;
+    log_dir.check([&*names::log(task), &*names::mllog(task)])?;
     console.open_log(log_dir.path(), task)?;
     let mut mllog = MlLog::create(log_dir.path(), task, mllog::system_clock)?;
     info!(target: LOG, "mnist {} {task}", env!("CARGO_PKG_VERSION"));
@@ -32,7 +33,7 @@ pub fn with_logs<T>(
     };
     if let Err(problem) = &result {
         // `main` prints the message on the terminal; this one is for the log file.
-        error!(target: LOG, "{problem}");
+        problem.lines().iter().for_each(|line| error!(target: LOG, "{line}"));
     }
     let closed = mllog.close(result.is_ok());
     info!(target: LOG, "{task}: {}", if result.is_ok() { "success" } else { "aborted" });

@@ -14,6 +14,7 @@ use crate::data::dataset::{TEST, TRAIN};
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
 use crate::output::event::{Evaluation, Listener, RunEvent};
+use crate::output::names;
 use crate::parameters::Parameters;
 use crate::parameters::table::KEYS;
 
@@ -76,11 +77,6 @@ pub struct MlLog {
     error: Option<std::io::Error>,
 }
 
-/// The name of the file of `task`.
-pub fn file_name(task: &str) -> String {
-    format!("mllog_{task}.log")
-}
-
 /// Milliseconds since 1970, by the machine's clock.
 pub fn system_clock() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
@@ -92,7 +88,7 @@ impl MlLog {
     /// # Errors
     /// The file cannot be written.
     pub fn create(log_dir: &Path, task: &str, clock: fn() -> u64) -> Result<Self> {
-        let file = AtomicFile::create(log_dir.join(file_name(task)))?;
+        let file = AtomicFile::create(log_dir.join(names::mllog(task)))?;
         let mut log = Self { file, clock, running: false, error: None };
         log.point("submission_benchmark", json!("mnist"));
         log.point("submission_platform", json!(std::env::consts::ARCH));

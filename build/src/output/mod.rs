@@ -1,6 +1,6 @@
 //! The files that a run leaves, its log files, and its messages and progress bars.
 //!
-//! [`artifacts`] lists the files; [`event`] is what the log files and the progress are made from.
+//! [`artifacts`] lists the files, [`names`] tells them from others; [`event`] is what the log files and the progress are made from.
 
 pub mod artifact;
 pub mod artifacts;
@@ -10,6 +10,7 @@ pub mod finished;
 pub mod logs;
 pub mod metrics;
 pub mod mllog;
+pub mod names;
 pub mod onnx;
 pub mod origin;
 pub mod progress;

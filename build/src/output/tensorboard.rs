@@ -22,6 +22,9 @@ use crate::output::event::{EpochRecord, Listener, RunEvent};
 /// The beginning of the names of all event files. TensorBoard reads every file with `tfevents` in its name.
 pub const PREFIX: &str = "events.out.tfevents.";
 
+/// The end of the names of ours, by which `cube clean` tells them from those of other programs.
+pub const SUFFIX: &str = ".mnist";
+
 /// The event file of a run.
 #[derive(Debug)]
 pub struct EventFile {
@@ -43,7 +46,7 @@ impl EventFile {
         let host = files::lock::host();
         let mut number = 0;
         let (path, file) = loop {
-            let path = log_dir.join(format!("{PREFIX}{seconds:010}.{host}.{process}.{number}"));
+            let path = log_dir.join(format!("{PREFIX}{seconds:010}.{host}.{process}.{number}{SUFFIX}"));
             match files::create_new(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
                 created => break (path.clone(), created.map_err(Error::io("write", &path))?),

@@ -4,6 +4,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::data::download::{DownloadEvent, DownloadWatch};
 use crate::data::sets::SourceFile;
+use crate::text::escaped;
 
 /// For a file of known length.
 const KNOWN: &str = "{prefix} {wide_bar} {bytes:>11} of {total_bytes:>11} {bytes_per_sec:>13}";
@@ -45,15 +46,15 @@ impl DownloadWatch for Transfers {
             DownloadEvent::Received { bytes } => bar.set_position(*bytes),
             DownloadEvent::Retry { answer, wait, .. } => {
                 bar.set_style(style(TEXT));
-                bar.set_message(format!("{answer}; once more in {:.1} s", wait.as_secs_f64()));
+                bar.set_message(format!("{}; once more in {:.1} s", escaped(answer), wait.as_secs_f64()));
             }
             DownloadEvent::MirrorFailed { answer, .. } => {
                 bar.set_style(style(TEXT));
-                bar.set_message(answer.to_string());
+                bar.set_message(escaped(answer).into_owned());
             }
             DownloadEvent::Done { origin } => {
                 bar.set_style(style(TEXT));
-                bar.finish_with_message(origin.to_string());
+                bar.finish_with_message(escaped(&origin.to_string()).into_owned());
             }
         }
     }

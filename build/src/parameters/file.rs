@@ -13,16 +13,13 @@ use crate::error::{Error, Result};
 use crate::text::{shortened, suggestion};
 use crate::yaml::{self, Problem, line_of};
 
-/// The longest parameters file that is read, in bytes.
-const LONGEST: u64 = 65_536;
-
 /// Reads the parameters file at `path`.
 ///
 /// # Errors
 /// It cannot be read, is too long, is not a YAML mapping, or holds a key or value that is not allowed; the message
 /// has the line.
 pub fn read(path: &Path) -> Result<Vec<Setting>> {
-    let text = yaml::read(path, LONGEST, "a parameters file").map_err(Error::io("read", path))?;
+    let text = yaml::read(path, "a parameters file").map_err(Error::io("read", path))?;
     text.and_then(|text| parse(&text)).map_err(|Problem { line, text: problem }| Error::ParametersFile {
         path: path.to_path_buf(),
         line,

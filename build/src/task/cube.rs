@@ -1,19 +1,24 @@
 //! `mnist cube` checks the cube, builds its image, runs a task on a platform, and removes the outputs.
 
+use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use tracing::info;
 
-use crate::cli::{self, Cube, CubeArgs};
+use crate::cli::{self, CleanArgs, Cube, CubeArgs};
 use crate::cube::check::{self, CubeFault, Program, TaskFlags};
-use crate::cube::clean;
+use crate::cube::clean::{self, Cleaning};
 use crate::cube::command::HostCommand;
-use crate::cube::directory::{CubeDir, absolute};
+use crate::cube::directory::{CubeDir, PLATFORM, TASK, absolute, root_of};
 use crate::cube::runner;
 use crate::error::{Error, Result};
 use crate::output::console;
 use crate::parameters::Parameters;
+use crate::text;
 use crate::yaml::Problem;
+
+/// The most faults, and the most files that stay, that are shown.
+const MOST_SHOWN: usize = 50;
 
 /// Runs one of the commands.
 ///
@@ -24,7 +29,7 @@ pub fn run(args: &Cube) -> Result<()> {
         Cube::Check { mlcube } => check(mlcube),
         Cube::Configure { cube, platform, dry_run } => configure(&cube_dir(cube)?, platform, *dry_run),
         Cube::Run { cube, platform, task, dry_run } => run_task(&cube_dir(cube)?, platform, task, *dry_run),
-        Cube::Clean { cube, dry_run } => clean(&cube_dir(cube)?, *dry_run),
+        Cube::Clean(args) => clean(&cube_dir(&args.cube)?, args),
     }
 }
 
@@ -53,10 +58,10 @@ fn cube_dir(args: &CubeArgs) -> Result<CubeDir> {
 }
 
 fn check(mlcube: &Path) -> Result<()> {
-    let report = check::check(mlcube, &PROGRAM);
+    let report = check::check(&root_of(mlcube)?, &PROGRAM);
     let (files, tasks) = (report.files.len(), report.tasks.join(", "));
     sound(mlcube, if report.faults.is_empty() { Ok(()) } else { Err(report.faults) })?;
-    console::print(&format!("{}: {files} files are right, tasks {tasks}\n", mlcube.display()))
+    console::print(&text::lines([format!("{}: {files} files are right, tasks {tasks}", mlcube.display())]))
 }
 
 /// The value that was read. Faults are printed, a line each.
@@ -65,38 +70,51 @@ fn sound<T>(mlcube: &Path, read: std::result::Result<T, Vec<CubeFault>>) -> Resu
         Ok(value) => return Ok(value),
         Err(faults) => faults,
     };
-    console::print(&faults.iter().map(|fault| format!("{fault}\n")).collect::<String>())?;
+    console::print(&first(&faults, "fault"))?;
     Err(Error::Cube { path: mlcube.into(), faults: faults.len() })
 }
 
+/// A line for each of the first `items`, and one that counts the rest.
+fn first<T: std::fmt::Display>(items: &[T], name: &str) -> String {
+    let rest = items.len().saturating_sub(MOST_SHOWN);
+    let rest = (rest > 0).then(|| format!("and {rest} more {name}{}\n", if rest == 1 { "" } else { "s" }));
+    text::lines(items.iter().take(MOST_SHOWN)) + &rest.unwrap_or_default()
+}
+
 fn configure(cube: &CubeDir, platform: &Path, dry_run: bool) -> Result<()> {
-    let mut runner = sound(&cube.root, check::runner(&cube.file(platform), cube, &PROGRAM))?;
+    let mut runner = sound(&cube.root, check::runner(&cube.file(&PLATFORM, platform)?, cube, &PROGRAM))?;
     print(runner::configure(&mut *runner, &cube.build, dry_run)?)
 }
 
 fn run_task(cube: &CubeDir, platform: &Path, task: &Path, dry_run: bool) -> Result<()> {
-    let mut runner = sound(&cube.root, check::runner(&cube.file(platform), cube, &PROGRAM))?;
-    let invocation = sound(&cube.root, check::invocation(cube, &absolute(&cube.file(task))?, &PROGRAM))?;
+    let (platform, task) = (cube.file(&PLATFORM, platform)?, absolute(&cube.file(&TASK, task)?)?);
+    let mut runner = sound(&cube.root, check::runner(&platform, cube, &PROGRAM))?;
+    let invocation = sound(&cube.root, check::invocation(cube, &task, &PROGRAM))?;
     print(runner::run(&mut *runner, &cube.build, &invocation, dry_run)?)
 }
 
 /// Prints the command of a dry run.
 fn print(command: Option<HostCommand>) -> Result<()> {
-    command.map_or(Ok(()), |command| console::print(&format!("{command}\n")))
+    console::print(&text::lines(command))
 }
 
-/// Prints the paths before it removes them.
-fn clean(cube: &CubeDir, dry_run: bool) -> Result<()> {
-    let invocations = sound(&cube.root, check::invocations(cube, &PROGRAM))?;
-    let outputs = clean::outputs(&invocations, &cube.workspace);
-    if outputs.is_empty() {
+/// Prints what it would remove and what stays, and asks before it removes anything.
+fn clean(cube: &CubeDir, args: &CleanArgs) -> Result<()> {
+    let configurations = sound(&cube.root, check::configurations(cube, &PROGRAM))?;
+    let Cleaning { removed, kept } = clean::look(&configurations, &cube.workspace, args.data)?;
+    let kept: Vec<String> = kept.iter().map(|(path, why)| format!("keep {}: {why}", path.display())).collect();
+    console::print(&text::lines(removed.iter().map(|path| format!("remove {}", path.display()))))?;
+    console::print(&first(&kept, "kept file"))?;
+    if removed.is_empty() {
         info!("{}: no outputs of earlier runs", cube.workspace.display());
-        return Ok(());
-    }
-    let verb = if dry_run { "would remove" } else { "removing" };
-    console::print(&outputs.iter().map(|path| format!("{verb} {}\n", path.display())).collect::<String>())?;
-    if !dry_run {
-        outputs.iter().try_for_each(|path| clean::remove(path))?;
+    } else if !args.dry_run {
+        let somebody_is_there = io::stdin().is_terminal() && io::stderr().is_terminal();
+        if !args.yes && !somebody_is_there {
+            return Err(Error::Unconfirmed);
+        }
+        if args.yes || console::confirm("remove?")? {
+            clean::remove(&removed)?;
+        }
     }
     Ok(())
 }

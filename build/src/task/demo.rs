@@ -137,7 +137,7 @@ fn bring_data(workspace: &Workspace, args: &Demo, console: &Console) -> Result<D
             return Err(Error::DownloadInPart { data_dir: data_dir.clone(), failures });
         }
         Err(Error::Download { failures }) => {
-            warn!(target: LOG, "{}", Error::Download { failures });
+            Error::Download { failures }.lines().iter().for_each(|line| warn!(target: LOG, "{line}"));
             warn!("no mirror could be reached: training on SYNTHETIC digits instead, which is not MNIST");
             download::draw(data_dir)?;
         }

@@ -15,6 +15,7 @@ use crate::output::console::{self, Console};
 use crate::output::event::RunEvent;
 use crate::output::logs::with_logs;
 use crate::output::transfers::Transfers;
+use crate::text;
 
 /// Runs the task and prints where each file is from.
 ///
@@ -87,6 +88,5 @@ fn options(data_dir: &Path, mirrors: &[String], limits: Limits) -> Options {
 }
 
 fn table(data_dir: &Path, summary: &Downloaded) -> String {
-    let rows = summary.files.iter().map(|(file, origin)| format!("{}  {origin}\n", data_dir.join(file.name).display()));
-    rows.collect()
+    text::lines(summary.files.iter().map(|(file, origin)| format!("{}  {origin}", data_dir.join(file.name).display())))
 }

@@ -1,5 +1,7 @@
 //! mlcube-2.0.yaml, the one file that the runners 0.0.4 to 0.0.9 read.
 
+use std::collections::BTreeSet;
+
 use serde_yaml::Value;
 
 use super::super::locate::{PathStep, joined, key};
@@ -16,7 +18,7 @@ const FIELDS: &[Field] = &[
     required(
         "docker",
         Expected::Record(&[
-            required("image", Expected::Text),
+            required("image", Expected::Image),
             optional("runner", Expected::Text),
             optional("docker", Expected::Text),
             optional("env_args", Expected::Any),
@@ -31,7 +33,7 @@ const FIELDS: &[Field] = &[
     required(
         "singularity",
         Expected::Record(&[
-            required("image", Expected::Text),
+            required("image", Expected::ImageFile),
             optional("runner", Expected::Text),
             optional("image_dir", Expected::Text),
             optional("singularity", Expected::Text),
@@ -81,7 +83,8 @@ fn check_parameter(reader: &mut Reader, document: &Document, path: &[PathStep], 
         let expected = if kind == "file" { "type: file" } else { "a path that ends in a slash" };
         reader.expected(document, path, expected, found);
     } else if let ("file", true, Some(default)) = (kind, path.contains(&key("inputs")), default) {
-        reader.input_file(document, path, default);
+        let file = reader.workspace.join(default);
+        reader.input_file(document, path, default, file);
     }
 }
 
@@ -93,13 +96,13 @@ fn same_names<'a>(
     mapping: Option<&Value>,
     expected: impl Iterator<Item = &'a String>,
 ) {
-    let mapping = mapping.and_then(Value::as_mapping).cloned().unwrap_or_default();
-    let found: Vec<&str> = mapping.keys().filter_map(Value::as_str).collect();
-    let expected: Vec<&String> = expected.collect();
-    for missing in expected.iter().filter(|name| !found.contains(&name.as_str())) {
+    let keys = mapping.and_then(Value::as_mapping).into_iter().flat_map(|mapping| mapping.keys());
+    let found: BTreeSet<&str> = keys.filter_map(Value::as_str).collect();
+    let expected: BTreeSet<&str> = expected.map(String::as_str).collect();
+    for missing in expected.difference(&found) {
         reader.expected(document, path, missing, "nothing");
     }
-    for unknown in found.iter().filter(|name| !expected.iter().any(|known| known == *name)) {
+    for unknown in found.difference(&expected) {
         let path = joined(path, key(unknown));
         reader.expected(document, &path, "only names that the cube's tasks have", unknown);
     }

@@ -1,22 +1,22 @@
 //! `mnist cube check` reads a whole cube and finds everything that a runner would stumble over.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 mod configuration_2;
 mod reader;
 mod runs;
 mod tasks;
 
-use super::directory::{CubeDir, root_of};
+use super::directory::CubeDir;
 use super::invocation::Invocation;
 use super::platform::{self, PLATFORMS};
 use super::runner::Runner;
 pub use reader::{CubeFault, Program, Report, TaskFlags};
 use reader::{Document, Reader};
 
-/// Checks the cube at `mlcube`: its directory, or the mlcube.yaml in it.
-pub fn check(mlcube: &Path, program: &Program) -> Report {
-    let mut reader = Reader::new(root_of(mlcube), Path::new("workspace"), program);
+/// Checks the cube in the directory `root`.
+pub fn check(root: &Path, program: &Program) -> Report {
+    let mut reader = Reader::new(root, Path::new("workspace"), program);
     let Some(tasks) = tasks::read(&mut reader) else {
         // The other files can only be compared with the tasks.
         return reader.report(vec![]);
@@ -36,8 +36,10 @@ pub fn check(mlcube: &Path, program: &Program) -> Report {
     reader.report(tasks.into_keys().collect())
 }
 
-fn read_platform(reader: &mut Reader, name: &str) -> Option<Document> {
-    reader.read(name, &PLATFORMS.each_ref().map(|platform| &platform.schema))
+fn read_platform(reader: &mut Reader, name: &Path) -> Option<Document> {
+    let document = reader.read(name, &PLATFORMS.each_ref().map(|platform| &platform.schema))?;
+    reader.mismatches(&document, platform::check_container(&document.value));
+    Some(document)
 }
 
 /// Reads the run configuration `run` of the cube, and the tasks and parameters that it depends on.
@@ -47,19 +49,31 @@ fn read_platform(reader: &mut Reader, name: &str) -> Option<Document> {
 pub fn invocation(cube: &CubeDir, run: &Path, program: &Program) -> Result<Invocation, Vec<CubeFault>> {
     let mut reader = Reader::new(&cube.root, &cube.workspace, program);
     let tasks = tasks::read(&mut reader);
-    let invocation = tasks.and_then(|tasks| runs::read(&mut reader, &run.to_string_lossy(), &tasks));
+    let invocation = tasks.and_then(|tasks| runs::read(&mut reader, run, &tasks));
     reader.ended(invocation)
 }
 
-/// Reads all run configurations of the cube. Those with faults are left out.
+/// All that the configurations of a cube name.
+#[derive(Debug)]
+pub struct Configurations {
+    /// The run configurations.
+    pub invocations: Vec<Invocation>,
+    /// The input files of these and of mlcube-2.0.yaml.
+    pub input_files: Vec<PathBuf>,
+}
+
+/// Reads all configurations of the cube.
 ///
 /// # Errors
-/// The faults of mlcube.yaml if it cannot be read.
-pub fn invocations(cube: &CubeDir, program: &Program) -> Result<Vec<Invocation>, Vec<CubeFault>> {
+/// The faults of any of them: one that is not understood may name anything.
+pub fn configurations(cube: &CubeDir, program: &Program) -> Result<Configurations, Vec<CubeFault>> {
     let mut reader = Reader::new(&cube.root, &cube.workspace, program);
     let Some(tasks) = tasks::read(&mut reader) else { return reader.ended(None) };
     let files = reader.yaml_files("run");
-    Ok(files.iter().filter_map(|file| runs::read(&mut reader, file, &tasks)).collect())
+    let invocations = files.iter().filter_map(|file| runs::read(&mut reader, file, &tasks)).collect();
+    configuration_2::check(&mut reader, &tasks);
+    let input_files = std::mem::take(&mut reader.input_files);
+    reader.ended(Some(Configurations { invocations, input_files }))
 }
 
 /// The runner that a platform file stands for.
@@ -68,6 +82,6 @@ pub fn invocations(cube: &CubeDir, program: &Program) -> Result<Vec<Invocation>,
 /// The faults of the file.
 pub fn runner(file: &Path, cube: &CubeDir, program: &Program) -> Result<Box<dyn Runner>, Vec<CubeFault>> {
     let mut reader = Reader::new(Path::new(""), Path::new(""), program);
-    let document = read_platform(&mut reader, &file.to_string_lossy());
+    let document = read_platform(&mut reader, file);
     reader.ended(document.and_then(|document| platform::runner(&document.value, &cube.workspace)))
 }

@@ -1,17 +1,17 @@
 //! Reads the files of a cube and collects their faults.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_yaml::Value;
 
-use super::super::locate::{PathStep, line_of, shown};
+use super::super::locate::{PathStep, Places, shown};
 use super::super::schema::{self, Schema, described};
+use crate::text::escaped;
 use crate::yaml::{self, Problem};
-
-/// The longest file of a cube, in bytes.
-const LONGEST: u64 = 1 << 20;
 
 /// The flags of a task, without hyphens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub struct Program<'a> {
 #[derive(Debug, Default)]
 pub struct Report {
     /// The files read, by their paths in the cube.
-    pub files: Vec<String>,
+    pub files: Vec<PathBuf>,
     /// The cube's tasks.
     pub tasks: Vec<String>,
     /// The faults, by file and line.
@@ -45,7 +45,7 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CubeFault {
     /// The file's path in the cube.
-    pub file: String,
+    pub file: PathBuf,
     /// The line, from 1, where it is known.
     pub line: Option<usize>,
     /// What was expected and what was found.
@@ -55,16 +55,16 @@ pub struct CubeFault {
 impl fmt::Display for CubeFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = self.line.map(|line| format!(":{line}")).unwrap_or_default();
-        // Texts from a file may hold line breaks.
-        let text = format!("{}{line}: {}", self.file, self.problem);
-        text.chars().try_for_each(|c| if c.is_control() { write!(f, "{}", c.escape_debug()) } else { write!(f, "{c}") })
+        f.write_str(&escaped(&format!("{}{line}: {}", self.file.display(), self.problem)))
     }
 }
 
 /// A file that was read.
 pub struct Document {
-    name: String,
+    name: PathBuf,
     text: String,
+    /// The lines of `text`, once a fault has asked for one.
+    places: OnceCell<Places>,
     /// Its contents.
     pub value: Value,
 }
@@ -76,12 +76,15 @@ pub struct Reader<'a> {
     pub workspace: PathBuf,
     /// The program around the check.
     pub program: &'a Program<'a>,
+    /// The files that the cube's configurations name as inputs.
+    pub input_files: Vec<PathBuf>,
     report: Report,
 }
 
 impl<'a> Reader<'a> {
     pub fn new(root: &Path, workspace: &Path, program: &'a Program) -> Self {
-        Self { root: root.to_path_buf(), workspace: workspace.to_path_buf(), program, report: Report::default() }
+        let (root, workspace) = (root.to_path_buf(), workspace.to_path_buf());
+        Self { root, workspace, program, input_files: vec![], report: Report::default() }
     }
 
     /// The files and faults so far, each fault once.
@@ -98,8 +101,9 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a file and compares it with `schemas`. Without schemas any keys are right. None if it is not YAML.
-    pub fn read(&mut self, name: &str, schemas: &[&Schema]) -> Option<Document> {
-        self.report.files.push(name.to_string());
+    pub fn read(&mut self, name: impl AsRef<Path>, schemas: &[&Schema]) -> Option<Document> {
+        let name = name.as_ref();
+        self.report.files.push(name.to_path_buf());
         let (text, value) = match text_and_value(&self.root.join(name)) {
             Ok(read) => read,
             Err(problem) => {
@@ -107,7 +111,7 @@ impl<'a> Reader<'a> {
                 return None;
             }
         };
-        let document = Document { name: name.to_string(), text, value };
+        let document = Document { name: name.to_path_buf(), text, places: OnceCell::new(), value };
         if !schemas.is_empty() {
             self.mismatches(&document, schema::check(&document.value, schemas));
         } else if !document.value.is_mapping() {
@@ -117,33 +121,32 @@ impl<'a> Reader<'a> {
     }
 
     /// Checks a parameters file, once however often it is named.
-    pub fn parameters(&mut self, name: &str) {
+    pub fn parameters(&mut self, name: &Path) {
         if self.report.files.iter().any(|file| file == name) {
             return;
         }
-        self.report.files.push(name.to_string());
+        self.report.files.push(name.to_path_buf());
         let path = self.root.join(name);
         if let Err(problem) = regular(&path).and_then(|()| (self.program.check_parameters)(&path)) {
             self.problem(name, problem);
         }
     }
 
-    /// Checks an input file. In the workspace it comes with the cube; elsewhere it is the user's own.
-    pub fn input_file(&mut self, document: &Document, path: &[PathStep], value: &str) {
-        let in_workspace = value.strip_prefix("$WORKSPACE/").unwrap_or(value);
-        if Path::new(in_workspace).is_absolute() {
+    /// Checks the input file that `value` names. In the workspace it comes with the cube; elsewhere it is the user's own.
+    pub fn input_file(&mut self, document: &Document, path: &[PathStep], value: &str, file: PathBuf) {
+        self.input_files.push(file.clone());
+        if Path::new(value).is_absolute() {
             return;
         }
-        let file = self.workspace.join(in_workspace).to_string_lossy().into_owned();
         if self.exists(&file) {
             self.parameters(&file);
         } else {
-            self.expected(document, path, &format!("a file {file}"), "none");
+            self.expected(document, path, &format!("a file {}", file.display()), "none");
         }
     }
 
     /// Whether the cube has the file `name`.
-    pub fn exists(&self, name: &str) -> bool {
+    pub fn exists(&self, name: impl AsRef<Path>) -> bool {
         self.root.join(name).is_file()
     }
 
@@ -153,24 +156,35 @@ impl<'a> Reader<'a> {
     }
 
     /// The YAML files in a directory of the cube, sorted.
-    pub fn yaml_files(&self, directory: &str) -> Vec<String> {
-        let names = self.names(directory).into_iter();
-        names.filter(|name| name.ends_with(".yaml") || name.ends_with(".yml")).collect()
+    pub fn yaml_files(&mut self, directory: impl AsRef<Path>) -> Vec<PathBuf> {
+        let is_yaml = |path: &PathBuf| path.extension().is_some_and(|end| end == "yaml" || end == "yml");
+        self.entries(directory.as_ref()).into_iter().filter(is_yaml).collect()
     }
 
     /// The YAML files in the directories directly below a directory of the cube, sorted.
-    pub fn yaml_files_one_below(&self, directory: &str) -> Vec<String> {
-        let names = self.names(directory).into_iter();
-        names.filter(|name| self.root.join(name).is_dir()).flat_map(|name| self.yaml_files(&name)).collect()
+    pub fn yaml_files_one_below(&mut self, directory: &str) -> Vec<PathBuf> {
+        let mut entries = self.entries(Path::new(directory));
+        entries.retain(|path| self.root.join(path).is_dir());
+        entries.iter().flat_map(|path| self.yaml_files(path)).collect()
     }
 
-    /// What a directory of the cube holds, by the paths in the cube, sorted.
-    fn names(&self, directory: &str) -> Vec<String> {
-        let entries = fs::read_dir(self.root.join(directory)).into_iter().flatten().flatten();
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let mut paths: Vec<String> = names.map(|name| format!("{directory}/{name}")).collect();
-        paths.sort();
-        paths
+    /// What a directory of the cube holds, by the paths in the cube, sorted. Nothing if there is no such directory; one
+    /// that cannot be read is a fault.
+    fn entries(&mut self, directory: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.root.join(directory)).and_then(|entries| {
+            entries.map(|entry| Ok(directory.join(entry?.file_name()))).collect::<io::Result<Vec<_>>>()
+        });
+        match entries {
+            Ok(mut entries) => {
+                entries.sort();
+                entries
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => vec![],
+            Err(error) => {
+                self.problem(directory, unreadable(error));
+                vec![]
+            }
+        }
     }
 
     /// Notes a fault at `path` of a document; the problem begins with the path.
@@ -180,7 +194,7 @@ impl<'a> Reader<'a> {
 
     /// Notes a fault at the line of `path` in a document.
     pub fn fault(&mut self, document: &Document, path: &[PathStep], text: String) {
-        let line = line_of(&document.text, path);
+        let line = document.places.get_or_init(|| Places::of(&document.text)).line_of(path);
         self.problem(&document.name, Problem { line, text });
     }
 
@@ -193,17 +207,17 @@ impl<'a> Reader<'a> {
 
     /// Notes that the cube's directory lacks a file.
     pub fn missing(&mut self, directory: &str, expected: &str) {
-        self.problem(directory, Problem { line: None, text: format!("expected {expected}, found none") });
+        self.problem(Path::new(directory), Problem { line: None, text: format!("expected {expected}, found none") });
     }
 
-    fn problem(&mut self, file: &str, Problem { line, text }: Problem) {
-        self.report.faults.push(CubeFault { file: file.to_string(), line, problem: text });
+    fn problem(&mut self, file: &Path, Problem { line, text }: Problem) {
+        self.report.faults.push(CubeFault { file: file.to_path_buf(), line, problem: text });
     }
 }
 
 fn text_and_value(path: &Path) -> Result<(String, Value), Problem> {
     regular(path)?;
-    let text = yaml::read(path, LONGEST, "a cube's file").map_err(unreadable)??;
+    let text = yaml::read(path, "a cube's file").map_err(unreadable)??;
     let value = yaml::parse(&text)?;
     Ok((text, value))
 }
@@ -217,6 +231,6 @@ fn regular(path: &Path) -> Result<(), Problem> {
     }
 }
 
-fn unreadable(error: std::io::Error) -> Problem {
+fn unreadable(error: io::Error) -> Problem {
     Problem { line: None, text: format!("cannot read: {error}") }
 }

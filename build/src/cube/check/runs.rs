@@ -1,6 +1,7 @@
 //! The run configurations: run/*.yaml.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_yaml::Value;
 
@@ -9,7 +10,7 @@ use super::super::locate::{joined, key};
 use super::super::schema;
 use super::reader::{Document, Reader};
 use super::tasks::Tasks;
-use crate::text::one_of;
+use crate::text::{one_of, shortened};
 
 /// Checks that every run configuration is right and that every task has one.
 pub fn check(reader: &mut Reader, tasks: &Tasks) {
@@ -28,7 +29,7 @@ pub fn check(reader: &mut Reader, tasks: &Tasks) {
 
 /// Reads a run configuration: it names a task of the cube and binds exactly the task's parameters. None if it names no
 /// task; faulty bindings are left out.
-pub fn read(reader: &mut Reader, file: &str, tasks: &Tasks) -> Option<Invocation> {
+pub fn read(reader: &mut Reader, file: &Path, tasks: &Tasks) -> Option<Invocation> {
     let document = reader.read(file, &[&schema::INVOKE])?;
     let name = document.value.get("task_name").and_then(Value::as_str)?;
     let Some(task) = tasks.get(name) else {
@@ -54,26 +55,26 @@ fn bindings(
     for name in parameters.keys().filter(|name| !bound.contains_key(name.as_str())) {
         reader.expected(document, &[key(section)], &format!("a value for {name} of task {task}"), "none");
     }
+    let known: Vec<&String> = parameters.keys().collect();
+    let known = if known.is_empty() { "no parameter".into() } else { one_of(&known) };
     let mut bindings = vec![];
     for (name, value) in &bound {
         let (Some(name), Some(value)) = (name.as_str(), value.as_str()) else { continue };
         let path = joined(&[key(section)], key(name));
-        if value.strip_prefix("$WORKSPACE").unwrap_or(value).contains('$') {
-            reader.expected(document, &path, "a path, which may begin with $WORKSPACE", &format!("{value:?}"));
+        let Some(resolved) = resolved(value, &reader.workspace) else {
+            let expected = "a path without variables and without ~ at its beginning, or $WORKSPACE/...";
+            reader.expected(document, &path, expected, &format!("{:?}", shortened(value)));
             continue;
-        }
+        };
         let Some(kind) = parameters.get(name) else {
-            let known: Vec<&String> = parameters.keys().collect();
-            let known = if known.is_empty() { "no parameter".into() } else { one_of(&known) };
             reader.expected(document, &path, &format!("{known} of task {task}"), name);
             continue;
         };
         let is_file = kind == "file";
         if is_file && is_input {
-            reader.input_file(document, &path, value);
+            reader.input_file(document, &path, value, resolved.clone());
         }
-        let path = resolved(value, &reader.workspace);
-        bindings.push(Binding { name: name.into(), path, is_file, is_input });
+        bindings.push(Binding { name: name.into(), path: resolved, is_file, is_input });
     }
     bindings
 }

@@ -1,6 +1,6 @@
 //! The cube's tasks: mlcube.yaml and tasks/*.yaml.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_yaml::Value;
@@ -58,16 +58,15 @@ fn check_flags(reader: &mut Reader, document: &Document, name: &str, task: &Task
     let Some(flags) = (reader.program.flags_of)(name) else {
         return reader.fault(document, &[], format!("expected a task that the program has, found {name}"));
     };
-    let mut seen: Vec<&str> = vec![];
+    let mut seen = BTreeSet::new();
     for direction in ["inputs", "outputs"] {
         let listed = document.value.get(direction).and_then(Value::as_sequence).into_iter().flatten();
         for (nth, item) in listed.enumerate() {
             let at = |field: &str| [key(direction), PathStep::Item(nth), key(field)];
             let Some(parameter) = item.get("name").and_then(Value::as_str) else { continue };
-            if seen.contains(&parameter) {
+            if !seen.insert(parameter) {
                 reader.expected(document, &at("name"), "each parameter once", &format!("{parameter} again"));
             }
-            seen.push(parameter);
             if !flags.all.iter().any(|flag| flag == parameter) {
                 let expected = format!("a flag of `mnist {name}` ({})", one_of(&flags.all));
                 reader.expected(document, &at("name"), &expected, parameter);

@@ -9,7 +9,7 @@ use super::super::command::HostCommand;
 use super::super::invocation::Invocation;
 use super::super::mount::{self, Mount, csv_quoted};
 use super::super::schema::{Expected, Schema, required};
-use super::{Image, Platform, Runner, text};
+use super::{Image, ImageFound, LABEL, Platform, Runner, last_line, text, with_label};
 use crate::data::download::environment;
 use crate::error::{Error, Result};
 use crate::files::is_root;
@@ -19,7 +19,7 @@ pub const PLATFORM: Platform = Platform {
     schema: Schema {
         name: "mlcube_docker",
         fields: &[
-            required("image", Expected::Text),
+            required("image", Expected::Image),
             required("docker_runtime", Expected::OneOf(&["docker", "nvidia-docker"])),
         ],
     },
@@ -77,8 +77,8 @@ impl Runner for Docker {
     }
 
     fn command(&self, invocation: &Invocation) -> Result<HostCommand> {
-        let (mounts, arguments) = mount::in_container(invocation);
-        let mirror = mount::mirror();
+        let (mounts, arguments) = mount::in_container(invocation)?;
+        let mirror = mount::mirror()?;
         // With the host's network the container reaches proxies and mirrors of this machine.
         let mut command = docker().args(["run", "--rm", "--network=host"]);
         command = command.arg(format!("--name={}", container(invocation)));
@@ -103,8 +103,25 @@ impl Image for Docker {
         self.image.clone()
     }
 
-    fn exists(&self) -> Result<bool> {
-        Ok(docker().args(["image", "inspect", "--format={{.Id}}", &self.image]).output()?.success)
+    fn found(&self) -> Result<ImageFound> {
+        let output = docker().args(["image", "inspect", "--format={{json .Config}}", &self.image]).output()?;
+        if !output.success {
+            return Ok(ImageFound::Nothing);
+        }
+        let config: serde_json::Value = serde_json::from_str(&output.stdout).unwrap_or_default();
+        let label = config["Labels"][LABEL.0].as_str();
+        if label == Some(LABEL.1) {
+            return Ok(ImageFound::Ours);
+        }
+        let words = ["Entrypoint", "Cmd"].map(|list| config[list].as_array().cloned().unwrap_or_default()).concat();
+        let words: Vec<&str> = words.iter().filter_map(serde_json::Value::as_str).collect();
+        let starts = if words.is_empty() { "nothing".into() } else { words.join(" ") };
+        Ok(ImageFound::Foreign(format!("{}, which starts {starts}", with_label(label))))
+    }
+
+    fn instead_of_foreign(&self) -> &'static str {
+        "build this program's with `mnist cube configure`, which takes the name over, or give a platform file that names \
+         another image"
     }
 
     fn build_command(&self, build: &Path) -> Result<HostCommand> {
@@ -135,15 +152,10 @@ fn passed_on() -> impl Iterator<Item = String> {
     environment::proxies_set().chain(mirror)
 }
 
-/// The last line that is not blank: the error after warnings.
-fn last_line(text: &str) -> String {
-    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no answer").trim().to_string()
-}
-
 /// A mount as `--mount` takes it: a CSV record, in which a path may hold colons and commas.
 fn csv(mount: &Mount) -> String {
-    let source = format!("source={}", mount.host.display());
-    let source = if source.contains([',', '"', '\n']) { csv_quoted(&source) } else { source };
+    let source = format!("source={}", mount.host);
+    let source = if source.contains([',', '"']) { csv_quoted(&source) } else { source };
     let read_only = if mount.read_only { ",readonly" } else { "" };
     format!("type=bind,{source},target={}{read_only}", mount.container)
 }

@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::path::Path;
 
 use serde_yaml::Value;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::command::HostCommand;
 use super::invocation::Invocation;
@@ -73,16 +73,35 @@ pub trait Runner: Debug {
     }
 }
 
+/// The label of this program's images, which the files in `build/` give them, and its value.
+pub const LABEL: (&str, &str) = ("mlcube.mnist.program", "native");
+
+/// What there is under the name of an image.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ImageFound {
+    /// No image.
+    Nothing,
+    /// An image with [`LABEL`].
+    Ours,
+    /// Another program's image, and what tells about it.
+    Foreign(String),
+    /// An image whose labels cannot be read, and why.
+    Unreadable(String),
+}
+
 /// The image of a platform.
 pub trait Image {
     /// Its name in messages.
     fn name(&self) -> String;
 
-    /// Whether it was built or pulled before.
+    /// Looks for it.
     ///
     /// # Errors
     /// A program cannot be started.
-    fn exists(&self) -> Result<bool>;
+    fn found(&self) -> Result<ImageFound>;
+
+    /// What to do where another program's image has its name.
+    fn instead_of_foreign(&self) -> &'static str;
 
     /// Whether it exists and is newer than everything in the directory `build`. False where the builder finds that out
     /// by itself.
@@ -116,7 +135,12 @@ pub fn configure(runner: &mut dyn Runner, build: &Path, dry_run: bool) -> Result
     }
     match runner.image() {
         None => info!("nothing to build: this platform has no image"),
-        Some(image) if image.is_up_to_date(build) => info!("{}: up to date", image.name()),
+        Some(image) if image.is_up_to_date(build) => {
+            if !dry_run {
+                refuse_foreign(image)?;
+            }
+            info!("{}: up to date", image.name());
+        }
         Some(image) if dry_run => return image.build_command(build).map(Some),
         Some(image) => image.build(build)?,
     }
@@ -139,7 +163,7 @@ pub fn run(
     invocation.check_inputs()?;
     runner.find()?;
     if let Some(image) = runner.image()
-        && !image.exists()?
+        && refuse_foreign(image)? == ImageFound::Nothing
     {
         info!("{}: building the image, since there is none yet", image.name());
         image.build(build)?;
@@ -153,6 +177,34 @@ pub fn run(
     let status = ended?;
     runner.collect(invocation)?;
     if status.success() { Ok(None) } else { Err(Error::Task { task: invocation.task.clone(), status }) }
+}
+
+/// What there is under the name of `image`. Where nothing tells whose it is, it is taken with a warning.
+fn refuse_foreign(image: &dyn Image) -> Result<ImageFound> {
+    let found = image.found()?;
+    match found {
+        ImageFound::Foreign(found) => Err(Error::ForeignImage {
+            image: image.name(),
+            label: format!("{}={}", LABEL.0, LABEL.1),
+            found,
+            next: image.instead_of_foreign(),
+        }),
+        ImageFound::Unreadable(ref problem) => {
+            warn!("{}: cannot read its labels, so it may be another program's: {problem}", image.name());
+            Ok(found)
+        }
+        _ => Ok(found),
+    }
+}
+
+/// What a foreign image has in place of our label.
+fn with_label(found: Option<&str>) -> String {
+    found.map_or("without it".into(), |value| format!("with {}={value}", LABEL.0))
+}
+
+/// The last line that is not blank: the error after warnings.
+fn last_line(text: &str) -> String {
+    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no answer").trim().to_string()
 }
 
 /// The text of a field; empty if it is missing.

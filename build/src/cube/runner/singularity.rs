@@ -10,7 +10,7 @@ use super::super::command::HostCommand;
 use super::super::invocation::Invocation;
 use super::super::mount::{self, Mount, csv_quoted};
 use super::super::schema::{Expected, Schema, optional, required};
-use super::{Image, Platform, Runner, text};
+use super::{Image, ImageFound, LABEL, Platform, Runner, last_line, refuse_foreign, text, with_label};
 use crate::data::download::environment;
 use crate::error::{Error, Result};
 use crate::files::{self, is_root};
@@ -19,7 +19,7 @@ use crate::files::{self, is_root};
 pub const PLATFORM: Platform = Platform {
     schema: Schema {
         name: "mlcube_singularity",
-        fields: &[required("image", Expected::Text), optional("nv", Expected::Bool)],
+        fields: &[required("image", Expected::ImageFile), optional("nv", Expected::Bool)],
     },
     runner: |file, workspace| Box::new(Singularity::read(file, workspace)),
 };
@@ -76,7 +76,7 @@ impl Runner for Singularity {
             (Err(error), Err(_)) => return Err(error),
         };
         if !output.success {
-            return Err(Error::Singularity { problem: output.stderr });
+            return Err(Error::Singularity { problem: last_line(&output.stderr) });
         }
         (self.program, self.version) = (program, output.stdout);
         Ok(())
@@ -87,8 +87,8 @@ impl Runner for Singularity {
     }
 
     fn command(&self, invocation: &Invocation) -> Result<HostCommand> {
-        let (mounts, arguments) = mount::in_container(invocation);
-        let mirror = mount::mirror();
+        let (mounts, arguments) = mount::in_container(invocation)?;
+        let mirror = mount::mirror()?;
         let mut command = HostCommand::new(self.program).arg("run").args(self.nv.then_some("--nv"));
         for mount in mounts.iter().chain(&mirror) {
             command = command.args(bind(mount));
@@ -105,8 +105,24 @@ impl Image for Singularity {
         self.image.display().to_string()
     }
 
-    fn exists(&self) -> Result<bool> {
-        Ok(self.image.exists())
+    fn found(&self) -> Result<ImageFound> {
+        if !self.image.exists() {
+            return Ok(ImageFound::Nothing);
+        }
+        let command = HostCommand::new(self.program).args(["inspect", "--json", "--labels"]).arg(&self.image);
+        let output = command.output()?;
+        if !output.success {
+            return Ok(ImageFound::Unreadable(last_line(&output.stderr)));
+        }
+        // Version 3 puts the attributes into `data`, version 2 does not.
+        let json: serde_json::Value = serde_json::from_str(&output.stdout).unwrap_or_default();
+        let attributes = json.get("data").unwrap_or(&json);
+        let label = attributes["attributes"]["labels"][LABEL.0].as_str();
+        Ok(if label == Some(LABEL.1) { ImageFound::Ours } else { ImageFound::Foreign(with_label(label)) })
+    }
+
+    fn instead_of_foreign(&self) -> &'static str {
+        "give a platform file that names another image; `mnist cube configure` builds this program's there"
     }
 
     fn is_up_to_date(&self, build: &Path) -> bool {
@@ -119,6 +135,7 @@ impl Image for Singularity {
     }
 
     fn build(&self, build: &Path) -> Result<()> {
+        refuse_foreign(self)?; // the file may be the only one of another program
         // Built under another name: a build that fails leaves the old image.
         let unfinished = self.image.with_extension("unfinished");
         let command = self.build_into(&unfinished, build)?;
@@ -157,12 +174,11 @@ fn version(text: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// A mount as `--bind` takes it in every version. A path that holds a colon or a comma needs `--mount`, which
-/// SingularityCE has since 3.9 and Apptainer always had.
+/// A mount as `--bind` takes it in every version. A path that holds a colon, a comma or a circumflex, at which `--bind`
+/// splits too, needs `--mount`, which SingularityCE has since 3.9 and Apptainer always had.
 fn bind(mount: &Mount) -> [String; 2] {
-    let host = mount.host.display().to_string();
-    let Mount { container, read_only, .. } = mount;
-    if host.contains([':', ',']) {
+    let Mount { host, container, read_only } = mount;
+    if host.contains([':', ',', '^']) {
         let source = csv_quoted(&format!("source={host}"));
         let read_only = if *read_only { ",ro" } else { "" };
         return ["--mount".into(), format!("type=bind,{source},destination={container}{read_only}")];
@@ -194,6 +210,7 @@ mod tests {
         let mount = |host: &str, read_only| bind(&Mount { host: host.into(), container: "/c".into(), read_only });
         assert_eq!(mount("/a b", true), ["--bind", "/a b:/c:ro"]);
         assert_eq!(mount("/a:b", false), ["--mount", "type=bind,\"source=/a:b\",destination=/c"]);
+        assert_eq!(mount("/a^b", false), ["--mount", "type=bind,\"source=/a^b\",destination=/c"]);
         assert_eq!(mount("/a,b\"c", true), ["--mount", "type=bind,\"source=/a,b\"\"c\",destination=/c,ro"]);
     }
 }

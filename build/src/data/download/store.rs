@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
 use crate::data::download::content::{Content, Wrong};
-use crate::data::sets::SourceFile;
+use crate::data::sets::{SETS, SourceFile};
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
 use crate::interrupt;
@@ -134,6 +134,20 @@ pub fn clear_stale(directory: &Path, files: &[SourceFile]) {
             info!("{}: removed, the run that wrote it has not ended it", entry.path().display());
         }
     }
+}
+
+/// Whether the file at `path` is one of a known data set under its right name.
+///
+/// # Errors
+/// It cannot be read, or a signal arrived.
+pub fn is_known(path: &Path) -> Result<bool> {
+    let files = || SETS.iter().flat_map(|set| &set.files);
+    let named: Vec<_> = files().filter(|file| path.file_name() == Some(file.name.as_ref())).collect();
+    let bytes = fs::metadata(path).map_err(Error::io("read", path))?.len();
+    if !named.iter().any(|file| file.bytes == bytes) {
+        return Ok(false); // not worth a hash
+    }
+    Ok(identify(path)?.is_some_and(|identity| named.iter().any(|file| identity.is(file))))
 }
 
 /// Size and hash of a file that is there.

@@ -1,0 +1,107 @@
+//! A copy of our cube, and scripts in place of docker and singularity.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use super::{Ended, Sandbox, end};
+
+/// The cube's files that the runner reads.
+const FILES: [&str; 14] = [
+    "mlcube.yaml",
+    "tasks/download.yaml",
+    "tasks/train.yaml",
+    "tasks/evaluate.yaml",
+    "run/download.yaml",
+    "run/evaluate.yaml",
+    "run/train.yaml",
+    "run/train-sgd.yaml",
+    "platforms/docker.yaml",
+    "platforms/native.yaml",
+    "platforms/mlcube-0.0.3/docker.yaml",
+    "platforms/mlcube-0.0.3/singularity.yaml",
+    "workspace/parameters/default.parameters.yaml",
+    "workspace/parameters/sgd.parameters.yaml",
+];
+
+/// A docker that writes its arguments down, one a line. It has the image once there is a file `image`, with its settings.
+pub const DOCKER: &str = r#"case "$1 $2" in
+version*) echo 28.2.2 ;;
+info*) echo '["name=seccomp"]' ;;
+"image inspect") cat "$HERE/image" ;;
+build*) printf '%s\n' "$@" >"$HERE/build"; touch "$HERE/image" ;;
+rm*) printf '%s\n' "$@" >"$HERE/removed" ;;
+run*) printf '%s\n' "$@" >"$HERE/run"; env >"$HERE/environment" ;;
+esac"#;
+
+pub const SINGULARITY: &str = r#"case "$1" in
+--version) echo singularity version 3.8.7 ;;
+inspect) cat "$HERE/labels" ;;
+build) printf '%s\n' "$PWD" "$@" >"$HERE/build"; while [ $# -gt 2 ]; do shift; done; echo image >"$1" ;;
+run) printf '%s\n' "$@" >"$HERE/run"; env >"$HERE/environment" ;;
+esac"#;
+
+/// A cube in a directory whose name has a space, with programs of its own in PATH.
+pub struct Cube {
+    pub sandbox: Sandbox,
+}
+
+impl Cube {
+    /// Our own cube's files.
+    pub fn new() -> Self {
+        let sandbox = Sandbox::new();
+        let cube = Self { sandbox };
+        for file in FILES {
+            cube.write(file, fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap());
+        }
+        cube.write("build/Dockerfile", "");
+        cube.write("build/Singularity.recipe", "");
+        fs::create_dir_all(cube.sandbox.path("bin")).unwrap();
+        fs::create_dir_all(cube.sandbox.path("the cube/workspace/data")).unwrap();
+        cube
+    }
+
+    /// With an image that was built before.
+    pub fn has_image(&self) {
+        self.sandbox.write("image", r#"{"Labels":{"mlcube.mnist.program":"native"}}"#);
+    }
+
+    /// With `script` as `program`.
+    pub fn with(self, program: &str, script: &str) -> Self {
+        let file = self.sandbox.path("bin").join(program);
+        let here = self.sandbox.path("");
+        fs::write(&file, format!("#!/bin/sh\nHERE='{}'\n{script}\n", here.display())).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        self
+    }
+
+    pub fn write(&self, file: &str, contents: impl AsRef<[u8]>) {
+        let path = self.sandbox.path("the cube").join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, contents).unwrap();
+    }
+
+    /// `mnist cube ARGUMENTS`, split at spaces, in the cube.
+    pub fn command(&self, arguments: &str) -> Command {
+        let mut command = self.sandbox.program();
+        let path = format!("{}:/usr/bin:/bin", self.sandbox.path("bin").display());
+        command.arg("cube").args(arguments.split_whitespace()).env("PATH", path);
+        command.current_dir(self.sandbox.path("the cube"));
+        command
+    }
+
+    pub fn run(&self, arguments: &str) -> Ended {
+        end(&mut self.command(arguments))
+    }
+
+    /// The lines that a program wrote into the file `name`.
+    pub fn wrote(&self, name: &str) -> Vec<String> {
+        self.sandbox.read(name).lines().map(String::from).collect()
+    }
+
+    /// The absolute path of something in the workspace.
+    pub fn workspace(&self, name: &str) -> String {
+        self.sandbox.path("the cube/workspace").join(name).display().to_string()
+    }
+}
