@@ -52,8 +52,8 @@ pub struct Download {
     #[arg(long = "log_dir", alias = "log-dir", value_name = "DIR")]
     pub log_dir: PathBuf,
     /// A mirror to try first, a URL or a directory; may be given more than once [env: MNIST_MIRROR]
-    #[arg(long = "mirror", value_name = "URL_OR_DIR")]
-    pub mirrors: Vec<String>,
+    #[arg(long = "mirror", value_name = "URL_OR_DIR", value_parser = url_or_path())]
+    pub mirrors: Vec<OsString>,
     /// Draw a stand-in of 70,000 synthetic digits instead; needs no network
     #[arg(long, conflicts_with = "mirrors")]
     pub synthetic: bool,
@@ -115,8 +115,8 @@ pub struct Predict {
 #[command(after_help = AFTER_HELP)]
 pub struct Demo {
     /// A mirror to try first, a URL or a directory; may be given more than once [env: MNIST_MIRROR]
-    #[arg(long = "mirror", value_name = "URL_OR_DIR")]
-    pub mirrors: Vec<String>,
+    #[arg(long = "mirror", value_name = "URL_OR_DIR", value_parser = url_or_path())]
+    pub mirrors: Vec<OsString>,
 }
 
 /// `mnist cube`.

@@ -7,6 +7,7 @@ mod servers;
 mod tls;
 mod transfers;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -68,13 +69,13 @@ struct Case {
 }
 
 impl Case {
-    fn new<M: AsRef<str>>(mirrors: impl IntoIterator<Item = M>) -> Self {
+    fn new<M: AsRef<OsStr>>(mirrors: impl IntoIterator<Item = M>) -> Self {
         Self::of(vec![source("images", &images())], mirrors)
     }
 
-    fn of<M: AsRef<str>>(files: Vec<SourceFile>, mirrors: impl IntoIterator<Item = M>) -> Self {
+    fn of<M: AsRef<OsStr>>(files: Vec<SourceFile>, mirrors: impl IntoIterator<Item = M>) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let mirrors = mirrors.into_iter().map(|mirror| mirror.as_ref().to_string()).collect();
+        let mirrors = mirrors.into_iter().map(|mirror| mirror.as_ref().into()).collect();
         let data_dir = home.path().join("data");
         let options = Options { data_dir, mirrors, limits: impatient(), credit: None, files, stand_in: Vec::new() };
         Self { _home: home, options }

@@ -41,7 +41,7 @@ pub fn in_container(invocation: &Invocation) -> (Vec<Mount>, Vec<String>) {
 
 /// The mirror that the environment names, if it is a directory of this machine: a container sees it only when mounted.
 pub fn mirror() -> Option<Mount> {
-    let given = std::env::var(environment::MIRROR).ok()?;
+    let given = std::env::var_os(environment::MIRROR)?;
     let Ok(Mirror::Directory(directory)) = Mirror::parse(&given) else { return None };
     let host = std::path::absolute(directory).ok()?;
     Some(Mount { host, container: "/mlcube_mirror".into(), read_only: true })

@@ -73,7 +73,7 @@ impl Client {
     /// # Errors
     /// A variable of the environment names an unusable proxy.
     pub fn new(connect: Duration, idle: Duration) -> Result<Arc<Self>> {
-        let proxies = Proxies::read(|name| std::env::var(name).ok())?;
+        let proxies = Proxies::read(|name| std::env::var_os(name))?;
         let config = |proxy| config(proxy, connect, idle);
         let agent = |proxy| Agent::with_parts(config(proxy), Connect::new(config(None)), LookUp::default());
         let mut agents = vec![(None, agent(None))];

@@ -21,7 +21,7 @@ pub mod proxy;
 pub mod store;
 mod transfer;
 
-use std::fs::File;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -47,7 +47,7 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Where the files come from, as [`Mirror::parse`] reads it, in the order to try: the user's own mirrors, then
     /// those of the set. Read only if a file has to be fetched.
-    pub mirrors: Vec<String>,
+    pub mirrors: Vec<OsString>,
     /// How long to wait for a mirror, and how often to ask it.
     pub limits: Limits,
     /// Authors and licence of the files, shown before they are fetched.
