@@ -18,8 +18,8 @@ use crate::output::console;
 use crate::score::softmax;
 use crate::text;
 
-/// The largest file that is read.
-const MOST_BYTES: u64 = 256 << 20;
+/// The largest file that is read. Uncompressed, it takes as much again when it is decoded.
+const MOST_BYTES: u64 = 100 << 20;
 /// How many candidates are named besides the answer.
 const OTHERS: usize = 2;
 
