@@ -72,9 +72,9 @@ pub enum Error {
     /// No adapter has the number or name given.
     #[error("device gpu: expected {asked}, found {}", if found.is_empty() { "no adapter at all".into() } else { one_of(found).replace(" or ", " and ") })]
     NoAdapter { asked: String, found: Vec<String> },
-    /// The loss is infinite or NaN.
-    #[error("training diverged: the loss of epoch {epoch} is {loss}")]
-    Diverged { epoch: u32, loss: f64 },
+    /// The loss or a weight is infinite or NaN.
+    #[error("training diverged: {what} of epoch {epoch} is {value}")]
+    Diverged { epoch: u32, what: &'static str, value: f64 },
 
     // ---- prediction
     /// A file that is no image of a digit.

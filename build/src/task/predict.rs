@@ -65,7 +65,7 @@ pub fn run(args: &Predict) -> Result<()> {
     if trained_on.stands_in_for().is_some() {
         warn!("the model was trained on {}", trained_on.description());
     }
-    let mut engine = engine::choice::network(&model.shape, &model.parameters)?;
+    let mut engine = engine::checked::network(&args.model_dir, &model)?;
 
     let prepared: Vec<_> = args.images.iter().map(|path| read(path, frame)).collect();
     let names: Vec<String> = args.images.iter().map(|path| path.display().to_string()).collect();
