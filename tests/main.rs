@@ -16,6 +16,7 @@ mod engines_agree;
 mod gpu;
 mod outside;
 mod predict;
+mod reading;
 mod readme;
 mod sets;
 mod train;

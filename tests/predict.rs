@@ -276,7 +276,7 @@ fn files_that_are_not_images_are_named_and_the_others_are_answered() {
         ("text.png", "is no image that this program reads: expected PNG, JPEG, BMP or PGM"),
         ("huge.pgm", "expected an image of 1 to 100000000 pixels, found one of 100000 x 100000"),
         ("blank.pgm", "has no digit in it: expected dark on light or light on dark"),
-        ("directory", "cannot read: Is a directory"),
+        ("directory", "cannot read: expected a file or a pipe, found a directory"),
         ("missing.png", "cannot read: No such file or directory"),
     ];
     let names: Vec<&str> = bad.iter().map(|(name, _)| *name).collect();

@@ -1,10 +1,11 @@
 //! Short YAML files: read up to a limit, and what is wrong with one as a line and a text.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
+
+use crate::open;
 
 /// A problem of a YAML file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,14 +16,14 @@ pub struct Problem {
     pub text: String,
 }
 
-/// Reads the text file at `path`, of at most `longest` bytes. `kind` stands in the message about a longer one: "a
+/// Reads the text file or pipe at `path`, of at most `longest` bytes. `kind` stands in the message about a longer one: "a
 /// parameters file".
 ///
 /// # Errors
 /// The file cannot be read or is not UTF-8. The inner result is the problem of a file that is too long.
 pub fn read(path: &Path, longest: u64, kind: &str) -> io::Result<Result<String, Problem>> {
     let mut text = String::new();
-    File::open(path)?.take(longest + 1).read_to_string(&mut text)?;
+    open::regular_or_pipe(path)?.take(longest + 1).read_to_string(&mut text)?;
     Ok(if text.len() as u64 > longest {
         Err(Problem { line: None, text: format!("is longer than {longest} bytes, too long for {kind}") })
     } else {
@@ -60,7 +61,7 @@ mod tests {
         assert_eq!(read(&path, 5, "a file").unwrap().unwrap(), "a: 1\n");
         let problem = read(&path, 4, "a file").unwrap().unwrap_err();
         assert_eq!(problem.text, "is longer than 4 bytes, too long for a file");
-        assert!(read(Path::new("/dev/zero"), 4, "a file").unwrap().is_err());
+        assert!(read(Path::new("/dev/zero"), 4, "a file").is_err());
     }
 
     #[test]

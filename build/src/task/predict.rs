@@ -1,7 +1,6 @@
 //! `mnist predict`: has a trained model read digits from images.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use serde::Serialize;
@@ -14,6 +13,7 @@ use crate::engine::{self, Network};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::model::file::{self as weights, Model};
+use crate::open;
 use crate::output::console;
 use crate::score::softmax;
 use crate::text;
@@ -110,20 +110,14 @@ fn frame(model_dir: &Path, model: &Model, trained_on: DataSource) -> Result<Fram
 
 /// The image at `path`, or on stdin if that is `-`, prepared for the network.
 fn read(path: &Path, frame: Frame) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let stdin = path == Path::new("-");
-    let read = if stdin {
-        io::stdin().lock().take(MOST_BYTES + 1).read_to_end(&mut bytes)
+    let (read, path) = if path == Path::new("-") {
+        (open::read_at_most(MOST_BYTES, io::stdin().lock()), Path::new("stdin"))
     } else {
-        File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
+        (open::regular_or_pipe(path).and_then(|file| open::read_at_most(MOST_BYTES, file)), path)
     };
-    let path = if stdin { Path::new("stdin") } else { path };
-    let size = read.map_err(Error::io("read", path))?;
-    let picture = match size as u64 {
-        ..=MOST_BYTES => picture::decode(&bytes),
-        _ => Err(format!("expected a file of at most {} MiB, found a larger one", MOST_BYTES >> 20)),
-    };
-    picture
+    let bytes = read.map_err(Error::io("read", path))?;
+    let too_large = || format!("expected a file of at most {} MiB, found a larger one", MOST_BYTES >> 20);
+    (bytes.ok_or_else(too_large).and_then(|bytes| picture::decode(&bytes)))
         .and_then(|picture| prepare::prepare(&picture, frame))
         .map_err(|problem| Error::Picture { path: path.to_path_buf(), problem })
 }
