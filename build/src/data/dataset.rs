@@ -1,21 +1,17 @@
 //! The data set in memory: checked images and labels from the four files in DATA_DIR, and the order of an epoch.
 
-use std::fs::File;
-use std::io::{BufReader, ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flate2::read::MultiGzDecoder;
 use rayon::prelude::*;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use super::idx::{IdxContents, IdxFault, LONGEST_HEADER};
 use super::sets::{self, DataSource, SETS, SetKind};
 use crate::error::{Error, Result};
 use crate::model::file::{self as model_file, Model};
 use crate::rng::{Purpose, Stream};
-use crate::text::hexadecimal;
 
 /// Images with their labels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -122,26 +118,22 @@ impl Dataset {
         let (expected, paths) = locate(known, data_dir)?;
         let (side, classes) = (expected.frame.side, expected.classes);
         let (images, labels) = (IdxContents::Images { side }, IdxContents::Labels { classes: classes.len() });
-        let mut loaded = (paths.par_iter().zip([images, labels, images, labels]))
-            .map(|(path, contents)| load_file(path, contents))
-            .collect::<Vec<_>>()
-            .into_iter()
-            .collect::<Result<Vec<_>>>()?;
-
-        for pair in [0, 2] {
-            let (images, labels) = (loaded[pair].count, loaded[pair + 1].count);
-            if images != labels {
-                let (images_path, labels_path) = (paths[pair].clone(), paths[pair + 1].clone());
-                return Err(Error::CountsDiffer { images_path, images, labels_path, labels });
-            }
+        let contents = [images, labels, images, labels];
+        let files = paths.iter().zip(contents).map(|(path, contents)| IdxFile::open(path, contents));
+        let files = files.collect::<Result<Vec<_>>>()?;
+        for pair in files.chunks_exact(2) {
+            pair[0].check_pair(&pair[1])?;
         }
         let files: Vec<FileHash> = (expected.files.iter().zip(&loaded))
+        let mut loaded =
+            files.into_par_iter().map(IdxFile::values).collect::<Vec<_>>().into_iter().collect::<Result<Vec<_>>>()?;
+
             .map(|(file, loaded)| FileHash { name: file.name.into(), sha256: loaded.sha256.clone() })
             .collect();
         let source = DataSource(sets::identify(known, files.iter().map(|file| file.sha256.as_str())));
         let classes = source.0.map_or(classes, |set| set.classes);
         let mut images = |first: usize| {
-            let mut values = |file: usize| std::mem::take(&mut loaded[file].values);
+            let mut values = |file: usize| std::mem::take(&mut loaded[file].bytes);
             Images { side, classes, pixels: values(first), labels: values(first + 1) }
         };
         let (train, test) = (Arc::new(images(0)), images(2));
