@@ -35,6 +35,9 @@ pub enum Error {
     /// A gzip file that is cut or corrupt.
     #[error("{}: cannot decompress: {problem}", path.display())]
     Gzip { path: PathBuf, problem: String },
+    /// A file that is sound as far as it was read, but not of a set that is known.
+    #[error("{}: {problem}", path.display())]
+    OtherSet { path: PathBuf, problem: String },
     /// Images and labels that do not belong together.
     #[error(
         "{}: has {images} images, but {} has {labels} labels: expected equal numbers",
@@ -194,12 +197,17 @@ impl Error {
             Error::NoDataDir { data_dir } | Error::DataMissing { data_dir, .. } => {
                 Some(format!("get the data with `mnist download --data_dir={} --log_dir=DIR`", quoted(data_dir)))
             }
-            Error::Idx { .. } | Error::Gzip { .. } | Error::CountsDiffer { .. } => {
-                Some("remove the file and run `mnist download` to get it again".into())
+            Error::Idx { .. } | Error::Gzip { .. } => {
+                Some("bring the file again, or run `mnist download`, which keeps other files under another name".into())
             }
             Error::NoModel { .. } => Some("train one first with `mnist train`".into()),
             Error::Model { .. } => Some("train the model again with `mnist train`, or bring the file back".into()),
             _ => None,
+            Error::OtherSet { .. } | Error::CountsDiffer { .. } => Some(
+                "the file seems to be of another data set: leave it there, and give MNIST a directory of its own with \
+                 --data_dir=DIR; `mnist download` brings it"
+                    .into(),
+            ),
         }
     }
 
@@ -318,6 +326,16 @@ mod tests {
     #[test]
     fn signals_become_exit_codes() {
         assert_eq!(Error::Interrupted { signal: 2 }.exit_code(), 130);
+    #[test]
+    fn no_hint_ends_what_the_user_has() {
+        let source = include_str!("error.rs");
+        let hints = &source[source.find("pub fn hint").unwrap()..source.find("pub fn exit_code").unwrap()];
+        let destructive = ["remove", "delete", "rm", "clear", "overwrite", "erase"];
+        let words = hints.split(|c: char| !c.is_alphanumeric()).map(str::to_lowercase);
+        let found: Vec<String> = words.filter(|word| destructive.contains(&word.as_str())).collect();
+        assert_eq!(found, [""; 0]);
+    }
+
         assert_eq!(Error::Interrupted { signal: 15 }.exit_code(), 143);
     }
 }
