@@ -437,8 +437,8 @@ fn a_missing_file_is_named_with_the_way_to_get_it() {
     let sandbox = Sandbox::with_data();
     fs::remove_file(sandbox.path("data").join(TEST_LABELS)).unwrap();
     sandbox.train("").failed_with(
-        "data: t10k-labels-idx1-ubyte is missing (looked for it, for t10k-labels-idx1-ubyte.gz and for both in \
-         MNIST/raw)\nhint: get the data with `mnist download --data_dir=data --log_dir=DIR`",
+        "data: t10k-labels-idx1-ubyte is missing (looked for it and for t10k-labels-idx1-ubyte.gz, under their \
+         other names and in MNIST/raw too)\nhint: get the data with `mnist download --data_dir=data --log_dir=DIR`",
     );
 }
 

@@ -27,17 +27,20 @@ pub enum Error {
     #[error("{}: expected the directory with the data, found none", data_dir.display())]
     NoDataDir { data_dir: PathBuf },
     /// One of the four files is not in DATA_DIR in any of its forms.
-    #[error("{}: {name} is missing (looked for it, for {name}.gz and for both in MNIST/raw)", data_dir.display())]
+    #[error(
+        "{}: {name} is missing (looked for it and for {name}.gz, under their other names and in MNIST/raw too)",
+        data_dir.display()
+    )]
     DataMissing { data_dir: PathBuf, name: String },
     /// A file in which the IDX format is broken.
     #[error("{}: {problem}", path.display())]
     Idx { path: PathBuf, problem: String },
-    /// A gzip file that is cut or corrupt.
-    #[error("{}: cannot decompress: {problem}", path.display())]
-    Gzip { path: PathBuf, problem: String },
     /// A file that is sound as far as it was read, but not of a set that is known.
     #[error("{}: {problem}", path.display())]
     OtherSet { path: PathBuf, problem: String },
+    /// A gzip file that is cut or corrupt.
+    #[error("{}: cannot decompress: {problem}", path.display())]
+    Gzip { path: PathBuf, problem: String },
     /// Images and labels that do not belong together.
     #[error(
         "{}: has {images} images, but {} has {labels} labels: expected equal numbers",
@@ -200,14 +203,14 @@ impl Error {
             Error::Idx { .. } | Error::Gzip { .. } => {
                 Some("bring the file again, or run `mnist download`, which keeps other files under another name".into())
             }
-            Error::NoModel { .. } => Some("train one first with `mnist train`".into()),
-            Error::Model { .. } => Some("train the model again with `mnist train`, or bring the file back".into()),
-            _ => None,
             Error::OtherSet { .. } | Error::CountsDiffer { .. } => Some(
                 "the file seems to be of another data set: leave it there, and give MNIST a directory of its own with \
                  --data_dir=DIR; `mnist download` brings it"
                     .into(),
             ),
+            Error::NoModel { .. } => Some("train one first with `mnist train`".into()),
+            Error::Model { .. } => Some("train the model again with `mnist train`, or bring the file back".into()),
+            _ => None,
         }
     }
 
@@ -242,14 +245,14 @@ impl Error {
         match self {
             Error::Proxy { variable } => Some(format!("correct it, or unset it: unset {variable}")),
             Error::Download { .. } => Some(
-                "put the files, plain or as NAME.gz, into the data directory by hand, name a mirror of your own with \
+                "put the files, plain or gzipped, into the data directory by hand, name a mirror of your own with \
                  --mirror=URL_OR_DIRECTORY, or draw a stand-in with --synthetic; behind a proxy, set https_proxy"
                     .to_string(),
             ),
             Error::DownloadInPart { data_dir, .. } => Some(format!(
-                "{0} holds a part of MNIST: put the rest there by hand, plain or as NAME.gz, name a mirror of your own \
-                 with --mirror=URL_OR_DIRECTORY, or remove {0} to go on with synthetic digits; behind a proxy, set \
-                 https_proxy",
+                "{} holds a part of MNIST: put the rest there by hand, plain or gzipped, name a mirror of your own with \
+                 --mirror=URL_OR_DIRECTORY, or call `mnist demo` in another directory for synthetic digits; behind a \
+                 proxy, set https_proxy",
                 data_dir.display()
             )),
             Error::RealData { .. } => Some("give the stand-in another directory with --data_dir=DIR".to_string()),
@@ -324,9 +327,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signals_become_exit_codes() {
-        assert_eq!(Error::Interrupted { signal: 2 }.exit_code(), 130);
-    #[test]
     fn no_hint_ends_what_the_user_has() {
         let source = include_str!("error.rs");
         let hints = &source[source.find("pub fn hint").unwrap()..source.find("pub fn exit_code").unwrap()];
@@ -336,6 +336,9 @@ mod tests {
         assert_eq!(found, [""; 0]);
     }
 
+    #[test]
+    fn signals_become_exit_codes() {
+        assert_eq!(Error::Interrupted { signal: 2 }.exit_code(), 130);
         assert_eq!(Error::Interrupted { signal: 15 }.exit_code(), 143);
     }
 }

@@ -193,7 +193,7 @@ fn the_error_says_what_to_do() {
     assert_eq!(error.exit_code(), 1);
     assert_eq!(
         error.hint().unwrap(),
-        "put the files, plain or as NAME.gz, into the data directory by hand, name a mirror of your own with \
+        "put the files, plain or gzipped, into the data directory by hand, name a mirror of your own with \
          --mirror=URL_OR_DIRECTORY, or draw a stand-in with --synthetic; behind a proxy, set https_proxy"
     );
 }

@@ -7,7 +7,7 @@ use tracing::warn;
 
 use crate::cli::Download;
 use crate::data::download::fetch::Limits;
-use crate::data::download::{self, DownloadWatch, Downloaded, Options, environment};
+use crate::data::download::{self, DownloadWatch, Downloaded, Options, Origin, environment};
 use crate::data::sets::{DataSource, MNIST, SYNTHETIC};
 use crate::data::synthetic;
 use crate::error::{Error, Result};
@@ -87,6 +87,6 @@ fn options(data_dir: &Path, mirrors: &[OsString], limits: Limits) -> Options {
 }
 
 fn table(data_dir: &Path, summary: &Downloaded) -> String {
-    let rows = summary.files.iter().map(|(file, origin)| format!("{}  {origin}\n", data_dir.join(file.name).display()));
-    rows.collect()
+    let row = |(file, origin): &(_, Origin)| format!("{}  {origin}\n", data_dir.join(origin.place(file)).display());
+    summary.files.iter().map(row).collect()
 }

@@ -10,10 +10,12 @@ use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
 use crate::data::download::content::{Content, Wrong};
+use crate::data::places;
 use crate::data::sets::SourceFile;
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
 use crate::interrupt;
+use crate::open;
 use crate::text::hexadecimal;
 
 /// Bytes read from disk at once.
@@ -24,32 +26,46 @@ const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How a directory holds one of the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// Under its name, with the right contents.
-    Plain,
-    /// As `NAME.gz`, which decompresses to the right bytes. `NAME` is missing or another file.
-    Gzip(PathBuf),
+    /// As this file, with the right contents, where `Dataset::load` looks first.
+    There(PathBuf),
+    /// As this file, with the right contents, but gzipped or behind another file.
+    Packed {
+        /// The file.
+        path: PathBuf,
+        /// Whether `Dataset::load` would take it nevertheless.
+        usable: bool,
+    },
     /// Not at all; `NAME` may be another file.
     Nothing,
 }
 
-/// Looks for `file` in `directory`, plain or gzipped, and checks its hash. A wrong gzip file is left alone, with a
-/// warning.
+/// Looks for `file` in `directory`, in all its [`places`], and checks the hash. A wrong file is left alone, with a warning
+/// unless its name is `NAME` itself.
 ///
 /// # Errors
-/// The plain file cannot be read, or a signal arrived.
+/// The file `NAME` cannot be read, or a signal arrived.
 pub fn look(directory: &Path, file: &SourceFile) -> Result<Found> {
-    let path = directory.join(file.name);
-    if identify(&path)?.is_some_and(|identity| identity.is(file)) {
-        return Ok(Found::Plain);
-    }
-    let path = directory.join(format!("{}.gz", file.name));
-    match File::open(&path) {
-        Ok(gzip) => match pour(gzip, &path, &mut Content::new(*file, io::sink()))? {
-            Ok(()) => return Ok(Found::Gzip(path)),
-            Err(wrong) => warn!("{}: left alone, it is not the file: {wrong}", path.display()),
-        },
-        Err(error) if is_absent(&error) => {}
-        Err(error) => warn!("{}: left alone, it cannot be read: {error}", path.display()),
+    let own = directory.join(file.name);
+    for (place, path) in places::existing(directory, file.name).enumerate() {
+        let mut content = Content::new(*file, io::sink());
+        let opened = open::regular(&path).map_err(Error::io("read", &path));
+        match opened.and_then(|open| pour(open, &path, &mut content)) {
+            Ok(Ok(())) => {
+                // Dataset::load goes by the names.
+                let gzip_by_name = path.extension().is_some_and(|extension| extension == "gz");
+                let usable = place == 0 && gzip_by_name == content.is_gzip();
+                return Ok(match usable && (!gzip_by_name || own.is_dir()) {
+                    true => Found::There(path),
+                    false => Found::Packed { path, usable },
+                });
+            }
+            Ok(Err(_)) if path == own => {}
+            Ok(Err(wrong)) => warn!("{}: left alone, it is not the file: {wrong}", path.display()),
+            Err(Error::Io { source, .. }) if path != own => {
+                warn!("{}: left alone, it cannot be read: {source}", path.display());
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(Found::Nothing)
 }
@@ -150,7 +166,7 @@ impl Identity {
 
 /// Hashes the file at `path`; `None` where there is none.
 fn identify(path: &Path) -> Result<Option<Identity>> {
-    let mut open = match File::open(path) {
+    let mut open = match open::regular(path) {
         Ok(open) => open,
         Err(error) if is_absent(&error) => return Ok(None),
         Err(error) => return Err(Error::io("read", path)(error)),
