@@ -261,7 +261,7 @@ fn the_demo_without_a_network_draws_synthetic_digits_and_a_second_call_reuses_th
             false => command.env("MNIST_MIRROR", empty.path()),
         };
         let ended = end(&mut command).done();
-        let answer = format!("warning: {}: holds neither NAME.gz nor NAME\n", empty.path().display());
+        let answer = format!("warning: {}: the file is not there, neither plain nor gzipped\n", empty.path().display());
         assert!(ended.stderr.contains(&answer) && ended.stderr.contains(plain), "{}", ended.stderr);
         assert!(!ended.stderr.contains("drawing"), "{}", ended.stderr);
     }
@@ -285,9 +285,9 @@ fn the_demo_with_a_part_of_mnist_and_no_mirror_says_what_to_do() {
     let error =
         "\nerror: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte: no mirror has them\n";
     assert!(ended.stderr.contains(error), "{}", ended.stderr);
-    let hint = "\nhint: workspace/data holds a part of MNIST: put the rest there by hand, plain or as NAME.gz, name a \
-                mirror of your own with --mirror=URL_OR_DIRECTORY, or remove workspace/data to go on with synthetic \
-                digits; behind a proxy, set https_proxy\n";
+    let hint = "\nhint: workspace/data holds a part of MNIST: put the rest there by hand, plain or gzipped, name a \
+                mirror of your own with --mirror=URL_OR_DIRECTORY, or call `mnist demo` in another directory for \
+                synthetic digits; behind a proxy, set https_proxy\n";
     assert!(ended.stderr.ends_with(hint), "{}", ended.stderr);
     assert_eq!(ended.code, Some(1));
 }

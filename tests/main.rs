@@ -21,6 +21,7 @@ mod fuzz;
 mod gpu;
 mod outside;
 mod predict;
+mod reading;
 mod readme;
 mod sets;
 mod train;

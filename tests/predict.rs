@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{self, Ended, Sandbox, end, real_mnist};
 use image::codecs::jpeg::JpegEncoder;
-use image::{DynamicImage, GrayImage, ImageFormat, Luma, imageops};
+use image::{DynamicImage, GrayAlphaImage, GrayImage, ImageFormat, Luma, LumaA, imageops};
 use mnist::data::dataset::Dataset;
 use mnist::data::synthetic::{self, Split};
 use mnist::model::file::{self as weights, Model};
@@ -164,6 +164,81 @@ fn a_digit_cut_out_to_its_edges_is_read_right() {
     assert_eq!(said, digits.map(|digit| digit as u64));
 }
 
+/// `digit` on a sheet of 300 x 300, as grey and alpha.
+fn sheet(digit: &GrayImage, ink: u8, paper: u8) -> GrayAlphaImage {
+    let large = enlarged(digit, 220);
+    GrayAlphaImage::from_fn(300, 300, |x, y| {
+        let inside = (40..260).contains(&x) && (40..260).contains(&y);
+        let share = if inside { f32::from(large.get_pixel(x - 40, y - 40).0[0]) / 255.0 } else { 0.0 };
+        LumaA([(f32::from(ink) * share + f32::from(paper) * (1.0 - share)) as u8, 255])
+    })
+}
+
+/// The sheet turned by 6 degrees, smoothly, in front of `ground`.
+fn turned(sheet: &GrayAlphaImage, ground: LumaA<u8>) -> GrayAlphaImage {
+    let (sin, cos) = 6f32.to_radians().sin_cos();
+    let at = |x: i64, y: i64| match (0..300).contains(&x) && (0..300).contains(&y) {
+        true => sheet.get_pixel(x as u32, y as u32).0,
+        false => ground.0,
+    };
+    GrayAlphaImage::from_fn(320, 320, |x, y| {
+        let (dx, dy) = (x as f32 - 160.0, y as f32 - 160.0);
+        let (x, y) = (cos * dx + sin * dy + 150.0, cos * dy - sin * dx + 150.0);
+        let (left, top) = (x.floor(), y.floor());
+        let corners = [(0, 0), (1, 0), (0, 1), (1, 1)].map(|(i, j)| {
+            let share = (1.0 - (x - left - i as f32).abs()) * (1.0 - (y - top - j as f32).abs());
+            (at(left as i64 + i, top as i64 + j), share)
+        });
+        // The colour of a corner counts as much as it is opaque.
+        let alpha: f32 = corners.iter().map(|([_, alpha], share)| f32::from(*alpha) * share).sum();
+        let light: f32 = corners.iter().map(|([luma, a], share)| f32::from(*luma) * f32::from(*a) * share).sum();
+        LumaA([if alpha > 0.0 { (light / alpha) as u8 } else { 0 }, alpha.round() as u8])
+    })
+}
+
+#[test]
+fn transparent_edges_of_a_sheet_change_no_answer() {
+    const DIGITS: usize = 50;
+    let sandbox = trained();
+    let drawn = synthetic::draw(Split::Test, DIGITS);
+    let digits: Vec<GrayImage> =
+        drawn.pixels.chunks(784).map(|pixels| GrayImage::from_raw(28, 28, pixels.to_vec()).unwrap()).collect();
+    let right = |kind: &str, image: &dyn Fn(&GrayImage) -> GrayAlphaImage| {
+        let mut command = sandbox.program();
+        command.args(["predict", "--model_dir=model", "--json"]);
+        for (n, digit) in digits.iter().enumerate() {
+            sandbox.write(&format!("{kind}{n}.png"), encoded(&image(digit).into(), ImageFormat::Png));
+            command.arg(format!("{kind}{n}.png"));
+        }
+        let said = answers(&end(&mut command).done());
+        let right = said.iter().zip(&drawn.labels).filter(|(said, label)| said["digit"] == **label).count();
+        println!("{kind}: {right} of {DIGITS} right");
+        right
+    };
+    let (black, white) = (LumaA([10, 255]), LumaA([250, 255]));
+    for (kind, ink, paper) in [("dark", black, white), ("light", white, black), ("pencil", LumaA([150, 255]), white)] {
+        let sheet = |digit: &GrayImage| sheet(digit, ink.0[0], paper.0[0]);
+        let whole = right(kind, &sheet);
+        let row = right(&format!("{kind}-row"), &|digit| {
+            let mut sheet = sheet(digit);
+            (0..300).for_each(|x| sheet.put_pixel(x, 0, LumaA([0, 0])));
+            sheet
+        });
+        let opaque = right(&format!("{kind}-turned"), &|digit| turned(&sheet(digit), paper));
+        let clear = right(&format!("{kind}-turned-clear"), &|digit| turned(&sheet(digit), LumaA([0, 0])));
+        assert!(whole >= 45 && row >= whole && opaque >= 45 && clear >= opaque, "{whole} {row} {opaque} {clear}");
+    }
+    // No sheet at all.
+    for (kind, ink) in [("ink", 0), ("chalk", 255)] {
+        let right = right(kind, &|digit| {
+            let mut sheet = sheet(digit, 255, 0);
+            sheet.pixels_mut().for_each(|pixel| *pixel = LumaA([ink, pixel.0[0]]));
+            sheet
+        });
+        assert!(right >= 45, "{kind}: {right}");
+    }
+}
+
 #[test]
 fn a_photograph_is_turned_upright_as_the_camera_says() {
     let sandbox = trained();
@@ -201,7 +276,7 @@ fn files_that_are_not_images_are_named_and_the_others_are_answered() {
         ("text.png", "is no image that this program reads: expected PNG, JPEG, BMP or PGM"),
         ("huge.pgm", "expected an image of 1 to 100000000 pixels, found one of 100000 x 100000"),
         ("blank.pgm", "has no digit in it: expected dark on light or light on dark"),
-        ("directory", "cannot read: Is a directory"),
+        ("directory", "cannot read: expected a file or a pipe, found a directory"),
         ("missing.png", "cannot read: No such file or directory"),
     ];
     let names: Vec<&str> = bad.iter().map(|(name, _)| *name).collect();

@@ -1,9 +1,9 @@
 //! Flags and subcommands: what was typed, checked as far as that needs no disk. Does no work.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 
-use clap::builder::ValueParser;
+use clap::builder::{OsStringValueParser, PathBufValueParser, TypedValueParser, ValueParser};
 use clap::{Arg, ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::parameters::Setting;
@@ -58,14 +58,14 @@ pub enum Command {
 #[command(after_help = AFTER_HELP)]
 pub struct Download {
     /// Where the data goes; files that are there and right are used
-    #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR")]
+    #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR", value_parser = path())]
     pub data_dir: PathBuf,
     /// Where the log files go
-    #[arg(long = "log_dir", alias = "log-dir", value_name = "DIR")]
+    #[arg(long = "log_dir", alias = "log-dir", value_name = "DIR", value_parser = path())]
     pub log_dir: PathBuf,
     /// A mirror to try first, a URL or a directory; may be given more than once [env: MNIST_MIRROR]
-    #[arg(long = "mirror", value_name = "URL_OR_DIR")]
-    pub mirrors: Vec<String>,
+    #[arg(long = "mirror", value_name = "URL_OR_DIR", value_parser = url_or_path())]
+    pub mirrors: Vec<OsString>,
     /// Draw a stand-in of 70,000 synthetic digits instead; needs no network
     #[arg(long, conflicts_with = "mirrors")]
     pub synthetic: bool,
@@ -76,16 +76,16 @@ pub struct Download {
 #[command(after_help = AFTER_HELP)]
 pub struct Train {
     /// Where the data is
-    #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR")]
+    #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR", value_parser = path())]
     pub data_dir: PathBuf,
     /// Where the log files go
-    #[arg(long = "log_dir", alias = "log-dir", value_name = "DIR")]
+    #[arg(long = "log_dir", alias = "log-dir", value_name = "DIR", value_parser = path())]
     pub log_dir: PathBuf,
     /// Where the model goes, with its metrics and parameters
-    #[arg(long = "model_dir", alias = "model-dir", value_name = "DIR")]
+    #[arg(long = "model_dir", alias = "model-dir", value_name = "DIR", value_parser = path())]
     pub model_dir: PathBuf,
     /// The parameters, as YAML
-    #[arg(long = "parameters_file", alias = "parameters-file", value_name = "FILE")]
+    #[arg(long = "parameters_file", alias = "parameters-file", value_name = "FILE", value_parser = path())]
     pub parameters_file: PathBuf,
     /// Parameters given as flags.
     #[command(flatten)]
@@ -97,13 +97,13 @@ pub struct Train {
 #[command(after_help = AFTER_HELP)]
 pub struct Evaluate {
     /// Where the data is
-    #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR")]
+    #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR", value_parser = path())]
     pub data_dir: PathBuf,
     /// Where the log files and metrics.json go
-    #[arg(long = "log_dir", alias = "log-dir", value_name = "DIR")]
+    #[arg(long = "log_dir", alias = "log-dir", value_name = "DIR", value_parser = path())]
     pub log_dir: PathBuf,
     /// Where the model is
-    #[arg(long = "model_dir", alias = "model-dir", value_name = "DIR")]
+    #[arg(long = "model_dir", alias = "model-dir", value_name = "DIR", value_parser = path())]
     pub model_dir: PathBuf,
 }
 
@@ -112,13 +112,13 @@ pub struct Evaluate {
 #[command(after_help = AFTER_HELP)]
 pub struct Predict {
     /// Where the model is
-    #[arg(long = "model_dir", alias = "model-dir", value_name = "DIR")]
+    #[arg(long = "model_dir", alias = "model-dir", value_name = "DIR", value_parser = path())]
     pub model_dir: PathBuf,
     /// Answer with one JSON object a line instead of a table
     #[arg(long)]
     pub json: bool,
     /// PNG, JPEG, BMP or PGM of one digit each, of any size, dark on light or light on dark; - reads one from stdin
-    #[arg(value_name = "IMAGE", required = true)]
+    #[arg(value_name = "IMAGE", required = true, value_parser = path())]
     pub images: Vec<PathBuf>,
 }
 
@@ -127,8 +127,8 @@ pub struct Predict {
 #[command(after_help = AFTER_HELP)]
 pub struct Demo {
     /// A mirror to try first, a URL or a directory; may be given more than once [env: MNIST_MIRROR]
-    #[arg(long = "mirror", value_name = "URL_OR_DIR")]
-    pub mirrors: Vec<String>,
+    #[arg(long = "mirror", value_name = "URL_OR_DIR", value_parser = url_or_path())]
+    pub mirrors: Vec<OsString>,
 }
 
 /// `mnist cube`.
@@ -138,7 +138,7 @@ pub enum Cube {
     #[command(after_help = AFTER_HELP)]
     Check {
         /// The cube: its directory, or the mlcube.yaml in it
-        #[arg(long, value_name = "DIR", default_value = ".")]
+        #[arg(long, value_name = "DIR", value_parser = path(), default_value = ".")]
         mlcube: PathBuf,
     },
     /// Build the image that a platform file names
@@ -148,7 +148,7 @@ pub enum Cube {
         #[command(flatten)]
         cube: CubeArgs,
         /// The platform file, such as platforms/docker.yaml
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", value_parser = path())]
         platform: PathBuf,
         /// Print the command instead of running it
         #[arg(long = "dry_run", alias = "dry-run")]
@@ -161,10 +161,10 @@ pub enum Cube {
         #[command(flatten)]
         cube: CubeArgs,
         /// The platform file, such as platforms/docker.yaml
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", value_parser = path())]
         platform: PathBuf,
         /// The run configuration, such as run/train.yaml
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", value_parser = path())]
         task: PathBuf,
         /// Print the command instead of running it
         #[arg(long = "dry_run", alias = "dry-run")]
@@ -196,11 +196,39 @@ pub struct CleanArgs {
 #[derive(Debug, Args)]
 pub struct CubeArgs {
     /// The cube: its directory, or the mlcube.yaml in it
-    #[arg(long, value_name = "DIR", default_value = ".")]
+    #[arg(long, value_name = "DIR", value_parser = path(), default_value = ".")]
     pub mlcube: PathBuf,
     /// What $WORKSPACE stands for [default: the cube's workspace directory]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub workspace: Option<PathBuf>,
+}
+
+/// Takes a path. Every flag for one has this parser.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| with_home(path.as_os_str()).map(PathBuf::from))
+}
+
+/// Takes a URL or a path.
+fn url_or_path() -> impl TypedValueParser<Value = OsString> {
+    OsStringValueParser::new().try_map(|text| with_home(&text))
+}
+
+/// A path with the user's home directory in place of `~`. Shells do this, but not bash in `--data_dir=~/mnist`.
+fn with_home(path: &OsStr) -> Result<OsString, String> {
+    let Ok(below) = Path::new(path).strip_prefix("~") else {
+        // A file may have such a name. A directory would be made by mistake.
+        return match path.as_encoded_bytes() {
+            [b'~', user @ ..] if user.contains(&b'/') => Err(
+                "expected the path of the user's home directory in place of ~NAME; a directory with such a name is \
+                 ./~NAME"
+                    .into(),
+            ),
+            _ => Ok(path.into()),
+        };
+    };
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+    let home = home.ok_or("expected the home directory in the environment variable HOME, found none")?;
+    Ok(if below.as_os_str().is_empty() { home } else { Path::new(&home).join(below).into() })
 }
 
 /// Parameters given as flags, which take precedence over the file's.
@@ -274,6 +302,47 @@ mod tests {
             assert!(flags.iter().any(|flag| flag.name == key.name && !flag.required), "{}", key.name);
         }
         assert_eq!(flags_of("trian"), None);
+    }
+
+    #[test]
+    fn every_path_may_begin_with_the_home_directory() {
+        let Some(home) = std::env::var_os("HOME").filter(|home| !home.is_empty()) else {
+            return eprintln!("skipped: no environment variable HOME");
+        };
+        let lines = [
+            "download --data_dir=~/a --log_dir=~/b --mirror=~/c",
+            "train --data_dir ~/a --log_dir ~/b --model_dir ~/c --parameters_file ~/d",
+            "evaluate --data_dir=~/a --log_dir=~/b --model_dir=~/c",
+            "predict --model_dir=~/a ~",
+            "demo --mirror=~/a",
+            "cube check --mlcube=~/a",
+            "cube configure --mlcube=~/a --workspace=~/b --platform=~/c",
+            "cube run --mlcube=~/a --workspace=~/b --platform=~/c --task=~/d",
+            "cube clean --mlcube=~/a --workspace=~/b",
+        ];
+        for line in lines {
+            let cli = Cli::try_parse_from(["mnist"].into_iter().chain(line.split(' '))).unwrap();
+            let parsed = format!("{cli:?}");
+            let found = parsed.matches(&format!("{home:?}").trim_matches('"')).count();
+            assert!(!parsed.contains('~') && found == line.matches('~').count(), "{parsed}");
+        }
+
+        fn paths(command: &ClapCommand) -> usize {
+            let is_path = |argument: &&Arg| {
+                let names = argument.get_value_names().unwrap_or_default();
+                names.iter().any(|name| ["DIR", "FILE", "IMAGE", "URL_OR_DIR"].contains(&name.as_str()))
+            };
+            command.get_arguments().filter(is_path).count() + command.get_subcommands().map(paths).sum::<usize>()
+        }
+        assert_eq!(paths(&Cli::command()), lines.concat().matches('~').count(), "a path is not in these lines");
+    }
+
+    #[test]
+    fn only_a_tilde_that_a_shell_would_expand_is_expanded_or_refused() {
+        for text in ["a~/b", "./~/b", "~a", "https://host/~user/mnist", ""] {
+            assert_eq!(with_home(OsStr::new(text)), Ok(text.into()));
+        }
+        assert!(with_home(OsStr::new("~user/b")).unwrap_err().contains("in place of ~NAME"));
     }
 
     #[test]

@@ -39,11 +39,17 @@ pub enum Error {
     #[error("{}: expected the directory with the data, found none", data_dir.display())]
     NoDataDir { data_dir: PathBuf },
     /// One of the four files is not in DATA_DIR in any of its forms.
-    #[error("{}: {name} is missing (looked for it, for {name}.gz and for both in MNIST/raw)", data_dir.display())]
+    #[error(
+        "{}: {name} is missing (looked for it and for {name}.gz, under their other names and in MNIST/raw too)",
+        data_dir.display()
+    )]
     DataMissing { data_dir: PathBuf, name: String },
     /// A file in which the IDX format is broken.
     #[error("{}: {problem}", path.display())]
     Idx { path: PathBuf, problem: String },
+    /// A file that is sound as far as it was read, but not of a set that is known.
+    #[error("{}: {problem}", path.display())]
+    OtherSet { path: PathBuf, problem: String },
     /// A gzip file that is cut or corrupt.
     #[error("{}: cannot decompress: {problem}", path.display())]
     Gzip { path: PathBuf, problem: String },
@@ -87,9 +93,9 @@ pub enum Error {
     /// No adapter has the number or name given.
     #[error("device gpu: expected {asked}, found {}", if found.is_empty() { "no adapter at all".into() } else { one_of(found).replace(" or ", " and ") })]
     NoAdapter { asked: String, found: Vec<String> },
-    /// The loss is infinite or NaN.
-    #[error("training diverged: the loss of epoch {epoch} is {loss}")]
-    Diverged { epoch: u32, loss: f64 },
+    /// The loss or a weight is infinite or NaN.
+    #[error("training diverged: {what} of epoch {epoch} is {value}")]
+    Diverged { epoch: u32, what: &'static str, value: f64 },
 
     // ---- prediction
     /// A file that is no image of a digit.
@@ -248,11 +254,16 @@ impl Error {
             Error::NoDataDir { data_dir } | Error::DataMissing { data_dir, .. } => {
                 Some(format!("get the data with `mnist download --data_dir={} --log_dir=DIR`", quoted(data_dir)))
             }
-            Error::Idx { .. } | Error::Gzip { .. } | Error::CountsDiffer { .. } => {
-                Some("remove the file and run `mnist download` to get it again".into())
+            Error::Idx { .. } | Error::Gzip { .. } => {
+                Some("bring the file again, or run `mnist download`, which keeps other files under another name".into())
             }
             Error::LogsBesideModel { .. } => Some(
                 "choose another --log_dir: metrics.json of the evaluation would replace that of the training".into(),
+            ),
+            Error::OtherSet { .. } | Error::CountsDiffer { .. } => Some(
+                "the file seems to be of another data set: leave it there, and give MNIST a directory of its own with \
+                 --data_dir=DIR; `mnist download` brings it"
+                    .into(),
             ),
             Error::NoModel { .. } => Some("train one first with `mnist train`".into()),
             Error::Model { .. } => Some("train the model again with `mnist train`, or bring the file back".into()),
@@ -291,14 +302,14 @@ impl Error {
         match self {
             Error::Proxy { variable } => Some(format!("correct it, or unset it: unset {variable}")),
             Error::Download { .. } => Some(
-                "put the files, plain or as NAME.gz, into the data directory by hand, name a mirror of your own with \
+                "put the files, plain or gzipped, into the data directory by hand, name a mirror of your own with \
                  --mirror=URL_OR_DIRECTORY, or draw a stand-in with --synthetic; behind a proxy, set https_proxy"
                     .to_string(),
             ),
             Error::DownloadInPart { data_dir, .. } => Some(format!(
-                "{0} holds a part of MNIST: put the rest there by hand, plain or as NAME.gz, name a mirror of your own \
-                 with --mirror=URL_OR_DIRECTORY, or remove {0} to go on with synthetic digits; behind a proxy, set \
-                 https_proxy",
+                "{} holds a part of MNIST: put the rest there by hand, plain or gzipped, name a mirror of your own with \
+                 --mirror=URL_OR_DIRECTORY, or call `mnist demo` in another directory for synthetic digits; behind a \
+                 proxy, set https_proxy",
                 data_dir.display()
             )),
             Error::RealData { .. } => Some("give the stand-in another directory with --data_dir=DIR".to_string()),
@@ -381,6 +392,16 @@ fn io_hint(error: &io::Error) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_hint_ends_what_the_user_has() {
+        let source = include_str!("error.rs");
+        let hints = &source[source.find("pub fn hint").unwrap()..source.find("pub fn exit_code").unwrap()];
+        let destructive = ["remove", "delete", "rm", "clear", "overwrite", "erase"];
+        let words = hints.split(|c: char| !c.is_alphanumeric()).map(str::to_lowercase);
+        let found: Vec<String> = words.filter(|word| destructive.contains(&word.as_str())).collect();
+        assert_eq!(found, [""; 0]);
+    }
 
     #[test]
     fn signals_become_exit_codes() {

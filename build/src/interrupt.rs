@@ -50,6 +50,27 @@ pub fn end_at_once() {
     AT_ONCE.get_or_init(Arc::default).store(true, Ordering::Relaxed);
 }
 
+/// While this lives, a signal ends the process at once: for waits that nothing else interrupts.
+#[derive(Debug)]
+pub struct EndAtOnce {
+    before: bool,
+}
+
+impl EndAtOnce {
+    /// Begins such a wait.
+    pub fn begin() -> Self {
+        Self { before: AT_ONCE.get_or_init(Arc::default).swap(true, Ordering::Relaxed) }
+    }
+}
+
+impl Drop for EndAtOnce {
+    fn drop(&mut self) {
+        if received().is_none() {
+            AT_ONCE.get_or_init(Arc::default).store(self.before, Ordering::Relaxed);
+        }
+    }
+}
+
 /// `nohup` starts a program with SIGHUP ignored, so that it outlives its terminal; where nothing tells, it is left alone.
 #[cfg(unix)]
 fn hang_up_is_ignored() -> bool {

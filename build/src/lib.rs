@@ -18,7 +18,7 @@
 //!
 //! ```text
 //! task > cli > cube, training > output > parameters > engine > data > model, optim, score
-//!     > simd, rng, files, interrupt, yaml > error > text
+//!     > simd, rng, files, yaml > open > interrupt > error > text
 //! ```
 //!
 //! CONTRIBUTING.md has a tour of five minutes, and says where each kind of extension begins.
@@ -43,6 +43,7 @@ pub mod score;
 pub mod error;
 pub mod files;
 pub mod interrupt;
+pub mod open;
 pub mod rng;
 pub mod simd;
 pub mod text;

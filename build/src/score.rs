@@ -24,7 +24,7 @@ impl Score {
         for (row, &label) in logits.chunks_exact(classes).zip(labels) {
             confusion[usize::from(label)][argmax(row)] += 1;
             let (highest, sum) = sum_of_exponentials(row);
-            loss_sum += sum.ln() - f64::from(row[usize::from(label)] - highest);
+            loss_sum += sum.ln() - (f64::from(row[usize::from(label)]) - f64::from(highest));
         }
         let images = labels.len();
         let right: u32 = (0..classes).map(|k| confusion[k][k]).sum();
@@ -101,5 +101,7 @@ mod tests {
         let logits = [1e30f32, 3e38, 1e30];
         assert_eq!(Score::new(&logits, &[1], 3).loss, 0.0);
         assert_eq!(softmax(&logits), [0.0, 1.0, 0.0]);
+        // The difference of the two has no f32.
+        assert_eq!(Score::new(&[3e38, -3e38], &[1], 2).loss, f64::from(3e38f32) * 2.0);
     }
 }

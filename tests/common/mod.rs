@@ -143,6 +143,12 @@ pub fn real_mnist() -> Option<PathBuf> {
     found
 }
 
+/// Makes a pipe with a name, to which nobody writes.
+pub fn fifo(path: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+}
+
 /// `bytes`, gzipped.
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

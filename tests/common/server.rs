@@ -33,6 +33,10 @@ pub enum Reply {
     Typed(&'static str, Vec<u8>),
     /// No answer at all.
     Hang,
+    /// Announcements of an answer without end, and a pause after each.
+    Announcements(Duration),
+    /// So many announcements, then the file.
+    Announced(usize, Vec<u8>),
 }
 
 impl Reply {
@@ -223,6 +227,17 @@ fn send(stream: &mut TcpStream, request: &Request, reply: &Reply) -> std::io::Re
             stream.write_all(body)?;
         }
         Reply::Hang => {}
+        Reply::Announcements(pause) => loop {
+            stream.write_all(b"HTTP/1.1 102 Processing\r\n\r\n")?;
+            thread::sleep(*pause);
+        },
+        Reply::Announced(times, file) => {
+            for _ in 0..*times {
+                stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")?;
+                thread::sleep(Duration::from_millis(20));
+            }
+            send_part(stream, request, file, true, usize::MAX)?;
+        }
     }
     Ok(match reply {
         Reply::ResetAfter(..) => Then::Reset,

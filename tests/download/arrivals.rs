@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use mnist::data::download::Origin;
 
 use super::{Case, idx, images, names, source};
-use crate::common::gzip;
 use crate::common::server::{Reply, Server};
+use crate::common::{fifo, gzip};
 
 #[test]
 fn four_files_come_side_by_side_and_a_second_call_asks_nobody() {
@@ -28,7 +28,7 @@ fn four_files_come_side_by_side_and_a_second_call_asks_nobody() {
     for (name, bytes) in labels.iter().zip(&contents) {
         assert!(fs::read(case.path(name)).unwrap() == *bytes);
     }
-    assert_eq!(case.run().unwrap(), vec![Origin::There; 4]);
+    assert_eq!(case.run().unwrap(), labels.map(|name| Origin::There(name.into())));
     assert_eq!(server.requests().len(), 4);
     assert_eq!(server.requests()[0].header("Accept-Encoding"), Some("identity"));
 }
@@ -55,12 +55,12 @@ fn a_mirror_may_be_a_directory_with_files_gzipped_or_plain() {
     fs::create_dir(&mirror).unwrap();
     let shown = mirror.to_str().unwrap();
     let case = Case::new([shown]);
-    case.fails_with(&[(shown, "holds neither NAME.gz nor NAME")]);
+    case.fails_with(&[(shown, "the file is not there, neither plain nor gzipped")]);
 
     fs::write(mirror.join("images.gz"), &gzip(&images())[..1000]).unwrap();
     let case = Case::new([shown]);
     let message = case.error();
-    assert!(message.starts_with(&format!("images: no mirror has it\n  {shown}: NAME.gz: cut short: ")), "{message}");
+    assert!(message.starts_with(&format!("images: no mirror has it\n  {shown}: images.gz: cut short: ")), "{message}");
 
     fs::write(mirror.join("images"), images()).unwrap();
     case.fetches_from(shown);
@@ -75,13 +75,14 @@ fn a_directory_that_has_none_of_the_files_is_told_once() {
     let mirror = tempfile::tempdir().unwrap();
     let shown = mirror.path().to_str().unwrap();
     let case = Case::of(["a", "b", "c", "d"].map(|name| source(name, &images())).to_vec(), [shown]);
-    assert_eq!(case.error(), format!("a, b, c, d: no mirror has them\n  {shown}: holds neither NAME.gz nor NAME"));
-    // A directory in the place of a file stands for all that cannot be read: root may read everything else.
-    for name in ["a", "b", "c", "d"] {
-        fs::create_dir(mirror.path().join(name)).unwrap();
-    }
-    let answer = "NAME: Is a directory (os error 21)";
+    let answer = "the file is not there, neither plain nor gzipped";
     assert_eq!(case.error(), format!("a, b, c, d: no mirror has them\n  {shown}: {answer}"));
+    // A pipe in the place of a file stands for all that cannot be read: root may read everything else.
+    let answers = ["a", "b", "c", "d"].map(|name| {
+        fifo(&mirror.path().join(name));
+        format!("{name}: no mirror has it\n  {shown}: {name}: expected a file, found a pipe")
+    });
+    assert_eq!(case.error(), answers.join("\n"));
 }
 
 #[test]

@@ -8,18 +8,72 @@ use mnist::data::download::{self, Origin};
 
 use super::{BYTES, Case, idx, images, origins, source};
 use crate::common::server::{Reply, Server};
-use crate::common::{gzip, tmpfs};
+use crate::common::{fifo, gzip, tmpfs};
 
 #[test]
 fn files_that_the_user_has_put_there_need_no_mirror() {
     let case = Case::new([""; 0]).with("images", &images());
-    assert_eq!(case.run().unwrap(), [Origin::There]);
+    assert_eq!(case.run().unwrap(), [Origin::There("images".into())]);
     let case = Case::new([""; 0]).with("images.gz", &gzip(&images()));
-    assert_eq!(case.run().unwrap(), [Origin::Unpacked]);
+    assert_eq!(case.run().unwrap(), [Origin::Unpacked("images.gz".into())]);
     assert!(fs::read(case.path("images")).unwrap() == images());
     assert_eq!(case.names(), ["images", "images.gz"]);
     let case = Case::new([""; 0]);
     assert_eq!(case.error(), "images: no mirror has it");
+}
+
+/// The layouts in which people get MNIST.
+const LAYOUTS: [&str; 6] = [
+    "a.idx3-ubyte",
+    "a.idx3-ubyte.gz",
+    "a-idx3-ubyte/a-idx3-ubyte",
+    "a.idx3-ubyte/a-idx3-ubyte",
+    "MNIST/raw/a-idx3-ubyte",
+    "MNIST/raw/a-idx3-ubyte.gz",
+];
+
+#[test]
+fn files_in_every_layout_are_taken_where_they_are_and_from_a_mirror() {
+    for layout in LAYOUTS {
+        let bytes = if layout.ends_with(".gz") { gzip(&images()) } else { images() };
+        let files = || vec![source("a-idx3-ubyte", &images())];
+        let case = Case::of(files(), ["http://127.0.0.1:9"]);
+        fs::create_dir_all(case.path(layout).parent().unwrap()).unwrap();
+        let case = case.with(layout, &bytes);
+        match layout.ends_with(".gz") {
+            false => assert_eq!(case.run().unwrap(), [Origin::There(layout.into())]),
+            true => {
+                assert_eq!(case.run().unwrap(), [Origin::Unpacked(layout.into())]);
+                assert!(fs::read(case.path("a-idx3-ubyte")).unwrap() == images());
+            }
+        }
+        assert!(fs::read(case.path(layout)).unwrap() == bytes);
+
+        let mirror = case.options.data_dir;
+        let case = Case::of(files(), [&mirror]);
+        assert_eq!(case.run().unwrap(), [Origin::Mirror(mirror.display().to_string())], "{layout}");
+        assert!(fs::read(case.path("a-idx3-ubyte")).unwrap() == images());
+    }
+}
+
+#[test]
+fn a_file_behind_a_wrong_one_takes_its_place() {
+    let case = Case::of(vec![source("a-idx3-ubyte", &images())], [""; 0]);
+    let case = case.with("a-idx3-ubyte", &idx(BYTES, 3)).with("a.idx3-ubyte", &images());
+    assert_eq!(case.run().unwrap(), [Origin::Unpacked("a.idx3-ubyte".into())]);
+    assert!(fs::read(case.path("a-idx3-ubyte")).unwrap() == images());
+    assert_eq!(case.names(), ["a-idx3-ubyte", "a-idx3-ubyte.mismatch", "a.idx3-ubyte"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_mirror_whose_path_is_not_utf_8_is_that_directory() {
+    let home = tempfile::tempdir().unwrap();
+    let mirror = home.path().join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"spiegel-\xfc"));
+    fs::create_dir(&mirror).unwrap();
+    fs::write(mirror.join("images"), images()).unwrap();
+    let case = Case::new([&mirror]);
+    assert_eq!(case.run().unwrap(), [Origin::Mirror(mirror.display().to_string())]);
 }
 
 #[test]
@@ -58,7 +112,7 @@ fn the_stand_in_is_replaced_and_never_replaces_mnist() {
     };
     assert_eq!(origins(download::write_synthetic(&case.options, draw)).unwrap(), [Origin::Drawn]);
     let never = |_: &Path| panic!("nothing to draw");
-    assert_eq!(origins(download::write_synthetic(&case.options, never)).unwrap(), [Origin::There]);
+    assert_eq!(origins(download::write_synthetic(&case.options, never)).unwrap(), [Origin::There("images".into())]);
 
     case.fetches_from(&server.url(""));
     let refused = |case: &Case| {
@@ -108,20 +162,6 @@ fn two_downloads_into_one_directory_do_no_harm() {
 }
 
 #[test]
-fn what_killed_runs_have_left_is_removed_after_a_day() {
-    let server = Server::start();
-    server.on("/images.gz", [Reply::File(gzip(&images()))]);
-    let names = [".images.old.part", ".images.new.part", ".other.old.part"];
-    let case = names.iter().fold(Case::new([server.url("")]), |case, name| case.with(name, b"half"));
-    let old = std::time::SystemTime::now() - Duration::from_secs(25 * 60 * 60);
-    for name in [names[0], names[2]] {
-        fs::File::options().write(true).open(case.path(name)).unwrap().set_modified(old).unwrap();
-    }
-    case.run().unwrap();
-    assert_eq!(case.names(), [".images.new.part", ".other.old.part", "images"]);
-}
-
-#[test]
 fn a_data_directory_that_is_a_file_or_cannot_be_read() {
     let mut case = Case::new([""; 0]).with("taken", b"");
     case.options.data_dir = case.path("taken");
@@ -129,11 +169,16 @@ fn a_data_directory_that_is_a_file_or_cannot_be_read() {
     let error = case.run().unwrap_err();
     assert_eq!(error.to_string(), format!("{path}: cannot create the directory: File exists (os error 17)"));
 
-    // A directory in the place of a file stands for all that cannot be read: root may read everything else.
-    let case = Case::new([""; 0]);
+    // A pipe in the place of a file stands for all that cannot be read: root may read everything else.
+    let case = Case::new([""; 0]).with("other", b"");
+    fifo(&case.path("images"));
+    let path = case.path("images").display().to_string();
+    assert_eq!(case.error(), format!("{path}: cannot read: expected a file, found a pipe"));
+    // A directory cannot be replaced, which is found out before anything is fetched.
+    let case = Case::new(["http://127.0.0.1:9"]);
     fs::create_dir_all(case.path("images")).unwrap();
     let path = case.path("images").display().to_string();
-    assert_eq!(case.error(), format!("{path}: cannot read: Is a directory (os error 21)"));
+    assert_eq!(case.error(), format!("{path}: cannot write: is a directory"));
 }
 
 #[test]
@@ -162,13 +207,11 @@ fn a_read_only_directory_will_do_if_all_is_there() {
     assert_eq!(error.hint().unwrap(), "choose a directory on a file system that can be written");
     drop(mount);
 
-    for (name, bytes, origin) in
-        [("images", images(), Origin::There), ("images.gz", gzip(&images()), Origin::ThereGzipped)]
-    {
+    for (name, bytes) in [("images", images()), ("images.gz", gzip(&images()))] {
         let case = Case::new(["http://127.0.0.1:9"]);
         let Some(mount) = tmpfs(&case.options.data_dir, "size=1m") else { return };
         let case = case.with(name, &bytes);
         mount.make_read_only();
-        assert_eq!(case.run().unwrap(), [origin]);
+        assert_eq!(case.run().unwrap(), [Origin::There(name.into())]);
     }
 }

@@ -7,6 +7,7 @@ mod servers;
 mod tls;
 mod transfers;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -68,13 +69,13 @@ struct Case {
 }
 
 impl Case {
-    fn new<M: AsRef<str>>(mirrors: impl IntoIterator<Item = M>) -> Self {
+    fn new<M: AsRef<OsStr>>(mirrors: impl IntoIterator<Item = M>) -> Self {
         Self::of(vec![source("images", &images())], mirrors)
     }
 
-    fn of<M: AsRef<str>>(files: Vec<SourceFile>, mirrors: impl IntoIterator<Item = M>) -> Self {
+    fn of<M: AsRef<OsStr>>(files: Vec<SourceFile>, mirrors: impl IntoIterator<Item = M>) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let mirrors = mirrors.into_iter().map(|mirror| mirror.as_ref().to_string()).collect();
+        let mirrors = mirrors.into_iter().map(|mirror| mirror.as_ref().into()).collect();
         let data_dir = home.path().join("data");
         let options = Options { data_dir, mirrors, limits: impatient(), credit: None, files, stand_in: Vec::new() };
         Self { _home: home, options }
@@ -192,7 +193,7 @@ fn the_error_says_what_to_do() {
     assert_eq!(error.exit_code(), 1);
     assert_eq!(
         error.hint().unwrap(),
-        "put the files, plain or as NAME.gz, into the data directory by hand, name a mirror of your own with \
+        "put the files, plain or gzipped, into the data directory by hand, name a mirror of your own with \
          --mirror=URL_OR_DIRECTORY, or draw a stand-in with --synthetic; behind a proxy, set https_proxy"
     );
 }

@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use mnist::data::download::Origin;
+use mnist::data::download::fetch::Limits;
+
 use super::environment::run_in_child;
-use super::{BYTES, Case, answer_is, idx, images, sha256, source};
+use super::{BYTES, Case, answer_is, idx, images, impatient, sha256, source};
 use crate::common::gzip;
 use crate::common::server::{Reply, Server};
 
@@ -136,6 +139,39 @@ fn servers_that_hang_or_trickle_are_given_up() {
     // It hangs after 1000 bytes; the retry gets 1000 more.
     let message = Case::new([&hang]).error();
     assert_eq!(message, format!("images: no mirror has it\n  {hang}: nothing more within 400ms after 2000 bytes"));
+}
+
+#[test]
+fn a_server_that_only_announces_its_answer_is_given_up_soon() {
+    for pause in [0, 20] {
+        let server = Server::start();
+        server.on("/images.gz", [Reply::Announcements(Duration::from_millis(pause))]);
+        let mut case = Case::new([server.url("")]);
+        case.options.limits = Limits::default();
+        let started = Instant::now();
+        case.fails_with(&[(&server.url(""), "no answer, only announcements of one (status 1xx)")]);
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+        assert_eq!(server.requests().len(), 1);
+    }
+    // A few announcements are as they should be.
+    let server = Server::start();
+    server.on("/images.gz", [Reply::Announced(3, gzip(&images()))]);
+    Case::new([server.url("")]).fetches_from(&server.url(""));
+}
+
+#[test]
+fn a_mirror_that_delivers_other_files_is_only_busy() {
+    let server = Server::start();
+    let busy = Reply::status(503, "Service Unavailable");
+    let limits = impatient();
+    // Twice as often as a mirror without any success is asked.
+    let replies = std::iter::repeat_n(busy, 2 * limits.retries as usize + 2).chain([Reply::File(gzip(&images()))]);
+    server.on("/d.gz", replies);
+    for name in ["a", "b", "c"] {
+        server.on(&format!("/{name}.gz"), [Reply::Trickle(gzip(&images()), 500, Duration::from_millis(2))]);
+    }
+    let case = Case::of(["a", "b", "c", "d"].map(|name| source(name, &images())).to_vec(), [server.url("")]);
+    assert_eq!(case.run().unwrap(), vec![Origin::Mirror(server.url("")); 4]);
 }
 
 #[test]

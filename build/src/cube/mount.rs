@@ -50,7 +50,9 @@ pub fn in_container(invocation: &Invocation) -> Result<(Vec<Mount>, Vec<String>)
 /// It cannot be handed to a container.
 pub fn mirror() -> Result<Option<Mount>> {
     let Some(given) = std::env::var_os(environment::MIRROR) else { return Ok(None) };
-    let Ok(Mirror::Directory(directory)) = Mirror::parse(mountable(Path::new(&given))?) else { return Ok(None) };
+    let Ok(Mirror::Directory(directory)) = Mirror::parse(mountable(Path::new(&given))?.as_ref()) else {
+        return Ok(None);
+    };
     let host = std::path::absolute(&directory).map_err(Error::io("find", &directory))?;
     let host = mountable(&host)?.to_string();
     Ok(Some(Mount { host, container: "/mlcube_mirror".into(), read_only: true }))

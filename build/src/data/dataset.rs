@@ -1,21 +1,19 @@
 //! The data set in memory: checked images and labels from the four files in DATA_DIR, and the order of an epoch.
 
-use std::fs::File;
-use std::io::{BufReader, ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flate2::read::MultiGzDecoder;
 use rayon::prelude::*;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
-use super::idx::{IdxContents, IdxFault, LONGEST_HEADER};
+use super::idx::IdxContents;
+use super::idx_file::IdxFile;
+use super::places;
 use super::sets::{self, DataSource, SETS, SetKind};
 use crate::error::{Error, Result};
 use crate::model::file::{self as model_file, Model};
 use crate::rng::{Purpose, Stream};
-use crate::text::hexadecimal;
 
 /// Images with their labels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -96,8 +94,7 @@ impl Dataset {
         [(TEST, &self.test)].into_iter()
     }
 
-    /// Reads the data set in `data_dir`: plain or gzipped IDX files, there or in `MNIST/raw` below it, where torchvision
-    /// puts them.
+    /// Reads the data set in `data_dir`: plain or gzipped IDX files, in any of their [`places`].
     ///
     /// # Errors
     /// A file is missing, cannot be read, is damaged, or does not fit the others; the message names it.
@@ -122,26 +119,22 @@ impl Dataset {
         let (expected, paths) = locate(known, data_dir)?;
         let (side, classes) = (expected.frame.side, expected.classes);
         let (images, labels) = (IdxContents::Images { side }, IdxContents::Labels { classes: classes.len() });
-        let mut loaded = (paths.par_iter().zip([images, labels, images, labels]))
-            .map(|(path, contents)| load_file(path, contents))
-            .collect::<Vec<_>>()
-            .into_iter()
-            .collect::<Result<Vec<_>>>()?;
-
-        for pair in [0, 2] {
-            let (images, labels) = (loaded[pair].count, loaded[pair + 1].count);
-            if images != labels {
-                let (images_path, labels_path) = (paths[pair].clone(), paths[pair + 1].clone());
-                return Err(Error::CountsDiffer { images_path, images, labels_path, labels });
-            }
+        let contents = [images, labels, images, labels];
+        let files = paths.iter().zip(contents).map(|(path, contents)| IdxFile::open(path, contents));
+        let files = files.collect::<Result<Vec<_>>>()?;
+        for pair in files.chunks_exact(2) {
+            pair[0].check_pair(&pair[1])?;
         }
+        let mut loaded =
+            files.into_par_iter().map(IdxFile::values).collect::<Vec<_>>().into_iter().collect::<Result<Vec<_>>>()?;
+
         let files: Vec<FileHash> = (expected.files.iter().zip(&loaded))
             .map(|(file, loaded)| FileHash { name: file.name.into(), sha256: loaded.sha256.clone() })
             .collect();
         let source = DataSource(sets::identify(known, files.iter().map(|file| file.sha256.as_str())));
         let classes = source.0.map_or(classes, |set| set.classes);
         let mut images = |first: usize| {
-            let mut values = |file: usize| std::mem::take(&mut loaded[file].values);
+            let mut values = |file: usize| std::mem::take(&mut loaded[file].bytes);
             Images { side, classes, pixels: values(first), labels: values(first + 1) }
         };
         let (train, test) = (Arc::new(images(0)), images(2));
@@ -180,60 +173,8 @@ fn locate(known: &[&'static SetKind], data_dir: &Path) -> Result<(&'static SetKi
 }
 
 fn find(data_dir: &Path, name: &str) -> Result<PathBuf> {
-    let zipped = format!("{name}.gz");
-    let torchvision = Path::new("MNIST").join("raw");
-    let places = [PathBuf::from(name), PathBuf::from(&zipped), torchvision.join(name), torchvision.join(&zipped)];
-    for path in places.iter().map(|place| data_dir.join(place)) {
-        match path.metadata() {
-            Ok(_) => return Ok(path),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
-            Err(error) => return Err(Error::io("read", path)(error)),
-        }
-    }
-    Err(Error::DataMissing { data_dir: data_dir.to_path_buf(), name: name.to_string() })
-}
-
-/// The values of one file, without its header.
-struct Loaded {
-    count: u32,
-    values: Vec<u8>,
-    sha256: String,
-}
-
-fn load_file(path: &Path, contents: IdxContents) -> Result<Loaded> {
-    let fault = |fault: IdxFault| Error::Idx { path: path.to_path_buf(), problem: fault.to_string() };
-    let file = File::open(path).map_err(Error::io("read", path))?;
-    let length = file.metadata().map_err(Error::io("read", path))?.len();
-    let zipped = path.extension().is_some_and(|extension| extension == "gz");
-    let mut reader: Box<dyn Read> =
-        if zipped { Box::new(MultiGzDecoder::new(BufReader::new(file))) } else { Box::new(file) };
-    let mut read = |most: u64, bytes: &mut Vec<u8>| {
-        reader.by_ref().take(most).read_to_end(bytes).map_err(|source| {
-            if zipped {
-                Error::Gzip { path: path.to_path_buf(), problem: source.to_string() }
-            } else {
-                Error::io("read", path)(source)
-            }
-        })
-    };
-
-    let mut header = Vec::with_capacity(LONGEST_HEADER);
-    read(contents.header_bytes() as u64, &mut header)?;
-    let count = contents.read_header(&header).map_err(fault)?;
-    // Memory for the values is reserved only if the file is long enough to hold them: the header may be wrong.
-    let expected = contents.file_bytes(count);
-    let values_bytes = expected - header.len() as u64;
-    if !zipped {
-        contents.check_length(count, length).map_err(fault)?;
-    }
-    let mut values = Vec::with_capacity(if zipped { 0 } else { values_bytes as usize + 1 });
-    read(values_bytes + 1, &mut values)?;
-    contents.check_length(count, (header.len() + values.len()) as u64).map_err(fault)?;
-    contents.check_values(&values).map_err(fault)?;
-    let mut hash = Sha256::new();
-    hash.update(&header);
-    hash.update(&values);
-    Ok(Loaded { count, values, sha256: hexadecimal(&hash.finalize()) })
+    let missing = || Error::DataMissing { data_dir: data_dir.to_path_buf(), name: name.to_string() };
+    places::existing(data_dir, name).next().ok_or_else(missing)
 }
 
 #[cfg(test)]

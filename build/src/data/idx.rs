@@ -53,6 +53,13 @@ pub enum IdxFault {
     Label { last: usize, label: u8, index: usize },
 }
 
+impl IdxFault {
+    /// Whether a sound file of another set has this fault, rather than a damaged file.
+    pub fn is_another_sets(&self) -> bool {
+        matches!(self, Self::Dimensions { .. } | Self::Label { .. })
+    }
+}
+
 fn described(magic: u32) -> &'static str {
     match magic {
         MAGIC_IMAGES => " (images)",
@@ -72,7 +79,8 @@ impl IdxContents {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// What the file has a number of.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Images { .. } => "images",
             Self::Labels { .. } => "labels",

@@ -7,5 +7,7 @@ pub mod synthetic;
 
 pub mod dataset;
 pub mod idx;
+mod idx_file;
+pub mod places;
 
 pub mod picture;

@@ -5,6 +5,7 @@ pub mod adapter;
 mod auto;
 #[cfg(feature = "burn")]
 pub mod burn_engine;
+pub mod checked;
 pub mod choice;
 pub mod device;
 #[cfg(any(feature = "burn", feature = "gpu"))]

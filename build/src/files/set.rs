@@ -19,6 +19,7 @@ use super::atomic::{AtomicFile, TEMPORARY};
 use super::lock::DirectoryLock;
 use super::{is_unsupported, remove, sync_names};
 use crate::error::{Error, Result};
+use crate::open;
 
 /// The file name of the journal.
 pub const JOURNAL: &str = ".mnist-set";
@@ -139,9 +140,9 @@ impl Journal {
     /// The journal in `directory`, if there is one; a file of that name with other contents is none.
     fn read(directory: &Path) -> Option<Self> {
         let path = directory.join(JOURNAL);
-        fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file)?;
+        fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file)?; // no link, which might lead elsewhere
         let mut text = String::new();
-        let read = File::open(&path).and_then(|file| file.take(LONGEST_JOURNAL).read_to_string(&mut text));
+        let read = open::regular(&path).and_then(|file| file.take(LONGEST_JOURNAL).read_to_string(&mut text));
         let journal = read.ok().and_then(|_| serde_json::from_str::<Self>(&text).ok()).filter(Self::is_sound);
         if journal.is_none() {
             warn!("{}: ignored, since this program did not write it", path.display());

@@ -5,21 +5,29 @@
 //! bytes. Format: <https://github.com/huggingface/safetensors#format>.
 
 use std::collections::HashMap;
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::SafeTensorError;
+use safetensors::tensor::{Dtype, Metadata as Header, TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::files::set;
 use crate::model::{MOST_CLASSES, MOST_HIDDEN_LAYERS, MOST_INPUTS, MOST_UNITS, MlpShape};
+use crate::open;
 
 /// The name of the file in MODEL_DIR.
 pub const FILE_NAME: &str = "model.safetensors";
 
 /// The version of the file's contents that this program writes and reads.
 const FORMAT_VERSION: u32 = 1;
+/// Bytes at the start of a safetensors file that say how long the header is.
+const LENGTH_BYTES: u64 = 8;
+/// The longest header that is read, in bytes. Those of the largest networks have 10,000.
+const LONGEST_HEADER: u64 = 1 << 20;
+/// Values that are read at once.
+const PIECE: usize = 4096;
 
 /// The file's description of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,14 +90,17 @@ pub fn encode(model: &Model) -> Vec<u8> {
 /// There is no file, or it is not one that [`encode`] made: the message names the file and the problem.
 pub fn load(model_dir: &Path) -> Result<Model> {
     let path = set::locate(model_dir, FILE_NAME);
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+    let opened = open::regular(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
+    let (length, mut file) = match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(Error::NoModel { model_dir: model_dir.to_path_buf() });
         }
-        Err(error) => return Err(Error::io("read", &path)(error)),
+        opened => opened.map_err(Error::io("read", &path))?,
     };
-    decode(&bytes).map_err(|problem| Error::Model { path, problem })
+    read(&mut file, length).map_err(|fault| match fault {
+        Fault::Unreadable(error) => Error::io("read", path)(error),
+        Fault::Wrong(problem) => Error::Model { path, problem },
+    })
 }
 
 /// Reads a model from the bytes of a file, which may be damaged or hostile.
@@ -97,8 +108,92 @@ pub fn load(model_dir: &Path) -> Result<Model> {
 /// # Errors
 /// The first problem, as the end of a sentence that begins with the file's name.
 pub fn decode(bytes: &[u8]) -> std::result::Result<Model, String> {
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| format!("is not a safetensors file: {e}"))?;
-    let tensors = SafeTensors::deserialize(bytes).map_err(|e| format!("is not a safetensors file: {e}"))?;
+    read(&mut Cursor::new(bytes), bytes.len() as u64).map_err(|fault| match fault {
+        Fault::Unreadable(error) => error.to_string(),
+        Fault::Wrong(problem) => problem,
+    })
+}
+
+/// Why there is no model in a file.
+enum Fault {
+    /// The file cannot be read.
+    Unreadable(io::Error),
+    /// Its contents are wrong: the end of a sentence that begins with its name.
+    Wrong(String),
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
+impl From<String> for Fault {
+    fn from(problem: String) -> Self {
+        Self::Wrong(problem)
+    }
+}
+
+/// Reads a file of `length` bytes. Its header is checked, against the length too, before memory is taken for the tensors:
+/// a sparse file takes no disk.
+fn read(from: &mut (impl Read + Seek), length: u64) -> std::result::Result<Model, Fault> {
+    let (header, data) = read_header(from, length)?;
+    let (shape, source) = described(&header)?;
+    let layers = shape.layers();
+    let found = header.tensors().len();
+    if found != 2 * layers.len() {
+        return Err(
+            format!("expected {} tensors for layers {:?}, found {found}", 2 * layers.len(), shape.widths()).into()
+        );
+    }
+    let mut places = Vec::with_capacity(layers.len());
+    for (l, layer) in layers.iter().enumerate() {
+        let weights = place(&header, &format!("layers.{l}.weight"), &[layer.outputs, layer.inputs])?;
+        places.push((weights, place(&header, &format!("layers.{l}.bias"), &[layer.outputs])?));
+    }
+
+    let mut parameters = vec![0.0; shape.parameter_count()];
+    for (layer, (weights, biases)) in layers.into_iter().zip(places) {
+        let (inputs, outputs) = (layer.inputs, layer.outputs);
+        let to = &mut parameters[layer.weights];
+        read_values(from, data + weights, to.len(), |at, weight| to[at % inputs * outputs + at / inputs] = weight)?;
+        let to = &mut parameters[layer.biases];
+        read_values(from, data + biases, to.len(), |at, bias| to[at] = bias)?;
+    }
+    if parameters.iter().any(|parameter| !parameter.is_finite()) {
+        return Err("expected finite weights, found infinite ones or NaN".to_string().into());
+    }
+    Ok(Model { shape, parameters, data: source })
+}
+
+/// The header, and where the tensors' bytes begin.
+fn read_header(from: &mut impl Read, length: u64) -> std::result::Result<(Header, u64), Fault> {
+    let wrong = |error: SafeTensorError| Fault::Wrong(format!("is not a safetensors file: {error}"));
+    if length < LENGTH_BYTES {
+        return Err(wrong(SafeTensorError::HeaderTooSmall));
+    }
+    let mut bytes = [0; LENGTH_BYTES as usize];
+    from.read_exact(&mut bytes)?;
+    let header_bytes = u64::from_le_bytes(bytes);
+    if header_bytes > LONGEST_HEADER {
+        return Err(wrong(SafeTensorError::HeaderTooLarge));
+    }
+    let data = LENGTH_BYTES + header_bytes;
+    if data > length {
+        return Err(wrong(SafeTensorError::InvalidHeaderLength));
+    }
+    let mut bytes = vec![0; header_bytes as usize];
+    from.read_exact(&mut bytes)?;
+    let header: Header =
+        serde_json::from_slice(&bytes).map_err(|error| wrong(SafeTensorError::InvalidHeaderDeserialization(error)))?;
+    match (header.data_len() as u64).checked_add(data) {
+        Some(end) if end == length => Ok((header, data)),
+        _ => Err(wrong(SafeTensorError::MetadataIncompleteBuffer)),
+    }
+}
+
+/// The shape and the data set that the metadata entry describes.
+fn described(header: &Header) -> std::result::Result<(MlpShape, String), String> {
     let metadata = (header.metadata().as_ref().and_then(|metadata| metadata.get("mnist")))
         .ok_or("expected the metadata entry `mnist` of a model trained by this program, found none")?;
     let json: serde_json::Value =
@@ -112,31 +207,7 @@ pub fn decode(bytes: &[u8]) -> std::result::Result<Model, String> {
     }
     let metadata: Metadata =
         serde_json::from_str(metadata).map_err(|e| format!("cannot read the metadata entry `mnist`: {e}"))?;
-    let shape = shape_of(&metadata.layers)?;
-
-    let mut parameters = vec![0.0; shape.parameter_count().min(bytes.len())];
-    let layers = shape.layers();
-    if tensors.len() != 2 * layers.len() || parameters.len() != shape.parameter_count() {
-        return Err(format!(
-            "expected {} tensors for layers {:?}, found {}",
-            2 * layers.len(),
-            shape.widths(),
-            tensors.len()
-        ));
-    }
-    for (l, layer) in layers.into_iter().enumerate() {
-        let (inputs, outputs) = (layer.inputs, layer.outputs);
-        let weights = values(&tensors, &format!("layers.{l}.weight"), &[outputs, inputs])?;
-        for (at, weight) in weights.enumerate() {
-            parameters[layer.weights.start + at % inputs * outputs + at / inputs] = weight;
-        }
-        let biases = values(&tensors, &format!("layers.{l}.bias"), &[outputs])?;
-        parameters[layer.biases].iter_mut().zip(biases).for_each(|(to, from)| *to = from);
-    }
-    if parameters.iter().any(|parameter| !parameter.is_finite()) {
-        return Err("expected finite weights, found infinite ones or NaN".into());
-    }
-    Ok(Model { shape, parameters, data: metadata.data })
+    Ok((shape_of(&metadata.layers)?, metadata.data))
 }
 
 /// The shape with these widths, if they are within the limits: products of widths must not overflow.
@@ -154,17 +225,31 @@ fn shape_of(layers: &[usize]) -> std::result::Result<MlpShape, String> {
     Ok(MlpShape::new(*inputs, hidden, *classes))
 }
 
-/// The values of the tensor `name`, which must have this shape.
-fn values<'a>(
-    tensors: &'a SafeTensors,
-    name: &str,
-    shape: &[usize],
-) -> std::result::Result<impl Iterator<Item = f32> + 'a, String> {
-    let tensor = tensors.tensor(name).map_err(|_| format!("expected a tensor {name}, found none"))?;
-    if (tensor.dtype(), tensor.shape()) != (Dtype::F32, shape) {
-        return Err(format!("{name}: expected F32 {shape:?}, found {:?} {:?}", tensor.dtype(), tensor.shape()));
+/// Where the values of the tensor `name` begin, which must have this shape.
+fn place(header: &Header, name: &str, shape: &[usize]) -> std::result::Result<u64, String> {
+    let tensor = header.info(name).ok_or_else(|| format!("expected a tensor {name}, found none"))?;
+    if (tensor.dtype, tensor.shape.as_slice()) != (Dtype::F32, shape) {
+        return Err(format!("{name}: expected F32 {shape:?}, found {:?} {:?}", tensor.dtype, tensor.shape));
     }
-    Ok(tensor.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)))
+    Ok(tensor.data_offsets.0 as u64)
+}
+
+/// Calls `each` with the `count` values at `place` and their numbers.
+fn read_values(
+    from: &mut (impl Read + Seek),
+    place: u64,
+    count: usize,
+    mut each: impl FnMut(usize, f32),
+) -> io::Result<()> {
+    from.seek(SeekFrom::Start(place))?;
+    let mut piece = [0; 4 * PIECE];
+    for begin in (0..count).step_by(PIECE) {
+        let values = PIECE.min(count - begin);
+        from.read_exact(&mut piece[..4 * values])?;
+        let (values, _) = piece[..4 * values].as_chunks::<4>();
+        values.iter().enumerate().for_each(|(at, bytes)| each(begin + at, f32::from_le_bytes(*bytes)));
+    }
+    Ok(())
 }
 
 /// The bytes of `values` in all files of this program: little-endian.
@@ -193,8 +278,9 @@ mod tests {
     fn weights_are_stored_outputs_first() {
         let model = model();
         let bytes = encode(&model);
-        let tensors = SafeTensors::deserialize(&bytes).unwrap();
-        let stored: Vec<f32> = values(&tensors, "layers.1.weight", &[2, 3]).unwrap().collect();
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let data = tensors.tensor("layers.1.weight").unwrap().data();
+        let stored: Vec<f32> = data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         let begin = model.shape.layers()[1].weights.start;
         assert_eq!(stored[1], model.parameters[begin + 2]); // output 0, input 1
         assert_eq!(stored[3], model.parameters[begin + 1]); // output 1, input 0
@@ -211,6 +297,7 @@ mod tests {
         };
         assert!(decode(&good[..good.len() - 1]).unwrap_err().starts_with("is not a safetensors file: "));
         assert!(decode(b"").unwrap_err().starts_with("is not a safetensors file: "));
+        assert_eq!(decode(&[0xff; 100]).unwrap_err(), "is not a safetensors file: header too large");
         assert_eq!(
             replaced("format_version\\\":1", "format_version\\\":7"),
             "expected format_version 1, found 7: was it written by a newer program?"

@@ -1,6 +1,5 @@
 //! Which model the files in MODEL_DIR were made from: each holds the SHA-256 of `model.safetensors` after [`MODEL_SHA256`].
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -9,6 +8,7 @@ use tracing::warn;
 
 use crate::error::{Error, Result};
 use crate::files::set;
+use crate::open;
 use crate::output::artifact::MODEL_SHA256;
 use crate::output::artifacts;
 use crate::text::hexadecimal;
@@ -23,7 +23,7 @@ const DIGITS: usize = 64;
 /// # Errors
 /// It cannot be read.
 fn sha256_of(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(Error::io("read", path))?;
+    let mut file = open::regular(path).map_err(Error::io("read", path))?;
     let mut hash = Sha256::new();
     let mut piece = vec![0; 1 << 16];
     loop {
@@ -56,12 +56,12 @@ fn strangers(model_dir: &Path, model_sha256: &str) -> Vec<&'static str> {
 }
 
 fn hash_in(path: &Path) -> Option<String> {
-    let metadata = path.metadata().ok().filter(|metadata| metadata.is_file())?;
-    let mut file = File::open(path).ok()?;
+    let mut file = open::regular(path).ok()?;
+    let length = file.metadata().ok()?.len();
     let mut ends = Vec::new();
     file.by_ref().take(WINDOW).read_to_end(&mut ends).ok()?;
-    if metadata.len() > WINDOW {
-        file.seek(SeekFrom::Start(metadata.len().saturating_sub(WINDOW).max(WINDOW))).ok()?;
+    if length > WINDOW {
+        file.seek(SeekFrom::Start(length.saturating_sub(WINDOW).max(WINDOW))).ok()?;
         file.take(WINDOW).read_to_end(&mut ends).ok()?;
     }
     find(&ends)

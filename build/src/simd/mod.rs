@@ -80,9 +80,10 @@ impl InstructionSet {
     /// The variable names an instruction set that this processor lacks, or none at all.
     pub fn choose() -> Result<Self> {
         let available = Self::available();
-        let Some(asked) = std::env::var(VARIABLE).ok().filter(|name| !name.is_empty()) else {
+        let Some(asked) = std::env::var_os(VARIABLE).filter(|name| !name.is_empty()) else {
             return Ok(available[0]);
         };
+        let asked = asked.to_string_lossy().into_owned();
         (available.iter().copied().find(|set| set.name() == asked)).ok_or_else(|| Error::InstructionSet {
             variable: VARIABLE,
             asked,

@@ -1,12 +1,13 @@
 //! `mnist download`: the four files of MNIST, or the synthetic stand-in, into DATA_DIR.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use tracing::warn;
 
 use crate::cli::Download;
 use crate::data::download::fetch::Limits;
-use crate::data::download::{self, DownloadWatch, Downloaded, Options, environment};
+use crate::data::download::{self, DownloadWatch, Downloaded, Options, Origin, environment};
 use crate::data::sets::{DataSource, MNIST, SYNTHETIC};
 use crate::data::synthetic;
 use crate::error::{Error, Result};
@@ -37,14 +38,14 @@ pub fn run(args: &Download, console: &Console) -> Result<()> {
 ///
 /// # Errors
 /// A mirror is none, no mirror has the files, `data_dir` cannot be written, or a signal arrived.
-pub fn download(data_dir: &Path, mirrors: &[String], limits: Limits, console: &Console) -> Result<Downloaded> {
+pub fn download(data_dir: &Path, mirrors: &[OsString], limits: Limits, console: &Console) -> Result<Downloaded> {
     let options = options(data_dir, &named_mirrors(mirrors), limits);
     let done = match console.bars() {
         Some(bars) => download::fetch_all(&options, &Transfers::new(bars, &options.files) as &dyn DownloadWatch),
         None => download::fetch_all(&options, &()),
     };
     done.map_err(|error| match error {
-        Error::Mirror { given, found } if !mirrors.contains(&given) => {
+        Error::Mirror { given, found } if mirrors.is_empty() => {
             Error::Mirror { given: format!("{}={given}", environment::MIRROR), found }
         }
         error => error,
@@ -52,8 +53,8 @@ pub fn download(data_dir: &Path, mirrors: &[String], limits: Limits, console: &C
 }
 
 /// The mirrors that the user names: by flags, or else by `environment::MIRROR`.
-pub fn named_mirrors(flags: &[String]) -> Vec<String> {
-    let from_environment = || std::env::var(environment::MIRROR).ok().filter(|mirror| !mirror.is_empty());
+pub fn named_mirrors(flags: &[OsString]) -> Vec<OsString> {
+    let from_environment = || std::env::var_os(environment::MIRROR).filter(|mirror| !mirror.is_empty());
     if flags.is_empty() { from_environment().into_iter().collect() } else { flags.to_vec() }
 }
 
@@ -76,10 +77,10 @@ pub fn holds_mnist(data_dir: &Path) -> Result<bool> {
     Ok(download::find_real(&options(data_dir, &[], Limits::default()))?.is_some())
 }
 
-fn options(data_dir: &Path, mirrors: &[String], limits: Limits) -> Options {
+fn options(data_dir: &Path, mirrors: &[OsString], limits: Limits) -> Options {
     Options {
         data_dir: data_dir.into(),
-        mirrors: mirrors.iter().map(String::as_str).chain(MNIST.mirrors.iter().copied()).map(String::from).collect(),
+        mirrors: mirrors.iter().cloned().chain(MNIST.mirrors.iter().map(OsString::from)).collect(),
         limits,
         credit: MNIST.credit,
         files: MNIST.files.to_vec(),
@@ -88,5 +89,6 @@ fn options(data_dir: &Path, mirrors: &[String], limits: Limits) -> Options {
 }
 
 fn table(data_dir: &Path, summary: &Downloaded) -> String {
-    text::lines(summary.files.iter().map(|(file, origin)| format!("{}  {origin}", data_dir.join(file.name).display())))
+    let row = |(file, origin): &(_, Origin)| format!("{}  {origin}", data_dir.join(origin.place(file)).display());
+    text::lines(summary.files.iter().map(row))
 }

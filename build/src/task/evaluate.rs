@@ -56,7 +56,7 @@ pub fn evaluate(
     let trained_on = DataSource::of_model(&args.model_dir, &model)?;
     let dataset = data()?;
     dataset.check_fit(&args.model_dir, &model)?;
-    let mut network = engine::choice::network(&model.shape, &model.parameters)?;
+    let mut network = engine::checked::network(&args.model_dir, &model)?;
     let source = dataset.provenance.source;
     info!("model: trained on {}", trained_on.description());
     info!("data: {}, {} test images", source.description(), dataset.test.len());

@@ -1,7 +1,6 @@
 //! `mnist predict`: has a trained model read digits from images.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use serde::Serialize;
@@ -14,13 +13,14 @@ use crate::engine::{self, Network};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::model::file::{self as weights, Model};
+use crate::open;
 use crate::output::console;
 use crate::output::origin;
 use crate::score::softmax;
 use crate::text;
 
-/// The largest file that is read.
-const MOST_BYTES: u64 = 256 << 20;
+/// The largest file that is read. Uncompressed, it takes as much again when it is decoded.
+const MOST_BYTES: u64 = 100 << 20;
 /// How many candidates are named besides the answer.
 const OTHERS: usize = 2;
 
@@ -67,7 +67,7 @@ pub fn run(args: &Predict) -> Result<()> {
     if trained_on.stands_in_for().is_some() {
         warn!("the model was trained on {}", trained_on.description());
     }
-    let mut engine = engine::choice::network(&model.shape, &model.parameters)?;
+    let mut engine = engine::checked::network(&args.model_dir, &model)?;
 
     let prepared: Vec<_> = args.images.iter().map(|path| read(path, frame)).collect();
     let names: Vec<String> = args.images.iter().map(|path| path.display().to_string()).collect();
@@ -112,20 +112,14 @@ fn frame(model_dir: &Path, model: &Model, trained_on: DataSource) -> Result<Fram
 
 /// The image at `path`, or on stdin if that is `-`, prepared for the network.
 fn read(path: &Path, frame: Frame) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let stdin = path == Path::new("-");
-    let read = if stdin {
-        io::stdin().lock().take(MOST_BYTES + 1).read_to_end(&mut bytes)
+    let (read, path) = if path == Path::new("-") {
+        (open::read_at_most(MOST_BYTES, io::stdin().lock()), Path::new("stdin"))
     } else {
-        File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
+        (open::regular_or_pipe(path).and_then(|file| open::read_at_most(MOST_BYTES, file)), path)
     };
-    let path = if stdin { Path::new("stdin") } else { path };
-    let size = read.map_err(Error::io("read", path))?;
-    let picture = match size as u64 {
-        ..=MOST_BYTES => picture::decode(&bytes),
-        _ => Err(format!("expected a file of at most {} MiB, found a larger one", MOST_BYTES >> 20)),
-    };
-    picture
+    let bytes = read.map_err(Error::io("read", path))?;
+    let too_large = || format!("expected a file of at most {} MiB, found a larger one", MOST_BYTES >> 20);
+    (bytes.ok_or_else(too_large).and_then(|bytes| picture::decode(&bytes)))
         .and_then(|picture| prepare::prepare(&picture, frame))
         .map_err(|problem| Error::Picture { path: path.to_path_buf(), problem })
 }

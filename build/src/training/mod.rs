@@ -18,8 +18,8 @@ use crate::score::Score;
 pub struct TrainingRun {
     /// The whole epochs.
     pub epochs: Vec<EpochRecord>,
-    /// The model, or the reason why there is none: SIGINT or SIGTERM arrived, the loss became infinite or NaN, or the
-    /// device failed in the first epoch. A device that fails later leaves the model of the last whole epoch, see
+    /// The model, or the reason why there is none: SIGINT or SIGTERM arrived, the loss or a weight became infinite or
+    /// NaN, or the device failed in the first epoch. A device that fails later leaves the model of the last whole epoch, see
     /// [`Trained::cut_short`].
     pub result: Result<Trained>,
 }
@@ -87,12 +87,14 @@ fn train_epoch(
     listener.on(RunEvent::EpochTrained { epoch });
 
     let loss = totals.loss_sum / totals.images as f64;
-    check_finite(epoch, loss)?;
+    check_finite(epoch, "the loss", loss)?;
     let evaluations: Vec<Evaluation> = dataset
         .evaluated()
         .map(|(split, images)| evaluate(trainer, split, images, Some(epoch), listener))
         .collect::<Result<_>>()?;
     let state = trainer.state()?;
+    let infinite = state.parameters.iter().find(|parameter| !parameter.is_finite());
+    infinite.map_or(Ok(()), |&parameter| check_finite(epoch, "a weight", parameter.into()))?;
     let record = EpochRecord {
         epoch,
         loss,
@@ -122,12 +124,61 @@ pub fn evaluate<N: Network + ?Sized>(
     let logits = network.logits(&images.pixels)?;
     let evaluation = Evaluation { split, score: Score::new(&logits, &images.labels, images.classes.len()), logits };
     if let Some(epoch) = epoch {
-        check_finite(epoch, evaluation.score.loss)?;
+        check_finite(epoch, "the loss", evaluation.score.loss)?;
     }
     listener.on(RunEvent::Evaluated { evaluation: &evaluation, epoch });
     Ok(evaluation)
 }
 
-fn check_finite(epoch: u32, loss: f64) -> Result<()> {
-    if loss.is_finite() { Ok(()) } else { Err(Error::Diverged { epoch, loss }) }
+fn check_finite(epoch: u32, what: &'static str, value: f64) -> Result<()> {
+    if value.is_finite() { Ok(()) } else { Err(Error::Diverged { epoch, what, value }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::data::dataset::Provenance;
+    use crate::data::sets::{DataSource, SYNTHETIC};
+    use crate::engine::{EngineInfo, EpochTotals, TrainingState};
+    use crate::output::event::Listeners;
+
+    /// A trainer whose answers and losses are finite, but not one of its weights.
+    struct Broken;
+
+    impl Network for Broken {
+        fn info(&self) -> EngineInfo {
+            let [backend, instruction_set] = ["none", "none"].map(String::from);
+            EngineInfo { engine: "broken", device: "none", backend, instruction_set, threads: 1 }
+        }
+        fn logits(&mut self, _: &[u8]) -> Result<Vec<f32>> {
+            Ok(vec![0.0; 10])
+        }
+    }
+
+    impl Trainer for Broken {
+        fn train_epoch(&mut self, _: &[u32], _: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
+            Ok(EpochTotals { images: 1, loss_sum: 1.0, correct: 0 })
+        }
+        fn set_images(&mut self, _: Arc<Images>) -> Result<()> {
+            Ok(())
+        }
+        fn state(&mut self) -> Result<TrainingState> {
+            Ok(TrainingState { parameters: vec![1.0, f32::NAN], slots: vec![], step: 1 })
+        }
+        fn load_state(&mut self, _: &TrainingState) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_weight_that_is_nan_ends_the_training_even_if_the_loss_is_finite() {
+        let images = Images { side: 28, classes: SYNTHETIC.classes, pixels: vec![0; 784], labels: vec![0] };
+        let provenance = Provenance { source: DataSource(None), train_images: 1, test_images: 1, files: vec![] };
+        let dataset = Dataset { train: Arc::new(images.clone()), test: images, provenance };
+        let run = train(&Parameters::default(), &dataset, &mut Broken, &mut Listeners(vec![]));
+        let error = run.result.unwrap_err().to_string();
+        assert_eq!(error, "training diverged: a weight of epoch 1 is NaN");
+    }
 }

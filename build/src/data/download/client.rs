@@ -19,7 +19,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body, Proxy};
 use url::Url;
 
-use crate::data::download::connection::{Connect, LookUp, Unconnected};
+use crate::data::download::connection::{Connect, LookUp, OnlyAnnounced, Unconnected};
 use crate::data::download::fault::{Again, MirrorFault};
 use crate::data::download::mirror::shown;
 use crate::data::download::proxy::Proxies;
@@ -73,7 +73,7 @@ impl Client {
     /// # Errors
     /// A variable of the environment names an unusable proxy.
     pub fn new(connect: Duration, idle: Duration) -> Result<Arc<Self>> {
-        let proxies = Proxies::read(|name| std::env::var(name).ok())?;
+        let proxies = Proxies::read(|name| std::env::var_os(name))?;
         let config = |proxy| config(proxy, connect, idle);
         let agent = |proxy| Agent::with_parts(config(proxy), Connect::new(config(None)), LookUp::default());
         let mut agents = vec![(None, agent(None))];
@@ -176,6 +176,9 @@ impl Client {
         let proxy = self.proxies.described(url).map(|settings| format!(" ({settings})")).unwrap_or_default();
         let error = match error {
             ureq::Error::Other(inner) if inner.is::<Unconnected>() => inner,
+            ureq::Error::Other(inner) if inner.is::<OnlyAnnounced>() => {
+                return MirrorFault::new(Again::Never, inner.to_string());
+            }
             error => {
                 let answer = format!("connection broken before an answer: {}{proxy}", cause(&error));
                 return MirrorFault::new(Again::Often, answer);

@@ -1,9 +1,10 @@
-//! How the HTTP client connects. It differs from the client's own way in three points:
+//! How the HTTP client connects. It differs from the client's own way in four points:
 //!
 //! - The client asks every proxy for a tunnel (CONNECT). Many proxies allow tunnels to port 443 alone, so a plain http
 //!   URL is sent to its proxy whole, as the target of the request.
 //! - An error says whether there was a connection: see [`Unconnected`].
 //! - A connection that breaks is an error. The client takes it for the end of an answer without a length.
+//! - A server may announce its answer only so often, by others with a status of 1xx. The client reads these without end.
 
 use std::fmt;
 use std::io;
@@ -17,12 +18,28 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, Defaul
 
 /// The start of the first line of every request that this program makes.
 const START: &[u8] = b"GET /";
+/// The start of an answer that announces another.
+const ANNOUNCEMENT: &[u8] = b"HTTP/1.1 1";
+/// The most announcements. One that arrives in parts counts more than once.
+const MOST_ANNOUNCEMENTS: usize = 8;
 
 /// An error from before the connection, TLS and tunnel included.
 #[derive(Debug)]
 pub struct Unconnected(pub Error);
 
 impl std::error::Error for Unconnected {}
+
+/// The error of a server that announces its answer and does not give it.
+#[derive(Debug)]
+pub struct OnlyAnnounced;
+
+impl std::error::Error for OnlyAnnounced {}
+
+impl fmt::Display for OnlyAnnounced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no answer, only announcements of one (status 1xx)")
+    }
+}
 
 impl fmt::Display for Unconnected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -84,7 +101,7 @@ impl Connect {
                 (self.connector.connect(&to_proxy, None)?, Some(format!("http://{host}")))
             }
         };
-        Ok(transport.map(|inner| Line { inner, prefix }))
+        Ok(transport.map(|inner| Line { inner, prefix, announcements: 0 }))
     }
 }
 
@@ -102,6 +119,8 @@ pub struct Line {
     inner: Box<dyn Transport>,
     /// Scheme and host, to be put before the path in the request to a proxy.
     prefix: Option<String>,
+    /// Announcements so far.
+    announcements: usize,
 }
 
 impl Transport for Line {
@@ -125,7 +144,15 @@ impl Transport for Line {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        self.inner.await_input(timeout).map_err(broken)
+        let progress = self.inner.await_input(timeout).map_err(broken)?;
+        let input = self.inner.buffers().input();
+        if input.starts_with(ANNOUNCEMENT) {
+            self.announcements += input.windows(ANNOUNCEMENT.len()).filter(|bytes| *bytes == ANNOUNCEMENT).count();
+            if self.announcements > MOST_ANNOUNCEMENTS {
+                return Err(Error::Other(Box::new(OnlyAnnounced)));
+            }
+        }
+        Ok(progress)
     }
 
     fn is_open(&mut self) -> bool {

@@ -93,6 +93,11 @@ impl<W: Write> Content<W> {
         }
     }
 
+    /// Whether the bytes are gzip.
+    pub fn is_gzip(&self) -> bool {
+        matches!(self.form, Form::Gzip(_))
+    }
+
     /// Whether further bytes would be ignored.
     pub fn ended(&self) -> bool {
         self.ended

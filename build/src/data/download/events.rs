@@ -1,6 +1,7 @@
 //! What happens during a download, for progress bars and logs.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,24 +13,31 @@ use crate::text::{LOG, PROGRESS};
 /// Where one of the files is from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// It was there.
-    There,
-    /// It was there as `NAME.gz`, in a directory that cannot be written, and is used as it is.
-    ThereGzipped,
-    /// It was there as `NAME.gz`, which stays, and was decompressed.
-    Unpacked,
+    /// It was there as this file, below the directory, and is used as it is.
+    There(PathBuf),
+    /// It was there as this file, which stays, and was decompressed or copied.
+    Unpacked(PathBuf),
     /// From this mirror, as shown to users.
     Mirror(String),
     /// This program generated it: synthetic data.
     Drawn,
 }
 
+impl Origin {
+    /// Where `file` now is, below the directory.
+    pub fn place<'a>(&'a self, file: &'a SourceFile) -> &'a Path {
+        match self {
+            Self::There(place) => place,
+            _ => Path::new(file.name),
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::There => f.write_str("there already, SHA-256 right"),
-            Self::ThereGzipped => f.write_str("there already, gzipped, SHA-256 right"),
-            Self::Unpacked => f.write_str("decompressed from the .gz that was there, SHA-256 right"),
+            Self::There(_) => f.write_str("there already, SHA-256 right"),
+            Self::Unpacked(from) => write!(f, "from {}, which was there, SHA-256 right", from.display()),
             Self::Mirror(mirror) => write!(f, "from {mirror}, SHA-256 right"),
             Self::Drawn => f.write_str("drawn, not MNIST"),
         }
@@ -92,7 +100,9 @@ impl<'a> Reporter<'a> {
                 warn!(target: PROGRESS, "{mirror}: {answer}");
             }
             DownloadEvent::MirrorFailed { mirror, answer } => warn!(target: LOG, "{name}: {mirror}: {answer}"),
-            DownloadEvent::Done { origin } => info!(target: PROGRESS, "{name}: {origin}"),
+            DownloadEvent::Done { origin } => {
+                info!(target: PROGRESS, "{}: {origin}", origin.place(file).display());
+            }
         }
         self.watch.on(file, event);
     }

@@ -1,9 +1,9 @@
 //! One file from one URL: received piece by piece, resumed after a broken connection, tried again while that may help.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -92,8 +92,8 @@ pub struct Fetcher<'a> {
     client: Arc<Client>,
     limits: &'a Limits,
     started: Instant,
-    /// Whether any mirror has delivered bytes of a file.
-    answered: AtomicBool,
+    /// The bytes that have come so far, by mirror and file. None at all: no mirror has answered.
+    delivered: Mutex<HashMap<(String, &'static str), u64>>,
 }
 
 impl<'a> Fetcher<'a> {
@@ -103,7 +103,7 @@ impl<'a> Fetcher<'a> {
     /// A variable of the environment names an unusable proxy.
     pub fn new(limits: &'a Limits) -> Result<Self> {
         let client = Client::new(limits.connect, limits.answer())?;
-        Ok(Self { client, limits, started: Instant::now(), answered: AtomicBool::new(false) })
+        Ok(Self { client, limits, started: Instant::now(), delivered: Mutex::default() })
     }
 
     /// Fetches `file` from `url` into `part`. Afterwards `part` holds every byte and may be committed. Events name the
@@ -119,7 +119,8 @@ impl<'a> Fetcher<'a> {
         report: &ReportEvent,
     ) -> std::result::Result<(), Failure> {
         let mut transfer = Transfer::begin(*file, url, part)?;
-        let (mut retries, mut slow_retries, mut furthest) = (0, 0, 0);
+        let (mut retries, mut slow_retries, mut waits, mut furthest) = (0, 0, 0, 0);
+        let mut alive = 0;
         let mut last: Option<String> = None;
         loop {
             let fault = match self.attempt(&mut transfer, shown, report) {
@@ -129,7 +130,12 @@ impl<'a> Fetcher<'a> {
                 Err(Stop::Run(error)) => return Err(Failure::Run(error)),
             };
             if transfer.offset >= furthest + PROGRESS_BYTES {
-                (retries, slow_retries, furthest) = (0, 0, transfer.offset);
+                (retries, slow_retries, waits, furthest) = (0, 0, 0, transfer.offset);
+            }
+            // A mirror that meanwhile delivers other files is only busy.
+            let others = self.delivered_besides(shown, file);
+            if others > alive {
+                (retries, slow_retries, alive) = (0, 0, others);
             }
             let once_more = match fault.again {
                 Again::Never => false,
@@ -139,14 +145,14 @@ impl<'a> Fetcher<'a> {
             if !once_more || retries == self.limits.retries {
                 return Err(Failure::Mirror(fault.answer));
             }
-            let wait = fault.wait.unwrap_or_else(|| back_off(self.limits, retries)).min(self.limits.longest_wait);
+            let wait = fault.wait.unwrap_or_else(|| back_off(self.limits, waits)).min(self.limits.longest_wait);
             report(&DownloadEvent::Retry { mirror: shown, answer: &fault.answer, wait });
             match self.sleep(wait) {
                 Ok(()) => {}
                 Err(Stop::Run(error)) => return Err(Failure::Run(error)),
                 Err(_) => return Err(self.unanswered(Some(fault.answer))),
             }
-            retries += 1;
+            (retries, waits) = (retries + 1, waits + 1);
             slow_retries += u32::from(fault.again == Again::Once);
             last = Some(fault.answer);
         }
@@ -181,13 +187,13 @@ impl<'a> Fetcher<'a> {
             };
             transfer.receive(&bytes, &head)?;
             if transfer.content.bytes() > 0 {
-                self.set_answered();
+                self.add_delivered(shown, transfer.file.name, bytes.len() as u64);
             }
             report(&DownloadEvent::Received { bytes: transfer.offset });
             pace.check(bytes.len() as u64)?;
         }
         transfer.finish(&head)?;
-        self.set_answered();
+        self.add_delivered(shown, transfer.file.name, 0);
         Ok(())
     }
 
@@ -221,12 +227,22 @@ impl<'a> Fetcher<'a> {
     fn go_on(&self) -> std::result::Result<(), Stop> {
         interrupt::check()?;
         let over = self.limits.first_answer.is_some_and(|most| self.started.elapsed() >= most);
-        if over && !self.answered.load(Ordering::Relaxed) { Err(Stop::Unanswered) } else { Ok(()) }
+        if over && self.so_far().is_empty() { Err(Stop::Unanswered) } else { Ok(()) }
     }
 
-    /// From now on, slow mirrors get the time they need.
-    fn set_answered(&self) {
-        self.answered.store(true, Ordering::Relaxed);
+    /// Notes what a mirror has delivered. From now on, slow mirrors get the time they need.
+    fn add_delivered(&self, shown: &str, file: &'static str, bytes: u64) {
+        *self.so_far().entry((shown.to_string(), file)).or_default() += bytes;
+    }
+
+    /// The bytes of other files than `file` that this mirror has delivered.
+    fn delivered_besides(&self, shown: &str, file: &SourceFile) -> u64 {
+        let so_far = self.so_far();
+        so_far.iter().filter(|((mirror, of), _)| mirror == shown && *of != file.name).map(|(_, bytes)| bytes).sum()
+    }
+
+    fn so_far(&self) -> MutexGuard<'_, HashMap<(String, &'static str), u64>> {
+        self.delivered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unanswered(&self, last: Option<String>) -> Failure {

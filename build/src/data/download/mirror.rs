@@ -1,5 +1,6 @@
 //! A mirror, from which the four files come: a URL, or a directory for machines without a network.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -21,11 +22,12 @@ impl Mirror {
     ///
     /// # Errors
     /// It is a malformed URL or one of another scheme, or a directory that is not there.
-    pub fn parse(text: &str) -> Result<Self> {
-        let wrong = |found: String| Error::Mirror { given: text.to_string(), found };
-        let directory = match text.split_once("://") {
-            None => PathBuf::from(text),
-            Some((scheme, _)) => {
+    pub fn parse(given: &OsStr) -> Result<Self> {
+        let wrong = |found: String| Error::Mirror { given: given.display().to_string(), found };
+        let url = given.to_str().and_then(|text| Some((text, text.split_once("://")?.0)));
+        let directory = match url {
+            None => PathBuf::from(given),
+            Some((text, scheme)) => {
                 let url = Url::parse(text).map_err(|e| wrong(format!("a malformed URL: {e}")))?;
                 match url.scheme() {
                     "http" | "https" => return Ok(Self::Url(url)),
@@ -78,7 +80,7 @@ mod tests {
 
     #[test]
     fn urls_keep_their_query_and_show_no_secret() {
-        let mirror = Mirror::parse("https://me:secret@host/mnist/?token=1").unwrap();
+        let mirror = Mirror::parse(OsStr::new("https://me:secret@host/mnist/?token=1")).unwrap();
         assert_eq!(mirror.to_string(), "https://host/mnist");
         let Mirror::Url(url) = mirror else { panic!() };
         assert_eq!(url_of(&url, "a.gz").as_str(), "https://me:secret@host/mnist/a.gz?token=1");
@@ -89,15 +91,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let spaced = dir.path().join("with space é");
         std::fs::create_dir(&spaced).unwrap();
-        assert_eq!(Mirror::parse(spaced.to_str().unwrap()).unwrap(), Mirror::Directory(spaced.clone()));
+        assert_eq!(Mirror::parse(spaced.as_os_str()).unwrap(), Mirror::Directory(spaced.clone()));
         let url = Url::from_directory_path(&spaced).unwrap();
         assert!(url.as_str().contains("with%20space%20%C3%A9"), "{url}");
-        assert_eq!(Mirror::parse(url.as_str()).unwrap(), Mirror::Directory(spaced));
+        assert_eq!(Mirror::parse(OsStr::new(url.as_str())).unwrap(), Mirror::Directory(spaced));
     }
 
     #[test]
     fn a_bad_mirror_is_named() {
-        let message = |text: &str| Mirror::parse(text).unwrap_err().to_string();
+        let message = |text: &str| Mirror::parse(OsStr::new(text)).unwrap_err().to_string();
         assert_eq!(
             message("ftp://host/mnist"),
             "mirror ftp://host/mnist: expected a URL with http:// or https://, or a directory, found a URL with ftp://"
@@ -116,6 +118,7 @@ mod tests {
 
     #[test]
     fn the_known_mirrors_are_mirrors() {
-        assert!(crate::data::sets::SETS.iter().flat_map(|set| set.mirrors).all(|mirror| Mirror::parse(mirror).is_ok()));
+        let mut known = crate::data::sets::SETS.iter().flat_map(|set| set.mirrors);
+        assert!(known.all(|mirror| Mirror::parse(OsStr::new(mirror)).is_ok()));
     }
 }

@@ -1,7 +1,8 @@
 //! A download: brings the four files of a data set into DATA_DIR.
 //!
-//! A file that is there and right stays. `NAME.gz` that is there and right is decompressed. All others come from the
-//! mirrors, which are tried in their order. The four files are fetched side by side, each in a thread of its own.
+//! A file that is there and right stays, under any of the names in [`places`]. One that is gzipped is decompressed. All
+//! others come from the mirrors, which are tried in their order. The four files are fetched side by side, each in a thread
+//! of its own.
 //!
 //! ```text
 //! mod -> fetch (retries) -> client (one request) -> connection, proxy
@@ -21,7 +22,7 @@ pub mod proxy;
 pub mod store;
 mod transfer;
 
-use std::fs::File;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -33,10 +34,12 @@ use url::Url;
 use crate::data::download::fetch::{Failure, Fetcher, Limits};
 use crate::data::download::mirror::{Mirror, url_of};
 use crate::data::download::store::Found;
+use crate::data::places;
 use crate::data::sets::SourceFile;
 use crate::error::{Error, Result, Unfetched};
-use crate::files::{AtomicFile, writable_directory};
+use crate::files::{AtomicFile, OutputDirectory, writable_directory};
 use crate::interrupt;
+use crate::open;
 
 pub use crate::data::download::events::{DownloadEvent, DownloadWatch, Origin, Reporter};
 
@@ -47,7 +50,7 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Where the files come from, as [`Mirror::parse`] reads it, in the order to try: the user's own mirrors, then
     /// those of the set. Read only if a file has to be fetched.
-    pub mirrors: Vec<String>,
+    pub mirrors: Vec<OsString>,
     /// How long to wait for a mirror, and how often to ask it.
     pub limits: Limits,
     /// Authors and licence of the files, shown before they are fetched.
@@ -79,26 +82,21 @@ pub fn fetch_all(options: &Options, watch: &dyn DownloadWatch) -> Result<Downloa
     let directory = &options.data_dir;
     let found = side_by_side(&options.files, |file| store::look(directory, file));
     let found = found.into_iter().collect::<Result<Vec<_>>>()?;
-    let as_it_is = || Downloaded {
-        files: options
-            .files
-            .iter()
-            .zip(&found)
-            .map(|(file, found)| (*file, if *found == Found::Plain { Origin::There } else { Origin::ThereGzipped }))
-            .inspect(|(file, origin)| reporter.report(file, &DownloadEvent::Done { origin }))
-            .collect(),
-    };
-    if found.iter().all(|found| *found == Found::Plain) {
-        return Ok(as_it_is());
+    if found.iter().all(|found| matches!(found, Found::There(_))) {
+        return Ok(as_it_is(options, &found, &reporter));
     }
-    let complete = !found.contains(&Found::Nothing);
-    let mirrors = if complete { &[][..] } else { &options.mirrors };
+    let mirrors = if found.contains(&Found::Nothing) { &options.mirrors[..] } else { &[] };
     let mirrors = mirrors.iter().map(|mirror| Mirror::parse(mirror)).collect::<Result<Vec<_>>>()?;
-    if let Err(error) = writable_directory(directory) {
-        // A complete data set that belongs to somebody else need not be writable.
-        return if complete { Ok(as_it_is()) } else { Err(error) };
-    }
-    store::clear_stale(directory, &options.files);
+    let output = match OutputDirectory::open(directory) {
+        Ok(output) => output,
+        Err(error) => {
+            // A complete data set that belongs to somebody else need not be writable.
+            let usable = |found: &Found| matches!(found, Found::There(_) | Found::Packed { usable: true, .. });
+            return if found.iter().all(usable) { Ok(as_it_is(options, &found, &reporter)) } else { Err(error) };
+        }
+    };
+    let missing = options.files.iter().zip(&found).filter(|(_, found)| !matches!(found, Found::There(_)));
+    output.check(missing.map(|(file, _)| file.name))?;
     if let Some(credit) = options.credit {
         info!("{credit}");
     }
@@ -107,14 +105,30 @@ pub fn fetch_all(options: &Options, watch: &dyn DownloadWatch) -> Result<Downloa
     let jobs: Vec<(SourceFile, &Found)> = options.files.iter().copied().zip(&found).collect();
     let origins = side_by_side(&jobs, |(file, found)| {
         let origin = match found {
-            Found::Plain => Origin::There,
-            Found::Gzip(path) => unpack(options, file, path)?,
+            Found::There(path) => Origin::There(below(directory, path)),
+            Found::Packed { path, .. } => unpack(options, file, path)?,
             Found::Nothing => from_mirrors(options, file, (&mirrors, &fetcher), &reporter)?,
         };
         reporter.report(file, &DownloadEvent::Done { origin: &origin });
         Ok((*file, origin))
     });
     Ok(Downloaded { files: all_or_failures(origins)? })
+}
+
+/// The files where they were found, which is reported.
+fn as_it_is(options: &Options, found: &[Found], reporter: &Reporter) -> Downloaded {
+    let place = |found: &Found| match found {
+        Found::There(path) | Found::Packed { path, .. } => below(&options.data_dir, path),
+        Found::Nothing => PathBuf::new(),
+    };
+    let files = options.files.iter().zip(found).map(|(file, found)| (*file, Origin::There(place(found))));
+    let report = |(file, origin): &(SourceFile, Origin)| reporter.report(file, &DownloadEvent::Done { origin });
+    Downloaded { files: files.inspect(report).collect() }
+}
+
+/// `path` as it is below `directory`.
+fn below(directory: &Path, path: &Path) -> PathBuf {
+    path.strip_prefix(directory).unwrap_or(path).to_path_buf()
 }
 
 /// Calls `draw` to write the synthetic data into the directory, unless it is there already.
@@ -128,7 +142,7 @@ pub fn write_synthetic(options: &Options, draw: impl FnOnce(&Path) -> Result<()>
     }
     let there = side_by_side(&options.stand_in, |file| store::look(directory, file));
     let there = there.into_iter().collect::<Result<Vec<_>>>()?;
-    let drawn = there.iter().any(|found| *found != Found::Plain);
+    let drawn = there.iter().any(|found| !matches!(found, Found::There(_)));
     if drawn {
         writable_directory(directory)?;
         for file in &options.stand_in {
@@ -136,8 +150,11 @@ pub fn write_synthetic(options: &Options, draw: impl FnOnce(&Path) -> Result<()>
         }
         draw(directory)?;
     }
-    let origin = if drawn { Origin::Drawn } else { Origin::There };
-    Ok(Downloaded { files: options.stand_in.iter().map(|file| (*file, origin.clone())).collect() })
+    let origin = |found: &Found| match found {
+        Found::There(path) if !drawn => Origin::There(below(directory, path)),
+        _ => Origin::Drawn,
+    };
+    Ok(Downloaded { files: options.stand_in.iter().copied().zip(there.iter().map(origin)).collect() })
 }
 
 /// The first of [`Options::files`] that is there and right, plain or gzipped.
@@ -175,12 +192,12 @@ impl<'a> OnDemand<'a> {
     }
 }
 
-fn unpack(options: &Options, file: &SourceFile, gzip: &Path) -> Result<Origin> {
-    let open = File::open(gzip).map_err(Error::io("read", gzip))?;
-    match store::unpack((open, gzip), &options.data_dir, file, &options.stand_in)? {
-        Ok(()) => Ok(Origin::Unpacked),
+fn unpack(options: &Options, file: &SourceFile, path: &Path) -> Result<Origin> {
+    let open = open::regular(path).map_err(Error::io("read", path))?;
+    match store::unpack((open, path), &options.data_dir, file, &options.stand_in)? {
+        Ok(()) => Ok(Origin::Unpacked(below(&options.data_dir, path))),
         // It was right a moment ago.
-        Err(wrong) => Err(Error::io("read", gzip)(io::Error::other(wrong.to_string()))),
+        Err(wrong) => Err(Error::io("read", path)(io::Error::other(wrong.to_string()))),
     }
 }
 
@@ -229,27 +246,23 @@ fn from_url(
     Ok(())
 }
 
-/// Takes `NAME.gz` or else `NAME`, whichever is right. The answer names no file, so that the answers for all four files
-/// are the same and shown once.
+/// Takes the first file in the [`places`] that is right. The answer for a file that is missing does not name it, so that it
+/// is shown once for all four.
 fn from_directory(options: &Options, file: &SourceFile, mirror: &Path) -> std::result::Result<(), Failure> {
     let mut answers = Vec::new();
-    for suffix in [".gz", ""] {
-        let path = mirror.join(format!("{}{suffix}", file.name));
-        let taken = match File::open(&path) {
-            Ok(open) => store::unpack((open, &path), &options.data_dir, file, &options.stand_in),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => Err(Error::io("read", &path)(error)),
-        };
+    for path in places::existing(mirror, file.name) {
+        let open = open::regular(&path).map_err(Error::io("read", &path));
+        let taken = open.and_then(|open| store::unpack((open, &path), &options.data_dir, file, &options.stand_in));
         let answer = match taken {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(wrong)) => wrong.to_string(),
             Err(Error::Io { path: of, source, .. }) if of == path => source.to_string(),
             Err(error) => return Err(error.into()),
         };
-        answers.push(format!("NAME{suffix}: {answer}"));
+        answers.push(format!("{}: {answer}", below(mirror, &path).display()));
     }
     if answers.is_empty() {
-        answers.push("holds neither NAME.gz nor NAME".to_string());
+        answers.push("the file is not there, neither plain nor gzipped".to_string());
     }
     Err(Failure::Mirror(answers.join("; ")))
 }

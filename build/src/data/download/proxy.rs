@@ -1,6 +1,7 @@
 //! The proxies that the environment names: `http_proxy`, `https_proxy`, `all_proxy`, `no_proxy`, in lower or upper
 //! case. An empty variable counts as not set. As in Go and in browsers, no proxy is used to reach this machine itself.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 
 use url::{Host, Url};
@@ -30,21 +31,25 @@ pub struct ProxyRule {
 }
 
 impl Proxies {
-    /// Reads the variables through `lookup`, which is `std::env::var` outside tests.
+    /// Reads the variables through `lookup`, which is `std::env::var_os` outside tests.
     ///
     /// # Errors
     /// A variable does not hold the URL of an HTTP proxy.
-    pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self> {
+    pub fn read(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self> {
         let find = |name: &str| {
-            spellings(name)
-                .into_iter()
-                .find_map(|name| lookup(&name).filter(|value| !value.trim().is_empty()).map(|value| (name, value)))
+            let set = |value: &OsString| !value.to_string_lossy().trim().is_empty();
+            spellings(name).into_iter().find_map(|name| lookup(&name).filter(set).map(|value| (name, value)))
         };
         let [http, https, all, no_proxy] = PROXIES;
-        let mut proxies = Self { rules: Vec::new(), direct: find(no_proxy) };
+        // An entry that is not UTF-8 is no host's name.
+        let direct = find(no_proxy).map(|(variable, value)| (variable, value.to_string_lossy().into_owned()));
+        let mut proxies = Self { rules: Vec::new(), direct };
         for (scheme, name) in [("http", http), ("https", https), ("all", all)] {
             if let Some((variable, value)) = find(name) {
-                let proxy = parse(value.trim()).ok_or(Error::Proxy { variable: variable.clone() })?;
+                let proxy = value
+                    .to_str()
+                    .and_then(|value| parse(value.trim()))
+                    .ok_or(Error::Proxy { variable: variable.clone() })?;
                 proxies.rules.push(ProxyRule { scheme, variable, proxy });
             }
         }
@@ -136,7 +141,7 @@ mod tests {
     use super::*;
 
     fn proxies(variables: &[(&str, &str)]) -> Result<Proxies> {
-        Proxies::read(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string()))
+        Proxies::read(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()))
     }
 
     fn url(text: &str) -> Url {
@@ -198,5 +203,12 @@ mod tests {
                         http://proxy.example:3128";
         assert_eq!(message("socks5://me:secret@host:1080"), expected);
         assert_eq!(message("http://"), expected);
+        #[cfg(unix)]
+        {
+            // With the bytes replaced it would be the URL of another user.
+            let value = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"http://\xe4:secret@host:3128");
+            let read = Proxies::read(|name| (name == "https_proxy").then(|| value.to_os_string()));
+            assert_eq!(read.unwrap_err().to_string(), expected);
+        }
     }
 }

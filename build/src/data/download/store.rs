@@ -4,52 +4,66 @@ use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
 use crate::data::download::content::{Content, Wrong};
+use crate::data::places;
 use crate::data::sets::{SETS, SourceFile};
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
+use crate::files::atomic::unused_name;
 use crate::interrupt;
+use crate::open;
 use crate::text::hexadecimal;
 
 /// Bytes read from disk at once.
 const PIECE_BYTES: usize = 64 * 1024;
-/// Temporary files older than this are from killed runs: no download takes a day.
-const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How a directory holds one of the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// Under its name, with the right contents.
-    Plain,
-    /// As `NAME.gz`, which decompresses to the right bytes. `NAME` is missing or another file.
-    Gzip(PathBuf),
+    /// As this file, with the right contents, where `Dataset::load` looks first.
+    There(PathBuf),
+    /// As this file, with the right contents, but gzipped or behind another file.
+    Packed {
+        /// The file.
+        path: PathBuf,
+        /// Whether `Dataset::load` would take it nevertheless.
+        usable: bool,
+    },
     /// Not at all; `NAME` may be another file.
     Nothing,
 }
 
-/// Looks for `file` in `directory`, plain or gzipped, and checks its hash. A wrong gzip file is left alone, with a
-/// warning.
+/// Looks for `file` in `directory`, in all its [`places`], and checks the hash. A wrong file is left alone, with a warning
+/// unless its name is `NAME` itself.
 ///
 /// # Errors
-/// The plain file cannot be read, or a signal arrived.
+/// The file `NAME` cannot be read, or a signal arrived.
 pub fn look(directory: &Path, file: &SourceFile) -> Result<Found> {
-    let path = directory.join(file.name);
-    if identify(&path)?.is_some_and(|identity| identity.is(file)) {
-        return Ok(Found::Plain);
-    }
-    let path = directory.join(format!("{}.gz", file.name));
-    match File::open(&path) {
-        Ok(gzip) => match pour(gzip, &path, &mut Content::new(*file, io::sink()))? {
-            Ok(()) => return Ok(Found::Gzip(path)),
-            Err(wrong) => warn!("{}: left alone, it is not the file: {wrong}", path.display()),
-        },
-        Err(error) if is_absent(&error) => {}
-        Err(error) => warn!("{}: left alone, it cannot be read: {error}", path.display()),
+    let own = directory.join(file.name);
+    for (place, path) in places::existing(directory, file.name).enumerate() {
+        let mut content = Content::new(*file, io::sink());
+        let opened = open::regular(&path).map_err(Error::io("read", &path));
+        match opened.and_then(|open| pour(open, &path, &mut content)) {
+            Ok(Ok(())) => {
+                // Dataset::load goes by the names.
+                let gzip_by_name = path.extension().is_some_and(|extension| extension == "gz");
+                let usable = place == 0 && gzip_by_name == content.is_gzip();
+                return Ok(match usable && (!gzip_by_name || own.is_dir()) {
+                    true => Found::There(path),
+                    false => Found::Packed { path, usable },
+                });
+            }
+            Ok(Err(_)) if path == own => {}
+            Ok(Err(wrong)) => warn!("{}: left alone, it is not the file: {wrong}", path.display()),
+            Err(Error::Io { source, .. }) if path != own => {
+                warn!("{}: left alone, it cannot be read: {source}", path.display());
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(Found::Nothing)
 }
@@ -101,7 +115,7 @@ pub fn set_aside(path: &Path, file: &SourceFile, stand_in: &[SourceFile]) -> Res
         info!("{}: replacing the synthetic stand-in", path.display());
         return Ok(());
     }
-    let aside = unused_name(path)?;
+    let aside = unused_name(path, "mismatch").map_err(Error::io("write", path))?;
     if let Err(error) = fs::rename(path, &aside) {
         let _ = fs::remove_file(&aside); // our own empty file
         // Another download may just have renamed it.
@@ -118,22 +132,6 @@ pub fn set_aside(path: &Path, file: &SourceFile, stand_in: &[SourceFile]) -> Res
         aside.display()
     );
     Ok(())
-}
-
-/// Removes temporary files of `files` that killed runs have left.
-pub fn clear_stale(directory: &Path, files: &[SourceFile]) {
-    let old = |entry: &fs::DirEntry| {
-        let modified = entry.metadata().and_then(|metadata| metadata.modified()).ok();
-        modified.and_then(|time| SystemTime::now().duration_since(time).ok()).is_some_and(|age| age > STALE)
-    };
-    // Files that cannot be listed or removed stay: they do no harm.
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let ours = files.iter().any(|file| name.starts_with(&format!(".{}.", file.name))) && name.ends_with(".part");
-        if ours && old(&entry) && fs::remove_file(entry.path()).is_ok() {
-            info!("{}: removed, the run that wrote it has not ended it", entry.path().display());
-        }
-    }
 }
 
 /// Whether the file at `path` is one of a known data set under its right name.
@@ -164,7 +162,7 @@ impl Identity {
 
 /// Hashes the file at `path`; `None` where there is none.
 fn identify(path: &Path) -> Result<Option<Identity>> {
-    let mut open = match File::open(path) {
+    let mut open = match open::regular(path) {
         Ok(open) => open,
         Err(error) if is_absent(&error) => return Ok(None),
         Err(error) => return Err(Error::io("read", path)(error)),
@@ -201,24 +199,6 @@ fn read_in_pieces<E>(
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(Error::io("read", path)(error)),
-        }
-    }
-}
-
-/// Finds a free name: `NAME.mismatch`, `NAME.mismatch-2`, ... An empty file reserves it, so that no other run takes it.
-fn unused_name(path: &Path) -> Result<PathBuf> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut suffix = String::new();
-    let mut number = 1;
-    loop {
-        let aside = path.with_file_name(format!("{name}.mismatch{suffix}"));
-        match File::create_new(&aside) {
-            Ok(_) => return Ok(aside),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                number += 1;
-                suffix = format!("-{number}");
-            }
-            Err(error) => return Err(Error::io("write", aside)(error)),
         }
     }
 }

@@ -21,7 +21,8 @@ const ALLOWANCE_BYTES: u64 = 64 * 1024;
 
 /// A file that arrives, perhaps in several answers.
 pub struct Transfer<'a> {
-    file: SourceFile,
+    /// The file.
+    pub file: SourceFile,
     /// Where the file comes from.
     pub url: &'a Url,
     part: &'a mut AtomicFile,

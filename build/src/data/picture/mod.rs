@@ -1,16 +1,17 @@
 //! Decodes an image file to shades of grey.
 
+mod opaque;
 pub mod prepare;
 
 use std::io::Cursor;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Luma};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 /// The most pixels that are decoded. Nearly all cameras have fewer.
 const MOST_PIXELS: u64 = 100_000_000;
-/// The most bytes of decoded pixels.
-const MOST_BYTES: u64 = 1 << 30;
+/// The most bytes of memory for a file and its decoding.
+const MOST_BYTES: u64 = 200 << 20;
 /// Larger images are reduced to this longer side. A digit on a twentieth of it still has more pixels than MNIST's.
 const LONGEST_SIDE: u32 = 800;
 
@@ -54,13 +55,24 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, String> {
     let mut decoder = reader.into_decoder().map_err(broken)?;
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
-    if !(1..=MOST_PIXELS).contains(&pixels) || decoder.total_bytes() > MOST_BYTES {
+    if !(1..=MOST_PIXELS).contains(&pixels) {
         return Err(format!("expected an image of 1 to {MOST_PIXELS} pixels, found one of {width} x {height}"));
+    }
+    // Transparency is removed into a second image.
+    let second = if decoder.color_type().has_alpha() { pixels } else { 0 };
+    let copies = if format == ImageFormat::Jpeg && is_jpeg_of_many_scans(bytes) { 3 } else { 1 };
+    let needed = copies * decoder.total_bytes() + second + bytes.len() as u64;
+    if needed > MOST_BYTES {
+        let [most, needed] = [MOST_BYTES, needed].map(|bytes| bytes.div_ceil(1 << 20));
+        return Err(format!(
+            "expected an image that takes at most {most} MiB of memory, found one of {width} x {height} that takes \
+             {needed} MiB"
+        ));
     }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;
     if image.color().has_alpha() {
-        image = on_paper(image);
+        image = opaque::on_paper(&image).into();
     }
     if width.max(height) > LONGEST_SIDE {
         image = image.thumbnail(LONGEST_SIDE, LONGEST_SIDE);
@@ -84,28 +96,26 @@ fn name(format: ImageFormat) -> &'static str {
     }
 }
 
+/// Whether a JPEG has several scans, as progressive ones do. The decoder then holds all coefficients, of two bytes for each
+/// byte of the image.
+fn is_jpeg_of_many_scans(bytes: &[u8]) -> bool {
+    const SCAN: [u8; 2] = [0xff, 0xda];
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    // Segments with their lengths, up to the first scan. One of them may hold a small JPEG.
+    while let [0xff, kind, high, low, ..] = rest {
+        if [0xff, *kind] == SCAN {
+            return rest[2..].windows(2).any(|pair| pair == SCAN);
+        }
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        rest = rest.get(2 + length..).unwrap_or_default();
+    }
+    true // unusual: it counts as the worst
+}
+
 /// Whether a JPEG ends with its end marker, after its last scan. Without this test the decoder invents missing pixels.
 fn has_jpeg_end(bytes: &[u8]) -> bool {
     let last = |marker: [u8; 2]| bytes.windows(2).rposition(|pair| pair == marker);
     last([0xff, 0xd9]) > last([0xff, 0xda])
-}
-
-/// Removes transparency: puts a dark drawing on white, a light one on black.
-fn on_paper(image: DynamicImage) -> DynamicImage {
-    let image = image.into_luma_alpha16();
-    let (mut light, mut drawn) = (0u64, 0u64);
-    for pixel in image.pixels() {
-        let [luma, alpha] = pixel.0.map(u64::from);
-        light += luma * alpha / 65_535;
-        drawn += alpha;
-    }
-    let paper = if 2 * light > drawn { 0 } else { 65_535 };
-    let (width, height) = image.dimensions();
-    let opaque = ImageBuffer::from_fn(width, height, |x, y| {
-        let [luma, alpha] = image.get_pixel(x, y).0.map(u32::from);
-        Luma([((luma * alpha + paper * (65_535 - alpha)) / 65_535) as u16])
-    });
-    DynamicImage::ImageLuma16(opaque)
 }
 
 #[cfg(test)]
@@ -133,6 +143,15 @@ mod tests {
         );
         assert!(decode(b"P5 10 10 255\nshort").unwrap_err().starts_with("is no sound PGM, PPM or PBM file: "));
         assert!(decode(b"\x89PNG\r\n\x1a\nrest").unwrap_err().starts_with("is no sound PNG file: "));
+    }
+
+    #[test]
+    fn a_jpeg_has_one_scan_or_several() {
+        let thumbnail = b"\xff\xe1\0\x08\xff\xda\0\x02\xff\xd9";
+        let one = [b"\xff\xd8".as_slice(), thumbnail, b"\xff\xda\0\x02data\xff\xd9"].concat();
+        assert!(!is_jpeg_of_many_scans(&one));
+        let several = [&one[..one.len() - 2], b"\xff\xda\0\x02data\xff\xd9"].concat();
+        assert!(is_jpeg_of_many_scans(&several) && is_jpeg_of_many_scans(&one[..5]));
     }
 
     proptest::proptest! {

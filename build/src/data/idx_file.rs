@@ -1,0 +1,118 @@
+//! An IDX file, plain or gzipped: its header first, then its values. A set's headers are judged together before any values
+//! are read, and memory for values is taken as they arrive: a small file may promise much.
+
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
+use sha2::{Digest, Sha256};
+
+use super::idx::{IdxContents, IdxFault, LONGEST_HEADER};
+use crate::error::{Error, Result};
+use crate::open;
+use crate::text::hexadecimal;
+
+/// A byte of a gzip file becomes at most so many: deflate's shortest code of 2 bits stands for 258 bytes.
+const MOST_PER_GZIP_BYTE: u64 = 1032;
+/// Memory that is taken for the first values of a gzip file. It is doubled whenever it is full.
+const FIRST_BYTES: usize = 1 << 20;
+
+/// An open IDX file whose header is sound.
+pub struct IdxFile {
+    path: PathBuf,
+    contents: IdxContents,
+    header: Vec<u8>,
+    /// The number of images or labels.
+    pub count: u32,
+    zipped: bool,
+    reader: Box<dyn Read + Send>,
+}
+
+/// The values of a file, without its header.
+pub struct Values {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// SHA-256 of the decompressed file, in hexadecimal.
+    pub sha256: String,
+}
+
+impl IdxFile {
+    /// Opens the file and reads its header. The file's length must fit it.
+    ///
+    /// # Errors
+    /// It cannot be read, or is not such a file.
+    pub fn open(path: &Path, contents: IdxContents) -> Result<Self> {
+        let file = open::regular(path).map_err(Error::io("read", path))?;
+        let length = file.metadata().map_err(Error::io("read", path))?.len();
+        let zipped = path.extension().is_some_and(|extension| extension == "gz");
+        let reader: Box<dyn Read + Send> =
+            if zipped { Box::new(MultiGzDecoder::new(BufReader::new(file))) } else { Box::new(file) };
+        let header = Vec::with_capacity(LONGEST_HEADER);
+        let mut file = Self { path: path.to_path_buf(), contents, header, count: 0, zipped, reader };
+
+        let read = file.reader.by_ref().take(contents.header_bytes() as u64).read_to_end(&mut file.header);
+        read.map_err(|source| file.unreadable(source))?;
+        file.count = contents.read_header(&file.header).map_err(|fault| file.fault(&fault))?;
+        let least = contents.file_bytes(file.count).div_ceil(MOST_PER_GZIP_BYTE);
+        if zipped && length < least {
+            let problem =
+                format!("expected at least {least} bytes for {} {}, found {length}", file.count, contents.name());
+            return Err(Error::Gzip { path: file.path, problem });
+        }
+        if !zipped {
+            contents.check_length(file.count, length).map_err(|fault| file.fault(&fault))?;
+        }
+        Ok(file)
+    }
+
+    /// Reads and checks the values.
+    ///
+    /// # Errors
+    /// They cannot be read, are fewer or more than the header says, or not all allowed.
+    pub fn values(mut self) -> Result<Values> {
+        let expected = (self.contents.file_bytes(self.count) - self.header.len() as u64) as usize;
+        let mut bytes: Vec<u8> = Vec::new();
+        loop {
+            // One more than expected, to notice a file that is too long.
+            let left = expected + 1 - bytes.len();
+            let next = if self.zipped { left.min(bytes.len().max(FIRST_BYTES)) } else { left };
+            bytes.reserve_exact(next);
+            let read = self.reader.by_ref().take(next as u64).read_to_end(&mut bytes);
+            if read.map_err(|source| self.unreadable(source))? < next || next == left {
+                break;
+            }
+        }
+        let length = (self.header.len() + bytes.len()) as u64;
+        self.contents.check_length(self.count, length).map_err(|fault| self.fault(&fault))?;
+        self.contents.check_values(&bytes).map_err(|fault| self.fault(&fault))?;
+        let mut hash = Sha256::new();
+        hash.update(&self.header);
+        hash.update(&bytes);
+        Ok(Values { bytes, sha256: hexadecimal(&hash.finalize()) })
+    }
+
+    /// Checks that `self` has as many images as `labels` has labels.
+    ///
+    /// # Errors
+    /// It has more or fewer.
+    pub fn check_pair(&self, labels: &Self) -> Result<()> {
+        if self.count == labels.count {
+            return Ok(());
+        }
+        let (images_path, labels_path) = (self.path.clone(), labels.path.clone());
+        Err(Error::CountsDiffer { images_path, images: self.count, labels_path, labels: labels.count })
+    }
+
+    fn fault(&self, fault: &IdxFault) -> Error {
+        let (path, problem) = (self.path.clone(), fault.to_string());
+        if fault.is_another_sets() { Error::OtherSet { path, problem } } else { Error::Idx { path, problem } }
+    }
+
+    fn unreadable(&self, source: io::Error) -> Error {
+        if self.zipped {
+            Error::Gzip { path: self.path.clone(), problem: source.to_string() }
+        } else {
+            Error::io("read", &self.path)(source)
+        }
+    }
+}
