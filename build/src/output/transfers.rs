@@ -90,7 +90,7 @@ mod tests {
         let transfers = Transfers::new(&multi, &files);
         transfers.on(&files[0], &DownloadEvent::Started { mirror: "http://host", total: Some(2000) });
         transfers.on(&files[0], &DownloadEvent::Received { bytes: 1000 });
-        transfers.on(&files[1], &DownloadEvent::Done { origin: &Origin::Drawn });
+        transfers.on(&files[1], &DownloadEvent::Done { origin: &Origin::There("labels-1".into()) });
         transfers.on(&files[2], &DownloadEvent::MirrorFailed { mirror: "http://host", answer: "404 Not Found" });
         let wait = std::time::Duration::from_millis(1500);
         transfers.on(&files[3], &DownloadEvent::Retry { mirror: "http://host", answer: "500", wait });
