@@ -93,7 +93,7 @@ pub enum Error {
     ParameterFlags { problem: String },
 
     // ---- download
-    /// A mirror that is neither a URL nor a directory.
+    /// A mirror that is neither a URL nor a directory. `given` shows nothing that may be a login.
     #[error("mirror {given}: expected a URL with http:// or https://, or a directory, found {found}")]
     Mirror { given: String, found: String },
     /// A proxy variable whose value is no URL. The value may hold a password and is not shown.

@@ -42,7 +42,7 @@ pub fn download(data_dir: &Path, mirrors: &[String], limits: Limits, console: &C
         None => download::fetch_all(&options, &()),
     };
     done.map_err(|error| match error {
-        Error::Mirror { given, found } if !mirrors.contains(&given) => {
+        Error::Mirror { given, found } if mirrors.is_empty() => {
             Error::Mirror { given: format!("{}={given}", environment::MIRROR), found }
         }
         error => error,
