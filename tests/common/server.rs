@@ -31,6 +31,8 @@ pub enum Reply {
     Status(u16, &'static str, Vec<(&'static str, String)>),
     /// A body of some type.
     Typed(&'static str, Vec<u8>),
+    /// These bytes, head included, then the end of the connection.
+    Raw(Vec<u8>),
     /// No answer at all.
     Hang,
 }
@@ -222,6 +224,7 @@ fn send(stream: &mut TcpStream, request: &Request, reply: &Reply) -> std::io::Re
             write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n")?;
             stream.write_all(body)?;
         }
+        Reply::Raw(bytes) => stream.write_all(bytes)?,
         Reply::Hang => {}
     }
     Ok(match reply {

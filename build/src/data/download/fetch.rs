@@ -169,6 +169,7 @@ impl<'a> Fetcher<'a> {
             let at = transfer.offset;
             let bytes = match self.next(&parts, self.limits.idle)? {
                 Some(Part::Bytes(bytes)) => bytes,
+                Some(Part::Broken(_)) | None if transfer.is_whole() => break,
                 Some(Part::Broken(cause)) => {
                     let answer = format!("connection broken after {at} bytes: {cause}");
                     return Err(MirrorFault::new(Again::Often, answer).into());
