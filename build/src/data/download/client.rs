@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{CONTROLS, percent_decode_str, percent_encode};
 use ureq::config::Config;
 use ureq::http::header::{self, HeaderMap, HeaderName};
 use ureq::http::{Request, Response, StatusCode};
@@ -224,7 +224,9 @@ fn redirect(status: StatusCode, headers: &HeaderMap, from: &Url) -> Option<Url> 
     if ![301, 302, 303, 307, 308].contains(&status.as_u16()) {
         return None;
     }
-    let mut to = from.join(headers.get(header::LOCATION)?.to_str().ok()?).ok()?;
+    // Some servers send letters beyond ASCII as they are.
+    let location = percent_encode(headers.get(header::LOCATION)?.as_bytes(), CONTROLS).to_string();
+    let mut to = from.join(&location).ok()?;
     if to.origin() == from.origin() && to.username().is_empty() && to.password().is_none() {
         // These fail only for URLs without a host.
         let _ = to.set_username(from.username());
