@@ -139,6 +139,17 @@ fn servers_that_hang_or_trickle_are_given_up() {
 }
 
 #[test]
+fn announcements_without_an_answer_are_given_up() {
+    let announcement = b"HTTP/1.1 100 Continue\r\nServer: old\r\n\r\n";
+    answer_is([Reply::Raw(announcement.repeat(100_000))], "no answer, only announcements of one (status 1xx)");
+    answer_is([Reply::Raw(announcement.to_vec())], "connection broken before an answer: the server closed it");
+    answer_is(
+        [Reply::Raw(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n".to_vec())],
+        "101 Switching Protocols",
+    );
+}
+
+#[test]
 fn nobody_listens_and_nobody_knows_the_name() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("http://{closed}");

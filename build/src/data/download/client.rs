@@ -3,7 +3,7 @@
 //! Nothing interrupts a thread that looks up a name or waits for a connection. The thread at the other end of the
 //! channel can stop waiting at any time. The thread of the request then ends by its timeouts.
 
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -19,7 +19,8 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body, Proxy};
 use url::Url;
 
-use crate::data::download::connection::{Connect, LookUp, Unconnected};
+use crate::data::download::cause::{cause, of_tls};
+use crate::data::download::connection::{LookUp, OnlyAnnounced, Unconnected, connector};
 use crate::data::download::fault::{Again, MirrorFault};
 use crate::data::download::mirror::shown;
 use crate::data::download::proxy::Proxies;
@@ -75,7 +76,7 @@ impl Client {
     pub fn new(connect: Duration, idle: Duration) -> Result<Arc<Self>> {
         let proxies = Proxies::read(|name| std::env::var(name).ok())?;
         let config = |proxy| config(proxy, connect, idle);
-        let agent = |proxy| Agent::with_parts(config(proxy), Connect::new(config(None)), LookUp::default());
+        let agent = |proxy| Agent::with_parts(config(proxy), connector(config(None)), LookUp);
         let mut agents = vec![(None, agent(None))];
         for rule in proxies.rules() {
             let proxy = Proxy::new(rule.proxy.as_str());
@@ -176,6 +177,9 @@ impl Client {
         let proxy = self.proxies.described(url).map(|settings| format!(" ({settings})")).unwrap_or_default();
         let error = match error {
             ureq::Error::Other(inner) if inner.is::<Unconnected>() => inner,
+            ureq::Error::Other(inner) if inner.is::<OnlyAnnounced>() => {
+                return MirrorFault::new(Again::Never, inner.to_string());
+            }
             error => {
                 let answer = format!("connection broken before an answer: {}{proxy}", cause(&error));
                 return MirrorFault::new(Again::Often, answer);
@@ -183,17 +187,14 @@ impl Client {
         };
         let Some(Unconnected(error)) = error.downcast_ref() else { unreachable!("just tested") };
         let cause = cause(error);
-        if matches!(error, ureq::Error::Timeout(_)) {
-            MirrorFault::new(Again::Never, format!("no connection within {:?}{proxy}", self.connect))
-        } else if cause.contains("No CA certificates") {
-            let answer = "no secure connection: this system has no certificates of authorities; install the package \
-                          ca-certificates, or name a file of certificates in SSL_CERT_FILE";
-            MirrorFault::new(Again::Never, answer.to_string())
-        } else if cause.contains("certificate") {
-            let trust = "SSL_CERT_FILE names a file of certificates to trust";
-            MirrorFault::new(Again::Never, format!("no secure connection: {cause}{proxy}; {trust}"))
-        } else {
-            MirrorFault::new(Again::Once, format!("cannot connect: {cause}{proxy}"))
+        match error {
+            ureq::Error::Timeout(_) => {
+                MirrorFault::new(Again::Never, format!("no connection within {:?}{proxy}", self.connect))
+            }
+            error if of_tls(error).is_some() => {
+                MirrorFault::new(Again::Never, format!("no secure connection: {cause}{proxy}"))
+            }
+            _ => MirrorFault::new(Again::Once, format!("cannot connect: {cause}{proxy}")),
         }
     }
 }
@@ -244,15 +245,4 @@ fn login(url: &Url) -> Option<String> {
     login.push(b':');
     login.extend(percent_decode_str(url.password().unwrap_or_default()));
     Some(format!("Basic {}", BASE64.encode(login)))
-}
-
-/// What an error comes down to, without the client's words around it.
-fn cause(error: &ureq::Error) -> String {
-    match error {
-        ureq::Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => "the server closed it".to_string(),
-        ureq::Error::Io(error) => error.to_string(),
-        ureq::Error::Rustls(error) => error.to_string(),
-        ureq::Error::Protocol(error) => error.to_string(),
-        error => error.to_string(),
-    }
 }

@@ -4,11 +4,12 @@
 //! mirrors, which are tried in their order. The four files are fetched side by side, each in a thread of its own.
 //!
 //! ```text
-//! mod -> fetch (retries) -> client (one request) -> connection, proxy
+//! mod -> fetch (retries) -> client (one request) -> connection -> socket; proxy, cause
 //!              transfer (resume) -> content (gunzip, hash)
 //!        store (files in DATA_DIR)    mirror (where files come from)    events -> logs, progress bars
 //! ```
 
+mod cause;
 mod client;
 mod connection;
 pub mod content;
@@ -18,6 +19,7 @@ mod fault;
 pub mod fetch;
 pub mod mirror;
 pub mod proxy;
+mod socket;
 pub mod store;
 mod transfer;
 
