@@ -70,20 +70,15 @@ pub struct Client {
 impl Client {
     /// Sets up the client. It trusts the certificates of this system, or those in `SSL_CERT_FILE` and `SSL_CERT_DIR`.
     /// `connect` is the time for a name's look-up, and again for a connection; `idle` for one read or write.
-    ///
-    /// # Errors
-    /// A variable of the environment names an unusable proxy.
-    pub fn new(connect: Duration, idle: Duration) -> Result<Arc<Self>> {
-        let proxies = Proxies::read(|name| std::env::var(name).ok())?;
+    pub fn new(connect: Duration, idle: Duration) -> Arc<Self> {
+        let proxies = Proxies::read(|name| std::env::var(name).ok());
         let config = |proxy| config(proxy, connect, idle);
         let agent = |proxy| Agent::with_parts(config(proxy), connector(config(None)), LookUp);
         let mut agents = vec![(None, agent(None))];
-        for rule in proxies.rules() {
-            let proxy = Proxy::new(rule.proxy.as_str());
-            let proxy = proxy.map_err(|_| Error::Proxy { variable: rule.variable.clone() })?;
-            agents.push((Some(rule.proxy.clone()), agent(Some(proxy))));
+        for url in proxies.all() {
+            agents.extend(Proxy::new(url.as_str()).ok().map(|proxy| (Some(url.clone()), agent(Some(proxy)))));
         }
-        Ok(Arc::new(Self { proxies, agents, connect }))
+        Arc::new(Self { proxies, agents, connect })
     }
 
     /// Asks for `url`, in another thread. The answer's parts arrive at the receiver.
@@ -127,6 +122,9 @@ impl Client {
         loop {
             let url = &visited[visited.len() - 1];
             let (parts, body) = self.request(url, headers)?.into_parts();
+            if parts.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED && self.proxies.for_url(url)?.is_some() {
+                return Err(self.refusal(parts.status, url));
+            }
             let Some(next) = redirect(parts.status, &parts.headers, url) else {
                 let head = Head {
                     status: parts.status,
@@ -153,7 +151,7 @@ impl Client {
 
     /// One request to one server.
     fn request(&self, url: &Url, headers: &Headers) -> std::result::Result<Response<Body>, MirrorFault> {
-        let proxy = self.proxies.for_url(url).map(|rule| &rule.proxy);
+        let proxy = self.proxies.for_url(url)?;
         let mut request = Request::get(url.as_str());
         for (name, value) in headers {
             request = request.header(name, value);
@@ -174,7 +172,7 @@ impl Client {
 
     /// An error from before an answer.
     fn fault(&self, error: ureq::Error, url: &Url) -> MirrorFault {
-        let proxy = self.proxies.described(url).map(|settings| format!(" ({settings})")).unwrap_or_default();
+        let proxy = self.through(url);
         let error = match error {
             ureq::Error::Other(inner) if inner.is::<Unconnected>() => inner,
             ureq::Error::Other(inner) if inner.is::<OnlyAnnounced>() => {
@@ -191,12 +189,37 @@ impl Client {
             ureq::Error::Timeout(_) => {
                 MirrorFault::new(Again::Never, format!("no connection within {:?}{proxy}", self.connect))
             }
+            ureq::Error::ConnectProxyFailed(text) => match status(text) {
+                Some(status) => self.refusal(status, url),
+                None => MirrorFault::new(Again::Once, format!("no answer from the proxy{proxy}")),
+            },
             error if of_tls(error).is_some() => {
                 MirrorFault::new(Again::Never, format!("no secure connection: {cause}{proxy}"))
             }
             _ => MirrorFault::new(Again::Once, format!("cannot connect: {cause}{proxy}")),
         }
     }
+
+    /// A proxy that does not pass the request on.
+    fn refusal(&self, status: StatusCode, url: &Url) -> MirrorFault {
+        let mut answer = format!("the proxy answers {status}{}", self.through(url));
+        if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            && let Some(login) = self.proxies.wanted_login(url)
+        {
+            answer += &format!("; {login}");
+        }
+        MirrorFault::new(if status.is_server_error() { Again::Once } else { Again::Never }, answer)
+    }
+
+    /// The settings of the proxy on the way to `url`, for messages.
+    fn through(&self, url: &Url) -> String {
+        self.proxies.described(url).map(|settings| format!(" ({settings})")).unwrap_or_default()
+    }
+}
+
+/// The status in the client's text about a proxy that refuses a tunnel: `proxy server responded 403/403`.
+fn status(text: &str) -> Option<StatusCode> {
+    StatusCode::from_bytes(text.rsplit_once('/')?.1.as_bytes()).ok()
 }
 
 fn config(proxy: Option<Proxy>, connect: Duration, idle: Duration) -> Config {

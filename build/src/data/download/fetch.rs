@@ -1,9 +1,9 @@
 //! One file from one URL: received piece by piece, resumed after a broken connection, tried again while that may help.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::data::download::events::DownloadEvent;
 use crate::data::download::fault::{Again, MirrorFault, Stop};
 use crate::data::download::transfer::Transfer;
 use crate::data::sets::SourceFile;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::files::AtomicFile;
 use crate::interrupt;
 
@@ -91,19 +91,17 @@ type ReportEvent<'a> = dyn Fn(&DownloadEvent) + 'a;
 pub struct Fetcher<'a> {
     client: Arc<Client>,
     limits: &'a Limits,
-    started: Instant,
+    /// When the first URL was asked.
+    started: OnceLock<Instant>,
     /// Whether any mirror has delivered bytes of a file.
     answered: AtomicBool,
 }
 
 impl<'a> Fetcher<'a> {
-    /// Sets up the client. The time for a first answer begins.
-    ///
-    /// # Errors
-    /// A variable of the environment names an unusable proxy.
-    pub fn new(limits: &'a Limits) -> Result<Self> {
-        let client = Client::new(limits.connect, limits.answer())?;
-        Ok(Self { client, limits, started: Instant::now(), answered: AtomicBool::new(false) })
+    /// Sets up the client. The time for a first answer begins with the first request.
+    pub fn new(limits: &'a Limits) -> Self {
+        let client = Client::new(limits.connect, limits.answer());
+        Self { client, limits, started: OnceLock::new(), answered: AtomicBool::new(false) }
     }
 
     /// Fetches `file` from `url` into `part`. Afterwards `part` holds every byte and may be committed. Events name the
@@ -221,7 +219,8 @@ impl<'a> Fetcher<'a> {
     /// Stops a wait after a signal, and when the time for the first answer is over.
     fn go_on(&self) -> std::result::Result<(), Stop> {
         interrupt::check()?;
-        let over = self.limits.first_answer.is_some_and(|most| self.started.elapsed() >= most);
+        let started = self.started.get_or_init(Instant::now);
+        let over = self.limits.first_answer.is_some_and(|most| started.elapsed() >= most);
         if over && !self.answered.load(Ordering::Relaxed) { Err(Stop::Unanswered) } else { Ok(()) }
     }
 

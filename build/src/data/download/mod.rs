@@ -26,7 +26,6 @@ mod transfer;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use tracing::info;
@@ -105,7 +104,7 @@ pub fn fetch_all(options: &Options, watch: &dyn DownloadWatch) -> Result<Downloa
         info!("{credit}");
     }
 
-    let fetcher = OnDemand::new(&options.limits);
+    let fetcher = Fetcher::new(&options.limits);
     let jobs: Vec<(SourceFile, &Found)> = options.files.iter().copied().zip(&found).collect();
     let origins = side_by_side(&jobs, |(file, found)| {
         let origin = match found {
@@ -155,28 +154,6 @@ pub fn find_real(options: &Options) -> Result<Option<SourceFile>> {
     Ok(None)
 }
 
-/// The fetcher, made when the first URL is needed: a download from directories alone works with an unusable proxy.
-struct OnDemand<'a> {
-    limits: &'a Limits,
-    fetcher: OnceLock<Fetcher<'a>>,
-    starting: Mutex<()>,
-}
-
-impl<'a> OnDemand<'a> {
-    fn new(limits: &'a Limits) -> Self {
-        Self { limits, fetcher: OnceLock::new(), starting: Mutex::new(()) }
-    }
-
-    fn fetcher(&self) -> Result<&Fetcher<'a>> {
-        let _one_at_a_time = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(fetcher) = self.fetcher.get() {
-            return Ok(fetcher);
-        }
-        let fetcher = Fetcher::new(self.limits)?;
-        Ok(self.fetcher.get_or_init(|| fetcher))
-    }
-}
-
 fn unpack(options: &Options, file: &SourceFile, gzip: &Path) -> Result<Origin> {
     let open = File::open(gzip).map_err(Error::io("read", gzip))?;
     match store::unpack((open, gzip), &options.data_dir, file, &options.stand_in)? {
@@ -190,7 +167,7 @@ fn unpack(options: &Options, file: &SourceFile, gzip: &Path) -> Result<Origin> {
 fn from_mirrors(
     options: &Options,
     file: &SourceFile,
-    (mirrors, fetcher): (&[Mirror], &OnDemand),
+    (mirrors, fetcher): (&[Mirror], &Fetcher),
     reporter: &Reporter,
 ) -> Result<Origin> {
     let mut answers = Vec::new();
@@ -220,10 +197,9 @@ fn from_url(
     options: &Options,
     file: &SourceFile,
     (mirror, shown): (&Url, &str),
-    fetcher: &OnDemand,
+    fetcher: &Fetcher,
     reporter: &Reporter,
 ) -> std::result::Result<(), Failure> {
-    let fetcher = fetcher.fetcher()?;
     let url = url_of(mirror, &format!("{}.gz", file.name));
     let mut part = AtomicFile::create(options.data_dir.join(file.name))?;
     fetcher.fetch((&url, shown), file, &mut part, &|event| reporter.report(file, event))?;
