@@ -114,14 +114,9 @@ pub enum Error {
     ParameterFlags { problem: String },
 
     // ---- download
-    /// A mirror that is neither a URL nor a directory.
+    /// A mirror that is neither a URL nor a directory. `given` shows nothing that may be a login.
     #[error("mirror {given}: expected a URL with http:// or https://, or a directory, found {found}")]
     Mirror { given: String, found: String },
-    /// A proxy variable whose value is no URL. The value may hold a password and is not shown.
-    #[error(
-        "the environment variable {variable}: expected the URL of an HTTP proxy, such as http://proxy.example:3128"
-    )]
-    Proxy { variable: String },
     /// The HTTP client cannot be set up on this machine.
     #[error("cannot set up the HTTP client: {reason}")]
     HttpClient { reason: String },
@@ -300,7 +295,6 @@ impl Error {
     /// For downloads.
     fn download_hint(&self) -> Option<String> {
         match self {
-            Error::Proxy { variable } => Some(format!("correct it, or unset it: unset {variable}")),
             Error::Download { .. } => Some(
                 "put the files, plain or gzipped, into the data directory by hand, name a mirror of your own with \
                  --mirror=URL_OR_DIRECTORY, or draw a stand-in with --synthetic; behind a proxy, set https_proxy"

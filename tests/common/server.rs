@@ -31,12 +31,10 @@ pub enum Reply {
     Status(u16, &'static str, Vec<(&'static str, String)>),
     /// A body of some type.
     Typed(&'static str, Vec<u8>),
+    /// These bytes, head included, then the end of the connection.
+    Raw(Vec<u8>),
     /// No answer at all.
     Hang,
-    /// Announcements of an answer without end, and a pause after each.
-    Announcements(Duration),
-    /// So many announcements, then the file.
-    Announced(usize, Vec<u8>),
 }
 
 impl Reply {
@@ -226,18 +224,8 @@ fn send(stream: &mut TcpStream, request: &Request, reply: &Reply) -> std::io::Re
             write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n")?;
             stream.write_all(body)?;
         }
+        Reply::Raw(bytes) => stream.write_all(bytes)?,
         Reply::Hang => {}
-        Reply::Announcements(pause) => loop {
-            stream.write_all(b"HTTP/1.1 102 Processing\r\n\r\n")?;
-            thread::sleep(*pause);
-        },
-        Reply::Announced(times, file) => {
-            for _ in 0..*times {
-                stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")?;
-                thread::sleep(Duration::from_millis(20));
-            }
-            send_part(stream, request, file, true, usize::MAX)?;
-        }
     }
     Ok(match reply {
         Reply::ResetAfter(..) => Then::Reset,

@@ -49,6 +49,34 @@ fn redirects_are_followed() {
 }
 
 #[test]
+fn redirects_may_hold_letters_that_are_not_percent_encoded() {
+    for (location, path) in
+        [(&b"/plain/\xc3\xa9/NAME"[..], "/plain/%C3%A9/NAME"), (b"/plain/\xe9/NAME", "/plain/%E9/NAME")]
+    {
+        let server = Server::start();
+        let redirect = [b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: ", location, b"\r\n\r\n"].concat();
+        server.on("/images.gz", [Reply::Raw(redirect)]).on(path, [Reply::File(gzip(&images()))]);
+        Case::new([server.url("")]).fetches_from(&server.url(""));
+    }
+}
+
+#[test]
+fn announcements_before_the_answer_are_skipped() {
+    let file = gzip(&images());
+    let answer = [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", file.len()).as_bytes(), &file].concat();
+    for announcements in [
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 100 Continue\r\nServer: old\r\n\r\n",
+        "HTTP/1.1 100 Continue\nServer: old\n\n",
+        "HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\nHTTP/1.1 100 Continue\r\nServer: old\r\n\r\n",
+    ] {
+        let server = Server::start();
+        server.on("/images.gz", [Reply::Raw([announcements.as_bytes(), &answer].concat())]);
+        Case::new([server.url("")]).fetches_from(&server.url(""));
+    }
+}
+
+#[test]
 fn a_mirror_may_be_a_directory_with_files_gzipped_or_plain() {
     let home = tempfile::tempdir().unwrap();
     let mirror = home.path().join("Spiegel für Zahlen");

@@ -103,10 +103,87 @@ fn a_proxy_that_does_not_answer_is_named() {
              (http_proxy=http://{closed} NO_PROXY=a.b)"
         )
     );
-    let message = run_in_child("", "http://mirror.invalid", &[("http_proxy", "socks5://host")]).wait();
+}
+
+/// What a mirror is said to have answered if `variable` names no usable proxy.
+fn unusable(mirror: &str, variable: &str) -> String {
+    format!(
+        "images: no mirror has it|  {mirror}: the environment variable {variable}: expected the URL of an HTTP proxy, such \
+         as http://proxy.example:3128 or http://USER:PASSWORD@proxy.example:3128 (in a login, write % / \\ ? # as %25 %2F \
+         %5C %3F %23); correct or unset it"
+    )
+}
+
+#[test]
+fn a_proxy_variable_is_refused_without_showing_it() {
+    let mirror = "https://mirror.invalid/mnist";
+    for value in [
+        r"http://CORP\jdoe:S3cret@127.0.0.1:18101",
+        r"CORP\jdoe:S3cret@127.0.0.1:18101",
+        "http://me:12/S3cret@127.0.0.1:18101",
+        "http://me:12?S3cret@127.0.0.1:18101",
+        "http://me:12#S3cret@127.0.0.1:18101",
+        "http://me:%FFS3cret@127.0.0.1:18101",
+        "http://127.0.0.1:18101/S3cret",
+        "http://127.0.0.1:18101/?S3cret",
+        "socks5://me:S3cret@127.0.0.1:1080",
+    ] {
+        assert_eq!(
+            run_in_child("", mirror, &[("https_proxy", value)]).wait(),
+            unusable(mirror, "https_proxy"),
+            "{value}"
+        );
+    }
+}
+
+#[test]
+fn a_proxy_variable_that_no_url_would_use_may_be_wrong() {
+    let proxy = Server::start();
+    proxy.on("/mnist/images.gz", [Reply::File(gzip(&images()))]);
+    let (mirror, address, socks) = ("http://mirror.invalid/mnist", proxy.url(""), "socks5://127.0.0.1:1080");
+    for unused in ["all_proxy", "https_proxy"] {
+        let child = run_in_child("", mirror, &[("http_proxy", &address), (unused, socks)]);
+        assert_eq!(child.wait(), format!("from {mirror}, SHA-256 right"), "{unused}");
+    }
+    let local = Server::start();
+    local.on("/images.gz", [Reply::File(gzip(&images()))]);
+    let child = run_in_child("", &local.url(""), &[("http_proxy", socks)]);
+    assert_eq!(child.wait(), format!("from {}, SHA-256 right", local.url("")));
+    assert_eq!(run_in_child("", mirror, &[("ALL_PROXY", socks)]).wait(), unusable(mirror, "ALL_PROXY"));
+}
+
+#[test]
+fn what_a_proxy_answers_to_connect_is_told() {
+    let connect = |code, reason, login: &str| {
+        let proxy = Server::start();
+        proxy.on("mirror.invalid:443", [Reply::status(code, reason)]);
+        let address = proxy.url("");
+        let value = address.replace("http://", &format!("http://{login}"));
+        let message = run_in_child("", "https://mirror.invalid", &[("https_proxy", &value)]).wait();
+        let answer = message.strip_prefix("images: no mirror has it|  https://mirror.invalid: ").unwrap_or(&message);
+        (answer.replace(&address, "http://PROXY"), proxy.requests().len())
+    };
+    let told = |answer: &str| format!("the proxy answers {answer} (https_proxy=http://PROXY)");
+    assert_eq!(connect(403, "Forbidden", ""), (told("403 Forbidden"), 1));
+    assert_eq!(connect(502, "Bad Gateway", ""), (told("502 Bad Gateway"), 2));
+    assert_eq!(connect(503, "Service Unavailable", ""), (told("503 Service Unavailable"), 2));
+    let wants = told("407 Proxy Authentication Required");
     assert_eq!(
-        message,
-        "1 the environment variable http_proxy: expected the URL of an HTTP proxy, such as http://proxy.example:3128"
+        connect(407, "Login", ""),
+        (format!("{wants}; it wants a login: set https_proxy=http://USER:PASSWORD@HOST:PORT"), 1)
+    );
+    assert_eq!(connect(407, "Login", "me:S3cret@"), (format!("{wants}; it refuses the login in https_proxy"), 1));
+
+    // Without a tunnel, the same.
+    let proxy = Server::start();
+    proxy.on("/images.gz", [Reply::status(407, "Login")]);
+    assert_eq!(
+        run_in_child("", "http://mirror.invalid", &[("http_proxy", &proxy.url(""))]).wait(),
+        format!(
+            "images: no mirror has it|  http://mirror.invalid: the proxy answers 407 Proxy Authentication Required \
+             (http_proxy={}); it wants a login: set http_proxy=http://USER:PASSWORD@HOST:PORT",
+            proxy.url("")
+        )
     );
 }
 

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use mnist::data::download::Origin;
-use mnist::data::download::fetch::Limits;
 
 use super::environment::run_in_child;
 use super::{BYTES, Case, answer_is, idx, images, impatient, sha256, source};
@@ -142,24 +141,6 @@ fn servers_that_hang_or_trickle_are_given_up() {
 }
 
 #[test]
-fn a_server_that_only_announces_its_answer_is_given_up_soon() {
-    for pause in [0, 20] {
-        let server = Server::start();
-        server.on("/images.gz", [Reply::Announcements(Duration::from_millis(pause))]);
-        let mut case = Case::new([server.url("")]);
-        case.options.limits = Limits::default();
-        let started = Instant::now();
-        case.fails_with(&[(&server.url(""), "no answer, only announcements of one (status 1xx)")]);
-        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
-        assert_eq!(server.requests().len(), 1);
-    }
-    // A few announcements are as they should be.
-    let server = Server::start();
-    server.on("/images.gz", [Reply::Announced(3, gzip(&images()))]);
-    Case::new([server.url("")]).fetches_from(&server.url(""));
-}
-
-#[test]
 fn a_mirror_that_delivers_other_files_is_only_busy() {
     let server = Server::start();
     let busy = Reply::status(503, "Service Unavailable");
@@ -172,6 +153,17 @@ fn a_mirror_that_delivers_other_files_is_only_busy() {
     }
     let case = Case::of(["a", "b", "c", "d"].map(|name| source(name, &images())).to_vec(), [server.url("")]);
     assert_eq!(case.run().unwrap(), vec![Origin::Mirror(server.url("")); 4]);
+}
+
+#[test]
+fn announcements_without_an_answer_are_given_up() {
+    let announcement = b"HTTP/1.1 100 Continue\r\nServer: old\r\n\r\n";
+    answer_is([Reply::Raw(announcement.repeat(100_000))], "no answer, only announcements of one (status 1xx)");
+    answer_is([Reply::Raw(announcement.to_vec())], "connection broken before an answer: the server closed it");
+    answer_is(
+        [Reply::Raw(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n".to_vec())],
+        "101 Switching Protocols",
+    );
 }
 
 #[test]

@@ -21,7 +21,12 @@ fn fixture(name: &str) -> PathBuf {
 
 /// A server that sends `images.gz` over TLS to whoever asks. Its certificate is for 127.0.0.1 and mirror.invalid.
 fn https_server() -> SocketAddr {
-    let chain = CertificateDer::pem_file_iter(fixture("server.pem")).unwrap().map(Result::unwrap).collect();
+    https_server_with("server.pem", true)
+}
+
+/// The same with another certificate for its key, and perhaps without TLS' own end of the connection.
+fn https_server_with(certificate: &str, close_notify: bool) -> SocketAddr {
+    let chain = CertificateDer::pem_file_iter(fixture(certificate)).unwrap().map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(fixture("server.key")).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -34,9 +39,11 @@ fn https_server() -> SocketAddr {
         let mut stream = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), stream);
         read_head(&mut stream)?;
         let file = gzip(&images());
-        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", file.len())?;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
         stream.write_all(&file)?;
-        stream.conn.send_close_notify();
+        if close_notify {
+            stream.conn.send_close_notify();
+        }
         stream.flush()
     })
 }
@@ -85,7 +92,8 @@ fn certificates_of_ssl_cert_file_are_trusted_and_no_others() {
         trusting(fixture("other-ca.pem"), &mirror),
         refused(
             &mirror,
-            "invalid peer certificate: UnknownIssuer; SSL_CERT_FILE names a file of certificates to trust"
+            "the server's certificate is by no authority that this machine trusts; SSL_CERT_FILE names a file of \
+             certificates to trust"
         )
     );
     assert_eq!(
@@ -97,11 +105,44 @@ fn certificates_of_ssl_cert_file_are_trusted_and_no_others() {
         )
     );
     let other_name = format!("https://localhost:{}", server.port());
-    let message = trusting(fixture("ca.pem"), &other_name);
-    assert!(
-        message.starts_with(&refused(&other_name, "invalid peer certificate: certificate not valid for name")),
-        "{message}"
+    assert_eq!(
+        trusting(fixture("ca.pem"), &other_name),
+        refused(&other_name, "the server's certificate is for another name; check the mirror's URL")
     );
+}
+
+#[test]
+fn a_certificate_with_an_algorithm_that_this_program_lacks() {
+    let mirror = format!("https://{}", https_server_with("server-by-p521.pem", true));
+    let certificates = fixture("ca-p521.pem");
+    assert_eq!(
+        run_in_child("", &mirror, &[("SSL_CERT_FILE", certificates.to_str().unwrap())]).wait(),
+        format!(
+            "images: no mirror has it|  {mirror}: no secure connection: the server's certificate is signed with an \
+             algorithm that this program lacks, such as ECDSA with P-521; name another mirror with \
+             --mirror=URL_OR_DIRECTORY"
+        )
+    );
+}
+
+#[test]
+fn a_server_without_tls() {
+    let server = serve(|mut stream| stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
+    let (mirror, certificates) = (format!("https://{server}"), fixture("ca.pem"));
+    assert_eq!(
+        run_in_child("", &mirror, &[("SSL_CERT_FILE", certificates.to_str().unwrap())]).wait(),
+        format!(
+            "images: no mirror has it|  {mirror}: no secure connection: what the server sends is not TLS, or was \
+             damaged on the way"
+        )
+    );
+}
+
+#[test]
+fn a_file_is_taken_without_tls_own_end_of_the_connection() {
+    let mirror = format!("https://{}", https_server_with("server.pem", false));
+    let child = run_in_child("", &mirror, &[("SSL_CERT_FILE", fixture("ca.pem").to_str().unwrap())]);
+    assert_eq!(child.wait(), format!("from {mirror}, SHA-256 right"));
 }
 
 #[test]

@@ -93,3 +93,25 @@ fn pieces_of_two_versions_are_fetched_again_as_one() {
     Case::new([server.url("")]).fetches_from(&server.url(""));
     assert_eq!(ranges(&server), [None, Some("bytes=100000-".to_string()), None]);
 }
+
+#[test]
+fn a_file_whose_bytes_have_all_come_is_taken_however_the_connection_ends() {
+    let whole = gzip(&images());
+    let answer = |headers: &str, ends: [&[u8]; 2]| {
+        [format!("HTTP/1.1 200 OK\r\n{headers}\r\n\r\n").as_bytes(), ends[0], &whole, ends[1]].concat()
+    };
+    let size = format!("{:x}\r\n", whole.len());
+    let chunk_but_not_the_last = answer("Transfer-Encoding: chunked", [size.as_bytes(), b"\r\n"]);
+    let length_too_large = answer(&format!("Content-Length: {}", whole.len() + 1), [b"", b""]);
+    for bytes in [chunk_but_not_the_last, length_too_large] {
+        let server = Server::start();
+        server.on("/images.gz", [Reply::Raw(bytes)]);
+        Case::new([server.url("")]).fetches_from(&server.url(""));
+        assert_eq!(server.requests().len(), 1);
+    }
+    // Or does not end: a length that is too large, and then nothing.
+    let server = Server::start();
+    server.on("/images.gz", [Reply::HangAfter([&whole[..], b"more"].concat(), whole.len())]);
+    Case::new([server.url("")]).fetches_from(&server.url(""));
+    assert_eq!(server.requests().len(), 1);
+}

@@ -3,7 +3,7 @@
 //! Nothing interrupts a thread that looks up a name or waits for a connection. The thread at the other end of the
 //! channel can stop waiting at any time. The thread of the request then ends by its timeouts.
 
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{CONTROLS, percent_decode_str, percent_encode};
 use ureq::config::Config;
 use ureq::http::header::{self, HeaderMap, HeaderName};
 use ureq::http::{Request, Response, StatusCode};
@@ -19,7 +19,8 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body, Proxy};
 use url::Url;
 
-use crate::data::download::connection::{Connect, LookUp, OnlyAnnounced, Unconnected};
+use crate::data::download::cause::{cause, of_tls};
+use crate::data::download::connection::{LookUp, OnlyAnnounced, Unconnected, connector};
 use crate::data::download::fault::{Again, MirrorFault};
 use crate::data::download::mirror::shown;
 use crate::data::download::proxy::Proxies;
@@ -69,20 +70,15 @@ pub struct Client {
 impl Client {
     /// Sets up the client. It trusts the certificates of this system, or those in `SSL_CERT_FILE` and `SSL_CERT_DIR`.
     /// `connect` is the time for a name's look-up, and again for a connection; `idle` for one read or write.
-    ///
-    /// # Errors
-    /// A variable of the environment names an unusable proxy.
-    pub fn new(connect: Duration, idle: Duration) -> Result<Arc<Self>> {
-        let proxies = Proxies::read(|name| std::env::var_os(name))?;
+    pub fn new(connect: Duration, idle: Duration) -> Arc<Self> {
+        let proxies = Proxies::read(|name| std::env::var_os(name));
         let config = |proxy| config(proxy, connect, idle);
-        let agent = |proxy| Agent::with_parts(config(proxy), Connect::new(config(None)), LookUp::default());
+        let agent = |proxy| Agent::with_parts(config(proxy), connector(config(None)), LookUp);
         let mut agents = vec![(None, agent(None))];
-        for rule in proxies.rules() {
-            let proxy = Proxy::new(rule.proxy.as_str());
-            let proxy = proxy.map_err(|_| Error::Proxy { variable: rule.variable.clone() })?;
-            agents.push((Some(rule.proxy.clone()), agent(Some(proxy))));
+        for url in proxies.all() {
+            agents.extend(Proxy::new(url.as_str()).ok().map(|proxy| (Some(url.clone()), agent(Some(proxy)))));
         }
-        Ok(Arc::new(Self { proxies, agents, connect }))
+        Arc::new(Self { proxies, agents, connect })
     }
 
     /// Asks for `url`, in another thread. The answer's parts arrive at the receiver.
@@ -126,6 +122,9 @@ impl Client {
         loop {
             let url = &visited[visited.len() - 1];
             let (parts, body) = self.request(url, headers)?.into_parts();
+            if parts.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED && self.proxies.for_url(url)?.is_some() {
+                return Err(self.refusal(parts.status, url));
+            }
             let Some(next) = redirect(parts.status, &parts.headers, url) else {
                 let head = Head {
                     status: parts.status,
@@ -152,7 +151,7 @@ impl Client {
 
     /// One request to one server.
     fn request(&self, url: &Url, headers: &Headers) -> std::result::Result<Response<Body>, MirrorFault> {
-        let proxy = self.proxies.for_url(url).map(|rule| &rule.proxy);
+        let proxy = self.proxies.for_url(url)?;
         let mut request = Request::get(url.as_str());
         for (name, value) in headers {
             request = request.header(name, value);
@@ -173,7 +172,7 @@ impl Client {
 
     /// An error from before an answer.
     fn fault(&self, error: ureq::Error, url: &Url) -> MirrorFault {
-        let proxy = self.proxies.described(url).map(|settings| format!(" ({settings})")).unwrap_or_default();
+        let proxy = self.through(url);
         let error = match error {
             ureq::Error::Other(inner) if inner.is::<Unconnected>() => inner,
             ureq::Error::Other(inner) if inner.is::<OnlyAnnounced>() => {
@@ -186,19 +185,41 @@ impl Client {
         };
         let Some(Unconnected(error)) = error.downcast_ref() else { unreachable!("just tested") };
         let cause = cause(error);
-        if matches!(error, ureq::Error::Timeout(_)) {
-            MirrorFault::new(Again::Never, format!("no connection within {:?}{proxy}", self.connect))
-        } else if cause.contains("No CA certificates") {
-            let answer = "no secure connection: this system has no certificates of authorities; install the package \
-                          ca-certificates, or name a file of certificates in SSL_CERT_FILE";
-            MirrorFault::new(Again::Never, answer.to_string())
-        } else if cause.contains("certificate") {
-            let trust = "SSL_CERT_FILE names a file of certificates to trust";
-            MirrorFault::new(Again::Never, format!("no secure connection: {cause}{proxy}; {trust}"))
-        } else {
-            MirrorFault::new(Again::Once, format!("cannot connect: {cause}{proxy}"))
+        match error {
+            ureq::Error::Timeout(_) => {
+                MirrorFault::new(Again::Never, format!("no connection within {:?}{proxy}", self.connect))
+            }
+            ureq::Error::ConnectProxyFailed(text) => match status(text) {
+                Some(status) => self.refusal(status, url),
+                None => MirrorFault::new(Again::Once, format!("no answer from the proxy{proxy}")),
+            },
+            error if of_tls(error).is_some() => {
+                MirrorFault::new(Again::Never, format!("no secure connection: {cause}{proxy}"))
+            }
+            _ => MirrorFault::new(Again::Once, format!("cannot connect: {cause}{proxy}")),
         }
     }
+
+    /// A proxy that does not pass the request on.
+    fn refusal(&self, status: StatusCode, url: &Url) -> MirrorFault {
+        let mut answer = format!("the proxy answers {status}{}", self.through(url));
+        if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            && let Some(login) = self.proxies.wanted_login(url)
+        {
+            answer += &format!("; {login}");
+        }
+        MirrorFault::new(if status.is_server_error() { Again::Once } else { Again::Never }, answer)
+    }
+
+    /// The settings of the proxy on the way to `url`, for messages.
+    fn through(&self, url: &Url) -> String {
+        self.proxies.described(url).map(|settings| format!(" ({settings})")).unwrap_or_default()
+    }
+}
+
+/// The status in the client's text about a proxy that refuses a tunnel: `proxy server responded 403/403`.
+fn status(text: &str) -> Option<StatusCode> {
+    StatusCode::from_bytes(text.rsplit_once('/')?.1.as_bytes()).ok()
 }
 
 fn config(proxy: Option<Proxy>, connect: Duration, idle: Duration) -> Config {
@@ -227,7 +248,9 @@ fn redirect(status: StatusCode, headers: &HeaderMap, from: &Url) -> Option<Url> 
     if ![301, 302, 303, 307, 308].contains(&status.as_u16()) {
         return None;
     }
-    let mut to = from.join(headers.get(header::LOCATION)?.to_str().ok()?).ok()?;
+    // Some servers send letters beyond ASCII as they are.
+    let location = percent_encode(headers.get(header::LOCATION)?.as_bytes(), CONTROLS).to_string();
+    let mut to = from.join(&location).ok()?;
     if to.origin() == from.origin() && to.username().is_empty() && to.password().is_none() {
         // These fail only for URLs without a host.
         let _ = to.set_username(from.username());
@@ -245,15 +268,4 @@ fn login(url: &Url) -> Option<String> {
     login.push(b':');
     login.extend(percent_decode_str(url.password().unwrap_or_default()));
     Some(format!("Basic {}", BASE64.encode(login)))
-}
-
-/// What an error comes down to, without the client's words around it.
-fn cause(error: &ureq::Error) -> String {
-    match error {
-        ureq::Error::Io(error) if error.kind() == ErrorKind::UnexpectedEof => "the server closed it".to_string(),
-        ureq::Error::Io(error) => error.to_string(),
-        ureq::Error::Rustls(error) => error.to_string(),
-        ureq::Error::Protocol(error) => error.to_string(),
-        error => error.to_string(),
-    }
 }

@@ -1,10 +1,12 @@
-//! How the HTTP client connects. It differs from the client's own way in four points:
+//! How the HTTP client connects. It differs from the client's own way in five points:
 //!
+//! - The addresses of a host race: see [`socket`].
 //! - The client asks every proxy for a tunnel (CONNECT). Many proxies allow tunnels to port 443 alone, so a plain http
 //!   URL is sent to its proxy whole, as the target of the request.
 //! - An error says whether there was a connection: see [`Unconnected`].
 //! - A connection that breaks is an error. The client takes it for the end of an answer without a length.
-//! - A server may announce its answer only so often, by others with a status of 1xx. The client reads these without end.
+//! - Answers that only announce another (status 1xx) are skipped, up to a number. The client refuses one with headers, and
+//!   reads the others without end.
 
 use std::fmt;
 use std::io;
@@ -14,20 +16,35 @@ use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::http::uri::Scheme;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport};
+use ureq::unversioned::transport::{
+    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, RustlsConnector, Transport,
+};
+
+use crate::data::download::cause::cause;
+use crate::data::download::socket;
 
 /// The start of the first line of every request that this program makes.
 const START: &[u8] = b"GET /";
+/// How many addresses of a host the client's array holds.
+const MOST_ADDRESSES: usize = 16;
 /// The start of an answer that announces another.
 const ANNOUNCEMENT: &[u8] = b"HTTP/1.1 1";
-/// The most announcements. One that arrives in parts counts more than once.
-const MOST_ANNOUNCEMENTS: usize = 8;
+/// The only answer with 1xx that announces no other: the server goes on in another protocol.
+const SWITCH: &[u8] = b"HTTP/1.1 101";
+/// How many announcements a server may send.
+const MOST_ANNOUNCEMENTS: u32 = 10;
 
 /// An error from before the connection, TLS and tunnel included.
 #[derive(Debug)]
 pub struct Unconnected(pub Error);
 
 impl std::error::Error for Unconnected {}
+
+impl fmt::Display for Unconnected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// The error of a server that announces its answer and does not give it.
 #[derive(Debug)]
@@ -41,12 +58,6 @@ impl fmt::Display for OnlyAnnounced {
     }
 }
 
-impl fmt::Display for Unconnected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 fn unconnected(error: Error) -> Error {
     match error {
         // Connecting to a proxy is a part of connecting.
@@ -55,34 +66,44 @@ fn unconnected(error: Error) -> Error {
     }
 }
 
-/// The client's own look-up of names, with its errors as [`Unconnected`].
-#[derive(Debug, Default)]
-pub struct LookUp(DefaultResolver);
+/// Looks up names. Its errors are [`Unconnected`].
+#[derive(Debug)]
+pub struct LookUp;
 
 impl Resolver for LookUp {
-    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        self.0.resolve(uri, config, timeout).map_err(unconnected)
+    fn resolve(&self, uri: &Uri, _: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        let host = uri.scheme().zip(uri.authority()).and_then(|(s, a)| DefaultResolver::host_and_port(s, a));
+        let host = host.ok_or_else(|| Error::BadUri("a host is missing".to_string()))?;
+        let found = socket::look_up(&host, *timeout.after).map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => unconnected(Error::Timeout(timeout.reason)),
+            _ => unconnected(Error::Io(error)),
+        })?;
+        let mut addresses = self.empty();
+        found.into_iter().take(MOST_ADDRESSES).for_each(|address| addresses.push(address));
+        if addresses.is_empty() { Err(unconnected(Error::HostNotFound)) } else { Ok(addresses) }
     }
 }
 
 /// Connects to the host of a URL, or to the proxy of an http URL.
 #[derive(Debug)]
-pub struct Connect {
-    connector: DefaultConnector,
+struct Connect<C> {
+    /// From the tunnel of a proxy to TLS.
+    steps: C,
     /// The client's settings, but without a proxy.
     direct: Config,
 }
 
-impl Connect {
-    /// Connects with the settings `direct`, which name no proxy.
-    pub fn new(direct: Config) -> Self {
-        Self { connector: DefaultConnector::new(), direct }
-    }
+/// The connector of a client. `direct` are the client's settings, but without a proxy.
+pub fn connector(direct: Config) -> impl Connector<Out = Line> {
+    let tunnel = ().chain(ConnectProxyConnector::default());
+    Connect { steps: tunnel.chain(socket::Race).chain(RustlsConnector::default()), direct }
+}
 
+impl<C: Connector> Connect<C> {
     fn line(&self, details: &ConnectionDetails) -> Result<Option<Line>, Error> {
         let proxy = details.config.proxy().filter(|_| details.uri.scheme() == Some(&Scheme::HTTP));
         let (transport, prefix) = match proxy {
-            None => (self.connector.connect(details, None)?, None),
+            None => (self.steps.connect(details, None)?, None),
             Some(proxy) => {
                 let to_proxy = ConnectionDetails {
                     uri: proxy.uri(),
@@ -98,14 +119,14 @@ impl Connect {
                 };
                 let authority = details.uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
                 let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-                (self.connector.connect(&to_proxy, None)?, Some(format!("http://{host}")))
+                (self.steps.connect(&to_proxy, None)?, Some(format!("http://{host}")))
             }
         };
-        Ok(transport.map(|inner| Line { inner, prefix, announcements: 0 }))
+        Ok(transport.map(|inner| Line { inner: Box::new(inner), prefix, announcements: 0, begun: false }))
     }
 }
 
-impl Connector<()> for Connect {
+impl<C: Connector> Connector for Connect<C> {
     type Out = Line;
 
     fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Line>, Error> {
@@ -119,8 +140,10 @@ pub struct Line {
     inner: Box<dyn Transport>,
     /// Scheme and host, to be put before the path in the request to a proxy.
     prefix: Option<String>,
-    /// Announcements so far.
-    announcements: usize,
+    /// How many announcements have come.
+    announcements: u32,
+    /// Whether the answer itself has begun.
+    begun: bool,
 }
 
 impl Transport for Line {
@@ -144,15 +167,21 @@ impl Transport for Line {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let progress = self.inner.await_input(timeout).map_err(broken)?;
-        let input = self.inner.buffers().input();
-        if input.starts_with(ANNOUNCEMENT) {
-            self.announcements += input.windows(ANNOUNCEMENT.len()).filter(|bytes| *bytes == ANNOUNCEMENT).count();
-            if self.announcements > MOST_ANNOUNCEMENTS {
-                return Err(Error::Other(Box::new(OnlyAnnounced)));
+        let mut more = self.inner.await_input(timeout).map_err(broken)?;
+        while more && !self.begun {
+            match announcement(self.inner.buffers().input()) {
+                None => self.begun = true,
+                Some(0) => more = self.inner.await_input(timeout).map_err(broken)?,
+                Some(_) if self.announcements == MOST_ANNOUNCEMENTS => {
+                    return Err(Error::Other(Box::new(OnlyAnnounced)));
+                }
+                Some(length) => {
+                    self.inner.buffers().input_consume(length);
+                    self.announcements += 1;
+                }
             }
         }
-        Ok(progress)
+        Ok(more)
     }
 
     fn is_open(&mut self) -> bool {
@@ -164,10 +193,106 @@ impl Transport for Line {
     }
 }
 
+/// The length of the announcement at the start of `input`, 0 if there may be more of it; `None` if another answer begins.
+fn announcement(input: &[u8]) -> Option<usize> {
+    let begins = |start: &[u8]| input.iter().zip(start).all(|(found, expected)| found == expected);
+    if !begins(ANNOUNCEMENT) || (input.len() >= SWITCH.len() && begins(SWITCH)) {
+        return None;
+    }
+    let mut length = 0;
+    for line in input.split_inclusive(|byte| *byte == b'\n') {
+        length += line.len();
+        if line == b"\r\n" || line == b"\n" {
+            return Some(length);
+        }
+    }
+    Some(0)
+}
+
 /// Hides the kind of an error, by which the client knows the ends of answers; the text stays.
 fn broken(error: Error) -> Error {
     match error {
-        Error::Io(error) if error.kind() != io::ErrorKind::TimedOut => Error::Io(io::Error::other(error.to_string())),
-        error => error,
+        Error::Timeout(_) => error,
+        error => Error::Io(io::Error::other(cause(&error))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use rustix::net::{AddressFamily, SocketType};
+    use ureq::Agent;
+
+    use super::*;
+
+    /// Finds the same addresses for every name.
+    #[derive(Debug)]
+    struct Known(Vec<SocketAddr>);
+
+    impl Resolver for Known {
+        fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+            let mut found = self.empty();
+            self.0.iter().for_each(|address| found.push(*address));
+            Ok(found)
+        }
+    }
+
+    /// An address of this machine that does not answer: as many connections as fit wait there for somebody to take them.
+    fn dead(address: impl Into<std::net::IpAddr>) -> (SocketAddr, Vec<TcpStream>, std::os::fd::OwnedFd) {
+        let address = SocketAddr::new(address.into(), 0);
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket = rustix::net::socket(family, SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&socket, &address).unwrap();
+        rustix::net::listen(&socket, 0).unwrap();
+        let address = SocketAddr::try_from(rustix::net::getsockname(&socket).unwrap()).unwrap();
+        let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(100));
+        (address, std::iter::from_fn(|| connect().ok()).collect(), socket)
+    }
+
+    /// Asks a host with these addresses. Returns the outcome and the time it took.
+    fn ask(addresses: Vec<SocketAddr>) -> (Result<u16, Error>, Duration) {
+        let config = || Agent::config_builder().proxy(None).timeout_connect(Some(Duration::from_secs(3))).build();
+        let agent = Agent::with_parts(config(), connector(config()), Known(addresses));
+        let started = Instant::now();
+        let outcome = agent.get("http://host.invalid/").call().map(|answer| answer.status().as_u16());
+        (outcome, started.elapsed())
+    }
+
+    #[test]
+    fn addresses_that_do_not_answer_cost_a_quarter_of_a_second_each() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let live = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().map(Result::unwrap) {
+                let _ = io::Read::read(&mut stream, &mut [0; 1000]);
+                io::Write::write_all(&mut stream, b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+            }
+        });
+        let (v4, _queue, _socket) = dead(Ipv4Addr::LOCALHOST);
+        let mut silent = vec![v4];
+        let v6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok().then(|| dead(Ipv6Addr::LOCALHOST));
+        match &v6 {
+            Some((v6, ..)) => silent.insert(0, *v6),
+            None => println!("skipped: an address of IPv6, which this machine lacks"),
+        }
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+
+        let (outcome, elapsed) = ask([&silent[..], &[live]].concat());
+        assert_eq!(outcome.unwrap(), 204);
+        assert!(elapsed < Duration::from_millis(1000), "{elapsed:?}");
+        // One that refuses costs nothing.
+        let (outcome, elapsed) = ask(vec![closed, closed, live]);
+        assert_eq!(outcome.unwrap(), 204);
+        assert!(elapsed < Duration::from_millis(200), "{elapsed:?}");
+        let (outcome, elapsed) = ask(vec![closed, closed]);
+        assert!(outcome.unwrap_err().to_string().contains("Connection refused"));
+        assert!(elapsed < Duration::from_millis(200), "{elapsed:?}");
+        // All share the time for a connection.
+        let (outcome, elapsed) = ask([&silent[..], &[closed]].concat());
+        assert!(matches!(outcome.unwrap_err(), Error::Other(inner) if inner.to_string() == "timeout: connect"));
+        assert!(elapsed >= Duration::from_secs(3) && elapsed < Duration::from_millis(3500), "{elapsed:?}");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::data::download::events::DownloadEvent;
 use crate::data::download::fault::{Again, MirrorFault, Stop};
 use crate::data::download::transfer::Transfer;
 use crate::data::sets::SourceFile;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::files::AtomicFile;
 use crate::interrupt;
 
@@ -91,19 +91,17 @@ type ReportEvent<'a> = dyn Fn(&DownloadEvent) + 'a;
 pub struct Fetcher<'a> {
     client: Arc<Client>,
     limits: &'a Limits,
-    started: Instant,
+    /// When the first URL was asked.
+    started: OnceLock<Instant>,
     /// The bytes that have come so far, by mirror and file. None at all: no mirror has answered.
     delivered: Mutex<HashMap<(String, &'static str), u64>>,
 }
 
 impl<'a> Fetcher<'a> {
-    /// Sets up the client. The time for a first answer begins.
-    ///
-    /// # Errors
-    /// A variable of the environment names an unusable proxy.
-    pub fn new(limits: &'a Limits) -> Result<Self> {
-        let client = Client::new(limits.connect, limits.answer())?;
-        Ok(Self { client, limits, started: Instant::now(), delivered: Mutex::default() })
+    /// Sets up the client. The time for a first answer begins with the first request.
+    pub fn new(limits: &'a Limits) -> Self {
+        let client = Client::new(limits.connect, limits.answer());
+        Self { client, limits, started: OnceLock::new(), delivered: Mutex::default() }
     }
 
     /// Fetches `file` from `url` into `part`. Afterwards `part` holds every byte and may be committed. Events name the
@@ -175,6 +173,7 @@ impl<'a> Fetcher<'a> {
             let at = transfer.offset;
             let bytes = match self.next(&parts, self.limits.idle)? {
                 Some(Part::Bytes(bytes)) => bytes,
+                Some(Part::Broken(_)) | None if transfer.is_whole() => break,
                 Some(Part::Broken(cause)) => {
                     let answer = format!("connection broken after {at} bytes: {cause}");
                     return Err(MirrorFault::new(Again::Often, answer).into());
@@ -226,7 +225,8 @@ impl<'a> Fetcher<'a> {
     /// Stops a wait after a signal, and when the time for the first answer is over.
     fn go_on(&self) -> std::result::Result<(), Stop> {
         interrupt::check()?;
-        let over = self.limits.first_answer.is_some_and(|most| self.started.elapsed() >= most);
+        let started = self.started.get_or_init(Instant::now);
+        let over = self.limits.first_answer.is_some_and(|most| started.elapsed() >= most);
         if over && self.so_far().is_empty() { Err(Stop::Unanswered) } else { Ok(()) }
     }
 

@@ -4,9 +4,12 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::PathBuf;
 
-use url::Url;
+use url::{Position, Url};
 
 use crate::error::{Error, Result};
+
+/// How to write characters that would end a login in a URL.
+pub const IN_A_LOGIN: &str = r"in a login, write % / \ ? # as %25 %2F %5C %3F %23";
 
 /// A place that holds each file as `NAME.gz`. A directory may hold `NAME` instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,13 +26,19 @@ impl Mirror {
     /// # Errors
     /// It is a malformed URL or one of another scheme, or a directory that is not there.
     pub fn parse(given: &OsStr) -> Result<Self> {
-        let wrong = |found: String| Error::Mirror { given: given.display().to_string(), found };
-        let url = given.to_str().and_then(|text| Some((text, text.split_once("://")?.0)));
-        let directory = match url {
+        // What is not UTF-8 is no URL. As a path it holds no login.
+        let text = given.to_str();
+        let shown = || text.map_or_else(|| given.display().to_string(), unrevealing);
+        let wrong = |found: String| Error::Mirror { given: shown(), found };
+        let directory = match text.and_then(|text| Some((text, split_scheme(text)?.0))) {
             None => PathBuf::from(given),
             Some((text, scheme)) => {
-                let url = Url::parse(text).map_err(|e| wrong(format!("a malformed URL: {e}")))?;
+                let url = Url::parse(text).map_err(|e| wrong(format!("a malformed URL: {e} ({IN_A_LOGIN})")))?;
                 match url.scheme() {
+                    "http" | "https" if url[Position::BeforePath..].contains('@') => {
+                        let found = format!("a URL with an @ after its host ({IN_A_LOGIN}, and in a path @ as %40)");
+                        return Err(wrong(found));
+                    }
                     "http" | "https" => return Ok(Self::Url(url)),
                     "file" => url.to_file_path().map_err(|()| wrong("a file URL of another machine".to_string()))?,
                     _ => return Err(wrong(format!("a URL with {scheme}://"))),
@@ -41,6 +50,23 @@ impl Mirror {
             Ok(_) => Err(wrong("a file".to_string())),
             Err(error) => Err(wrong(format!("a path that cannot be opened: {error}"))),
         }
+    }
+}
+
+/// The scheme of a URL, and what follows `://`; `None` for a path.
+fn split_scheme(text: &str) -> Option<(&str, &str)> {
+    let letters = |scheme: &str| scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    text.split_once("://").filter(|(scheme, _)| letters(scheme))
+}
+
+/// What a user has given as a mirror, without what may be a login. Where that stands in a malformed URL, nobody knows.
+fn unrevealing(text: &str) -> String {
+    match split_scheme(text) {
+        Some((scheme, rest)) if rest.contains([':', '@', '?', '#', '\\']) => format!("{scheme}://..."),
+        None if text.contains('@') && !text.starts_with(['/', '.']) => {
+            "(not shown, since it may hold a login)".to_string()
+        }
+        _ => text.to_string(),
     }
 }
 
@@ -106,14 +132,42 @@ mod tests {
         );
         assert_eq!(
             message("http://"),
-            "mirror http://: expected a URL with http:// or https://, or a directory, \
-             found a malformed URL: empty host"
+            format!(
+                "mirror http://: expected a URL with http:// or https://, or a directory, \
+                 found a malformed URL: empty host ({IN_A_LOGIN})"
+            )
         );
         assert_eq!(
             message("/no/such/place"),
             "mirror /no/such/place: expected a URL with http:// or https://, or a directory, \
              found a path that cannot be opened: No such file or directory (os error 2)"
         );
+    }
+
+    #[test]
+    fn a_bad_mirror_shows_nothing_that_may_be_a_login() {
+        let hidden = "(not shown, since it may hold a login)";
+        for (text, shown) in [
+            ("http://me:S3cret@host:99999/x", "http://..."),
+            ("http://me:S3cret", "http://..."),
+            ("ftp://me:S3cret@host/x", "ftp://..."),
+            ("https://me:pa/S3cret@host/mnist", "https://..."),
+            ("https://me:12/S3cret@host.invalid/mnist", "https://..."),
+            (r"https://me:12\S3cret@host.invalid/mnist", "https://..."),
+            ("https://me:12?S3cret@host.invalid/mnist", "https://..."),
+            ("https://me:12#S3cret@host.invalid/mnist", "https://..."),
+            ("https://me:p@a/S3cret@host.invalid/mnist", "https://..."),
+            ("https:/me:S3cret@host/mnist", hidden),
+            ("me:S3cret@host/mnist", hidden),
+            ("me:S3cret@http://host/mnist", hidden),
+            ("file://me:S3cret@host/mnist", "file://..."),
+        ] {
+            let message = Mirror::parse(text.as_ref()).unwrap_err().to_string();
+            assert!(message.starts_with(&format!("mirror {shown}: expected ")), "{message}");
+            assert!(!message.contains("S3cret"), "{message}");
+        }
+        let mirror = Mirror::parse("https://cdn.example/gh/mnist%401.0".as_ref()).unwrap();
+        assert_eq!(mirror.to_string(), "https://cdn.example/gh/mnist%401.0");
     }
 
     #[test]

@@ -5,11 +5,12 @@
 //! of its own.
 //!
 //! ```text
-//! mod -> fetch (retries) -> client (one request) -> connection, proxy
+//! mod -> fetch (retries) -> client (one request) -> connection -> socket; proxy, cause
 //!              transfer (resume) -> content (gunzip, hash)
 //!        store (files in DATA_DIR)    mirror (where files come from)    events -> logs, progress bars
 //! ```
 
+mod cause;
 mod client;
 mod connection;
 pub mod content;
@@ -19,13 +20,13 @@ mod fault;
 pub mod fetch;
 pub mod mirror;
 pub mod proxy;
+mod socket;
 pub mod store;
 mod transfer;
 
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use tracing::info;
@@ -101,7 +102,7 @@ pub fn fetch_all(options: &Options, watch: &dyn DownloadWatch) -> Result<Downloa
         info!("{credit}");
     }
 
-    let fetcher = OnDemand::new(&options.limits);
+    let fetcher = Fetcher::new(&options.limits);
     let jobs: Vec<(SourceFile, &Found)> = options.files.iter().copied().zip(&found).collect();
     let origins = side_by_side(&jobs, |(file, found)| {
         let origin = match found {
@@ -170,28 +171,6 @@ pub fn find_real(options: &Options) -> Result<Option<SourceFile>> {
     Ok(None)
 }
 
-/// The fetcher, made when the first URL is needed: a download from directories alone works with an unusable proxy.
-struct OnDemand<'a> {
-    limits: &'a Limits,
-    fetcher: OnceLock<Fetcher<'a>>,
-    starting: Mutex<()>,
-}
-
-impl<'a> OnDemand<'a> {
-    fn new(limits: &'a Limits) -> Self {
-        Self { limits, fetcher: OnceLock::new(), starting: Mutex::new(()) }
-    }
-
-    fn fetcher(&self) -> Result<&Fetcher<'a>> {
-        let _one_at_a_time = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(fetcher) = self.fetcher.get() {
-            return Ok(fetcher);
-        }
-        let fetcher = Fetcher::new(self.limits)?;
-        Ok(self.fetcher.get_or_init(|| fetcher))
-    }
-}
-
 fn unpack(options: &Options, file: &SourceFile, path: &Path) -> Result<Origin> {
     let open = open::regular(path).map_err(Error::io("read", path))?;
     match store::unpack((open, path), &options.data_dir, file, &options.stand_in)? {
@@ -205,7 +184,7 @@ fn unpack(options: &Options, file: &SourceFile, path: &Path) -> Result<Origin> {
 fn from_mirrors(
     options: &Options,
     file: &SourceFile,
-    (mirrors, fetcher): (&[Mirror], &OnDemand),
+    (mirrors, fetcher): (&[Mirror], &Fetcher),
     reporter: &Reporter,
 ) -> Result<Origin> {
     let mut answers = Vec::new();
@@ -235,10 +214,9 @@ fn from_url(
     options: &Options,
     file: &SourceFile,
     (mirror, shown): (&Url, &str),
-    fetcher: &OnDemand,
+    fetcher: &Fetcher,
     reporter: &Reporter,
 ) -> std::result::Result<(), Failure> {
-    let fetcher = fetcher.fetcher()?;
     let url = url_of(mirror, &format!("{}.gz", file.name));
     let mut part = AtomicFile::create(options.data_dir.join(file.name))?;
     fetcher.fetch((&url, shown), file, &mut part, &|event| reporter.report(file, event))?;

@@ -123,6 +123,11 @@ impl<'a> Transfer<'a> {
         taken.map_err(|wrong| self.wrong(wrong, head))
     }
 
+    /// Whether all bytes have come and are the file: the SHA-256 decides, not how the connection ends.
+    pub fn is_whole(&mut self) -> bool {
+        self.content.finish().is_ok()
+    }
+
     /// Checks the file, after the end of the answer that began with `head`.
     ///
     /// # Errors
