@@ -14,6 +14,7 @@ mod cube_run;
 mod download;
 mod engines_agree;
 mod gpu;
+mod machine;
 mod outside;
 mod predict;
 mod readme;

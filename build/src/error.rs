@@ -101,9 +101,6 @@ pub enum Error {
         "the environment variable {variable}: expected the URL of an HTTP proxy, such as http://proxy.example:3128"
     )]
     Proxy { variable: String },
-    /// The HTTP client cannot be set up on this machine.
-    #[error("cannot set up the HTTP client: {reason}")]
-    HttpClient { reason: String },
     /// Files that no mirror has, with the answer of each mirror.
     #[error("{}", unfetched(failures))]
     Download { failures: Vec<Unfetched> },

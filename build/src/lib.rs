@@ -18,7 +18,7 @@
 //!
 //! ```text
 //! cli > task > cube, training > output > parameters > engine > data > model, optim, score
-//!     > simd, rng, files, interrupt, yaml, text, error
+//!     > simd, rng, files, interrupt, yaml, error, text, threads
 //! ```
 //!
 //! Begin with `task/train.rs`, then `training/mod.rs`, `engine/mod.rs` and `engine/reference.rs`. CONTRIBUTING.md says where
@@ -47,4 +47,5 @@ pub mod interrupt;
 pub mod rng;
 pub mod simd;
 pub mod text;
+pub mod threads;
 pub mod yaml;

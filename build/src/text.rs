@@ -73,6 +73,11 @@ pub fn grouped(number: usize) -> String {
     groups.join(",")
 }
 
+/// `number` with its noun: `1 thread`, `2 threads`.
+pub fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// A line for each name and its value, with the values in one column.
 pub fn named_values(rows: &[(&str, String)]) -> String {
     rows.iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect()
@@ -124,6 +129,11 @@ mod tests {
         assert_eq!(table(['<', '>'], &rows), "image    digit\na ä.png      3\n");
         assert_eq!(table(['>', '<'], &rows), "  image  digit\na ä.png  3\n");
         assert_eq!(table(['<', '>'], &[]), "");
+    }
+
+    #[test]
+    fn one_thing_is_singular() {
+        assert_eq!([0, 1, 2].map(|number| counted(number, "thread")), ["0 threads", "1 thread", "2 threads"]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub const LAYERS: [&[&str]; 12] = [
     &["model", "score", "optim"],
     &["simd", "rng", "files", "interrupt", "yaml"],
     &["error"],
-    &["text"],
+    &["text", "threads"],
 ];
 
 /// What breaks a rule: the place, by which an exception names it, and the details.

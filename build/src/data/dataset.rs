@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
-use rayon::prelude::*;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -16,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::model::file::{self as model_file, Model};
 use crate::rng::{Purpose, Stream};
 use crate::text::hexadecimal;
+use crate::threads;
 
 /// Images with their labels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -122,11 +122,9 @@ impl Dataset {
         let (expected, paths) = locate(known, data_dir)?;
         let (side, classes) = (expected.frame.side, expected.classes);
         let (images, labels) = (IdxContents::Images { side }, IdxContents::Labels { classes: classes.len() });
-        let mut loaded = (paths.par_iter().zip([images, labels, images, labels]))
-            .map(|(path, contents)| load_file(path, contents))
-            .collect::<Vec<_>>()
-            .into_iter()
-            .collect::<Result<Vec<_>>>()?;
+        let files = paths.iter().zip([images, labels, images, labels]);
+        let loaded = threads::side_by_side(threads::most(), files, |(path, contents)| load_file(path, contents));
+        let mut loaded = loaded.into_iter().collect::<Result<Vec<_>>>()?;
 
         for pair in [0, 2] {
             let (images, labels) = (loaded[pair].count, loaded[pair + 1].count);

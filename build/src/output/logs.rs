@@ -4,8 +4,9 @@ use std::path::Path;
 
 use tracing::{error, info};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files;
+use crate::interrupt;
 use crate::output::console::{Console, LOG};
 use crate::output::event::{Listener, Listeners};
 use crate::output::mllog::{self, MlLog};
@@ -33,6 +34,9 @@ pub fn with_logs<T>(
         work(&mut listeners)
     };
     if let Err(problem) = &result {
+        if matches!(problem, Error::Interrupted { .. }) {
+            interrupt::acknowledge();
+        }
         // `main` prints the message on the terminal; this one is for the log file.
         error!(target: LOG, "{problem}");
     }

@@ -10,6 +10,7 @@ use crate::data::dataset::{Dataset, Provenance, TRAIN};
 use crate::engine::{self, Trainer, choice};
 use crate::error::Result;
 use crate::files;
+use crate::interrupt;
 use crate::output::artifact::Directories;
 use crate::output::artifacts;
 use crate::output::console::{self, Console};
@@ -18,6 +19,7 @@ use crate::output::finished::{Finished, training_seconds};
 use crate::output::logs::with_logs;
 use crate::parameters::Parameters;
 use crate::text;
+use crate::threads;
 use crate::training;
 
 /// A training run before its first step, with everything checked.
@@ -59,11 +61,12 @@ pub fn train(args: &Train, data: impl FnOnce() -> Result<Dataset>, listener: &mu
 pub fn prepare(args: &Train, data: impl FnOnce() -> Result<Dataset>, listener: &mut dyn Listener) -> Result<Plan> {
     let begin = Instant::now();
     let mut parameters = Parameters::read(&args.parameters_file, &args.overrides.0)?;
+    parameters.threads = engine::threads(parameters.threads);
+    threads::limit(parameters.threads);
     let directories = Directories { model: args.model_dir.clone(), logs: args.log_dir.clone() };
     files::writable_directory(&directories.model)?;
     artifacts::check(&directories)?;
     let dataset = data()?;
-    parameters.threads = engine::threads(parameters.threads);
     let recipe = parameters.recipe(dataset.train.inputs(), dataset.train.classes.len());
     let (trainer, chosen) = choice::trainer(&recipe, &parameters.choice(), parameters.train_epochs, &dataset.train)?;
     (parameters.engine, parameters.device) = (chosen.engine, chosen.device);
@@ -94,6 +97,7 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
         started: SystemTime::now() - begin.elapsed(),
         seconds: begin.elapsed().as_secs_f64(),
     };
+    interrupt::acknowledge(); // a trained model is worth more than an end within a second
     let written = artifacts::write_all(&finished, &directories);
     let trained = run.result?;
     let mut written = written?;
@@ -120,8 +124,12 @@ fn announce(parameters: &Parameters, data: &Provenance, engine: &engine::EngineI
         info!(target: console::LOG, "parameter {line}");
     }
     info!(
-        "engine: {} on {} ({}, {}), {} threads",
-        engine.engine, engine.device, engine.backend, engine.instruction_set, engine.threads
+        "engine: {} on {} ({}, {}), {}",
+        engine.engine,
+        engine.device,
+        engine.backend,
+        engine.instruction_set,
+        text::counted(engine.threads, "thread")
     );
     if let Some(original) = data.source.stands_in_for() {
         warn!("this is the synthetic stand-in: nothing trained on it says anything about {}", original.title);

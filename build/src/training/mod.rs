@@ -92,7 +92,7 @@ fn train_epoch(
         .evaluated()
         .map(|(split, images)| evaluate(trainer, split, images, Some(epoch), listener))
         .collect::<Result<_>>()?;
-    let state = trainer.state()?;
+    let parameters = trainer.parameters()?;
     let record = EpochRecord {
         epoch,
         loss,
@@ -103,7 +103,7 @@ fn train_epoch(
         finished: SystemTime::now(),
     };
     listener.on(RunEvent::EpochFinished { epochs, record: &record });
-    Ok(EpochResult { record, parameters: state.parameters, evaluations })
+    Ok(EpochResult { record, parameters, evaluations })
 }
 
 /// Scores `network` on the images of `split`, after `epoch` or by itself.

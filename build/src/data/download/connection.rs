@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::mpsc::sync_channel;
 
 use ureq::Error;
 use ureq::config::Config;
@@ -14,6 +15,8 @@ use ureq::http::Uri;
 use ureq::http::uri::Scheme;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport};
+
+use crate::threads;
 
 /// The start of the first line of every request that this program makes.
 const START: &[u8] = b"GET /";
@@ -38,13 +41,22 @@ fn unconnected(error: Error) -> Error {
     }
 }
 
-/// The client's own look-up of names, with its errors as [`Unconnected`].
+/// The client's own look-up of names, with its errors as [`Unconnected`]. The client panics if the system starts no thread
+/// for it; this one then looks up the name without a timeout.
 #[derive(Debug, Default)]
-pub struct LookUp(DefaultResolver);
+pub struct LookUp;
 
 impl Resolver for LookUp {
     fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        self.0.resolve(uri, config, timeout).map_err(unconnected)
+        let look_up =
+            |uri: &Uri, config: &Config| DefaultResolver::default().resolve(uri, config, NextTimeout::default());
+        let (sender, receiver) = sync_channel(1);
+        let (of, with) = (uri.clone(), config.clone());
+        let found = match threads::start(move || _ = sender.send(look_up(&of, &with))) {
+            Err(_) => look_up(uri, config),
+            Ok(()) => receiver.recv_timeout(*timeout.after).unwrap_or(Err(Error::Timeout(timeout.reason))),
+        };
+        found.map_err(unconnected)
     }
 }
 

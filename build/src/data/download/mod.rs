@@ -25,7 +25,6 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::thread;
 
 use tracing::info;
 use url::Url;
@@ -37,6 +36,7 @@ use crate::data::sets::SourceFile;
 use crate::error::{Error, Result, Unfetched};
 use crate::files::{AtomicFile, writable_directory};
 use crate::interrupt;
+use crate::threads;
 
 pub use crate::data::download::events::{DownloadEvent, DownloadWatch, Origin, Reporter};
 
@@ -254,12 +254,9 @@ fn from_directory(options: &Options, file: &SourceFile, mirror: &Path) -> std::r
     Err(Failure::Mirror(answers.join("; ")))
 }
 
-/// Calls `job` for each item in a thread of its own. Returns the results in the order of the items.
+/// Calls `job` for each item, if possible in a thread of its own. Returns the results in the order of the items.
 fn side_by_side<T: Sync, R: Send>(items: &[T], job: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    thread::scope(|scope| {
-        let threads: Vec<_> = items.iter().map(|item| scope.spawn(|| job(item))).collect();
-        threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-    })
+    threads::side_by_side(items.len(), items.iter(), job)
 }
 
 /// Returns all files. Otherwise the first error that is not a mirror's, or else one error with the answers of all

@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "vector instructions that read memory")]
 
 use crate::simd::prefetch;
+use crate::threads;
 
 /// Pixels whose weights are used for all images of a batch before the next pixels.
 ///
@@ -96,19 +97,19 @@ impl NonzeroPixels {
     /// Lists the nonzero ones of `pixels` (N,D), with `threads` threads.
     pub fn new(pixels: &[u8], d: usize, threads: usize) -> Self {
         let images = pixels.len() / d;
-        let mut parts = pixels.chunks(images.div_ceil(threads).max(1) * d);
-        let mut all = Self::default();
-        let first = parts.next().unwrap_or_default();
-        std::thread::scope(|scope| {
-            let others: Vec<_> = parts.map(|part| scope.spawn(move || Self::new(part, d, 1))).collect();
-            all.fill(first, d);
-            for part in others {
-                let part = part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                all.begins.extend(part.begins.iter().map(|begin| begin + all.records.len()));
-                all.records.extend_from_slice(&part.records);
-                all.flags.extend_from_slice(&part.flags);
-            }
+        let parts = pixels.chunks(images.div_ceil(threads).max(1) * d);
+        let lists = threads::side_by_side(threads, parts, |part| {
+            let mut list = Self::default();
+            list.fill(part, d);
+            list
         });
+        let mut lists = lists.into_iter();
+        let mut all = lists.next().unwrap_or_default();
+        for part in lists {
+            all.begins.extend(part.begins.iter().map(|begin| begin + all.records.len()));
+            all.records.extend_from_slice(&part.records);
+            all.flags.extend_from_slice(&part.flags);
+        }
         all
     }
 

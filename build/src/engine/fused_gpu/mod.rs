@@ -51,6 +51,7 @@ use super::pixel_words::pixel_words;
 use super::{EngineInfo, EpochTotals, Network, Progress, Recipe, Trainer, TrainingState};
 use crate::data::dataset::Images;
 use crate::error::Result;
+use crate::interrupt;
 
 /// The losses are read about this often. Each time, the host waits for the device.
 const LOSSES_PERIOD: Duration = Duration::from_millis(100);
@@ -178,6 +179,7 @@ impl Network for FusedGpuEngine {
         let (d, classes) = (self.recipe.shape.inputs(), self.recipe.shape.classes());
         let mut logits = Vec::with_capacity(pixels.len() / d * classes);
         for part in pixels.chunks(self.plan.rows * d) {
+            interrupt::check()?;
             logits.extend(guarded(|| self.logits_of_part(part))?);
         }
         Ok(logits)
@@ -223,6 +225,10 @@ impl Trainer for FusedGpuEngine {
         let mut parts = all.chunks_exact(p).map(<[f32]>::to_vec);
         let parameters = parts.next().unwrap_or_default();
         Ok(TrainingState { parameters, slots: parts.collect(), step: self.step })
+    }
+
+    fn parameters(&mut self) -> Result<Vec<f32>> {
+        guarded(|| self.memory.read(&self.state, 0..self.recipe.shape.parameter_count()))
     }
 
     fn load_state(&mut self, state: &TrainingState) -> Result<()> {
