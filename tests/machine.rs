@@ -139,3 +139,62 @@ fn a_signal_ends_the_drawing_of_digits() {
     ends_in_time(&sandbox, child, "logs/mllog_download.log");
     assert_eq!(sandbox.files("data"), [""; 0]);
 }
+
+// ---- memory and the size of files
+
+/// Runs the program in a shell that has set `limit`, as in `ulimit -v 100000`.
+fn limited(sandbox: &Sandbox, limit: &str, arguments: &str) -> Ended {
+    let program = sandbox.program();
+    let mut command = Command::new("sh");
+    let script = format!("{limit} && exec {} {arguments}", program.get_program().display());
+    // A backtrace takes memory too.
+    command.args(["-c", &script]).current_dir(sandbox.path("")).env_remove("RUST_BACKTRACE");
+    end(command.stdin(Stdio::null()))
+}
+
+#[test]
+fn too_little_memory_is_an_error_that_names_what_it_is_for() {
+    let sandbox = Sandbox::with_data();
+    let wide = format!("{TRAIN} --hidden_layers=4096,4096,4096,4096");
+    let ended = limited(&sandbox, "ulimit -v 500000", &wide);
+    assert!(ended.stderr.contains("error: training: expected 1.3 GB of memory, found "), "{ended:#?}");
+    assert!(ended.stderr.contains("\nhint: take fewer hidden units"), "{ended:#?}");
+    assert_eq!(ended.code, Some(1));
+    assert!(!sandbox.path("model/model.safetensors").exists());
+
+    sandbox.train("").done();
+    // Below 20 MB the system cannot load the program.
+    for megabytes in (20..150).step_by(10) {
+        for task in [
+            "evaluate --data_dir=data --log_dir=logs --model_dir=model",
+            "predict --model_dir=model none.png",
+            "download --synthetic --data_dir=drawn --log_dir=logs",
+            &format!("{TRAIN} --hidden_layers=1024,1024"),
+        ] {
+            let ended = limited(&sandbox, &format!("ulimit -v {megabytes}000"), task);
+            let said = ["error: ", "memory allocation of "].iter().any(|text| ended.stderr.contains(text));
+            let failed = ended.code == Some(1) && said && !ended.stderr.contains("panicked");
+            assert!(failed || ended.code == Some(0), "{megabytes} MB, {task}: {ended:#?}");
+        }
+    }
+}
+
+#[test]
+fn training_says_how_much_memory_it_takes() {
+    let sandbox = Sandbox::with_data();
+    let ended = sandbox.train("--hidden_layers=1024,1024 --optimizer=adam").done();
+    // (784 + 1024) x 1024 weights, with two moments, and their copies.
+    assert!(ended.stderr.contains("\nmemory: about 61 MB\n"), "{ended:#?}");
+}
+
+#[test]
+fn a_file_that_may_not_grow_is_an_error_like_a_full_disk() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("").done();
+    let model = fs::read(sandbox.path("model/model.safetensors")).unwrap();
+    let ended = limited(&sandbox, "ulimit -f 100", &format!("{TRAIN} --hidden_layers=512"));
+    let reason = "model/model.safetensors: cannot write: File too large (os error 27)\n\
+                  hint: files may not grow beyond `ulimit -f`: raise it, or choose another file system";
+    ended.failed_with(reason);
+    assert_eq!(fs::read(sandbox.path("model/model.safetensors")).unwrap(), model);
+}

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::text::{one_of, quoted};
+use crate::text::{self, one_of, quoted};
 
 /// Shorthand for results whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -21,6 +21,11 @@ pub enum Error {
         path: PathBuf,
         source: io::Error,
     },
+
+    // ---- memory
+    /// Less memory than the work needs.
+    #[error("{purpose}: expected {} of memory, found {}", text::bytes(*expected), text::bytes(*found))]
+    Memory { purpose: String, expected: u64, found: u64 },
 
     // ---- data
     /// DATA_DIR is not there.
@@ -187,7 +192,15 @@ impl Error {
     /// For files, data and models.
     fn data_hint(&self) -> Option<String> {
         match self {
+            Error::Io { action: "start", source, .. } if source.kind() == io::ErrorKind::WouldBlock => {
+                Some("the system starts no more processes; see `ulimit -u` and the container's pids.max".into())
+            }
             Error::Io { source, .. } => io_hint(source).map(str::to_string),
+            Error::Memory { .. } => Some(
+                "take fewer hidden units or a smaller batch_size, or give the program more memory; the limit may be that of \
+                 `ulimit -v`, of the container, or the machine's"
+                    .into(),
+            ),
             Error::NoDataDir { data_dir } | Error::DataMissing { data_dir, .. } => {
                 Some(format!("get the data with `mnist download --data_dir={} --log_dir=DIR`", quoted(data_dir)))
             }
@@ -301,6 +314,7 @@ impl Error {
 fn io_hint(error: &io::Error) -> Option<&'static str> {
     Some(match error.kind() {
         io::ErrorKind::StorageFull => "free some space on that disk, or choose another directory",
+        io::ErrorKind::FileTooLarge => "files may not grow beyond `ulimit -f`: raise it, or choose another file system",
         io::ErrorKind::QuotaExceeded => "free some of your quota, or choose another directory",
         io::ErrorKind::ReadOnlyFilesystem => "choose a directory on a file system that can be written",
         io::ErrorKind::PermissionDenied => "check the owner and permissions, or choose another directory",

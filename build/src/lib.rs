@@ -18,7 +18,7 @@
 //!
 //! ```text
 //! cli > task > cube, training > output > parameters > engine > data > model, optim, score
-//!     > simd, rng, files, interrupt, yaml, error, text, threads
+//!     > simd, rng, files, interrupt, memory, yaml, error, text, threads
 //! ```
 //!
 //! Begin with `task/train.rs`, then `training/mod.rs`, `engine/mod.rs` and `engine/reference.rs`. CONTRIBUTING.md says where
@@ -44,6 +44,7 @@ pub mod score;
 pub mod error;
 pub mod files;
 pub mod interrupt;
+pub mod memory;
 pub mod rng;
 pub mod simd;
 pub mod text;

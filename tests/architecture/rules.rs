@@ -23,7 +23,7 @@ pub const LAYERS: [&[&str]; 12] = [
     &["engine"],
     &["data"],
     &["model", "score", "optim"],
-    &["simd", "rng", "files", "interrupt", "yaml"],
+    &["simd", "rng", "files", "interrupt", "memory", "yaml"],
     &["error"],
     &["text", "threads"],
 ];

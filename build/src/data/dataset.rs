@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::idx::{IdxContents, IdxFault, LONGEST_HEADER};
 use super::sets::{self, DataSource, SETS, SetKind};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::model::file::{self as model_file, Model};
 use crate::rng::{Purpose, Stream};
 use crate::text::hexadecimal;
@@ -224,7 +225,7 @@ fn load_file(path: &Path, contents: IdxContents) -> Result<Loaded> {
     if !zipped {
         contents.check_length(count, length).map_err(fault)?;
     }
-    let mut values = Vec::with_capacity(if zipped { 0 } else { values_bytes as usize + 1 });
+    let mut values = memory::reserve(if zipped { 0 } else { values_bytes as usize + 1 }, path.display())?;
     read(values_bytes + 1, &mut values)?;
     contents.check_length(count, (header.len() + values.len()) as u64).map_err(fault)?;
     contents.check_values(&values).map_err(fault)?;

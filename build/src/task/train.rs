@@ -22,6 +22,9 @@ use crate::text;
 use crate::threads;
 use crate::training;
 
+/// The memory of the program without data and network.
+const PROGRAM_BYTES: u64 = 15_000_000;
+
 /// A training run before its first step, with everything checked.
 pub struct Plan {
     /// The parameters; no `auto` is left in them.
@@ -69,8 +72,10 @@ pub fn prepare(args: &Train, data: impl FnOnce() -> Result<Dataset>, listener: &
     let dataset = data()?;
     let recipe = parameters.recipe(dataset.train.inputs(), dataset.train.classes.len());
     let (trainer, chosen) = choice::trainer(&recipe, &parameters.choice(), parameters.train_epochs, &dataset.train)?;
-    (parameters.engine, parameters.device) = (chosen.engine, chosen.device);
+    (parameters.engine, parameters.device) = (chosen.engine, chosen.device.clone());
     announce(&parameters, &dataset.provenance, &trainer.info());
+    let images = [&*dataset.train, &dataset.test].map(|images| images.pixels.len() as u64).iter().sum::<u64>();
+    info!("memory: about {}", text::bytes(PROGRAM_BYTES + images + choice::memory(&recipe, &chosen, &dataset.train)));
     let evaluated = dataset.evaluated().map(|(split, images)| (split, images.len()));
     let images: Vec<_> = std::iter::once((TRAIN, dataset.train.len())).chain(evaluated).collect();
     listener.on(RunEvent::Data { source: dataset.provenance.source, images: &images });

@@ -30,6 +30,7 @@ use super::sets::SYNTHETIC;
 use crate::error::Result;
 use crate::files;
 use crate::interrupt;
+use crate::memory;
 use crate::rng::{Purpose, Stream};
 use crate::threads;
 
@@ -94,12 +95,13 @@ fn draw_one(image: &mut [u8], stream: &mut Stream) -> u8 {
 /// Writes the first `train` training digits and `test` test digits into the four files of the set in `directory`.
 ///
 /// # Errors
-/// A file cannot be written, or a signal arrived. Each file is either complete or missing.
+/// A file cannot be written, there is too little memory, or a signal arrived. Each file is either complete or missing.
 pub fn write(directory: &Path, train: usize, test: usize) -> Result<()> {
     let [train_images, train_labels, test_images, test_labels] = &SYNTHETIC.files;
     for (split, count, images_file, labels_file) in
         [(Split::Train, train, train_images, train_labels), (Split::Test, test, test_images, test_labels)]
     {
+        memory::require((2 * count * PIXELS) as u64, "drawing the digits")?;
         let drawn = draw(split, count);
         interrupt::check()?;
         let images = idx::encode_images(&drawn.pixels, SIDE as u32, SIDE as u32);

@@ -134,6 +134,15 @@ struct Variable {
 }
 
 impl BurnEngine {
+    /// About how many bytes training `recipe` on `train` takes at most, without the images themselves.
+    pub fn memory(recipe: &Recipe, train: &Images) -> u64 {
+        // Values, slots and gradients, what an update makes anew, and the parameters of the last two epochs.
+        let parameters = recipe.shape.parameter_count() * (2 * (1 + recipe.optimizer.slots().len()) + 3);
+        // Each unit before and after ReLU and dropout, with the mask and the gradients.
+        let units = recipe.batch_size.min(train.len()) * recipe.shape.widths().iter().sum::<usize>() * 6;
+        (size_of::<f32>() * (parameters + units)) as u64
+    }
+
     /// The network of `recipe` at its beginning, to be trained on `train`.
     ///
     /// # Errors

@@ -82,9 +82,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::access::{Access, Exchange};
+use self::group::GROUP;
 use self::nonzero::NonzeroPixels;
 use self::step::{Round, TrainingData, Worker};
-use self::weights::Weights;
+use self::weights::{Weights, grain};
 use super::pace::steps_for;
 use super::{EngineInfo, EpochTotals, Network, Progress, Recipe, Trainer, TrainingState};
 use crate::data::dataset::Images;
@@ -130,6 +131,11 @@ pub struct FusedNetwork {
 }
 
 impl FusedNetwork {
+    /// About how many bytes a network of `shape` takes, besides its parameters.
+    pub fn memory(shape: &MlpShape) -> u64 {
+        (size_of::<f32>() * shape.parameter_count()) as u64
+    }
+
     /// The network of `shape` with `parameters` (P), for at most `threads` threads and the instruction set `set`.
     ///
     /// # Errors
@@ -176,6 +182,24 @@ impl FusedEngine {
     /// It cannot, with the reason.
     pub fn supports(recipe: &Recipe) -> Result<()> {
         supports(&recipe.shape)
+    }
+
+    /// About how many bytes training `recipe` on `train` takes at most, without the images themselves.
+    pub fn memory(recipe: &Recipe, train: &Images) -> u64 {
+        let shape = &recipe.shape;
+        let batch = recipe.batch_size.min(train.len());
+        let widths = shape.widths();
+        let hidden = &widths[1..widths.len() - 1];
+        // Weights and slots, the parameters of the last two epochs, and a file that is made from them.
+        let parameters = size_of::<f32>() * shape.parameter_count() * (1 + recipe.optimizer.slots().len() + 3);
+        // Activations with their gradients, and the logits with their parts, twice.
+        let units =
+            2 * hidden.iter().sum::<usize>() + hidden.last().map_or(0, |&last| 2 * last / grain(last)) + 2 * LANES;
+        let layers = shape.layers();
+        let largest = layers.iter().map(|layer| layer.weights.len()).max().unwrap_or(0);
+        let gradient = if batch > GROUP { largest } else { 0 };
+        let nonzero = NonzeroPixels::memory(&train.pixels, shape.inputs());
+        (parameters + size_of::<f32>() * (batch * units + gradient) + nonzero) as u64
     }
 
     /// The network of `recipe` at its beginning, to be trained on `train`, with the instruction set `set`.

@@ -113,6 +113,15 @@ impl NonzeroPixels {
         all
     }
 
+    /// About how many bytes the list of `pixels` (N,D) takes.
+    pub fn memory(pixels: &[u8], d: usize) -> usize {
+        // Every so many pixels tell the share of all; no divisor of the usual D, so that all places are seen.
+        const APART: usize = 499;
+        let nonzero = pixels.iter().step_by(APART).filter(|&&pixel| pixel > 0).count() * APART;
+        let words = 1 + d.div_ceil(64) + d.div_ceil(STRETCH);
+        nonzero * size_of::<NonzeroPixel>() + pixels.len() / d * words * size_of::<u64>()
+    }
+
     /// Replaces the list by that of `pixels` (N,D), in the same memory.
     pub fn fill(&mut self, pixels: &[u8], d: usize) {
         self.stretches = d.div_ceil(STRETCH);

@@ -152,7 +152,7 @@ pub struct SplitLayer {
 }
 
 /// Smallest share of a layer's columns that one thread gets, in blocks. Narrow layers use smaller shares.
-fn grain(outputs: usize) -> usize {
+pub fn grain(outputs: usize) -> usize {
     match outputs {
         ..=256 => 1,
         257..=512 => 2,

@@ -84,6 +84,13 @@ impl FusedGpuEngine {
         plan::supports(recipe)
     }
 
+    /// About how many bytes of this machine's memory training `recipe` on `train` takes at most, without the images
+    /// themselves: copies of what the device gets.
+    pub fn memory(recipe: &Recipe, train: &Images) -> u64 {
+        let state = recipe.shape.parameter_count() * (1 + recipe.optimizer.slots().len());
+        (3 * size_of::<f32>() * state + train.pixels.len()) as u64
+    }
+
     /// The network of `recipe` at its beginning, to be trained on `train` by `adapter`.
     ///
     /// # Errors
