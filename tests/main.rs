@@ -19,6 +19,7 @@ mod download;
 mod engines_agree;
 mod fuzz;
 mod gpu;
+mod machine;
 mod outside;
 mod predict;
 mod reading;

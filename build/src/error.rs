@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::text::{escaped, one_of, quoted};
+use crate::text::{self, escaped, one_of, quoted};
 
 /// Shorthand for results whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -33,6 +33,11 @@ pub enum Error {
     /// A link that leads nowhere, in place of a directory.
     #[error("{}: expected a directory, found a link to {}, which is not there", path.display(), target.display())]
     DanglingLink { path: PathBuf, target: PathBuf },
+
+    // ---- memory
+    /// Less memory than the work needs.
+    #[error("{purpose}: expected {} of memory, found {}", text::bytes(*expected), text::bytes(*found))]
+    Memory { purpose: String, expected: u64, found: u64 },
 
     // ---- data
     /// DATA_DIR is not there.
@@ -117,9 +122,6 @@ pub enum Error {
     /// A mirror that is neither a URL nor a directory. `given` shows nothing that may be a login.
     #[error("mirror {given}: expected a URL with http:// or https://, or a directory, found {found}")]
     Mirror { given: String, found: String },
-    /// The HTTP client cannot be set up on this machine.
-    #[error("cannot set up the HTTP client: {reason}")]
-    HttpClient { reason: String },
     /// Files that no mirror has, with the answer of each mirror.
     #[error("{}", unfetched(failures))]
     Download { failures: Vec<Unfetched> },
@@ -241,11 +243,19 @@ impl Error {
     /// For files, data and models.
     fn data_hint(&self) -> Option<String> {
         match self {
+            Error::Io { action: "start", source, .. } if source.kind() == io::ErrorKind::WouldBlock => {
+                Some("the system starts no more processes; see `ulimit -u` and the container's pids.max".into())
+            }
             Error::Io { source, .. } => io_hint(source).map(str::to_string),
             Error::Kept { problem, .. } => problem.hint(),
             Error::InUse { .. } => Some("wait until it has ended, or choose other directories".into()),
             Error::NoRename { .. } => Some("choose an empty directory, or one on another file system".into()),
             Error::DanglingLink { .. } => Some("make the directory that it leads to, or give another one".into()),
+            Error::Memory { .. } => Some(
+                "take fewer hidden units or a smaller batch_size, or give the program more memory; the limit may be that of \
+                 `ulimit -v`, of the container, or the machine's"
+                    .into(),
+            ),
             Error::NoDataDir { data_dir } | Error::DataMissing { data_dir, .. } => {
                 Some(format!("get the data with `mnist download --data_dir={} --log_dir=DIR`", quoted(data_dir)))
             }
@@ -376,6 +386,7 @@ impl Error {
 fn io_hint(error: &io::Error) -> Option<&'static str> {
     Some(match error.kind() {
         io::ErrorKind::StorageFull => "free some space on that disk, or choose another directory",
+        io::ErrorKind::FileTooLarge => "files may not grow beyond `ulimit -f`: raise it, or choose another file system",
         io::ErrorKind::QuotaExceeded => "free some of your quota, or choose another directory",
         io::ErrorKind::ReadOnlyFilesystem => "choose a directory on a file system that can be written",
         io::ErrorKind::PermissionDenied => "check the owner and permissions, or choose another directory",

@@ -1,28 +1,38 @@
-//! SIGHUP, SIGINT and SIGTERM as a flag that long work asks between steps. Another signal ends the process at once, but
-//! only some time after the first: `timeout` and shells send the same one to a process and then to its group.
+//! SIGHUP, SIGINT and SIGTERM as a flag that long work asks. Work that does not ask within a second is ended, with its
+//! process. Another signal ends the process at once, but only some time after the first: `timeout` and shells send the
+//! same one to a process and then to its group.
+//!
+//! A loop over much work ends early once [`is_received`] says so. What it has computed is then worthless, so whoever began
+//! it calls [`check`] afterwards.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::consts::{SIGABRT, SIGINT, SIGTERM};
+use signal_hook::{flag, low_level};
 
 use crate::error::{Error, Result};
+use crate::threads;
 
-/// Signals within this time after the first are the same one.
-const SAME: Duration = Duration::from_secs(1);
+/// Signals within this time after the first are the same one. Work that has not heard it until then is ended.
+const SAME: Duration = Duration::from_millis(800);
 /// How often the thread that counts this time looks for the first signal.
 const TICK: Duration = Duration::from_millis(100);
 
 static RECEIVED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 /// Whether the next signal ends the process at once.
 static AT_ONCE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+/// Whether the process ends itself after the first signal: it writes its logs, or finishes what must be finished.
+static ACKNOWLEDGED: AtomicBool = AtomicBool::new(false);
+/// The thread that writes the logs.
+static MAIN: OnceLock<ThreadId> = OnceLock::new();
 
 /// Starts listening. Called once, by `main`, before any work.
 pub fn install() -> Result<()> {
+    MAIN.get_or_init(|| thread::current().id());
     let signals = RECEIVED.get_or_init(Arc::default);
     let at_once = AT_ONCE.get_or_init(Arc::default);
     let mut listened = vec![SIGINT, SIGTERM];
@@ -30,19 +40,48 @@ pub fn install() -> Result<()> {
     if !hang_up_is_ignored() {
         listened.push(signal_hook::consts::SIGHUP);
     }
-    for signal in listened {
+    let failed = || Error::io("listen for signals to", "this process");
+    for &signal in &listened {
         flag::register_conditional_shutdown(signal, 128 + signal, at_once.clone())
             .and_then(|_| flag::register_usize(signal, signals.clone(), signal as usize))
-            .map_err(Error::io("listen for signals to", "this process"))?;
+            .map_err(failed())?;
     }
-    thread::spawn(move || {
-        while received().is_none() {
-            thread::sleep(TICK);
+    if threads::start(watch).is_err() {
+        // Nobody counts the time: the second signal ends the process whenever it comes.
+        for signal in listened {
+            flag::register(signal, at_once.clone()).map_err(failed())?;
         }
-        thread::sleep(SAME);
-        end_at_once();
-    });
+    }
+    hear_limits().map_err(failed())
+}
+
+/// Makes failures of two signals that the system's limits send.
+fn hear_limits() -> io::Result<()> {
+    // Out of memory: the standard library says so and aborts.
+    flag::register_conditional_shutdown(SIGABRT, 1, Arc::new(AtomicBool::new(true)))?;
+    // A file that grows beyond `ulimit -f`: the write fails.
+    #[cfg(unix)]
+    flag::register(signal_hook::consts::SIGXFSZ, Arc::default())?;
     Ok(())
+}
+
+/// Waits for the first signal, and ends the process if nobody else does.
+fn watch() {
+    let signal = loop {
+        match received() {
+            Some(signal) => break signal,
+            None => thread::sleep(TICK),
+        }
+    };
+    thread::sleep(SAME);
+    end_at_once();
+    if !ACKNOWLEDGED.load(Ordering::Relaxed) {
+        // Not by the console, which the work that does not hear may hold; and a pipe that takes nothing delays no exit.
+        let message = format!("error: {}\n", Error::Interrupted { signal });
+        let _ = threads::start(move || _ = io::Write::write_all(&mut io::stderr(), message.as_bytes()));
+        thread::sleep(TICK);
+        low_level::exit(128 + signal);
+    }
 }
 
 /// From now on a signal ends the process at once: for work that leaves nothing behind.
@@ -71,6 +110,12 @@ impl Drop for EndAtOnce {
     }
 }
 
+/// From now on the first signal does not end the process after a second: for work that is worth finishing, and for
+/// programs that were started and need time to end.
+pub fn acknowledge() {
+    ACKNOWLEDGED.store(true, Ordering::Relaxed);
+}
+
 /// `nohup` starts a program with SIGHUP ignored, so that it outlives its terminal; where nothing tells, it is left alone.
 #[cfg(unix)]
 fn hang_up_is_ignored() -> bool {
@@ -81,14 +126,27 @@ fn hang_up_is_ignored() -> bool {
 }
 
 /// The signal received so far, if any.
+#[inline]
 pub fn received() -> Option<i32> {
     RECEIVED.get().map(|signal| signal.load(Ordering::Relaxed) as i32).filter(|signal| *signal != 0)
+}
+
+/// Whether a signal has been received. Takes about a nanosecond.
+#[inline]
+pub fn is_received() -> bool {
+    received().is_some()
 }
 
 /// Returns [`Error::Interrupted`] once a signal has been received.
 pub fn check() -> Result<()> {
     match received() {
         None => Ok(()),
-        Some(signal) => Err(Error::Interrupted { signal }),
+        Some(signal) => {
+            // The error is on its way to where the logs are written.
+            if MAIN.get() == Some(&thread::current().id()) {
+                acknowledge();
+            }
+            Err(Error::Interrupted { signal })
+        }
     }
 }

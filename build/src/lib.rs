@@ -18,7 +18,7 @@
 //!
 //! ```text
 //! task > cli > cube, training > output > parameters > engine > data > model, optim, score
-//!     > simd, rng, files, yaml > open > interrupt > error > text
+//!     > simd, rng, files, yaml > open > interrupt, memory > error > text, threads
 //! ```
 //!
 //! CONTRIBUTING.md has a tour of five minutes, and says where each kind of extension begins.
@@ -43,8 +43,10 @@ pub mod score;
 pub mod error;
 pub mod files;
 pub mod interrupt;
+pub mod memory;
 pub mod open;
 pub mod rng;
 pub mod simd;
 pub mod text;
+pub mod threads;
 pub mod yaml;

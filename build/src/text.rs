@@ -133,6 +133,19 @@ pub fn grouped(number: usize) -> String {
     groups.join(",")
 }
 
+/// A number of bytes, rounded up.
+pub fn bytes(number: u64) -> String {
+    match number {
+        1_000_000_000.. => format!("{:.1} GB", (number as f64 / 1e8).ceil() / 10.0),
+        _ => format!("{} MB", number.div_ceil(1_000_000)),
+    }
+}
+
+/// `number` with its noun: `1 thread`, `2 threads`.
+pub fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// A line for each name and its value, with the values in one column.
 pub fn named_values(rows: &[(&str, String)]) -> String {
     lines(rows.iter().map(|(name, value)| format!("{name:<14} {value}")))
@@ -203,6 +216,17 @@ mod tests {
         assert_eq!(table(['<', '>'], &rows), "image    digit\na ä.png      3\n");
         assert_eq!(table(['>', '<'], &rows), "  image  digit\na ä.png  3\n");
         assert_eq!(table(['<', '>'], &[]), "");
+    }
+
+    #[test]
+    fn bytes_are_rounded_up() {
+        let shown = [0, 1, 999_999_999, 1_000_000_000, 5_010_000_000].map(bytes);
+        assert_eq!(shown, ["0 MB", "1 MB", "1000 MB", "1.0 GB", "5.1 GB"]);
+    }
+
+    #[test]
+    fn one_thing_is_singular() {
+        assert_eq!([0, 1, 2].map(|number| counted(number, "thread")), ["0 threads", "1 thread", "2 threads"]);
     }
 
     #[test]

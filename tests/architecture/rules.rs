@@ -25,9 +25,9 @@ pub const LAYERS: [&[&str]; 14] = [
     &["model", "score", "optim"],
     &["simd", "rng", "files", "yaml"],
     &["open"],
-    &["interrupt"],
+    &["interrupt", "memory"],
     &["error"],
-    &["text"],
+    &["text", "threads"],
 ];
 
 /// What breaks a rule: the place, by which an exception names it, and the details.

@@ -5,7 +5,6 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::text::quoted;
 
-/// The time between two looks for a signal while a program runs.
-const TICK: Duration = Duration::from_millis(50);
+/// The time between two looks for a signal, or for the end of a program.
+const TICK: Duration = Duration::from_millis(20);
 /// The time that a program has to end after a signal, before it is killed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -112,17 +111,15 @@ impl HostCommand {
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let mut child = command.spawn().map_err(self.failed())?;
         let signals = Signals::to(&child);
-        let (sender, ended) = mpsc::channel();
-        thread::spawn(move || sender.send(child.wait()));
         let mut stopping = None;
         let status = loop {
-            match ended.recv_timeout(TICK) {
-                Ok(status) => break status,
-                Err(RecvTimeoutError::Disconnected) => break Err(io::ErrorKind::BrokenPipe.into()),
-                Err(RecvTimeoutError::Timeout) => {}
+            if let Some(status) = child.try_wait().transpose() {
+                break status;
             }
+            thread::sleep(TICK);
             match (interrupt::received(), stopping) {
                 (Some(signal), None) => {
+                    interrupt::acknowledge();
                     signals.send(signal);
                     stopping = Some(Instant::now());
                 }

@@ -4,7 +4,6 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rayon::prelude::*;
 use serde::Serialize;
 
 use super::idx::IdxContents;
@@ -14,6 +13,7 @@ use super::sets::{self, DataSource, SETS, SetKind};
 use crate::error::{Error, Result};
 use crate::model::file::{self as model_file, Model};
 use crate::rng::{Purpose, Stream};
+use crate::threads;
 
 /// Images with their labels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -125,8 +125,8 @@ impl Dataset {
         for pair in files.chunks_exact(2) {
             pair[0].check_pair(&pair[1])?;
         }
-        let mut loaded =
-            files.into_par_iter().map(IdxFile::values).collect::<Vec<_>>().into_iter().collect::<Result<Vec<_>>>()?;
+        let loaded = threads::side_by_side(threads::most(), files.into_iter(), IdxFile::values);
+        let mut loaded = loaded.into_iter().collect::<Result<Vec<_>>>()?;
 
         let files: Vec<FileHash> = (expected.files.iter().zip(&loaded))
             .map(|(file, loaded)| FileHash { name: file.name.into(), sha256: loaded.sha256.clone() })

@@ -15,6 +15,7 @@ use super::fused_gpu::FusedGpuEngine;
 use super::{Network, Recipe, Trainer};
 use crate::data::dataset::Images;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::model::MlpShape;
 use crate::simd::InstructionSet;
 
@@ -73,6 +74,7 @@ pub fn trainer(
 /// # Errors
 /// The shape is not supported, or the environment names an instruction set that this processor lacks.
 pub fn network(shape: &MlpShape, parameters: &[f32]) -> Result<Box<dyn Network>> {
+    memory::require(FusedNetwork::memory(shape), "the network")?;
     Ok(Box::new(FusedNetwork::new(shape, parameters, super::threads(0), InstructionSet::choose()?)?))
 }
 
@@ -112,9 +114,22 @@ fn supports(recipe: &Recipe, engine: EngineChoice, device: &DeviceChoice) -> Res
     }
 }
 
+/// About how many bytes of this machine's memory training takes at most with the engine and device of `choice`, in which
+/// no `auto` is left, besides the images. A GPU's own memory does not count.
+pub fn memory(recipe: &Recipe, choice: &Choice, train: &Images) -> u64 {
+    match (choice.engine, &choice.device) {
+        #[cfg(feature = "burn")]
+        (EngineChoice::Burn, _) => BurnEngine::memory(recipe, train),
+        #[cfg(feature = "gpu")]
+        (_, DeviceChoice::Gpu(_)) => FusedGpuEngine::memory(recipe, train),
+        _ => FusedEngine::memory(recipe, train),
+    }
+}
+
 /// Builds the trainer that `choice` names, in which no `auto` is left.
 fn build(recipe: &Recipe, choice: &Choice, train: &Arc<Images>) -> Result<Box<dyn Trainer>> {
     supports(recipe, choice.engine, &choice.device)?;
+    memory::require(memory(recipe, choice, train), "training")?;
     let (recipe, train) = (recipe.clone(), train.clone());
     #[cfg(feature = "burn")]
     if choice.engine == EngineChoice::Burn {

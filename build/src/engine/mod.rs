@@ -141,6 +141,14 @@ pub trait Trainer: Network {
     /// The device failed.
     fn state(&mut self) -> Result<TrainingState>;
 
+    /// A copy of the parameters (P) alone.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn parameters(&mut self) -> Result<Vec<f32>> {
+        Ok(self.state()?.parameters)
+    }
+
     /// Continues from `state`, which must fit the recipe.
     ///
     /// # Errors
@@ -150,5 +158,5 @@ pub trait Trainer: Network {
 
 /// How many threads `asked` stands for: 0 is one for each processor.
 pub fn threads(asked: usize) -> usize {
-    if asked > 0 { asked } else { std::thread::available_parallelism().map_or(1, |n| n.get()) }
+    if asked > 0 { asked } else { crate::threads::processors() }
 }

@@ -1,16 +1,20 @@
 //! The parameters before training.
 
+use crate::interrupt;
 use crate::model::MlpShape;
 use crate::rng::{Purpose, Stream};
 
 impl MlpShape {
     /// Initial parameters (P), as those of Keras' Dense layers: weights Glorot uniform, in `±sqrt(6 / (I + O))`; biases
-    /// zero. Each layer has its own random stream.
+    /// zero. Each layer has its own random stream. After a signal the last layers stay zero.
     ///
     /// Source: Glorot, Bengio: Understanding the difficulty of training deep feedforward neural networks, 2010, eq. 16.
     pub fn initial_parameters(&self, seed: u64) -> Vec<f32> {
         let mut parameters = vec![0.0; self.parameter_count()];
         for (l, layer) in self.layers().into_iter().enumerate() {
+            if interrupt::is_received() {
+                break;
+            }
             let limit = (6.0 / (layer.inputs + layer.outputs) as f64).sqrt();
             let mut stream = Stream::new(seed, Purpose::Weights, l as u64);
             for weight in &mut parameters[layer.weights] {

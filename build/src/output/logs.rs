@@ -2,8 +2,9 @@
 
 use tracing::{error, info};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files::OutputDirectory;
+use crate::interrupt;
 use crate::output::console::{Console, LOG};
 use crate::output::event::{Listener, Listeners};
 use crate::output::mllog::{self, MlLog};
@@ -32,6 +33,9 @@ pub fn with_logs<T>(
         work(&mut listeners)
     };
     if let Err(problem) = &result {
+        if matches!(problem, Error::Interrupted { .. }) {
+            interrupt::acknowledge();
+        }
         // `main` prints the message on the terminal; this one is for the log file.
         problem.lines().iter().for_each(|line| error!(target: LOG, "{line}"));
     }

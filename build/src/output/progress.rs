@@ -1,7 +1,5 @@
 //! The progress of training: a bar per epoch on a terminal, a line per epoch elsewhere and in the log file.
 
-use std::time::Duration;
-
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use tracing::info;
 
@@ -51,7 +49,6 @@ impl Listener for Bars {
                 let bar = self.all.add(ProgressBar::new(images as u64));
                 bar.set_style(style("{prefix} {bar:24} {percent:>3} %  {msg}  {rate} images/s, {eta} left"));
                 bar.set_prefix(format!("epoch {epoch}/{epochs}"));
-                bar.enable_steady_tick(Duration::from_millis(200));
                 self.current = Some(bar);
             }
             (RunEvent::Progress(progress), Some(bar)) => {

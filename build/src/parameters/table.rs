@@ -211,7 +211,7 @@ pub static KEYS: [Key; 13] = [
     ),
     Key::new(
         "threads",
-        "The number of threads; 0: one for each processor",
+        "The number of threads; 0: one for each processor. A narrow network uses fewer",
         ValueKind::Whole { least: 0, most: 1024, set: |p, value| p.threads = value as usize },
     ),
 ];

@@ -1,19 +1,18 @@
 //! `mnist devices`: lists the devices for `train`, by the names that its parameter `device` takes.
 
-use std::thread::available_parallelism;
-
 use crate::error::Result;
 use crate::output::console;
 use crate::simd::InstructionSet;
 use crate::text;
+use crate::threads;
 
 /// Prints the devices.
 ///
 /// # Errors
 /// The environment names an instruction set that this processor lacks, or stdout is closed.
 pub fn run() -> Result<()> {
-    let threads = available_parallelism().map_or(1, |n| n.get());
-    let processor = format!("the processor: {threads} threads, {}", InstructionSet::choose()?.name());
+    let threads = text::counted(threads::processors(), "thread");
+    let processor = format!("the processor: {threads}, {}", InstructionSet::choose()?.name());
     let mut devices = vec![("cpu".to_string(), processor)];
     gpus(&mut devices);
     let rows: Vec<_> = devices.iter().map(|(name, description)| (name.as_str(), description.clone())).collect();

@@ -12,6 +12,7 @@ use crate::engine::{self, Trainer, choice};
 use crate::error::Result;
 use crate::files::OutputDirectory;
 use crate::files::lock::DirectoryLock;
+use crate::interrupt;
 use crate::model::file as model_file;
 use crate::output::artifacts;
 use crate::output::console::{self, Console};
@@ -21,7 +22,11 @@ use crate::output::logs::with_logs;
 use crate::output::tensorboard::EventFile;
 use crate::parameters::Parameters;
 use crate::text;
+use crate::threads;
 use crate::training;
+
+/// The memory of the program without data and network.
+const PROGRAM_BYTES: u64 = 15_000_000;
 
 /// A training run before its first step, with everything checked.
 pub struct Plan {
@@ -80,15 +85,18 @@ pub fn train(args: &Train, data: impl FnOnce() -> Result<Dataset>, listener: &mu
 pub fn prepare(args: &Train, data: impl FnOnce() -> Result<Dataset>, listener: &mut dyn Listener) -> Result<Plan> {
     let begin = Instant::now();
     let mut parameters = Parameters::read(&args.parameters_file, &args.overrides.0)?;
+    parameters.threads = engine::threads(parameters.threads);
+    threads::limit(parameters.threads);
     let model_dir = OutputDirectory::open(&args.model_dir)?;
     model_dir.check(artifacts::names())?;
     let lock = if model_dir.is(&args.log_dir) { None } else { model_dir.lock()? };
     let dataset = data()?;
-    parameters.threads = engine::threads(parameters.threads);
     let recipe = parameters.recipe(dataset.train.inputs(), dataset.train.classes.len());
     let (trainer, chosen) = choice::trainer(&recipe, &parameters.choice(), parameters.train_epochs, &dataset.train)?;
-    (parameters.engine, parameters.device) = (chosen.engine, chosen.device);
+    (parameters.engine, parameters.device) = (chosen.engine, chosen.device.clone());
     announce(&parameters, &dataset.provenance, &trainer.info());
+    let images = [&*dataset.train, &dataset.test].map(|images| images.pixels.len() as u64).iter().sum::<u64>();
+    info!("memory: about {}", text::bytes(PROGRAM_BYTES + images + choice::memory(&recipe, &chosen, &dataset.train)));
     let evaluated = dataset.evaluated().map(|(split, images)| (split, images.len()));
     let images: Vec<_> = std::iter::once((TRAIN, dataset.train.len())).chain(evaluated).collect();
     listener.on(RunEvent::Data { source: dataset.provenance.source, images: &images });
@@ -118,6 +126,7 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
         weights: &weights,
         seconds: begin.elapsed().as_secs_f64(),
     };
+    interrupt::acknowledge(); // a trained model is worth more than an end within a second
     let written = artifacts::write_all(&finished, &model_dir)?;
     let model_dir = model_dir.display();
     if let Some(failure) = trained.cut_short {
@@ -141,8 +150,12 @@ fn announce(parameters: &Parameters, data: &Provenance, engine: &engine::EngineI
         info!(target: console::LOG, "parameter {line}");
     }
     info!(
-        "engine: {} on {} ({}, {}), {} threads",
-        engine.engine, engine.device, engine.backend, engine.instruction_set, engine.threads
+        "engine: {} on {} ({}, {}), {}",
+        engine.engine,
+        engine.device,
+        engine.backend,
+        engine.instruction_set,
+        text::counted(engine.threads, "thread")
     );
     if let Some(original) = data.source.stands_in_for() {
         warn!("this is the synthetic stand-in: nothing trained on it says anything about {}", original.title);

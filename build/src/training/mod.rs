@@ -92,8 +92,8 @@ fn train_epoch(
         .evaluated()
         .map(|(split, images)| evaluate(trainer, split, images, Some(epoch), listener))
         .collect::<Result<_>>()?;
-    let state = trainer.state()?;
-    let infinite = state.parameters.iter().find(|parameter| !parameter.is_finite());
+    let parameters = trainer.parameters()?;
+    let infinite = parameters.iter().find(|parameter| !parameter.is_finite());
     infinite.map_or(Ok(()), |&parameter| check_finite(epoch, "a weight", parameter.into()))?;
     let record = EpochRecord {
         epoch,
@@ -105,7 +105,7 @@ fn train_epoch(
         finished: SystemTime::now(),
     };
     listener.on(RunEvent::EpochFinished { epochs, record: &record });
-    Ok(EpochResult { record, parameters: state.parameters, evaluations })
+    Ok(EpochResult { record, parameters, evaluations })
 }
 
 /// Scores `network` on the images of `split`, after `epoch` or by itself.

@@ -5,8 +5,7 @@
 
 use std::io::Read;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -16,7 +15,7 @@ use ureq::config::Config;
 use ureq::http::header::{self, HeaderMap, HeaderName};
 use ureq::http::{Request, Response, StatusCode};
 use ureq::tls::{RootCerts, TlsConfig};
-use ureq::{Agent, Body, Proxy};
+use ureq::{Agent, Body, BodyReader, Proxy};
 use url::Url;
 
 use crate::data::download::cause::{cause, of_tls};
@@ -24,7 +23,7 @@ use crate::data::download::connection::{LookUp, OnlyAnnounced, Unconnected, conn
 use crate::data::download::fault::{Again, MirrorFault};
 use crate::data::download::mirror::shown;
 use crate::data::download::proxy::Proxies;
-use crate::error::{Error, Result};
+use crate::threads;
 
 const MOST_REDIRECTS: usize = 10;
 /// Bytes read from a connection at once.
@@ -58,6 +57,61 @@ pub enum Part {
     End,
 }
 
+/// Where the parts of an answer come from.
+pub enum Parts {
+    /// Another thread.
+    There(Receiver<Part>),
+    /// This one. The client's own timeouts end a wait then, and no other.
+    Here(Answer),
+}
+
+impl Parts {
+    /// The next part.
+    ///
+    /// # Errors
+    /// It does not come within `wait`, or there is none any more.
+    pub fn next(&mut self, wait: Duration) -> std::result::Result<Part, RecvTimeoutError> {
+        match self {
+            Self::There(receiver) => receiver.recv_timeout(wait),
+            Self::Here(answer) => answer.next().ok_or(RecvTimeoutError::Disconnected),
+        }
+    }
+}
+
+/// A request, then the parts of its answer.
+pub struct Answer {
+    client: Arc<Client>,
+    request: Option<(Url, Headers)>,
+    reader: Option<BodyReader<'static>>,
+}
+
+impl Iterator for Answer {
+    type Item = Part;
+
+    fn next(&mut self) -> Option<Part> {
+        if let Some((url, headers)) = self.request.take() {
+            return Some(match self.client.follow(url, &headers) {
+                Ok((head, body)) => {
+                    self.reader = Some(body.into_reader());
+                    Part::Head(head)
+                }
+                Err(fault) => Part::Failed(fault),
+            });
+        }
+        let mut piece = vec![0; PIECE_BYTES];
+        let part = match self.reader.as_mut()?.read(&mut piece) {
+            Ok(0) => Part::End,
+            Ok(count) => {
+                piece.truncate(count);
+                return Some(Part::Bytes(piece));
+            }
+            Err(error) => Part::Broken(cause(&error.into())),
+        };
+        self.reader = None;
+        Some(part)
+    }
+}
+
 /// The client that all files share.
 #[derive(Debug)]
 pub struct Client {
@@ -81,37 +135,18 @@ impl Client {
         Arc::new(Self { proxies, agents, connect })
     }
 
-    /// Asks for `url`, in another thread. The answer's parts arrive at the receiver.
-    ///
-    /// # Errors
-    /// The system starts no more threads.
-    pub fn get(self: &Arc<Self>, url: Url, headers: Headers) -> Result<Receiver<Part>> {
+    /// Asks for `url`, in another thread where the system starts one.
+    pub fn get(self: &Arc<Self>, url: &Url, headers: &Headers) -> Parts {
+        let answer = || Answer { client: self.clone(), request: Some((url.clone(), headers.clone())), reader: None };
         let (sender, receiver) = sync_channel(PIECES);
-        let client = self.clone();
-        let thread = thread::Builder::new().spawn(move || client.answer(url, &headers, &sender));
-        thread.map_err(|error| Error::HttpClient { reason: error.to_string() })?;
-        Ok(receiver)
-    }
-
-    /// Sends all parts of an answer. If nobody receives them any more, the rest is not read.
-    fn answer(&self, url: Url, headers: &Headers, sender: &SyncSender<Part>) {
-        let (head, mut body) = match self.follow(url, headers) {
-            Ok(answer) => answer,
-            Err(fault) => return drop(sender.send(Part::Failed(fault))),
-        };
-        if sender.send(Part::Head(head)).is_err() {
-            return;
-        }
-        let mut reader = body.as_reader();
-        let mut piece = vec![0; PIECE_BYTES];
-        loop {
-            let (part, last) = match reader.read(&mut piece) {
-                Ok(0) => (Part::End, true),
-                Ok(count) => (Part::Bytes(piece[..count].to_vec()), false),
-                Err(error) => (Part::Broken(cause(&error.into())), true),
-            };
-            if sender.send(part).is_err() || last {
-                return;
+        let mut there = answer();
+        // If nobody receives the parts any more, the rest is not read.
+        let sent = threads::start(move || _ = there.try_for_each(|part| sender.send(part)));
+        match sent {
+            Ok(()) => Parts::There(receiver),
+            Err(error) => {
+                threads::refused(&error.to_string());
+                Parts::Here(answer())
             }
         }
     }

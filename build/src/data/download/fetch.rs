@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use url::Url;
 
-use crate::data::download::client::{Client, Part};
+use crate::data::download::client::{Client, Part, Parts};
 use crate::data::download::events::DownloadEvent;
 use crate::data::download::fault::{Again, MirrorFault, Stop};
 use crate::data::download::transfer::Transfer;
@@ -158,9 +158,9 @@ impl<'a> Fetcher<'a> {
 
     /// One request and its whole answer.
     fn attempt(&self, transfer: &mut Transfer, shown: &str, report: &ReportEvent) -> std::result::Result<(), Stop> {
-        let parts = self.client.get(transfer.url.clone(), transfer.headers())?;
+        let mut parts = self.client.get(transfer.url, &transfer.headers());
         let patience = self.limits.answer();
-        let head = match self.next(&parts, patience)? {
+        let head = match self.next(&mut parts, patience)? {
             Some(Part::Head(head)) => head,
             Some(Part::Failed(fault)) => return Err(fault.into()),
             _ => return Err(MirrorFault::new(Again::Once, format!("no answer within {patience:?}")).into()),
@@ -171,7 +171,7 @@ impl<'a> Fetcher<'a> {
         let mut pace = Pace::new(self.limits);
         while !transfer.content.ended() {
             let at = transfer.offset;
-            let bytes = match self.next(&parts, self.limits.idle)? {
+            let bytes = match self.next(&mut parts, self.limits.idle)? {
                 Some(Part::Bytes(bytes)) => bytes,
                 Some(Part::Broken(_)) | None if transfer.is_whole() => break,
                 Some(Part::Broken(cause)) => {
@@ -197,12 +197,12 @@ impl<'a> Fetcher<'a> {
     }
 
     /// The next part of an answer; `None` if it does not come within `patience`.
-    fn next(&self, parts: &Receiver<Part>, patience: Duration) -> std::result::Result<Option<Part>, Stop> {
+    fn next(&self, parts: &mut Parts, patience: Duration) -> std::result::Result<Option<Part>, Stop> {
         let end = Instant::now() + patience;
         loop {
             self.go_on()?;
             let left = end.saturating_duration_since(Instant::now());
-            match parts.recv_timeout(left.min(TICK)) {
+            match parts.next(left.min(TICK)) {
                 Ok(part) => return Ok(Some(part)),
                 Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
                 Err(_) => return Ok(None),

@@ -27,7 +27,6 @@ mod transfer;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use tracing::info;
 use url::Url;
@@ -41,6 +40,7 @@ use crate::error::{Error, Result, Unfetched};
 use crate::files::{AtomicFile, OutputDirectory, writable_directory};
 use crate::interrupt;
 use crate::open;
+use crate::threads;
 
 pub use crate::data::download::events::{DownloadEvent, DownloadWatch, Origin, Reporter};
 
@@ -245,12 +245,9 @@ fn from_directory(options: &Options, file: &SourceFile, mirror: &Path) -> std::r
     Err(Failure::Mirror(answers.join("; ")))
 }
 
-/// Calls `job` for each item in a thread of its own. Returns the results in the order of the items.
+/// Calls `job` for each item, if possible in a thread of its own. Returns the results in the order of the items.
 fn side_by_side<T: Sync, R: Send>(items: &[T], job: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    thread::scope(|scope| {
-        let threads: Vec<_> = items.iter().map(|item| scope.spawn(|| job(item))).collect();
-        threads.into_iter().map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
-    })
+    threads::side_by_side(items.len(), items.iter(), job)
 }
 
 /// Returns all files. Otherwise the first error that is not a mirror's, or else one error with the answers of all

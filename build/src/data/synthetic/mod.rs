@@ -24,15 +24,15 @@ mod strokes;
 
 use std::path::Path;
 
-use rayon::prelude::*;
-
 use super::dataset::Images;
 use super::idx;
 use super::sets::SYNTHETIC;
 use crate::error::Result;
 use crate::files;
 use crate::interrupt;
+use crate::memory;
 use crate::rng::{Purpose, Stream};
+use crate::threads;
 
 use ink::{PIXELS, SIDE};
 
@@ -40,6 +40,9 @@ use ink::{PIXELS, SIDE};
 pub const TRAIN: usize = 60_000;
 /// Test images of the complete set.
 pub const TEST: usize = 10_000;
+
+/// Digits that a thread draws before it takes the next ones: some milliseconds.
+const PART: usize = 64;
 
 /// The seed of version 1 of the set. Its bytes never change: the hashes of [`SYNTHETIC`] pin them.
 const SEED: u64 = 1;
@@ -53,18 +56,29 @@ pub enum Split {
     Test,
 }
 
-/// Draws the first `count` digits of `split`, on all threads of the current rayon pool.
+/// Draws the first `count` digits of `split`. After a signal most stay black.
 ///
 /// Digits do not depend on `count`, which may exceed [`TRAIN`] and [`TEST`].
 pub fn draw(split: Split, count: usize) -> Images {
+    draw_by(threads::most(), split, count)
+}
+
+/// [`draw`] with at most `threads` threads.
+fn draw_by(threads: usize, split: Split, count: usize) -> Images {
     let purpose = match split {
         Split::Train => Purpose::SyntheticTrain,
         Split::Test => Purpose::SyntheticTest,
     };
     let mut pixels = vec![0; count * PIXELS];
     let mut labels = vec![0; count];
-    pixels.par_chunks_exact_mut(PIXELS).zip(&mut labels).enumerate().for_each(|(index, (image, label))| {
-        *label = draw_one(image, &mut Stream::new(SEED, purpose, index as u64));
+    let parts = pixels.chunks_mut(PART * PIXELS).zip(labels.chunks_mut(PART)).enumerate();
+    threads::side_by_side(threads, parts, |(part, (pixels, labels))| {
+        if interrupt::is_received() {
+            return;
+        }
+        for (index, (image, label)) in (part * PART..).zip(pixels.chunks_exact_mut(PIXELS).zip(labels)) {
+            *label = draw_one(image, &mut Stream::new(SEED, purpose, index as u64));
+        }
     });
     Images { side: SIDE, classes: SYNTHETIC.classes, pixels, labels }
 }
@@ -81,14 +95,15 @@ fn draw_one(image: &mut [u8], stream: &mut Stream) -> u8 {
 /// Writes the first `train` training digits and `test` test digits into the four files of the set in `directory`.
 ///
 /// # Errors
-/// A file cannot be written, or a signal arrived. Each file is either complete or missing.
+/// A file cannot be written, there is too little memory, or a signal arrived. Each file is either complete or missing.
 pub fn write(directory: &Path, train: usize, test: usize) -> Result<()> {
     let [train_images, train_labels, test_images, test_labels] = &SYNTHETIC.files;
     for (split, count, images_file, labels_file) in
         [(Split::Train, train, train_images, train_labels), (Split::Test, test, test_images, test_labels)]
     {
-        interrupt::check()?;
+        memory::require((2 * count * PIXELS) as u64, "drawing the digits")?;
         let drawn = draw(split, count);
+        interrupt::check()?;
         let images = idx::encode_images(&drawn.pixels, SIDE as u32, SIDE as u32);
         files::write(directory.join(images_file.name), &images)?;
         files::write(directory.join(labels_file.name), &idx::encode_labels(&drawn.labels))?;
@@ -126,11 +141,8 @@ mod tests {
 
     #[test]
     fn the_number_of_threads_does_not_matter() {
-        let on = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| draw(Split::Train, 1000))
-        };
-        assert!(on(1) == on(3));
+        let by = |threads| draw_by(threads, Split::Train, 1000);
+        assert!(by(1) == by(3));
     }
 
     #[test]

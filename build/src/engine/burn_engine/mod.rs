@@ -22,7 +22,9 @@ use super::{EngineInfo, EpochTotals, Network, Progress, Recipe, Trainer, Trainin
 use crate::data::dataset::Images;
 use crate::engine::dropout::{self, DropoutMask};
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::optim::OptimizerSettings;
+use crate::threads;
 
 /// The losses are read once in so many steps. Each time, the host waits for the device.
 const STEPS_PER_READ: usize = 50;
@@ -77,7 +79,7 @@ pub struct BurnEngine {
 /// The threads that do the host's part of the work.
 enum HostThreads {
     /// The engine's own threads.
-    Pool(ThreadPool),
+    Pool(Arc<ThreadPool>),
     /// The calling thread, since a GPU keeps only the work of one thread in order.
     #[cfg(feature = "gpu")]
     Caller,
@@ -92,6 +94,25 @@ impl HostThreads {
             Self::Caller => guarded(work),
         }
     }
+}
+
+thread_local! {
+    /// A pool whose only member is the thread itself. A thread can be in one such pool.
+    static ALONE: Option<Arc<ThreadPool>> =
+        ThreadPoolBuilder::new().num_threads(1).use_current_thread().build().map(Arc::new).ok();
+}
+
+/// A pool of as many threads as the system starts, at most `threads`, and at least the calling one.
+fn pool(threads: usize) -> Result<Arc<ThreadPool>> {
+    let mut asked = threads;
+    while asked > 1 {
+        match ThreadPoolBuilder::new().num_threads(asked).build() {
+            Ok(pool) => return Ok(Arc::new(pool)),
+            Err(refused) => threads::refused(&refused.to_string()),
+        }
+        asked /= 2;
+    }
+    ALONE.with(Clone::clone).ok_or(Error::Threads { threads, problem: "the calling thread is busy".into() })
 }
 
 /// A step's data: everything but the threads that do the step.
@@ -113,15 +134,20 @@ struct Variable {
 }
 
 impl BurnEngine {
+    /// About how many bytes training `recipe` on `train` takes at most, without the images themselves.
+    pub fn memory(recipe: &Recipe, train: &Images) -> u64 {
+        // Values, slots and gradients, what an update makes anew, and the parameters of the last two epochs.
+        let parameters = recipe.shape.parameter_count() * (2 * (1 + recipe.optimizer.slots().len()) + 3);
+        // Each unit before and after ReLU and dropout, with the mask and the gradients.
+        let units = recipe.batch_size.min(train.len()) * recipe.shape.widths().iter().sum::<usize>() * 6;
+        (size_of::<f32>() * (parameters + units)) as u64
+    }
+
     /// The network of `recipe` at its beginning, to be trained on `train`.
     ///
     /// # Errors
     /// The threads cannot be started, or the device refuses.
     pub fn new(recipe: Recipe, train: Arc<Images>, backend: BurnDevice) -> Result<Self> {
-        let pool = |threads| {
-            let pool = ThreadPoolBuilder::new().num_threads(threads).build();
-            pool.map_err(|source| Error::Threads { threads, problem: source.to_string() })
-        };
         let host = match backend {
             #[cfg(feature = "gpu")]
             BurnDevice::Gpu(_) => HostThreads::Caller,
@@ -151,7 +177,11 @@ impl Network for BurnEngine {
             device,
             backend,
             instruction_set: instruction_set.into(),
-            threads: self.core.recipe.threads,
+            threads: match &self.host {
+                HostThreads::Pool(pool) => pool.current_num_threads(),
+                #[cfg(feature = "gpu")]
+                HostThreads::Caller => 1,
+            },
         }
     }
 
@@ -159,6 +189,7 @@ impl Network for BurnEngine {
         let d = self.core.recipe.shape.inputs();
         let mut logits = Vec::with_capacity(pixels.len() / d * self.core.recipe.shape.classes());
         for part in pixels.chunks(EVALUATION_BATCH * d) {
+            interrupt::check()?;
             let forward = || {
                 let values = self.core.variables.iter().map(|variable| variable.value.clone()).collect::<Vec<_>>();
                 let pixels = scaled(part.iter(), part.len() / d, d, &self.core.device);

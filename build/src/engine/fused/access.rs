@@ -20,6 +20,7 @@ use super::barrier::{Barrier, Watch};
 use super::panel::PanelBuffer;
 use super::shared::{Shared, View};
 use super::weights::{LayerLayout, Slab, SplitLayer, Weights};
+use crate::threads;
 
 /// The memory that values pass through in a step, from layer to layer and from thread to thread.
 #[derive(Debug)]
@@ -59,12 +60,16 @@ impl Exchange {
             gradients: panels(&layer.layout, gradients),
         });
         let parts = logit_parts(weights, 0..weights.layers[weights.layers.len() - 1].layout.slabs.len()).end;
-        let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
         Self {
             layers: layers.collect(),
             logit_parts: [0; 2].map(|_| Shared::new((0..parts).map(|_| PanelBuffer::new(images, 1)).collect())),
-            barrier: Barrier::new(threads, processors),
+            barrier: Barrier::new(threads, threads::processors()),
         }
+    }
+
+    /// Goes on with fewer threads.
+    pub fn reduce_threads(&mut self, threads: usize) {
+        self.barrier = Barrier::new(threads, threads::processors());
     }
 }
 

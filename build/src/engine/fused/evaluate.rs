@@ -4,30 +4,26 @@ use super::access::{Access, Exchange};
 use super::forward::{FIRST_LAYER_IMAGES, Inputs, forward};
 use super::nonzero::NonzeroPixels;
 use super::weights::Weights;
+use crate::error::Result;
+use crate::interrupt;
 use crate::simd::{Block, FlushDenormals, InstructionSet, Job, Simd};
+use crate::threads;
 
 /// The logits (N,K) of `pixels` (N,D), by all threads.
-pub fn logits(weights: &Weights, set: InstructionSet, pixels: &[u8]) -> Vec<f32> {
+///
+/// # Errors
+/// A signal arrived.
+pub fn logits(weights: &Weights, set: InstructionSet, pixels: &[u8]) -> Result<Vec<f32>> {
     let (d, classes) = (weights.shape().inputs(), weights.shape().classes());
     let images = pixels.len() / d;
     let mut logits = vec![0.0; images * classes];
     let per_thread = images.div_ceil(weights.threads()).max(1);
-    let mut parts = pixels.chunks(per_thread * d).zip(logits.chunks_mut(per_thread * classes));
-    std::thread::scope(|scope| {
-        let work = move |(pixels, logits)| {
-            let _flush = FlushDenormals::begin();
-            set.run(LogitsJob { weights, pixels, logits });
-        };
-        let first = parts.next();
-        let others: Vec<_> = parts.map(|part| scope.spawn(move || work(part))).collect();
-        if let Some(part) = first {
-            work(part);
-        }
-        for other in others {
-            other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        }
+    let parts = pixels.chunks(per_thread * d).zip(logits.chunks_mut(per_thread * classes));
+    threads::side_by_side(weights.threads(), parts, |(pixels, logits)| {
+        let _flush = FlushDenormals::begin();
+        set.run(LogitsJob { weights, pixels, logits });
     });
-    logits
+    interrupt::check().map(|()| logits)
 }
 
 /// The logits of some images, by one thread.
@@ -53,6 +49,9 @@ impl Job for LogitsJob<'_> {
         let order: Vec<u32> = (0..at_a_time as u32).collect();
         let mut blocks = vec![Block::ZERO; at_a_time];
         for (pixels, logits) in pixels.chunks(at_a_time * d).zip(logits.chunks_mut(at_a_time * classes)) {
+            if interrupt::is_received() {
+                break;
+            }
             let images = pixels.len() / d;
             nonzero.fill(pixels, d);
             let inputs = Inputs { nonzero: &nonzero, images: &order[..images], next: &[] };

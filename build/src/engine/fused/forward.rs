@@ -8,6 +8,7 @@ use super::nonzero::NonzeroPixels;
 use super::output_layer;
 use super::weights::LayerLayout;
 use crate::engine::dropout::{self, DropoutMask};
+use crate::interrupt;
 use crate::simd::{Block, LANES, Simd, add};
 
 /// Images that pass the first layer together: their activations stay in the first-level cache.
@@ -91,6 +92,9 @@ fn first_layer<S: Simd>(
         // The first slab's pass over the pixels puts them into the group.
         let mut group = group.as_deref_mut().filter(|_| n == 0);
         for (n, images) in inputs.images.chunks(FIRST_LAYER_IMAGES).enumerate() {
+            if interrupt::is_received() {
+                break;
+            }
             let before = n * FIRST_LAYER_IMAGES;
             let z = layer.activations.get_mut(q).rows_mut(before..before + images.len());
             first_layer::forward(s, slab, inputs.nonzero, images, group.as_deref_mut(), z);
@@ -152,6 +156,9 @@ fn partial_logits<S: Simd>(s: S, access: &mut Access, images: usize) {
     }
     let (layer, mut output) = access.last();
     for q in layer.own.clone() {
+        if interrupt::is_received() {
+            break;
+        }
         let columns = layer.layout.slabs[q];
         let a = layer.activations.get(q).rows(0..images);
         let rows = &output.weights.get(q).weights;

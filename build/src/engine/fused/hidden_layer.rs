@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::panel::Panel;
 use super::weights::{Columns, Slab, dense_width};
+use crate::interrupt;
 use crate::optim::vectors::StepRule;
 use crate::simd::{Block, LANES, Simd, add};
 
@@ -22,9 +23,10 @@ const IMAGES_PER_SUM: usize = 128;
 /// From so many images on, the backward pass transposes the weights: the faster products make up for it.
 pub const MANY_IMAGES: usize = 8;
 
-/// `images` in parts of [`DENSE_IMAGES`].
+/// `images` in parts of [`DENSE_IMAGES`]; no more after a signal.
 pub fn parts(images: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..images).step_by(DENSE_IMAGES).map(move |begin| begin..(begin + DENSE_IMAGES).min(images))
+    let parts = (0..images).step_by(DENSE_IMAGES).map(move |begin| begin..(begin + DENSE_IMAGES).min(images));
+    parts.take_while(|_| !interrupt::is_received())
 }
 
 /// A block of columns of a [`Panel`].
@@ -70,7 +72,7 @@ impl<'a> Chunk<'a> {
     }
 }
 
-/// A matrix, given as its panels, in pieces of [`CHUNK`] column blocks.
+/// A matrix, given as its panels, in pieces of [`CHUNK`] column blocks; no more after a signal.
 #[inline(always)]
 pub fn chunks<'a>(panels: impl Iterator<Item = Panel<'a>>) -> impl Iterator<Item = Chunk<'a>> {
     let mut columns = panels.flat_map(|panel| (0..panel.width).map(move |block| Column { panel, block }));
@@ -80,7 +82,7 @@ pub fn chunks<'a>(panels: impl Iterator<Item = Panel<'a>>) -> impl Iterator<Item
         let count = chunk.iter_mut().zip(&mut columns).map(|(place, column)| *place = column).count();
         let chunk = Chunk { begin, columns: chunk, count };
         begin += count;
-        (count > 0).then_some(chunk)
+        (count > 0 && !interrupt::is_received()).then_some(chunk)
     })
 }
 

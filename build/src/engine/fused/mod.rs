@@ -82,17 +82,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::access::{Access, Exchange};
+use self::group::GROUP;
 use self::nonzero::NonzeroPixels;
 use self::step::{Round, TrainingData, Worker};
-use self::weights::Weights;
+use self::weights::{Weights, grain};
 use super::pace::steps_for;
 use super::{EngineInfo, EpochTotals, Network, Progress, Recipe, Trainer, TrainingState};
 use crate::data::dataset::Images;
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::model::MlpShape;
 #[cfg(doc)]
 use crate::simd::Block;
 use crate::simd::{FlushDenormals, InstructionSet, LANES};
+use crate::threads;
 
 /// About how long the team works between two calls of `progress`.
 const ROUND: Duration = Duration::from_millis(30);
@@ -128,15 +131,20 @@ pub struct FusedNetwork {
 }
 
 impl FusedNetwork {
+    /// About how many bytes a network of `shape` takes, besides its parameters.
+    pub fn memory(shape: &MlpShape) -> u64 {
+        (size_of::<f32>() * shape.parameter_count()) as u64
+    }
+
     /// The network of `shape` with `parameters` (P), for at most `threads` threads and the instruction set `set`.
     ///
     /// # Errors
-    /// The shape is not supported.
+    /// The shape is not supported, or a signal arrived.
     pub fn new(shape: &MlpShape, parameters: &[f32], threads: usize, set: InstructionSet) -> Result<Self> {
         supports(shape)?;
-        let mut weights = Weights::new(shape, None, threads, set);
+        let mut weights = Weights::new(shape, None, threads, set)?;
         weights.each_parameter(|index, mut place| *place.weight() = parameters[index]);
-        Ok(Self { weights, set })
+        interrupt::check().map(|()| Self { weights, set })
     }
 }
 
@@ -146,7 +154,7 @@ impl Network for FusedNetwork {
     }
 
     fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>> {
-        Ok(evaluate::logits(&self.weights, self.set, pixels))
+        evaluate::logits(&self.weights, self.set, pixels)
     }
 }
 
@@ -176,14 +184,33 @@ impl FusedEngine {
         supports(&recipe.shape)
     }
 
+    /// About how many bytes training `recipe` on `train` takes at most, without the images themselves.
+    pub fn memory(recipe: &Recipe, train: &Images) -> u64 {
+        let shape = &recipe.shape;
+        let batch = recipe.batch_size.min(train.len());
+        let widths = shape.widths();
+        let hidden = &widths[1..widths.len() - 1];
+        // Weights and slots, the parameters of the last two epochs, and a file that is made from them.
+        let parameters = size_of::<f32>() * shape.parameter_count() * (1 + recipe.optimizer.slots().len() + 3);
+        // Activations with their gradients, and the logits with their parts, twice.
+        let units =
+            2 * hidden.iter().sum::<usize>() + hidden.last().map_or(0, |&last| 2 * last / grain(last)) + 2 * LANES;
+        let layers = shape.layers();
+        let largest = layers.iter().map(|layer| layer.weights.len()).max().unwrap_or(0);
+        let gradient = if batch > GROUP { largest } else { 0 };
+        let nonzero = NonzeroPixels::memory(&train.pixels, shape.inputs());
+        (parameters + size_of::<f32>() * (batch * units + gradient) + nonzero) as u64
+    }
+
     /// The network of `recipe` at its beginning, to be trained on `train`, with the instruction set `set`.
     ///
     /// # Errors
-    /// The recipe is not supported.
+    /// The recipe is not supported, or a signal arrived.
     pub fn new(recipe: Recipe, train: Arc<Images>, set: InstructionSet) -> Result<Self> {
         Self::supports(&recipe)?;
-        let initial = TrainingState::new(&recipe.optimizer, recipe.shape.initial_parameters(recipe.seed));
-        let weights = Weights::new(&recipe.shape, Some(&recipe.optimizer), recipe.threads, set);
+        let initial = recipe.shape.initial_parameters(recipe.seed);
+        let mut weights = Weights::new(&recipe.shape, Some(&recipe.optimizer), recipe.threads, set)?;
+        weights.each_parameter(|index, mut place| *place.weight() = initial[index]);
         let batch = recipe.batch_size.min(train.len());
         let mut engine = Self {
             nonzero: NonzeroPixels::new(&train.pixels, recipe.shape.inputs(), weights.threads()),
@@ -196,41 +223,45 @@ impl FusedEngine {
             step: 0,
             steps_per_round: 1,
         };
-        engine.put(&initial);
-        Ok(engine)
-    }
-
-    fn put(&mut self, state: &TrainingState) {
-        self.weights.each_parameter(|index, mut place| {
-            *place.weight() = state.parameters[index];
-            for (slot, values) in state.slots.iter().enumerate() {
-                *place.slot(slot) = values[index];
-            }
-        });
-        self.step = state.step;
+        engine.train_round(&[], false); // finds out how many threads there are
+        interrupt::check().map(|()| engine)
     }
 
     /// Trains on the batches of `images`, with all threads. With `catch_up`, all weights are up to date afterwards.
     fn train_round(&mut self, images: &[u32], catch_up: bool) -> EpochTotals {
+        loop {
+            match self.try_round(images, catch_up) {
+                Ok(totals) => {
+                    self.step += images.len().div_ceil(self.recipe.batch_size) as u64;
+                    return totals;
+                }
+                Err(threads) => self.reduce_threads(threads),
+            }
+        }
+    }
+
+    /// Goes on with fewer threads. All of them know the same of the lazy update, so those that are left miss nothing.
+    fn reduce_threads(&mut self, threads: usize) {
+        self.weights.reduce_threads(threads);
+        self.exchange.reduce_threads(threads);
+        self.workers.truncate(threads);
+        for (rank, worker) in self.workers.iter_mut().enumerate() {
+            worker.take_more(&self.weights, rank);
+        }
+    }
+
+    /// [`FusedEngine::train_round`]. The error is the number of threads that the system starts; nothing has changed then.
+    fn try_round(&mut self, images: &[u32], catch_up: bool) -> std::result::Result<EpochTotals, usize> {
         let (set, steps_before) = (self.set, self.step);
-        self.step += images.len().div_ceil(self.recipe.batch_size) as u64;
         let data = TrainingData { recipe: &self.recipe, train: &self.train, nonzero: &self.nonzero };
         let work = move |(access, worker): (Access, _)| {
             let _watch = access.watch();
             let _flush = FlushDenormals::begin();
             set.run(Round { data, access, worker, images, steps_before, catch_up })
         };
-        let mut team = Access::for_team(&mut self.weights, &mut self.exchange).into_iter().zip(&mut self.workers);
-        let Some(first) = team.next() else { unreachable!("a team has at least one thread") };
-        std::thread::scope(|scope| {
-            let others: Vec<_> = team.map(|other| scope.spawn(move || work(other))).collect();
-            // Every thread computes the totals of all images.
-            let totals = work(first);
-            for other in others {
-                other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            }
-            totals
-        })
+        let team = Access::for_team(&mut self.weights, &mut self.exchange).into_iter().zip(&mut self.workers);
+        // Every thread computes the totals of all images.
+        threads::together(team.collect(), work)
     }
 }
 
@@ -240,12 +271,12 @@ impl Network for FusedEngine {
     }
 
     fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>> {
-        Ok(evaluate::logits(&self.weights, self.set, pixels))
+        evaluate::logits(&self.weights, self.set, pixels)
     }
 }
 
 impl Trainer for FusedEngine {
-    fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
+    fn train_epoch(&mut self, order: &[u32], report: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
         let mut totals = EpochTotals::default();
         let mut left = order;
         while !left.is_empty() {
@@ -256,7 +287,9 @@ impl Trainer for FusedEngine {
             totals += self.train_round(round, left.is_empty());
             self.steps_per_round = steps_for(ROUND, self.steps_per_round, begin.elapsed());
             let loss = Some(totals.loss_sum / totals.images as f64);
-            if let Err(error) = progress(Progress { images: totals.images, loss }) {
+            let progress = Progress { images: totals.images, loss };
+            // After a signal the round ended early, and its results are worthless.
+            if let Err(error) = interrupt::check().and_then(|()| report(progress)) {
                 self.train_round(&[], true);
                 return Err(error);
             }
@@ -281,11 +314,23 @@ impl Trainer for FusedEngine {
                 values[index] = *place.slot(slot);
             }
         });
-        Ok(state)
+        interrupt::check().map(|()| state)
+    }
+
+    fn parameters(&mut self) -> Result<Vec<f32>> {
+        let mut parameters = vec![0.0; self.recipe.shape.parameter_count()];
+        self.weights.each_parameter(|index, mut place| parameters[index] = *place.weight());
+        interrupt::check().map(|()| parameters)
     }
 
     fn load_state(&mut self, state: &TrainingState) -> Result<()> {
-        self.put(state);
-        Ok(())
+        self.weights.each_parameter(|index, mut place| {
+            *place.weight() = state.parameters[index];
+            for (slot, values) in state.slots.iter().enumerate() {
+                *place.slot(slot) = values[index];
+            }
+        });
+        self.step = state.step;
+        interrupt::check()
     }
 }

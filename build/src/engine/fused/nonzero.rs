@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "vector instructions that read memory")]
 
 use crate::simd::prefetch;
+use crate::threads;
 
 /// Pixels whose weights are used for all images of a batch before the next pixels.
 ///
@@ -96,20 +97,29 @@ impl NonzeroPixels {
     /// Lists the nonzero ones of `pixels` (N,D), with `threads` threads.
     pub fn new(pixels: &[u8], d: usize, threads: usize) -> Self {
         let images = pixels.len() / d;
-        let mut parts = pixels.chunks(images.div_ceil(threads).max(1) * d);
-        let mut all = Self::default();
-        let first = parts.next().unwrap_or_default();
-        std::thread::scope(|scope| {
-            let others: Vec<_> = parts.map(|part| scope.spawn(move || Self::new(part, d, 1))).collect();
-            all.fill(first, d);
-            for part in others {
-                let part = part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                all.begins.extend(part.begins.iter().map(|begin| begin + all.records.len()));
-                all.records.extend_from_slice(&part.records);
-                all.flags.extend_from_slice(&part.flags);
-            }
+        let parts = pixels.chunks(images.div_ceil(threads).max(1) * d);
+        let lists = threads::side_by_side(threads, parts, |part| {
+            let mut list = Self::default();
+            list.fill(part, d);
+            list
         });
+        let mut lists = lists.into_iter();
+        let mut all = lists.next().unwrap_or_default();
+        for part in lists {
+            all.begins.extend(part.begins.iter().map(|begin| begin + all.records.len()));
+            all.records.extend_from_slice(&part.records);
+            all.flags.extend_from_slice(&part.flags);
+        }
         all
+    }
+
+    /// About how many bytes the list of `pixels` (N,D) takes.
+    pub fn memory(pixels: &[u8], d: usize) -> usize {
+        // Every so many pixels tell the share of all; no divisor of the usual D, so that all places are seen.
+        const APART: usize = 499;
+        let nonzero = pixels.iter().step_by(APART).filter(|&&pixel| pixel > 0).count() * APART;
+        let words = 1 + d.div_ceil(64) + d.div_ceil(STRETCH);
+        nonzero * size_of::<NonzeroPixel>() + pixels.len() / d * words * size_of::<u64>()
     }
 
     /// Replaces the list by that of `pixels` (N,D), in the same memory.

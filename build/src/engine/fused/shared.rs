@@ -27,6 +27,13 @@ impl<T> Shared<T> {
         self.0.len()
     }
 
+    /// Keeps the first `count` values.
+    pub fn truncate(&mut self, count: usize) {
+        let mut values = std::mem::take(&mut self.0).into_vec();
+        values.truncate(count);
+        self.0 = values.into();
+    }
+
     /// All values, for the only user of them.
     pub fn iter_mut(&mut self) -> impl ExactSizeIterator<Item = &mut T> {
         self.0.iter_mut().map(UnsafeCell::get_mut)

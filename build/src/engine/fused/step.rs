@@ -12,6 +12,7 @@ use super::output_layer;
 use super::weights::{SplitLayer, WIDEST, Weights};
 use crate::data::dataset::Images;
 use crate::engine::{EpochTotals, Recipe, dropout};
+use crate::interrupt;
 use crate::optim::lazy::LazyUpdates;
 use crate::optim::vectors::StepRule;
 use crate::simd::{Block, Job, LANES, Simd, add};
@@ -49,6 +50,11 @@ impl Worker {
             gradient: vec![Block::ZERO; largest_gradient(weights, rank, images)],
             transposed: vec![],
         }
+    }
+
+    /// Takes memory for the share that is left to thread `rank` since there are fewer threads.
+    pub fn take_more(&mut self, weights: &Weights, rank: usize) {
+        self.gradient.resize(largest_gradient(weights, rank, self.logits.len()), Block::ZERO);
     }
 }
 
@@ -204,6 +210,9 @@ impl<'a> TrainingStep<'a> {
             return totals;
         }
         for q in layer.own.clone() {
+            if interrupt::is_received() {
+                break;
+            }
             let slab = output.weights.get_mut(q);
             let a = layer.activations.get(q).rows(0..b).blocks;
             let d = layer.gradients.get_mut(q).rows_mut(0..b);
@@ -310,6 +319,9 @@ impl<'a> TrainingStep<'a> {
     fn first_layer_gradient<S: Simd>(&self, s: S, layer: &LayerAccess, group: &mut ImageGroup, gradient: &mut [Block]) {
         gradient.fill(Block::ZERO);
         for (n, images) in self.images.chunks(GROUP).enumerate() {
+            if interrupt::is_received() {
+                break;
+            }
             group.fill(self.data.nonzero, images);
             let images: Range<usize> = n * GROUP..n * GROUP + images.len();
             let mut gradient = &mut *gradient;

@@ -3,6 +3,8 @@
 use std::ops::Range;
 
 use super::shared::Shared;
+use crate::error::Result;
+use crate::interrupt;
 use crate::model::{Layer, MlpShape};
 use crate::optim::vectors::BlockUpdate;
 use crate::optim::{MAX_SLOTS, OptimizerSettings};
@@ -150,7 +152,7 @@ pub struct SplitLayer {
 }
 
 /// Smallest share of a layer's columns that one thread gets, in blocks. Narrow layers use smaller shares.
-fn grain(outputs: usize) -> usize {
+pub fn grain(outputs: usize) -> usize {
     match outputs {
         ..=256 => 1,
         257..=512 => 2,
@@ -183,7 +185,15 @@ impl Weights {
     /// Weights of zero for a network of `shape`, laid out for `set` and at most `threads` threads.
     ///
     /// With an `optimizer` they can be trained; without one there is no memory for that.
-    pub fn new(shape: &MlpShape, optimizer: Option<&OptimizerSettings>, threads: usize, set: InstructionSet) -> Self {
+    ///
+    /// # Errors
+    /// A signal arrived.
+    pub fn new(
+        shape: &MlpShape,
+        optimizer: Option<&OptimizerSettings>,
+        threads: usize,
+        set: InstructionSet,
+    ) -> Result<Self> {
         let all = shape.layers();
         let hidden = all.len() - 1;
         let split = &all[..hidden.max(1)];
@@ -193,6 +203,7 @@ impl Weights {
         let mut rows = shape.inputs();
         let mut layers = vec![];
         for (l, layer) in split.iter().enumerate() {
+            interrupt::check()?;
             let per_thread = layer.outputs.div_ceil(LANES).div_ceil(threads);
             let width = match l {
                 0 => per_thread.next_multiple_of(grain(layer.outputs)).min(WIDEST),
@@ -210,14 +221,14 @@ impl Weights {
         let last = &layers[layers.len() - 1].layout;
         let output_rows = if hidden > 0 { &last.slabs[..] } else { &[] };
         let outputs = output_rows.iter().map(|columns| Slab::new(columns.width * LANES, 1, optimizer));
-        Self {
+        Ok(Self {
             shape: shape.clone(),
             threads,
             outputs: Shared::new(outputs.collect()),
             output_biases: Shared::new(vec![Slab::new(1, 1, optimizer); threads]),
             grain: if hidden > 1 { dense_width(set.registers()) } else { grain(last.outputs) },
             layers,
-        }
+        })
     }
 
     /// The network's shape.
@@ -230,16 +241,25 @@ impl Weights {
         self.threads
     }
 
+    /// Goes on with fewer threads. The slabs stay as they are; each thread owns more of them.
+    pub fn reduce_threads(&mut self, threads: usize) {
+        self.threads = threads;
+        self.output_biases.truncate(threads);
+    }
+
     /// How many hidden layers there are.
     pub fn hidden(&self) -> usize {
         self.shape.widths().len() - 2
     }
 
-    /// Calls `visit` with the index of each parameter in the flat block, and its place here.
+    /// Calls `visit` with the index of each parameter in the flat block, and its place here; no more after a signal.
     pub fn each_parameter(&mut self, mut visit: impl FnMut(usize, ParameterPlace)) {
         let layers = self.shape.layers();
         for (layer, split) in layers.iter().zip(&mut self.layers) {
             for (slab, &columns) in split.slabs.iter_mut().zip(&split.layout.slabs) {
+                if interrupt::is_received() {
+                    return;
+                }
                 visit_columns(layer, slab, columns, &mut visit);
             }
         }

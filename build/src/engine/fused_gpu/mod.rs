@@ -51,6 +51,7 @@ use super::pixel_words::pixel_words;
 use super::{EngineInfo, EpochTotals, Network, Progress, Recipe, Trainer, TrainingState};
 use crate::data::dataset::Images;
 use crate::error::Result;
+use crate::interrupt;
 
 /// The losses are read about this often. Each time, the host waits for the device.
 const LOSSES_PERIOD: Duration = Duration::from_millis(100);
@@ -81,6 +82,13 @@ impl FusedGpuEngine {
     /// It cannot, with the reason.
     pub fn supports(recipe: &Recipe) -> Result<()> {
         plan::supports(recipe)
+    }
+
+    /// About how many bytes of this machine's memory training `recipe` on `train` takes at most, without the images
+    /// themselves: copies of what the device gets.
+    pub fn memory(recipe: &Recipe, train: &Images) -> u64 {
+        let state = recipe.shape.parameter_count() * (1 + recipe.optimizer.slots().len());
+        (3 * size_of::<f32>() * state + train.pixels.len()) as u64
     }
 
     /// The network of `recipe` at its beginning, to be trained on `train` by `adapter`.
@@ -178,6 +186,7 @@ impl Network for FusedGpuEngine {
         let (d, classes) = (self.recipe.shape.inputs(), self.recipe.shape.classes());
         let mut logits = Vec::with_capacity(pixels.len() / d * classes);
         for part in pixels.chunks(self.plan.rows * d) {
+            interrupt::check()?;
             logits.extend(guarded(|| self.logits_of_part(part))?);
         }
         Ok(logits)
@@ -223,6 +232,10 @@ impl Trainer for FusedGpuEngine {
         let mut parts = all.chunks_exact(p).map(<[f32]>::to_vec);
         let parameters = parts.next().unwrap_or_default();
         Ok(TrainingState { parameters, slots: parts.collect(), step: self.step })
+    }
+
+    fn parameters(&mut self) -> Result<Vec<f32>> {
+        guarded(|| self.memory.read(&self.state, 0..self.recipe.shape.parameter_count()))
     }
 
     fn load_state(&mut self, state: &TrainingState) -> Result<()> {
