@@ -40,20 +40,23 @@ pub fn start(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
 
 /// Calls `job` for each item, on the calling thread and as many others as the system starts, up to `threads` in all.
 /// Returns the results in the order of the items.
-pub fn side_by_side<T, I, R>(threads: usize, items: I, job: impl Fn(T) -> R + Sync) -> Vec<R>
-where
-    I: ExactSizeIterator<Item = T> + Send,
-    R: Send,
-{
+pub fn side_by_side<T: Send, R: Send>(
+    threads: usize,
+    items: impl Iterator<Item = T>,
+    job: impl Fn(T) -> R + Sync,
+) -> Vec<R> {
+    // Each item is taken by the thread that draws its number.
+    let items: Vec<_> = items.map(|item| Mutex::new(Some(item))).collect();
     let threads = threads.min(items.len());
-    let items = Mutex::new(items.enumerate());
-    let next = || lock(&items).next();
+    let next = AtomicUsize::new(0);
     let work = || {
         let mut done = vec![];
-        while let Some((place, item)) = next() {
-            done.push((place, job(item)));
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(number) else { break done };
+            let item = lock(item).take();
+            done.extend(item.map(|item| (number, job(item))));
         }
-        done
     };
     let mut done = thread::scope(|scope| {
         let others = (1..threads).map_while(|_| granted(Builder::new().spawn_scoped(scope, work)));
@@ -62,7 +65,7 @@ where
         others.into_iter().for_each(|other| done.extend(joined(other)));
         done
     });
-    done.sort_by_key(|(place, _)| *place);
+    done.sort_by_key(|(number, _)| *number);
     done.into_iter().map(|(_, result)| result).collect()
 }
 

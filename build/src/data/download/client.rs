@@ -62,7 +62,7 @@ pub enum Parts {
     /// Another thread.
     There(Receiver<Part>),
     /// This one. The client's own timeouts end a wait then, and no other.
-    Here(Answer),
+    Here(Box<Answer>),
 }
 
 impl Parts {
@@ -141,12 +141,12 @@ impl Client {
         let (sender, receiver) = sync_channel(PIECES);
         let mut there = answer();
         // If nobody receives the parts any more, the rest is not read.
-        let sent = threads::start(move || _ = there.try_for_each(|part| sender.send(part)));
+        let sent = threads::start(move || _ = there.try_for_each(|part| sender.send(part).ok()));
         match sent {
             Ok(()) => Parts::There(receiver),
             Err(error) => {
                 threads::refused(&error.to_string());
-                Parts::Here(answer())
+                Parts::Here(Box::new(answer()))
             }
         }
     }
