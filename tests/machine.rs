@@ -1,7 +1,7 @@
 //! Poor machines: no more threads, no more memory, files of limited size; and signals in the middle of long work.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mnist::data::synthetic;
@@ -88,55 +88,49 @@ fn every_task_goes_on_without_threads() {
 
 // ---- signals
 
-/// Sends SIGTERM to `child` and expects its end within a second and half a second more for a busy machine.
+/// Starts the program, waits until it says `sign` and has begun the work after it, and sends SIGTERM. Expects its end
+/// within a second, and half a second more for a busy machine.
 #[track_caller]
-fn ends_in_time(sandbox: &Sandbox, child: Child, log: &str) {
+fn ends_in_time(sandbox: &Sandbox, arguments: &str, sign: &str, log: &str) {
+    let mut command = sandbox.program();
+    command.args(arguments.split_whitespace()).env("MNIST_INSTRUCTION_SET", "portable");
+    command.stderr(fs::File::create(sandbox.path("stderr")).unwrap());
+    let mut child = command.spawn().unwrap();
+    while !sandbox.read("stderr").contains(sign) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(300));
     let sent = Instant::now();
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let (stderr, took) = (String::from_utf8(output.stderr).unwrap(), sent.elapsed());
-    assert_eq!(output.status.code(), Some(143), "{stderr}");
+    let status = child.wait().unwrap();
+    let (stderr, took) = (sandbox.read("stderr"), sent.elapsed());
+    assert_eq!(status.code(), Some(143), "{stderr}");
     assert!(took < Duration::from_millis(1500), "{took:?}");
     // It ended by itself: its logs are whole.
     assert!(sandbox.read(log).ends_with("\"status\": \"aborted\"}}\n"), "{stderr}");
 }
 
-/// A sandbox with more test digits and a network that takes seconds for one step, and for an evaluation.
-fn slow() -> Sandbox {
-    let sandbox = Sandbox::new();
-    fs::create_dir(sandbox.path("data")).unwrap();
-    synthetic::write(&sandbox.path("data"), 600, 3000).unwrap();
-    sandbox.write("parameters.yaml", "train_epochs: 1\nbatch_size: 600\nhidden_layers: [2048, 2048, 2048, 2048]\n");
-    sandbox
-}
-
+/// A network whose step and whose evaluation take seconds.
 #[test]
 fn a_signal_ends_a_step_and_an_evaluation_that_take_long() {
-    let sandbox = slow();
-    let start = |arguments: &str| {
-        let mut command = sandbox.program();
-        command.args(arguments.split_whitespace()).env("MNIST_INSTRUCTION_SET", "portable").stderr(Stdio::piped());
-        let child = command.spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(2500));
-        child
-    };
-    ends_in_time(&sandbox, start(TRAIN), "logs/mllog_train.log");
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.path("data")).unwrap();
+    synthetic::write(&sandbox.path("data"), 600, 6000).unwrap();
+    sandbox.write("parameters.yaml", "train_epochs: 1\nbatch_size: 600\nhidden_layers: [2048, 2048, 2048, 2048]\n");
+    ends_in_time(&sandbox, TRAIN, "memory: about", "logs/mllog_train.log");
     let shape = MlpShape::new(784, &[2048; 4], 10);
     let model = Model { parameters: shape.initial_parameters(1), shape, data: "unknown".into() };
     fs::create_dir_all(sandbox.path("model")).unwrap();
     sandbox.write("model/model.safetensors", file::encode(&model));
-    let evaluate = start("evaluate --data_dir=data --log_dir=logs --model_dir=model");
-    ends_in_time(&sandbox, evaluate, "logs/mllog_evaluate.log");
+    let evaluate = "evaluate --data_dir=data --log_dir=logs --model_dir=model";
+    ends_in_time(&sandbox, evaluate, "data: ", "logs/mllog_evaluate.log");
 }
 
 #[test]
 fn a_signal_ends_the_drawing_of_digits() {
     let sandbox = Sandbox::new();
-    let mut command = sandbox.program();
-    command.args(["download", "--synthetic", "--data_dir=data", "--log_dir=logs"]).stderr(Stdio::piped());
-    let child = command.spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(300));
-    ends_in_time(&sandbox, child, "logs/mllog_download.log");
+    let download = "download --synthetic --data_dir=data --log_dir=logs";
+    ends_in_time(&sandbox, download, "drawing synthetic digits", "logs/mllog_download.log");
     assert_eq!(sandbox.files("data"), [""; 0]);
 }
 
