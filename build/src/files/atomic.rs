@@ -3,7 +3,7 @@
 //! Source: `rename` and `fsync` of POSIX.1-2017. Where a file system lacks them, see [`AtomicFile::commit`].
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -77,24 +77,12 @@ impl AtomicFile {
     /// # Errors
     /// See there.
     pub fn place(self) -> Result<()> {
-        match fs::rename(self.file.path(), &self.target) {
-            Ok(()) => drop(self.file.keep()), // the temporary name is gone: nothing to remove
-            Err(error) if is_unsupported(&error) && !self.target.exists() => return self.copy(),
-            Err(error) => {
-                let error = Error::io("write", &self.target)(error);
-                return Err(self.keep_after(error));
-            }
-        }
-        sync_names(directory_of(&self.target));
-        Ok(())
-    }
-
-    /// Copies the contents to the target, which does not exist.
-    fn copy(mut self) -> Result<()> {
-        if let Err(error) = copy_to(self.file.as_file_mut(), &self.target) {
+        if let Err(error) = put_in_place(self.file.path(), &self.target) {
             let error = Error::io("write", &self.target)(error);
             return Err(self.keep_after(error));
         }
+        drop(self.file.keep()); // the temporary name is gone: nothing to remove
+        sync_names(directory_of(&self.target));
         Ok(())
     }
 
@@ -160,14 +148,23 @@ pub(super) fn temporary(directory: &Path, prefix: &str) -> io::Result<NamedTempF
     }
 }
 
-/// Copies all of `from` into the new file `target`, which is removed again if that fails.
-fn copy_to(from: &mut File, target: &Path) -> io::Result<()> {
-    from.rewind()?;
+/// Gives the file `temporary` the name `target`, by a copy where the file system has no rename and nothing has that name.
+///
+/// # Errors
+/// The target cannot be replaced or written. Both are then as they were.
+pub(super) fn put_in_place(temporary: &Path, target: &Path) -> io::Result<()> {
+    match fs::rename(temporary, target) {
+        Err(error) if is_unsupported(&error) && !target.exists() => {}
+        renamed => return renamed,
+    }
+    let mut from = File::open(temporary)?;
     let mut to = OpenOptions::new().write(true).create_new(true).open(target)?;
-    let copied = io::copy(from, &mut to).and_then(|_| sync(&to, directory_of(target)));
+    let copied = io::copy(&mut from, &mut to).and_then(|_| sync(&to, directory_of(target)));
     copied.inspect_err(|_| {
         let _ = fs::remove_file(target); // a half of it must not keep this name
-    })
+    })?;
+    let _ = fs::remove_file(temporary); // a leftover does no harm
+    Ok(())
 }
 
 /// A new, empty file `NAME.SUFFIX`, `NAME.SUFFIX-2`, ... beside `path`, so that nobody else takes this name.

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::atomic::{AtomicFile, TEMPORARY};
+use super::atomic::{AtomicFile, TEMPORARY, put_in_place};
 use super::lock::DirectoryLock;
-use super::{is_unsupported, remove, sync_names};
+use super::{remove, sync_names};
 use crate::error::{Error, Result};
 use crate::open;
 
@@ -160,7 +160,15 @@ impl Journal {
     fn carry_out(&self, directory: &Path) -> Result<()> {
         sync_names(directory);
         for (first, last) in &self.rename {
-            put_in_place(&directory.join(first), &directory.join(last))?;
+            let [first, last] = [first, last].map(|name| directory.join(name));
+            match put_in_place(&first, &last) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {} // it was renamed before
+                Err(error) => {
+                    let problem = Box::new(Error::io("write", last)(error));
+                    return Err(Error::Kept { problem, kept: vec![first] });
+                }
+                Ok(()) => {}
+            }
         }
         for name in &self.remove {
             remove(&directory.join(name))?;
@@ -168,28 +176,6 @@ impl Journal {
         sync_names(directory);
         remove(&directory.join(JOURNAL))
     }
-}
-
-/// Renames `first` to `last`, or copies it where the file system has no rename and nothing is in the way. Does nothing
-/// where `first` is gone: it was renamed before.
-fn put_in_place(first: &Path, last: &Path) -> Result<()> {
-    let error = match fs::rename(first, last) {
-        Ok(()) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => error,
-    };
-    let error = if is_unsupported(&error) && !last.exists() {
-        match fs::copy(first, last) {
-            Ok(_) => return remove(first),
-            Err(error) => {
-                let _ = fs::remove_file(last); // a half of it must not keep this name
-                error
-            }
-        }
-    } else {
-        error
-    };
-    Err(Error::Kept { problem: Box::new(Error::io("write", last)(error)), kept: vec![first.into()] })
 }
 
 #[cfg(test)]
