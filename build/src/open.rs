@@ -4,7 +4,11 @@ use std::fs::{self, File, FileType};
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
-use crate::interrupt::EndAtOnce;
+use crate::error::{self, Error};
+use crate::interrupt::{self, EndAtOnce};
+
+/// Bytes that [`in_pieces`] reads at once.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// Opens the regular file at `path`.
 ///
@@ -54,6 +58,31 @@ pub fn read_at_most(most: u64, from: impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     let length = from.take(most + 1).read_to_end(&mut bytes)?;
     Ok((length as u64 <= most).then_some(bytes))
+}
+
+/// Passes the bytes of `open`, the file at `path`, to `each`, until their end or the first error of `each`.
+///
+/// # Errors
+/// They cannot be read, or a signal arrived in between. The inner error is that of `each`.
+pub fn in_pieces<E>(
+    open: &mut File,
+    path: &Path,
+    mut each: impl FnMut(&[u8]) -> Result<(), E>,
+) -> error::Result<Result<(), E>> {
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        interrupt::check()?;
+        match open.read(&mut piece) {
+            Ok(0) => return Ok(Ok(())),
+            Ok(count) => {
+                if let Err(wrong) = each(&piece[..count]) {
+                    return Ok(Err(wrong));
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io("read", path)(error)),
+        }
+    }
 }
 
 fn expect_regular(found: FileType) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! Which model the files in MODEL_DIR were made from: each holds the SHA-256 of `model.safetensors` after [`MODEL_SHA256`].
 
+use std::convert::Infallible;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -21,17 +22,15 @@ const DIGITS: usize = 64;
 /// The SHA-256 of the file at `path`, in hexadecimal.
 ///
 /// # Errors
-/// It cannot be read.
+/// It cannot be read, or a signal arrived.
 fn sha256_of(path: &Path) -> Result<String> {
     let mut file = open::regular(path).map_err(Error::io("read", path))?;
     let mut hash = Sha256::new();
-    let mut piece = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut piece).map_err(Error::io("read", path))? {
-            0 => return Ok(hexadecimal(&hash.finalize())),
-            bytes => hash.update(&piece[..bytes]),
-        }
-    }
+    let Ok(()) = open::in_pieces(&mut file, path, |piece| {
+        hash.update(piece);
+        Ok::<(), Infallible>(())
+    })?;
+    Ok(hexadecimal(&hash.finalize()))
 }
 
 /// Returns the hash of the model in `model_dir`, and warns of files there that were made from another model.
@@ -51,8 +50,7 @@ pub fn check(model_dir: &Path) -> Result<String> {
 /// The files in `model_dir` that were made from another model than the one with this hash. Files without a hash, and those
 /// that cannot be read, are left out.
 fn strangers(model_dir: &Path, model_sha256: &str) -> Vec<&'static str> {
-    let names = artifacts::ALL.iter().map(|artifact| artifact.file_name);
-    names.filter(|name| hash_in(&model_dir.join(name)).is_some_and(|hash| hash != model_sha256)).collect()
+    artifacts::names().filter(|name| hash_in(&model_dir.join(name)).is_some_and(|hash| hash != model_sha256)).collect()
 }
 
 fn hash_in(path: &Path) -> Option<String> {

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -14,12 +14,8 @@ use crate::data::sets::{SETS, SourceFile};
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
 use crate::files::atomic::unused_name;
-use crate::interrupt;
 use crate::open;
 use crate::text::hexadecimal;
-
-/// Bytes read from disk at once.
-const PIECE_BYTES: usize = 64 * 1024;
 
 /// How a directory holds one of the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,7 +164,7 @@ fn identify(path: &Path) -> Result<Option<Identity>> {
         Err(error) => return Err(Error::io("read", path)(error)),
     };
     let (mut hash, mut bytes) = (Sha256::new(), 0);
-    let Ok(()) = read_in_pieces(&mut open, path, |piece| {
+    let Ok(()) = open::in_pieces(&mut open, path, |piece| {
         bytes += piece.len() as u64;
         hash.update(piece);
         Ok::<(), Infallible>(())
@@ -178,29 +174,7 @@ fn identify(path: &Path) -> Result<Option<Identity>> {
 
 /// Pushes an open file into `content`. The outer error is the disk's, the inner one says that the contents are wrong.
 fn pour<W: io::Write>(mut open: File, path: &Path, content: &mut Content<W>) -> Result<std::result::Result<(), Wrong>> {
-    Ok(read_in_pieces(&mut open, path, |piece| content.push(piece))?.and_then(|()| content.finish()))
-}
-
-/// Passes a file's bytes to `each`, until their end or the first error of `each`. Checks for signals in between.
-fn read_in_pieces<E>(
-    open: &mut File,
-    path: &Path,
-    mut each: impl FnMut(&[u8]) -> std::result::Result<(), E>,
-) -> Result<std::result::Result<(), E>> {
-    let mut piece = vec![0; PIECE_BYTES];
-    loop {
-        interrupt::check()?;
-        match open.read(&mut piece) {
-            Ok(0) => return Ok(Ok(())),
-            Ok(count) => {
-                if let Err(wrong) = each(&piece[..count]) {
-                    return Ok(Err(wrong));
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Error::io("read", path)(error)),
-        }
-    }
+    Ok(open::in_pieces(&mut open, path, |piece| content.push(piece))?.and_then(|()| content.finish()))
 }
 
 fn is_absent(error: &io::Error) -> bool {
