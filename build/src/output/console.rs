@@ -6,7 +6,6 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressDrawTarget};
@@ -20,8 +19,9 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
+use crate::interrupt::{self, EndAtOnce};
 use crate::output::names;
-use crate::{interrupt, text};
+use crate::{text, threads};
 
 pub use crate::text::{LOG, PROGRESS};
 
@@ -120,19 +120,21 @@ pub fn report(error: &Error) {
 /// Stderr cannot be written, or a signal arrived.
 pub fn confirm(question: &str) -> Result<bool> {
     write!(io::stderr(), "{} [y/N] ", text::escaped(question)).map_err(Error::io("write", "stderr"))?;
+    let is_yes = || {
+        let mut line = String::new();
+        io::stdin().read_line(&mut line).is_ok() && ["y", "yes"].contains(&line.trim().to_lowercase().as_str())
+    };
     let (sender, answer) = mpsc::channel();
     // In a thread, since a signal does not end the wait for a line.
-    thread::spawn(move || {
-        let mut line = String::new();
-        let read = io::stdin().read_line(&mut line);
-        sender.send(read.map(|_| line))
-    });
+    if threads::start(move || _ = sender.send(is_yes())).is_err() {
+        let _waiting = EndAtOnce::begin();
+        return Ok(is_yes());
+    }
     loop {
         interrupt::check()?;
         match answer.recv_timeout(Duration::from_millis(50)) {
             Err(RecvTimeoutError::Timeout) => {}
-            Ok(Ok(line)) => return Ok(["y", "yes"].contains(&line.trim().to_lowercase().as_str())),
-            _ => return Ok(false),
+            answer => return Ok(answer.unwrap_or(false)),
         }
     }
 }

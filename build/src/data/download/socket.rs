@@ -7,7 +7,6 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::mpsc::sync_channel;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,6 +16,8 @@ use ureq::Error;
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport, time,
 };
+
+use crate::threads;
 
 /// The next address is tried after so long, or once the one before has failed.
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
@@ -28,9 +29,8 @@ const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 pub fn look_up(host: &str, patience: Duration) -> io::Result<Vec<SocketAddr>> {
     let (sender, receiver) = sync_channel(1);
     let name = host.to_string();
-    let thread = thread::Builder::new().spawn(move || sender.send(name.to_socket_addrs()));
-    let found = match thread {
-        Ok(_) => receiver.recv_timeout(patience).map_err(|_| io::Error::from(ErrorKind::TimedOut))?,
+    let found = match threads::start(move || _ = sender.send(name.to_socket_addrs())) {
+        Ok(()) => receiver.recv_timeout(patience).map_err(|_| io::Error::from(ErrorKind::TimedOut))?,
         // Without a thread it takes as long as the system lets it.
         Err(_) => host.to_socket_addrs(),
     };
