@@ -35,17 +35,17 @@ pub fn require(bytes: u64, purpose: &str) -> Result<()> {
     }
 }
 
-/// An empty vector with place for `length` values, for `purpose`.
+/// Makes place in `bytes` for this many `more`, for `purpose`.
 ///
 /// # Errors
 /// There is not so much memory.
-pub fn reserve<T>(length: usize, purpose: impl std::fmt::Display) -> Result<Vec<T>> {
-    let mut values = Vec::new();
-    values.try_reserve_exact(length).map_err(|_| {
-        let expected = length.saturating_mul(size_of::<T>()) as u64;
-        Error::Memory { purpose: purpose.to_string(), expected, found: available().unwrap_or(0).min(expected) }
-    })?;
-    Ok(values)
+pub fn reserve(bytes: &mut Vec<u8>, more: usize, purpose: &str) -> Result<()> {
+    let expected = more as u64;
+    require(expected, purpose)?;
+    bytes.try_reserve_exact(more).map_err(|_| {
+        let found = available().unwrap_or(0).min(expected);
+        Error::Memory { purpose: purpose.into(), expected, found }
+    })
 }
 
 /// How many bytes this process can still take: by its own limits, those of its control groups, and the machine's memory.
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn too_much_memory_is_refused_with_its_purpose() {
         assert!(require(1, "nothing").is_ok());
-        let message = reserve::<u8>(usize::MAX / 4, "the images").unwrap_err().to_string();
+        let message = reserve(&mut vec![], usize::MAX / 4, "the images").unwrap_err().to_string();
         assert!(message.starts_with("the images: expected "), "{message}");
     }
 }

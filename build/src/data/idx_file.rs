@@ -77,8 +77,7 @@ impl IdxFile {
             // One more than expected, to notice a file that is too long.
             let left = expected + 1 - bytes.len();
             let next = if self.zipped { left.min(bytes.len().max(FIRST_BYTES)) } else { left };
-            memory::require(next as u64, &self.path.display().to_string())?;
-            bytes.reserve_exact(next);
+            memory::reserve(&mut bytes, next, &self.path.display().to_string())?;
             let read = self.reader.by_ref().take(next as u64).read_to_end(&mut bytes);
             if read.map_err(|source| self.unreadable(source))? < next || next == left {
                 break;
