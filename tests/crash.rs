@@ -4,10 +4,10 @@
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use crate::common::{Ended, Sandbox, end, real_mnist, skipped};
+use crate::common::{Ended, Sandbox, end, real_mnist, traced};
 use mnist::files::lock;
 use mnist::files::set::JOURNAL;
 use mnist::output::artifacts;
@@ -19,27 +19,6 @@ const POINTS: [&str; 6] = ["rename", "unlink", "fsync", "mkdir", "flock", "opena
 
 const TRAIN: &str =
     "train --data_dir=data --log_dir=logs --model_dir=model --parameters_file=parameters.yaml --threads=1";
-
-/// strace in front of the program, with these options; none where it cannot trace.
-fn traced(sandbox: &Sandbox, options: &[&str], arguments: &str) -> Option<Command> {
-    let works = Command::new("strace").args(["-o", "/dev/null", "true"]).output().is_ok_and(|out| out.status.success());
-    if !works {
-        skipped("strace is not installed or may not trace");
-        return None;
-    }
-    let program = sandbox.program();
-    let mut command = Command::new("strace");
-    command.current_dir(program.get_current_dir().unwrap()).stdin(Stdio::null());
-    for (name, value) in program.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    command.args(["-f", "-qq", "-o", "/dev/null"]).args(options).arg(program.get_program());
-    command.args(arguments.split_whitespace());
-    Some(command)
-}
 
 /// How often the program makes the system call `name`.
 fn calls(sandbox: &Sandbox, name: &str, arguments: &str) -> Option<usize> {

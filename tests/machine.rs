@@ -10,7 +10,7 @@ use mnist::model::file::{self, Model};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::server::Server;
-use crate::common::{self, Ended, Sandbox, end};
+use crate::common::{Ended, Sandbox, end, traced};
 
 /// The flags of `train` but the parameters'.
 const TRAIN: &str = "train --data_dir=data --log_dir=logs --model_dir=model --parameters_file=parameters.yaml";
@@ -22,24 +22,9 @@ const REFUSED: &str = "warning: the system starts no more threads (";
 /// Runs the program under strace, which refuses new threads to each of its threads: those that `refused` numbers, from 1
 /// on; `3+` is the third and all later ones. None without strace.
 fn without_threads(sandbox: &Sandbox, refused: &str, arguments: &str) -> Option<Ended> {
-    let program = sandbox.program();
-    let mut command = Command::new("strace");
     let inject = format!("inject=clone,clone3:error=EAGAIN:when={refused}");
-    command.args(["-f", "-qqq", "-o", "/dev/null", "-e", "trace=clone,clone3", "-e", &inject]);
-    command.arg(program.get_program()).args(arguments.split_whitespace()).current_dir(sandbox.path(""));
-    for (name, value) in program.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    command.env("https_proxy", "http://127.0.0.1:9"); // which leads no test to the internet
-    let works = Command::new("strace").args(["-qqq", "-o", "/dev/null", "-e", &inject, "true"]).status();
-    if !works.is_ok_and(|status| status.success()) {
-        common::skipped("no strace, or it may not trace");
-        return None;
-    }
-    Some(end(command.stdin(Stdio::null())))
+    let mut command = traced(sandbox, &["-e", "trace=clone,clone3", "-e", &inject], arguments)?;
+    Some(end(command.env("https_proxy", "http://127.0.0.1:9"))) // which leads no test to the internet
 }
 
 #[test]

@@ -194,6 +194,27 @@ pub fn any_adapter() -> Option<mnist::engine::adapter::Adapter> {
     found
 }
 
+/// strace in front of the program, with these options; none where it cannot trace.
+pub fn traced(sandbox: &Sandbox, options: &[&str], arguments: &str) -> Option<Command> {
+    let works = Command::new("strace").args(["-o", "/dev/null", "true"]).output().is_ok_and(|out| out.status.success());
+    if !works {
+        skipped("strace is not installed or may not trace");
+        return None;
+    }
+    let program = sandbox.program();
+    let mut command = Command::new("strace");
+    command.current_dir(program.get_current_dir().unwrap()).stdin(Stdio::null());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.args(["-f", "-qqq", "-o", "/dev/null"]).args(options).arg(program.get_program());
+    command.args(arguments.split_whitespace());
+    Some(command)
+}
+
 /// Prints that a test checked nothing, and why. The test runner does not capture this.
 pub fn skipped(reason: &str) {
     use std::io::Write;
