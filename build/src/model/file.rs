@@ -1,17 +1,16 @@
 //! `model.safetensors`: the trained parameters, laid out for PyTorch's `nn.Linear`.
 //!
-//! Tensors `layers.0.weight` (O,I), `layers.0.bias` (O), `layers.1.weight`, ... in float32. The metadata entry `mnist` holds
-//! JSON ([`Metadata`]). It is the only entry, since the format fixes no order of several, and equal runs must give equal
-//! bytes. Format: <https://github.com/huggingface/safetensors#format>.
+//! Tensors `layers.0.weight` (O,I), `layers.0.bias` (O), `layers.1.weight`, ... in float32, described by [`Metadata`]. See
+//! `tensors.rs` for the format.
 
 use std::collections::HashMap;
-use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::io::{self, Cursor, Read, Seek};
 use std::path::Path;
 
-use safetensors::SafeTensorError;
-use safetensors::tensor::{Dtype, Metadata as Header, TensorView};
+use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
+use super::tensors::{ENTRY, Fault, Header, read_values};
 use crate::error::{Error, Result};
 use crate::files::set;
 use crate::model::{MOST_CLASSES, MOST_HIDDEN_LAYERS, MOST_INPUTS, MOST_UNITS, MlpShape};
@@ -22,12 +21,8 @@ pub const FILE_NAME: &str = "model.safetensors";
 
 /// The version of the file's contents that this program writes and reads.
 const FORMAT_VERSION: u32 = 1;
-/// Bytes at the start of a safetensors file that say how long the header is.
-const LENGTH_BYTES: u64 = 8;
 /// The longest header that is read, in bytes. Those of the largest networks have 10,000.
 const LONGEST_HEADER: u64 = 1 << 20;
-/// Values that are read at once.
-const PIECE: usize = 4096;
 
 /// The file's description of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,7 +75,7 @@ pub fn encode(model: &Model) -> Vec<u8> {
             .unwrap_or_else(|e| unreachable!("{name} has as many bytes as its shape says: {e}"));
         (name.as_str(), view)
     });
-    safetensors::serialize(views, Some(HashMap::from([("mnist".to_string(), metadata)])))
+    safetensors::serialize(views, Some(HashMap::from([(ENTRY.to_string(), metadata)])))
         .unwrap_or_else(|e| unreachable!("a small header of distinct names: {e}"))
 }
 
@@ -99,7 +94,7 @@ pub fn load(model_dir: &Path) -> Result<Model> {
     };
     read(&mut file, length).map_err(|fault| match fault {
         Fault::Unreadable(error) => Error::io("read", path)(error),
-        Fault::Wrong(problem) => Error::Model { path, problem },
+        Fault::Wrong(problem) | Fault::Newer(problem) => Error::Model { path, problem },
     })
 }
 
@@ -110,37 +105,17 @@ pub fn load(model_dir: &Path) -> Result<Model> {
 pub fn decode(bytes: &[u8]) -> std::result::Result<Model, String> {
     read(&mut Cursor::new(bytes), bytes.len() as u64).map_err(|fault| match fault {
         Fault::Unreadable(error) => error.to_string(),
-        Fault::Wrong(problem) => problem,
+        Fault::Wrong(problem) | Fault::Newer(problem) => problem,
     })
 }
 
-/// Why there is no model in a file.
-enum Fault {
-    /// The file cannot be read.
-    Unreadable(io::Error),
-    /// Its contents are wrong: the end of a sentence that begins with its name.
-    Wrong(String),
-}
-
-impl From<io::Error> for Fault {
-    fn from(error: io::Error) -> Self {
-        Self::Unreadable(error)
-    }
-}
-
-impl From<String> for Fault {
-    fn from(problem: String) -> Self {
-        Self::Wrong(problem)
-    }
-}
-
-/// Reads a file of `length` bytes. Its header is checked, against the length too, before memory is taken for the tensors:
-/// a sparse file takes no disk.
+/// Reads a file of `length` bytes.
 fn read(from: &mut (impl Read + Seek), length: u64) -> std::result::Result<Model, Fault> {
-    let (header, data) = read_header(from, length)?;
-    let (shape, source) = described(&header)?;
+    let header = Header::read(from, length, LONGEST_HEADER)?;
+    let metadata: Metadata = header.describe("model", FORMAT_VERSION, "a model trained by this program")?;
+    let shape = shape_of(&metadata.layers)?;
     let layers = shape.layers();
-    let found = header.tensors().len();
+    let found = header.count();
     if found != 2 * layers.len() {
         return Err(
             format!("expected {} tensors for layers {:?}, found {found}", 2 * layers.len(), shape.widths()).into()
@@ -148,66 +123,22 @@ fn read(from: &mut (impl Read + Seek), length: u64) -> std::result::Result<Model
     }
     let mut places = Vec::with_capacity(layers.len());
     for (l, layer) in layers.iter().enumerate() {
-        let weights = place(&header, &format!("layers.{l}.weight"), &[layer.outputs, layer.inputs])?;
-        places.push((weights, place(&header, &format!("layers.{l}.bias"), &[layer.outputs])?));
+        let weights = header.place(&format!("layers.{l}.weight"), &[layer.outputs, layer.inputs])?;
+        places.push((weights, header.place(&format!("layers.{l}.bias"), &[layer.outputs])?));
     }
 
     let mut parameters = vec![0.0; shape.parameter_count()];
     for (layer, (weights, biases)) in layers.into_iter().zip(places) {
         let (inputs, outputs) = (layer.inputs, layer.outputs);
         let to = &mut parameters[layer.weights];
-        read_values(from, data + weights, to.len(), |at, weight| to[at % inputs * outputs + at / inputs] = weight)?;
+        read_values(from, weights, to.len(), |at, weight| to[at % inputs * outputs + at / inputs] = weight)?;
         let to = &mut parameters[layer.biases];
-        read_values(from, data + biases, to.len(), |at, bias| to[at] = bias)?;
+        read_values(from, biases, to.len(), |at, bias| to[at] = bias)?;
     }
     if parameters.iter().any(|parameter| !parameter.is_finite()) {
         return Err("expected finite weights, found infinite ones or NaN".to_string().into());
     }
-    Ok(Model { shape, parameters, data: source })
-}
-
-/// The header, and where the tensors' bytes begin.
-fn read_header(from: &mut impl Read, length: u64) -> std::result::Result<(Header, u64), Fault> {
-    let wrong = |error: SafeTensorError| Fault::Wrong(format!("is not a safetensors file: {error}"));
-    if length < LENGTH_BYTES {
-        return Err(wrong(SafeTensorError::HeaderTooSmall));
-    }
-    let mut bytes = [0; LENGTH_BYTES as usize];
-    from.read_exact(&mut bytes)?;
-    let header_bytes = u64::from_le_bytes(bytes);
-    if header_bytes > LONGEST_HEADER {
-        return Err(wrong(SafeTensorError::HeaderTooLarge));
-    }
-    let data = LENGTH_BYTES + header_bytes;
-    if data > length {
-        return Err(wrong(SafeTensorError::InvalidHeaderLength));
-    }
-    let mut bytes = vec![0; header_bytes as usize];
-    from.read_exact(&mut bytes)?;
-    let header: Header =
-        serde_json::from_slice(&bytes).map_err(|error| wrong(SafeTensorError::InvalidHeaderDeserialization(error)))?;
-    match (header.data_len() as u64).checked_add(data) {
-        Some(end) if end == length => Ok((header, data)),
-        _ => Err(wrong(SafeTensorError::MetadataIncompleteBuffer)),
-    }
-}
-
-/// The shape and the data set that the metadata entry describes.
-fn described(header: &Header) -> std::result::Result<(MlpShape, String), String> {
-    let metadata = (header.metadata().as_ref().and_then(|metadata| metadata.get("mnist")))
-        .ok_or("expected the metadata entry `mnist` of a model trained by this program, found none")?;
-    let json: serde_json::Value =
-        serde_json::from_str(metadata).map_err(|e| format!("cannot read the metadata entry `mnist`: {e}"))?;
-    let version = (json.get("format_version").and_then(serde_json::Value::as_u64))
-        .ok_or("expected a format_version in the metadata entry `mnist`, found none")?;
-    if version != u64::from(FORMAT_VERSION) {
-        return Err(format!(
-            "expected format_version {FORMAT_VERSION}, found {version}: was it written by a newer program?"
-        ));
-    }
-    let metadata: Metadata =
-        serde_json::from_str(metadata).map_err(|e| format!("cannot read the metadata entry `mnist`: {e}"))?;
-    Ok((shape_of(&metadata.layers)?, metadata.data))
+    Ok(Model { shape, parameters, data: metadata.data })
 }
 
 /// The shape with these widths, if they are within the limits: products of widths must not overflow.
@@ -223,33 +154,6 @@ fn shape_of(layers: &[usize]) -> std::result::Result<MlpShape, String> {
         ));
     }
     Ok(MlpShape::new(*inputs, hidden, *classes))
-}
-
-/// Where the values of the tensor `name` begin, which must have this shape.
-fn place(header: &Header, name: &str, shape: &[usize]) -> std::result::Result<u64, String> {
-    let tensor = header.info(name).ok_or_else(|| format!("expected a tensor {name}, found none"))?;
-    if (tensor.dtype, tensor.shape.as_slice()) != (Dtype::F32, shape) {
-        return Err(format!("{name}: expected F32 {shape:?}, found {:?} {:?}", tensor.dtype, tensor.shape));
-    }
-    Ok(tensor.data_offsets.0 as u64)
-}
-
-/// Calls `each` with the `count` values at `place` and their numbers.
-fn read_values(
-    from: &mut (impl Read + Seek),
-    place: u64,
-    count: usize,
-    mut each: impl FnMut(usize, f32),
-) -> io::Result<()> {
-    from.seek(SeekFrom::Start(place))?;
-    let mut piece = [0; 4 * PIECE];
-    for begin in (0..count).step_by(PIECE) {
-        let values = PIECE.min(count - begin);
-        from.read_exact(&mut piece[..4 * values])?;
-        let (values, _) = piece[..4 * values].as_chunks::<4>();
-        values.iter().enumerate().for_each(|(at, bytes)| each(begin + at, f32::from_le_bytes(*bytes)));
-    }
-    Ok(())
 }
 
 /// The bytes of `values` in all files of this program: little-endian.

@@ -16,6 +16,7 @@
 
 pub mod file;
 mod initialisation;
+pub(crate) mod tensors;
 
 use std::ops::Range;
 
