@@ -10,12 +10,15 @@ use crate::common::cube::Cube;
 use crate::common::{Ended, end, skipped};
 
 /// The files of a training run and of an evaluation, in the workspace.
-const OURS: [&str; 9] = [
+const OURS: [&str; 12] = [
     "model/metrics.json",
     "model/model.onnx",
     "model/model.safetensors",
     "model/parameters.yaml",
     "model/report.html",
+    "model/snapshots/epoch-003.safetensors",
+    "model/unfinished/metrics.json",
+    "model/unfinished/model.safetensors",
     "evaluate_logs/metrics.json",
     "train_logs/events.out.tfevents.1.host.2.0.mnist",
     "train_logs/mlcube_mnist_train.log",
@@ -62,16 +65,23 @@ fn what_the_program_wrote_goes_and_everything_else_stays_and_is_named() {
         cube.write(&format!("workspace/{file}"), "");
     }
     cube.write("workspace/train_logs/backup/model.safetensors", "mine");
+    cube.write("workspace/model/snapshots/mine.safetensors", "mine");
     let listed = cube.run("clean --dry_run").done();
     let mut gone: Vec<_> = OURS.iter().map(|file| file.to_string()).collect();
-    gone.extend(["model/.model.safetensors.a1b2c3.mnist-part", "data", "evaluate_logs"].map(String::from));
+    gone.extend(
+        ["model/.model.safetensors.a1b2c3.mnist-part", "data", "evaluate_logs", "model/unfinished"].map(String::from),
+    );
     gone.sort();
     let mut removed = cube.listed(&listed, "remove");
     removed.sort();
     assert_eq!(removed, gone);
     let kept = cube.listed(&listed, "keep");
     let reason = |file: &str| format!("{file}: not written by this program");
-    assert_eq!(kept, ["model/.other.a1b2c3.part", "model/notes.txt", "train_logs/backup"].map(reason));
+    assert_eq!(
+        kept,
+        ["model/.other.a1b2c3.part", "model/notes.txt", "model/snapshots/mine.safetensors", "train_logs/backup"]
+            .map(reason)
+    );
     assert!(OURS.iter().all(|file| cube.has(file)));
 
     cube.run("clean --yes --mlcube=.").done();

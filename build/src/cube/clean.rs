@@ -39,7 +39,12 @@ pub fn look(configurations: &Configurations, workspace: &Path, with_data: bool) 
     for (path, binding) in outputs.filter_map(|binding| Some((real(&binding.path)?, binding))) {
         if path.starts_with(&workspace) && path.is_dir() {
             lasting.extend(binding.path.is_symlink().then(|| path.clone()));
-            directories.entry(path).or_default().insert(&binding.name);
+            // A link is not followed: a task makes none.
+            let inner = names::directories_in(&binding.name).iter().map(|name| (path.join(name), *name));
+            let inner = inner.filter(|(path, _)| path.symlink_metadata().is_ok_and(|found| found.is_dir()));
+            for (path, flag) in inner.chain([(path.clone(), &*binding.name)]) {
+                directories.entry(path).or_default().insert(flag);
+            }
         }
     }
     // Backwards, so that a directory comes after those in it.

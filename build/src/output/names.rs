@@ -5,6 +5,29 @@ use crate::files::atomic::TEMPORARY;
 use crate::files::{lock, set};
 use crate::output::{artifacts, metrics, tensorboard};
 
+/// The directory of snapshots in MODEL_DIR.
+pub const SNAPSHOTS: &str = "snapshots";
+/// The directory in MODEL_DIR for the files of a training that ended early.
+pub const UNFINISHED: &str = "unfinished";
+/// The beginning and the end of a snapshot's name.
+const SNAPSHOT: (&str, &str) = ("epoch-", ".safetensors");
+
+/// The snapshot after `epoch`.
+pub fn snapshot(epoch: u32) -> String {
+    format!("{}{epoch:03}{}", SNAPSHOT.0, SNAPSHOT.1)
+}
+
+/// Whether a snapshot has this name.
+pub fn is_snapshot(name: &str) -> bool {
+    let epoch = name.strip_prefix(SNAPSHOT.0).and_then(|rest| rest.strip_suffix(SNAPSHOT.1));
+    epoch.is_some_and(|epoch| epoch.len() >= 3 && epoch.bytes().all(|digit| digit.is_ascii_digit()))
+}
+
+/// The directories that a task makes in the one that its flag `flag` names. Each stands for a flag in [`is_ours`].
+pub fn directories_in(flag: &str) -> &'static [&'static str] {
+    if flag == "model_dir" { &[SNAPSHOTS, UNFINISHED] } else { &[] }
+}
+
 /// The log file of `task`.
 pub fn log(task: &str) -> String {
     format!("mlcube_mnist_{task}.log")
@@ -20,7 +43,8 @@ pub fn mllog(task: &str) -> String {
 /// program's wherever they are.
 pub fn is_ours(flag: &str, name: &str) -> bool {
     let is_final = match flag {
-        "model_dir" => artifacts::names().any(|artifact| artifact == name),
+        "model_dir" | UNFINISHED => artifacts::names().any(|artifact| artifact == name),
+        SNAPSHOTS => is_snapshot(name),
         "log_dir" => is_log(name),
         _ => false,
     };
@@ -59,6 +83,8 @@ mod tests {
             ("log_dir", "mlcube_mnist_train.log mllog_evaluate.log events.out.tfevents.1.h.2.0.mnist metrics.json"),
             ("log_dir", ".mllog_train.log.abc.mnist-part"),
             ("data_dir", ".t10k-labels-idx1-ubyte.abc.mnist-part"),
+            ("snapshots", "epoch-003.safetensors epoch-1000.safetensors .epoch-004.safetensors.abc.mnist-part"),
+            ("unfinished", "model.safetensors metrics.json"),
         ];
         let others = [
             ("model_dir", "notes.txt model.safetensors.bak my-model.onnx mllog_train.log MODEL.ONNX model.onnx.part"),
@@ -68,6 +94,9 @@ mod tests {
             ),
             ("data_dir", "t10k-labels-idx1-ubyte metrics.json .model.onnx.abc.part"),
             ("other_dir", "model.safetensors"),
+            ("snapshots", "epoch-3.safetensors epoch-003.safetensors.bak epoch-+03.safetensors model.safetensors"),
+            ("model_dir", "epoch-003.safetensors snapshots"),
+            ("unfinished", "epoch-003.safetensors notes.txt"),
         ];
         for (expected, cases) in [(true, &ours[..]), (false, &others[..])] {
             for (flag, name) in cases.iter().flat_map(|(flag, names)| names.split(' ').map(move |name| (flag, name))) {
