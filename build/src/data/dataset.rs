@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::idx::IdxContents;
 use super::idx_file::IdxFile;
@@ -52,6 +52,8 @@ impl Images {
 
 /// The name of the training images in logs and files.
 pub const TRAIN: &str = "train";
+/// The name of the validation images there.
+pub const VALIDATION: &str = "validation";
 /// The name of the test images there.
 pub const TEST: &str = "test";
 
@@ -80,7 +82,7 @@ pub struct Provenance {
 }
 
 /// A file and the hash of its contents.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileHash {
     /// Its name in the set, without `.gz`.
     pub name: String,

@@ -3,9 +3,9 @@
 
 use std::time::SystemTime;
 
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::data::dataset::{TEST, TRAIN, VALIDATION};
 use crate::data::sets::DataSource;
 use crate::engine::Progress;
 use crate::parameters::Parameters;
@@ -29,19 +29,23 @@ impl Evaluation {
     }
 }
 
+/// The name of a split. An alias, since serde would take a reference for a part of what it reads.
+pub type SplitName = &'static str;
+
 /// Loss and accuracy on one split.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SplitScore {
     /// The split's name.
-    pub split: &'static str,
+    #[serde(deserialize_with = "split_named")]
+    pub split: SplitName,
     /// Mean loss, in nats.
     pub loss: f64,
     /// From 0 to 1.
     pub accuracy: f64,
 }
 
-/// The results of one epoch.
-#[derive(Debug, Clone, PartialEq)]
+/// The results of one epoch, which snapshots hold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EpochRecord {
     /// From 1.
     pub epoch: u32,
@@ -59,21 +63,12 @@ pub struct EpochRecord {
     pub finished: SystemTime,
 }
 
-/// In JSON the scores of a split are two numbers, `test_loss` and `test_accuracy` for `test`.
-impl Serialize for EpochRecord {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("epoch", &self.epoch)?;
-        map.serialize_entry("loss", &self.loss)?;
-        map.serialize_entry("accuracy", &self.accuracy)?;
-        map.serialize_entry("seconds", &self.seconds)?;
-        map.serialize_entry("images_per_second", &self.images_per_second)?;
-        for SplitScore { split, loss, accuracy } in &self.splits {
-            map.serialize_entry(&format!("{split}_loss"), loss)?;
-            map.serialize_entry(&format!("{split}_accuracy"), accuracy)?;
-        }
-        map.end()
-    }
+/// Reads the name of a split.
+fn split_named<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SplitName, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let known = [TRAIN, VALIDATION, TEST];
+    let unknown = || serde::de::Error::unknown_variant(&name, &[TRAIN, VALIDATION, TEST]);
+    known.into_iter().find(|split| *split == name).ok_or_else(unknown)
 }
 
 /// Something that happened in a run of `download`, `train` or `evaluate`.

@@ -1,11 +1,12 @@
 //! `metrics.json`: the results of `train` or `evaluate`, with their data and engine, for programs to read.
 
+use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::data::dataset::{Provenance, TEST};
 use crate::engine::EngineInfo;
 use crate::output::artifact::Artifact;
-use crate::output::event::{EpochRecord, Evaluation};
+use crate::output::event::{EpochRecord, Evaluation, SplitScore};
 use crate::output::finished::Finished;
 use crate::score::Score;
 
@@ -54,14 +55,34 @@ struct Contents<'a> {
     trained_on: &'a str,
     model_sha256: &'a str,
     parameter_count: usize,
-    #[serde(skip_serializing_if = "<[EpochRecord]>::is_empty")]
-    epochs: &'a [EpochRecord],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    epochs: Vec<EpochMetrics<'a>>,
     /// Each split's score, under the split's name.
     #[serde(flatten, serialize_with = "by_split")]
     evaluations: &'a [Evaluation],
     /// Precision and recall of each digit on the test set.
     classes: Vec<ClassScore>,
     seconds: f64,
+}
+
+/// An epoch. The scores of a split are two numbers, `test_loss` and `test_accuracy` for `test`.
+struct EpochMetrics<'a>(&'a EpochRecord);
+
+impl Serialize for EpochMetrics<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let record = self.0;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("epoch", &record.epoch)?;
+        map.serialize_entry("loss", &record.loss)?;
+        map.serialize_entry("accuracy", &record.accuracy)?;
+        map.serialize_entry("seconds", &record.seconds)?;
+        map.serialize_entry("images_per_second", &record.images_per_second)?;
+        for SplitScore { split, loss, accuracy } in &record.splits {
+            map.serialize_entry(&format!("{split}_loss"), loss)?;
+            map.serialize_entry(&format!("{split}_accuracy"), accuracy)?;
+        }
+        map.end()
+    }
 }
 
 /// One digit's score.
@@ -111,7 +132,7 @@ impl<'a> Metrics<'a> {
             trained_on: self.trained_on,
             model_sha256: self.model_sha256,
             parameter_count: self.parameter_count,
-            epochs: self.epochs,
+            epochs: self.epochs.iter().map(EpochMetrics).collect(),
             evaluations: self.evaluations,
             classes: test.map(|test| ClassScore::all(&test.score)).unwrap_or_default(),
             seconds: self.seconds,
