@@ -76,6 +76,15 @@ pub enum Error {
     #[error("{}: {problem}", path.display())]
     Model { path: PathBuf, problem: String },
 
+    /// A snapshot that a training cannot go on from.
+    #[error("{}: {problem}", path.display())]
+    Snapshot {
+        path: PathBuf,
+        problem: String,
+        /// The next step.
+        next: String,
+    },
+
     // ---- training
     /// The threads of an engine could not be started.
     #[error("cannot start {threads} threads: {problem}")]
@@ -279,6 +288,7 @@ impl Error {
     /// For engines and devices.
     fn training_hint(&self) -> Option<String> {
         match self {
+            Error::Snapshot { next, .. } => Some(next.clone()),
             Error::Diverged { .. } => Some("try a smaller learning_rate".into()),
             Error::InstructionSet { .. } => Some("unset it, and the fastest is taken".into()),
             Error::NotBuiltIn { feature, .. } => Some(format!(

@@ -5,7 +5,7 @@
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
-use std::thread::{self, Builder, ScopedJoinHandle, available_parallelism};
+use std::thread::{self, Builder, JoinHandle, ScopedJoinHandle, available_parallelism};
 
 use tracing::warn;
 
@@ -36,6 +36,19 @@ pub fn processors() -> usize {
 /// The system starts no more threads.
 pub fn start(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     Builder::new().spawn(work).map(drop)
+}
+
+/// Starts `work` on a thread of its own; the handle waits for its result.
+///
+/// # Errors
+/// The system starts no more threads.
+pub fn begin<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<JoinHandle<T>> {
+    Builder::new().spawn(work)
+}
+
+/// Waits for the result of `thread`.
+pub fn end<T>(thread: JoinHandle<T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Calls `job` for each item, on the calling thread and as many others as the system starts, up to `threads` in all.

@@ -167,6 +167,15 @@ pub(super) fn put_in_place(temporary: &Path, target: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// The problem alone, after the removal of the contents that were kept: they are of no use under another name.
+pub fn without_copy(error: Error) -> Error {
+    let Error::Kept { problem, kept } = error else { return error };
+    kept.iter().for_each(|path| {
+        let _ = fs::remove_file(path); // it does no harm
+    });
+    *problem
+}
+
 /// A new, empty file `NAME.SUFFIX`, `NAME.SUFFIX-2`, ... beside `path`, so that nobody else takes this name.
 ///
 /// # Errors

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::atomic::{AtomicFile, TEMPORARY, put_in_place};
+use super::atomic::{self, AtomicFile, TEMPORARY, put_in_place};
 use super::lock::DirectoryLock;
 use super::{remove, sync_names};
 use crate::error::{Error, Result};
@@ -76,7 +76,7 @@ impl FileSet {
         };
         let bytes = serde_json::to_vec(&journal).unwrap_or_else(|e| unreachable!("plain names become JSON: {e}"));
         if let Err(error) = super::write(self.directory.join(JOURNAL), &bytes) {
-            return Err(self.keep_after(without_copy(error)));
+            return Err(self.keep_after(atomic::without_copy(error)));
         }
         // The open files hold the locks that mark them as no leftovers.
         let _held = self.files.into_iter().map(AtomicFile::release).collect::<Result<Vec<File>>>()?;
@@ -98,15 +98,6 @@ impl FileSet {
         }
         if all.is_empty() { problem } else { Error::Kept { problem: Box::new(problem), kept: all } }
     }
-}
-
-/// The problem alone, after the removal of the journal that was kept: it is of no use under another name.
-fn without_copy(error: Error) -> Error {
-    let Error::Kept { problem, kept } = error else { return error };
-    kept.iter().for_each(|path| {
-        let _ = fs::remove_file(path); // it does no harm
-    });
-    *problem
 }
 
 /// Ends the renames of a set that a killed process began to put in place in `directory`, if there is one.

@@ -1,5 +1,9 @@
 //! The training loop. It gives every epoch its order, has the engine train it, evaluates, and sends events.
 
+mod resume;
+pub mod snapshot;
+pub mod snapshots;
+
 use std::time::{Instant, SystemTime};
 
 use crate::data::dataset::{self, Dataset, Images};

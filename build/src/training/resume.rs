@@ -1,0 +1,164 @@
+//! Whether a training goes on from a snapshot as if it had never stopped.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::snapshot::{Snapshot, values_of};
+use crate::data::dataset::Provenance;
+use crate::engine::Recipe;
+use crate::error::{Error, Result};
+use crate::parameters::Parameters;
+use crate::parameters::table::KEYS;
+use crate::text;
+
+/// The parameters that may differ when a training goes on, since none of them changes a step: how long it goes on, and how
+/// fast. A smaller `train_epochs` than the epochs that are done is refused.
+const MAY_CHANGE: [&str; 5] = ["train_epochs", "target_accuracy", "max_seconds", "snapshots", "threads"];
+/// Characters of a hash in a message.
+const SHOWN_OF_HASH: usize = 12;
+
+impl Snapshot {
+    /// Checks that a training with `parameters`, in which no `auto` is left, on `data` and by `recipe` goes on from here as
+    /// if it had never stopped. `path` is for messages.
+    ///
+    /// # Errors
+    /// The data set is another one, a parameter differs that changes steps, or the network has another shape.
+    pub fn check(&self, path: &Path, parameters: &Parameters, data: &Provenance, recipe: &Recipe) -> Result<()> {
+        let fault = |problem: String, next: String| Error::Snapshot { path: path.into(), problem, next };
+        let anew = "train without --resume";
+        for file in &data.files {
+            let before = self.data.iter().find(|before| before.name == file.name);
+            if before.is_none_or(|before| before.sha256 != file.sha256) {
+                let before = before.map_or("none".into(), |before| shortened(&before.sha256));
+                let (name, found) = (&file.name, shortened(&file.sha256));
+                let problem =
+                    format!("is of a training on other data: {name}: expected the SHA-256 {before}, found {found}");
+                return Err(fault(problem, format!("give the data set of that training as --data_dir, or {anew}")));
+            }
+        }
+        self.check_parameters(&values_of(parameters)).map_err(|(problem, next)| {
+            fault(format!("is of a training with other parameters: {problem}"), format!("{next}, or {anew}"))
+        })?;
+        let (expected, found) = (recipe.shape.parameter_count(), self.state.parameters.len());
+        if expected != found {
+            let problem = format!("is of another network: expected {expected} parameters, found {found}");
+            return Err(fault(problem, anew.into()));
+        }
+        let slots: Vec<_> = recipe.optimizer.slots().iter().map(|slot| slot.name).collect();
+        if slots != self.slots {
+            let problem = format!("is of another optimizer: expected its slots {slots:?}, found {:?}", self.slots);
+            return Err(fault(problem, anew.into()));
+        }
+        Ok(())
+    }
+
+    /// Compares with the parameters `given`. The error names the first that differs and may not, and the next step.
+    fn check_parameters(&self, given: &Value) -> std::result::Result<(), (String, String)> {
+        let differs = |key: &str, expected: String, found: String| {
+            Err((format!("{key}: expected {expected}, found {found}"), format!("set {key} to {expected}")))
+        };
+        let defaults = values_of(&Parameters::default());
+        for key in KEYS.iter().map(|key| key.name).filter(|key| !MAY_CHANGE.contains(key)) {
+            // The program that wrote a snapshot before there was this key did what the default does.
+            let before = self.parameters.get(key).unwrap_or(&defaults[key]);
+            if *before != given[key] {
+                return differs(key, typed(before), typed(&given[key]));
+            }
+        }
+        let known = |name: &str| MAY_CHANGE.contains(&name) || KEYS.iter().any(|key| key.name == name);
+        let mut before = self.parameters.as_object().into_iter().flatten();
+        if let Some((name, value)) = before.find(|(name, _)| !known(name)) {
+            let problem = format!("{name}: expected {}, found a program without it", typed(value));
+            return Err((problem, "use the version of the program that wrote the snapshot".into()));
+        }
+        let (done, given) = (u64::from(self.epoch()), given["train_epochs"].as_u64().unwrap_or_default());
+        if given < done { differs("train_epochs", format!("at least {done}"), given.to_string()) } else { Ok(()) }
+    }
+}
+
+/// A value as it is typed in a parameters file.
+fn typed(value: &Value) -> String {
+    text::shortened(&value.as_str().map_or_else(|| value.to_string(), String::from))
+}
+
+/// The beginning of a hash.
+fn shortened(hash: &str) -> String {
+    hash.chars().take(SHOWN_OF_HASH).chain("...".chars()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::dataset::FileHash;
+    use crate::data::sets::DataSource;
+    use crate::engine::choice::EngineChoice;
+    use crate::training::snapshot::tests::{example, parameters};
+    use crate::training::snapshot::{decode, encode};
+
+    /// The message of [`Snapshot::check`] and its hint.
+    fn refused(snapshot: &Snapshot, given: &Parameters, data: &[FileHash]) -> std::result::Result<(), String> {
+        let provenance = Provenance { source: DataSource(None), train_images: 1, test_images: 1, files: data.to_vec() };
+        let recipe = given.recipe(4, 2);
+        let checked = snapshot.check(Path::new("s"), given, &provenance, &recipe);
+        checked.map_err(|error| format!("{error}; {}", error.hint().unwrap()))
+    }
+
+    #[test]
+    fn a_training_goes_on_with_the_same_parameters_but_for_those_that_change_no_step() {
+        let snapshot = decode(&encode(&example(1, 3))).unwrap();
+        let refused = |given: Parameters| refused(&snapshot, &given, &snapshot.data);
+        assert_eq!(refused(parameters()), Ok(()));
+        assert_eq!(refused(Parameters { threads: 1, train_epochs: 3, ..parameters() }), Ok(()));
+        assert_eq!(
+            refused(Parameters { train_epochs: 2, ..parameters() }).unwrap_err(),
+            "s: is of a training with other parameters: train_epochs: expected at least 3, found 2; set train_epochs to \
+             at least 3, or train without --resume"
+        );
+        assert_eq!(
+            refused(Parameters { learning_rate: 0.3, ..parameters() }).unwrap_err(),
+            "s: is of a training with other parameters: learning_rate: expected 0.30000000000000004, found 0.3; set \
+             learning_rate to 0.30000000000000004, or train without --resume"
+        );
+        for (given, key) in [
+            (Parameters { seed: 1, ..parameters() }, "seed: expected 42, found 1"),
+            (Parameters { hidden_layers: vec![3], ..parameters() }, "hidden_layers: expected [], found [3]"),
+            (Parameters { engine: EngineChoice::Burn, ..parameters() }, "engine: expected fused, found burn"),
+        ] {
+            let message = refused(given).unwrap_err();
+            assert!(message.contains(key), "{message}");
+        }
+    }
+
+    #[test]
+    fn parameters_of_older_and_newer_programs_are_told_apart() {
+        let check = |change: fn(&mut serde_json::Map<String, Value>)| {
+            let mut snapshot = example(1, 3);
+            change(snapshot.parameters.as_object_mut().unwrap());
+            refused(&snapshot, &parameters(), &snapshot.data.clone())
+        };
+        assert_eq!(check(|all| _ = all.remove("momentum")), Ok(()));
+        assert!(check(|all| _ = all.remove("learning_rate")).unwrap_err().contains("expected 0.001, found 0.3"));
+        assert_eq!(check(|all| _ = all.insert("snapshots".into(), 1.into())), Ok(()));
+        let message = check(|all| _ = all.insert("moon".into(), "full".into())).unwrap_err();
+        assert!(message.contains("moon: expected full, found a program without it"), "{message}");
+    }
+
+    #[test]
+    fn other_data_and_another_network_are_named() {
+        let snapshot = example(1, 3);
+        let mut data = snapshot.data.clone();
+        data[0].sha256.replace_range(..2, "ff");
+        assert_eq!(
+            refused(&snapshot, &parameters(), &data).unwrap_err(),
+            "s: is of a training on other data: train-images: expected the SHA-256 0123456789ab..., found ff23456789ab...\
+             ; give the data set of that training as --data_dir, or train without --resume"
+        );
+        let mut small = snapshot.clone();
+        small.state.parameters.pop();
+        let message = refused(&small, &parameters(), &small.data).unwrap_err();
+        assert!(message.contains("is of another network: expected 10 parameters, found 9"), "{message}");
+        let other = Snapshot { slots: vec!["velocity".into()], ..snapshot };
+        assert!(refused(&other, &parameters(), &other.data).unwrap_err().contains("is of another optimizer"));
+    }
+}

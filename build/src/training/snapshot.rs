@@ -1,0 +1,403 @@
+//! One snapshot: the whole state of a training after an epoch, and its file.
+//!
+//! Tensors `parameters`, `slots.0`, ..., `average` and `kept`, each (P) in float32, described by [`Description`]; see
+//! `model/tensors.rs` for the format. The random streams need no place: each begins anew from the seed and the number of the
+//! epoch or step.
+
+use std::io::{self, Cursor, Read, Seek, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::data::dataset::FileHash;
+use crate::engine::TrainingState;
+use crate::files::lock;
+use crate::model::tensors::{self, Fault, Header, read_values};
+use crate::optim::MAX_SLOTS;
+use crate::output::event::EpochRecord;
+use crate::parameters::Parameters;
+
+/// The kind and the version of the file's contents that this program writes and reads.
+const KIND: &str = "snapshot";
+const FORMAT_VERSION: u32 = 1;
+/// The longest header that is read, in bytes. That of the longest training, 100,000 epochs with two splits, has 42 million.
+const LONGEST_HEADER: u64 = 1 << 26;
+/// A training, from its first epoch on; one that is resumed stays the same. A later one is greater.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RunId {
+    /// When it began, in nanoseconds since 1970.
+    pub begin: u64,
+    /// The machine.
+    pub host: String,
+    /// The process there.
+    pub process: u32,
+}
+
+impl RunId {
+    /// The training that this process begins now.
+    pub fn now() -> Self {
+        let begin = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        Self { begin, host: lock::host(), process: std::process::id() }
+    }
+}
+
+/// The best model so far.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Kept {
+    /// The epoch after which it was best.
+    pub epoch: u32,
+    /// (P)
+    pub parameters: Vec<f32>,
+}
+
+/// The state of a training after a whole epoch: all that the next one depends on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// The training.
+    pub run: RunId,
+    /// Each parameter by its name, with no `auto`: [`values_of`].
+    pub parameters: Value,
+    /// The files of the data set.
+    pub data: Vec<FileHash>,
+    /// The names of the optimizer's slots.
+    pub slots: Vec<String>,
+    /// What steps change.
+    pub state: TrainingState,
+    /// The average of the parameters (P), if there is one.
+    pub average: Option<Vec<f32>>,
+    /// The best model so far, if one is looked for.
+    pub kept: Option<Kept>,
+    /// Every epoch so far, at least one.
+    pub epochs: Vec<EpochRecord>,
+}
+
+/// The file's description of itself.
+#[derive(Serialize, Deserialize)]
+struct Description<Data, Slots, Epochs> {
+    kind: String,
+    format_version: u32,
+    program_version: String,
+    run: RunId,
+    /// The number of `epochs`.
+    epoch: u32,
+    step: u64,
+    parameters: Value,
+    data: Data,
+    slots: Slots,
+    average: bool,
+    kept_epoch: Option<u32>,
+    epochs: Epochs,
+}
+
+/// A description that was read.
+type Described = Description<Vec<FileHash>, Vec<String>, Vec<EpochRecord>>;
+
+/// The value of each of `parameters`.
+pub fn values_of(parameters: &Parameters) -> Value {
+    serde_json::to_value(parameters).unwrap_or_else(|e| unreachable!("plain fields become JSON: {e}"))
+}
+
+/// The file's bytes for `snapshot`.
+pub fn encode(snapshot: &Snapshot) -> Vec<u8> {
+    let mut bytes = vec![];
+    write(snapshot, &mut bytes).unwrap_or_else(|e| unreachable!("memory takes all bytes: {e}"));
+    bytes
+}
+
+/// Writes the file's bytes for `snapshot`, without a copy of its tensors.
+pub(super) fn write(snapshot: &Snapshot, to: &mut impl Write) -> io::Result<()> {
+    let Snapshot { run, parameters, data, slots, state, average, kept, epochs } = snapshot;
+    let description = Description {
+        kind: KIND.into(),
+        format_version: FORMAT_VERSION,
+        program_version: env!("CARGO_PKG_VERSION").into(),
+        run: run.clone(),
+        epoch: snapshot.epoch(),
+        step: state.step,
+        parameters: parameters.clone(),
+        data,
+        slots,
+        average: average.is_some(),
+        kept_epoch: kept.as_ref().map(|kept| kept.epoch),
+        epochs,
+    };
+    let description =
+        serde_json::to_string(&description).unwrap_or_else(|e| unreachable!("plain fields become JSON: {e}"));
+    let mut all = vec![("parameters".to_string(), &*state.parameters)];
+    all.extend(state.slots.iter().enumerate().map(|(s, slot)| (slot_name(s), &**slot)));
+    all.extend(average.iter().map(|average| ("average".into(), &**average)));
+    all.extend(kept.iter().map(|kept| ("kept".into(), &*kept.parameters)));
+    tensors::write(to, description, &all)
+}
+
+/// Reads a snapshot from the bytes of a file, which may be damaged or hostile.
+///
+/// # Errors
+/// The first problem, as the end of a sentence that begins with the file's name.
+pub fn decode(bytes: &[u8]) -> Result<Snapshot, String> {
+    let mut from = Cursor::new(bytes);
+    let read = SnapshotHead::read(&mut from, bytes.len() as u64).and_then(|head| head.tensors(&mut from));
+    read.map_err(|fault| match fault {
+        Fault::Unreadable(error) => error.to_string(),
+        Fault::Wrong(problem) | Fault::Newer(problem) => problem,
+    })
+}
+
+/// A snapshot without its tensors.
+pub(super) struct SnapshotHead {
+    description: Described,
+    /// P.
+    length: usize,
+    /// Where each tensor begins: parameters, slots, average, kept.
+    places: Vec<u64>,
+}
+
+impl SnapshotHead {
+    /// Reads and checks all but the tensors of a file of `length` bytes.
+    pub(super) fn read(from: &mut impl Read, length: u64) -> Result<Self, Fault> {
+        let header = Header::read(from, length, LONGEST_HEADER)?;
+        let description: Described = header.describe(KIND, FORMAT_VERSION, "a snapshot of a training")?;
+        description.check()?;
+        let mut names = vec!["parameters".to_string()];
+        names.extend((0..description.slots.len()).map(slot_name));
+        names.extend(description.average.then(|| "average".to_string()));
+        names.extend(description.kept_epoch.map(|_| "kept".to_string()));
+        if header.count() != names.len() {
+            return Err(format!("expected the tensors {}, found {} tensors", names.join(", "), header.count()).into());
+        }
+        let missing = || "expected a tensor parameters of one dimension, found none".to_string();
+        let length = header.length(&names[0]).ok_or_else(missing)?;
+        let places = names.iter().map(|name| header.place(name, &[length])).collect::<Result<_, _>>()?;
+        Ok(Self { description, length, places })
+    }
+
+    /// The training.
+    pub(super) fn run(&self) -> &RunId {
+        &self.description.run
+    }
+
+    /// The epochs that are done.
+    pub(super) fn epoch(&self) -> u32 {
+        self.description.epoch
+    }
+
+    /// The memory that the tensors take.
+    pub(super) fn bytes(&self) -> u64 {
+        self.places.len() as u64 * size_of::<f32>() as u64 * self.length as u64
+    }
+
+    /// Reads the tensors.
+    pub(super) fn tensors(self, from: &mut (impl Read + Seek)) -> Result<Snapshot, Fault> {
+        let Self { description, length, places } = self;
+        let mut places = places.into_iter();
+        let mut next = || -> Result<Vec<f32>, Fault> {
+            let place = places.next().unwrap_or_else(|| unreachable!("each tensor has a place"));
+            let mut values = Vec::with_capacity(length);
+            read_values(from, place, length, |_, value| values.push(value))?;
+            match values.iter().all(|value| value.is_finite()) {
+                true => Ok(values),
+                false => Err("expected finite values, found infinite ones or NaN".to_string().into()),
+            }
+        };
+        let Described { run, step, parameters, data, slots, average, kept_epoch, epochs, .. } = description;
+        let state =
+            TrainingState { parameters: next()?, slots: slots.iter().map(|_| next()).collect::<Result<_, _>>()?, step };
+        let average = if average { Some(next()?) } else { None };
+        let kept = match kept_epoch {
+            Some(epoch) => Some(Kept { epoch, parameters: next()? }),
+            None => None,
+        };
+        Ok(Snapshot { run, parameters, data, slots, state, average, kept, epochs })
+    }
+}
+
+impl Described {
+    /// Checks that the numbers go together.
+    fn check(&self) -> Result<(), String> {
+        let Self { epoch, step, slots, kept_epoch, epochs, .. } = self;
+        if *epoch == 0 || !epochs.iter().map(|record| record.epoch).eq(1..=*epoch) {
+            return Err(format!("expected the records of epochs 1 to {epoch}, found {} others", epochs.len()));
+        }
+        if *step == 0 {
+            return Err("expected at least one step, found none".into());
+        }
+        if slots.len() > MAX_SLOTS {
+            return Err(format!("expected at most {MAX_SLOTS} slots, found {}", slots.len()));
+        }
+        match kept_epoch {
+            Some(kept) if !(1..=*epoch).contains(kept) => {
+                Err(format!("expected a kept model of one of the epochs 1 to {epoch}, found one of epoch {kept}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Snapshot {
+    /// The epochs that are done.
+    pub fn epoch(&self) -> u32 {
+        self.epochs.len() as u32
+    }
+}
+
+fn slot_name(slot: usize) -> String {
+    format!("slots.{slot}")
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::data::dataset::TEST;
+    use crate::engine::choice::{DeviceChoice, EngineChoice};
+    use crate::output::event::SplitScore;
+
+    /// Parameters of a small network, with no `auto`.
+    pub(in crate::training) fn parameters() -> Parameters {
+        Parameters {
+            hidden_layers: vec![],
+            learning_rate: 0.1 + 0.2, // many digits
+            device: DeviceChoice::Cpu,
+            engine: EngineChoice::Fused,
+            threads: 2,
+            train_epochs: 9,
+            ..Parameters::default()
+        }
+    }
+
+    fn record(epoch: u32) -> EpochRecord {
+        let third = 1.0 / f64::from(3 * epoch);
+        EpochRecord {
+            epoch,
+            loss: third,
+            accuracy: 1.0 - third,
+            seconds: 0.07 * third,
+            images_per_second: 1e6 * third,
+            splits: vec![SplitScore { split: TEST, loss: 5e-324, accuracy: third }],
+            finished: UNIX_EPOCH + std::time::Duration::new(1_790_000_000, 123_456_789),
+        }
+    }
+
+    /// A snapshot after `epochs` of the training that began at `begin`, with 4 x 2 weights and 2 biases.
+    pub(in crate::training) fn example(begin: u64, epochs: u32) -> Snapshot {
+        let values = |first: f32| (0..10).map(|p| first + p as f32 / 3.0).collect::<Vec<_>>();
+        Snapshot {
+            run: RunId { begin, host: "here".into(), process: 7 },
+            parameters: values_of(&parameters()),
+            data: vec![FileHash { name: "train-images".into(), sha256: "0123456789abcdef".repeat(4) }],
+            slots: parameters().optimizer_settings().slots().iter().map(|slot| slot.name.into()).collect(),
+            state: TrainingState { parameters: values(1.0), slots: vec![values(2.0), values(-3.0)], step: 1 << 60 },
+            average: Some(values(4.0)),
+            kept: Some(Kept { epoch: 1, parameters: values(5.0) }),
+            epochs: (1..=epochs).map(record).collect(),
+        }
+    }
+
+    #[test]
+    fn a_snapshot_is_read_back_exactly_and_equal_ones_give_equal_bytes() {
+        let whole = example(1, 3);
+        assert_eq!(encode(&whole), encode(&whole.clone()));
+        assert_eq!(decode(&encode(&whole)), Ok(whole.clone()));
+        let mut small = Snapshot { average: None, kept: None, slots: vec![], ..whole };
+        small.state.slots.clear();
+        assert_eq!(decode(&encode(&small)), Ok(small));
+    }
+
+    #[test]
+    fn every_number_of_a_record_is_read_back_exactly() {
+        let mut stream = crate::rng::Stream::new(1, crate::rng::Purpose::Order, 0);
+        let mut snapshot = example(1, 2000);
+        for record in &mut snapshot.epochs {
+            let mut number = || loop {
+                let bits = u64::from(stream.next_u32()) << 32 | u64::from(stream.next_u32());
+                if f64::from_bits(bits).is_finite() {
+                    break f64::from_bits(bits);
+                }
+            };
+            (record.loss, record.accuracy, record.seconds) = (number(), number(), number());
+        }
+        assert_eq!(decode(&encode(&snapshot)), Ok(snapshot));
+    }
+
+    #[test]
+    fn the_file_is_one_that_others_read() {
+        let snapshot = example(1, 3);
+        let bytes = encode(&snapshot);
+        let read = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let slot = read.tensor("slots.1").unwrap();
+        let values: Vec<f32> = slot.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        assert_eq!(values, snapshot.state.slots[1]);
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_and_says_why() {
+        let good = encode(&example(1, 3));
+        let replaced = |from: &str, to: &str| {
+            let at = good.windows(from.len()).position(|w| w == from.as_bytes()).unwrap_or_else(|| panic!("{from}"));
+            let mut bytes = good.clone();
+            bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+            decode(&bytes).unwrap_err()
+        };
+        for cut in [0, 7, 100, good.len() - 1] {
+            assert!(decode(&good[..cut]).unwrap_err().starts_with("is not a safetensors file: "), "{cut}");
+        }
+        assert_eq!(
+            replaced("format_version\\\":1", "format_version\\\":7"),
+            "expected format_version 1, found 7, written by version 0.1.0 of this program"
+        );
+        assert_eq!(replaced("format_version\\\":1", "format_version\\\":0"), "expected format_version 1, found 0");
+        let kind = "expected the metadata entry `mnist` of a snapshot of a training, found that of a snapshoo";
+        assert_eq!(replaced("snapshot\\\"", "snapshoo\\\""), kind);
+        assert_eq!(replaced("epoch\\\":3", "epoch\\\":4"), "expected the records of epochs 1 to 4, found 3 others");
+        assert_eq!(
+            replaced("kept_epoch\\\":1", "kept_epoch\\\":4"),
+            "expected a kept model of one of the epochs 1 to 3, found one of epoch 4"
+        );
+        assert_eq!(replaced("\"average\":{", "\"averagx\":{"), "expected a tensor average, found none");
+        assert!(replaced("split\\\":\\\"test", "split\\\":\\\"text").contains("unknown variant `text`"));
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_refused() {
+        let broken = |change: fn(&mut Snapshot)| {
+            let mut snapshot = example(1, 3);
+            change(&mut snapshot);
+            decode(&encode(&snapshot)).unwrap_err()
+        };
+        assert_eq!(broken(|s| s.state.step = 0), "expected at least one step, found none");
+        assert_eq!(broken(|s| s.epochs.clear()), "expected the records of epochs 1 to 0, found 0 others");
+        assert_eq!(broken(|s| s.epochs[1].epoch = 1), "expected the records of epochs 1 to 3, found 3 others");
+        assert_eq!(broken(|s| s.slots = vec!["a".into(); 3]), "expected at most 2 slots, found 3");
+        let tensors = "expected the tensors parameters, slots.0, average, kept, found 5 tensors";
+        assert_eq!(broken(|s| s.slots.truncate(1)), tensors);
+        assert_eq!(broken(|s| s.state.slots[1].truncate(9)), "slots.1: expected F32 [10], found F32 [9]");
+        assert_eq!(broken(|s| s.state.parameters.clear()), "slots.0: expected F32 [0], found F32 [10]");
+        let infinite = "expected finite values, found infinite ones or NaN";
+        assert_eq!(broken(|s| s.state.parameters[3] = f32::NAN), infinite);
+        assert_eq!(broken(|s| s.state.slots[1][9] = f32::INFINITY), infinite);
+        assert_eq!(broken(|s| s.kept = Some(Kept { epoch: 1, parameters: vec![f32::NAN; 10] })), infinite);
+    }
+
+    #[test]
+    fn a_model_is_no_snapshot_and_a_snapshot_no_model() {
+        use crate::model::file as model_file;
+        let shape = crate::model::MlpShape::new(4, &[], 2);
+        let model = model_file::Model { shape, parameters: vec![0.5; 10], data: "mnist".into() };
+        let expected = "expected the metadata entry `mnist` of a snapshot of a training, found that of a model";
+        assert_eq!(decode(&model_file::encode(&model)).unwrap_err(), expected);
+        let expected =
+            "expected the metadata entry `mnist` of a model trained by this program, found that of a snapshot";
+        assert_eq!(model_file::decode(&encode(&example(1, 1))).unwrap_err(), expected);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(at: proptest::sample::Index, value: u8) {
+            let mut bytes = encode(&example(1, 2));
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+            let _ = decode(&bytes);
+            let _ = decode(&bytes[..at]);
+        }
+    }
+}
