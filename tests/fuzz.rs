@@ -6,19 +6,23 @@
 use std::fs;
 use std::io::Cursor;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use image::{ImageFormat, Luma, Rgba};
 use mnist::cube::check;
 use mnist::data::dataset::Dataset;
 use mnist::data::picture::{self, prepare};
 use mnist::data::sets::Frame;
+use mnist::engine::TrainingState;
 use mnist::files::set::{self, JOURNAL};
 use mnist::model::MlpShape;
 use mnist::model::file::{self as model_file, Model};
+use mnist::output::event::{EpochRecord, SplitScore};
 use mnist::parameters::Parameters;
 use mnist::rng::{Purpose, Stream};
 use mnist::task::cube::PROGRAM;
+use mnist::training::snapshot::{self, Kept, RunId, Snapshot};
+use mnist::training::snapshots;
 
 use crate::common::{self, Sandbox};
 
@@ -184,6 +188,40 @@ fn safetensors() {
     fuzz("safetensors", &[&seeds[..], &heads[..]].concat(), |bytes| {
         sandbox.write("model.safetensors", bytes);
         let _ = model_file::load(&sandbox.path(""));
+    });
+}
+
+#[test]
+fn snapshots() {
+    let sandbox = Sandbox::new();
+    fs::create_dir_all(sandbox.path("snapshots")).unwrap();
+    let seeds = [0, 1, 2].map(|slots| {
+        let splits = vec![SplitScore { split: "test", loss: 0.1, accuracy: 0.95 }];
+        let (seconds, finished) = (1.0, SystemTime::UNIX_EPOCH);
+        let record = |epoch| EpochRecord {
+            epoch,
+            loss: 0.1,
+            accuracy: 0.9,
+            seconds,
+            images_per_second: 1.0,
+            splits: splits.clone(),
+            finished,
+        };
+        let snapshot = Snapshot {
+            run: RunId { begin: 1, host: "here".into(), process: 1 },
+            parameters: snapshot::values_of(&Parameters::default()),
+            data: vec![],
+            slots: vec!["velocity".into(); slots],
+            state: TrainingState { parameters: vec![1.0; 50], slots: vec![vec![0.5; 50]; slots], step: 7 },
+            average: (slots == 1).then(|| vec![2.0; 50]),
+            kept: (slots == 2).then(|| Kept { epoch: 1, parameters: vec![3.0; 50] }),
+            epochs: (1..=2).map(record).collect(),
+        };
+        snapshot::encode(&snapshot)
+    });
+    fuzz("snapshots", &seeds, |bytes| {
+        sandbox.write("snapshots/epoch-001.safetensors", bytes);
+        let _ = snapshots::newest(&sandbox.path(""));
     });
 }
 
