@@ -11,7 +11,7 @@ use mnist::engine::reference::Reference;
 use mnist::engine::{EngineInfo, EpochTotals, Network, Progress, Recipe, Trainer, TrainingState};
 use mnist::error::Result;
 use mnist::model::MlpShape;
-use mnist::optim::{OptimizerKind, OptimizerOptions, OptimizerSettings};
+use mnist::optim::{OptimizerKind, OptimizerOptions, OptimizerSettings, Schedule};
 use mnist::rng::{Purpose, Stream};
 use mnist::simd::InstructionSet;
 
@@ -76,11 +76,14 @@ fn optimizers() -> Vec<(&'static str, OptimizerSettings)> {
     for (name, kind) in OptimizerKind::ALL {
         assert!(all.iter().any(|(_, compared, _)| *compared == kind), "optimizer {name} is not compared");
     }
-    all.into_iter().map(|(name, kind, options)| (name, kind.settings(kind.default_learning_rate(), &options))).collect()
+    let settings = |(name, kind, options): (_, OptimizerKind, _)| {
+        (name, kind.settings(Schedule::constant(kind.default_learning_rate()), &options))
+    };
+    all.into_iter().map(settings).collect()
 }
 
 fn recipe(shape: MlpShape, optimizer: OptimizerSettings, batch_size: usize, dropout: f64) -> Recipe {
-    Recipe { shape, optimizer, batch_size, dropout, seed: 7, threads: 2 }
+    Recipe { shape, optimizer, batch_size, dropout, label_smoothing: 0.0, seed: 7, threads: 2 }
 }
 
 /// `n` random images of `shape`, six in ten pixels black, with labels.
@@ -511,7 +514,7 @@ fn a_broken_engine_is_objected_to() {
     let with = |fault: Fault| {
         compare(move |mut recipe, train| {
             match fault {
-                Fault::LearningRateOff => recipe.optimizer.learning_rate *= 1.01,
+                Fault::LearningRateOff => recipe.optimizer.schedule.learning_rate *= 1.01,
                 Fault::NoDropout => recipe.dropout = 0.0,
                 _ => {}
             }

@@ -21,7 +21,8 @@ use mnist::output::event::{EpochRecord, SplitScore};
 use mnist::parameters::Parameters;
 use mnist::rng::{Purpose, Stream};
 use mnist::task::cube::PROGRAM;
-use mnist::training::snapshot::{self, Kept, RunId, Snapshot};
+use mnist::training::course::Kept;
+use mnist::training::snapshot::{self, RunId, Snapshot};
 use mnist::training::snapshots;
 
 use crate::common::{self, Sandbox};
@@ -181,7 +182,7 @@ fn safetensors() {
     let seeds = [&[][..], &[5], &[4, 3]].map(|hidden| {
         let shape = MlpShape::new(784, hidden, 10);
         let parameters = shape.initial_parameters(1);
-        model_file::encode(&Model { shape, parameters, data: "mnist".into() })
+        model_file::encode(&Model { shape, parameters, data: "mnist".into(), unfinished: None })
     });
     // The header is where the mistakes are.
     let heads = seeds.clone().map(|bytes| bytes[..600].to_vec());
@@ -204,6 +205,7 @@ fn snapshots() {
             accuracy: 0.9,
             seconds,
             images_per_second: 1.0,
+            learning_rate: 0.001,
             splits: splits.clone(),
             finished,
         };
@@ -214,7 +216,7 @@ fn snapshots() {
             slots: vec!["velocity".into(); slots],
             state: TrainingState { parameters: vec![1.0; 50], slots: vec![vec![0.5; 50]; slots], step: 7 },
             average: (slots == 1).then(|| vec![2.0; 50]),
-            kept: (slots == 2).then(|| Kept { epoch: 1, parameters: vec![3.0; 50] }),
+            kept: (slots == 2).then(|| Kept { epoch: 1, parameters: vec![3.0; 50], evaluation: None }),
             epochs: (1..=2).map(record).collect(),
         };
         snapshot::encode(&snapshot)

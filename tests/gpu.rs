@@ -44,6 +44,7 @@ fn a_build_without_gpus_says_how_to_get_them() {
 
 #[cfg(feature = "gpu")]
 mod with_gpus {
+    use mnist::data::dataset::Images;
     use mnist::engine::fused_gpu::FusedGpuEngine;
     use mnist::parameters::Parameters;
     use serde_json::Value;
@@ -60,7 +61,10 @@ mod with_gpus {
 
     #[test]
     fn the_fused_engine_refuses_more_than_16_classes() {
-        let supports = |classes| FusedGpuEngine::supports(&Parameters::default().recipe(784, classes));
+        let supports = |classes| {
+            let images = Images { side: 28, classes: &[""; 17][..classes], ..Images::default() };
+            FusedGpuEngine::supports(&Parameters::default().recipe(&images))
+        };
         assert!(supports(16).is_ok());
         let message = supports(17).unwrap_err().to_string();
         assert_eq!(message, "engine fused: expected at most 16 classes, found 17");

@@ -104,7 +104,7 @@ fn a_signal_ends_a_step_and_an_evaluation_that_take_long() {
     sandbox.write("parameters.yaml", "train_epochs: 1\nbatch_size: 600\nhidden_layers: [2048, 2048, 2048, 2048]\n");
     ends_in_time(&sandbox, TRAIN, "memory: about", "logs/mllog_train.log");
     let shape = MlpShape::new(784, &[2048; 4], 10);
-    let model = Model { parameters: shape.initial_parameters(1), shape, data: "unknown".into() };
+    let model = Model { parameters: shape.initial_parameters(1), shape, data: "unknown".into(), unfinished: None };
     fs::create_dir_all(sandbox.path("model")).unwrap();
     sandbox.write("model/model.safetensors", file::encode(&model));
     let evaluate = "evaluate --data_dir=data --log_dir=logs --model_dir=model";

@@ -44,6 +44,7 @@ fn it_lists_the_parameters_with_their_defaults() {
         let value = match key.value(&Parameters::default()) {
             Value::String(text) => text,
             Value::Number(number) => number.as_f64().unwrap().to_string(),
+            Value::Null => "none".into(),
             other => other.to_string(),
         };
         // A default that depends on another parameter begins with the usual one.

@@ -13,7 +13,8 @@ use mnist::output::event::Listeners;
 use mnist::output::metrics::ClassScore;
 use mnist::output::onnx;
 use mnist::parameters::Parameters;
-use mnist::training;
+use mnist::training::course::Course;
+use mnist::training::{self, Training};
 
 const fn file(name: &'static str) -> SourceFile {
     SourceFile { name, bytes: 0, sha256: "" }
@@ -65,12 +66,21 @@ fn sixteen_classes_need_a_row_and_no_code() {
     assert!(refused.contains("train-images-idx3-ubyte is missing"), "{refused}");
 
     let parameters = Parameters { train_epochs: 1, hidden_layers: vec![64], ..Parameters::default() };
-    let recipe = parameters.recipe(dataset.train.inputs(), dataset.train.classes.len());
+    let recipe = parameters.recipe(&dataset.train);
     let (mut trainer, chosen) = choice::trainer(&recipe, &parameters.choice(), 1, &dataset.train).unwrap();
     assert_eq!(chosen.engine, choice::EngineChoice::Fused);
     let mut nobody = Listeners(vec![]);
-    let trained = training::train(&parameters, &dataset, trainer.as_mut(), &mut nobody).result.unwrap();
-    let score = &trained.test().score;
+    let training = Training {
+        parameters: &parameters,
+        dataset: &dataset,
+        trainer: trainer.as_mut(),
+        listener: &mut nobody,
+        course: Course::default(),
+        deadline: None,
+        recorder: None,
+    };
+    let trained = training.run().result.unwrap();
+    let score = &trained.final_evaluation().score;
     assert!(score.accuracy > 0.6, "{}", score.accuracy);
     assert_eq!(score.confusion.iter().map(Vec::len).collect::<Vec<_>>(), [16; 16]);
     assert_eq!(ClassScore::all(score).len(), 16);
@@ -101,7 +111,7 @@ fn a_model_of_other_classes_is_refused_where_it_meets_the_images() {
     synthetic::write(dir.path(), 10, 10).unwrap();
     let dataset = Dataset::load(dir.path()).unwrap();
     let shape = mnist::model::MlpShape::new(784, &[3], 16);
-    let model = Model { parameters: shape.initial_parameters(1), shape, data: "unknown".into() };
+    let model = Model { parameters: shape.initial_parameters(1), shape, data: "unknown".into(), unfinished: None };
     let refused = dataset.check_fit(Path::new("model"), &model).unwrap_err().to_string();
     assert_eq!(refused, "model/model.safetensors: expected layers from 784 to 10, found [784, 3, 16]");
 }

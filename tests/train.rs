@@ -10,11 +10,13 @@ use mnist::data::dataset::{Dataset, Images};
 use mnist::data::idx;
 use mnist::engine::{EngineInfo, EpochTotals, Network, Progress, Trainer, TrainingState, choice};
 use mnist::error::{Error, Result};
+use mnist::model::file::Unfinished;
 use mnist::output::artifacts;
 use mnist::output::event::Listeners;
 use mnist::parameters::Parameters;
 use mnist::simd::InstructionSet;
-use mnist::task::train::{Plan, carry_out};
+use mnist::task::train::{Begin, Plan, carry_out};
+use mnist::training::course::Course;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use sha2::Digest;
@@ -246,7 +248,12 @@ fn stops(signal: Signal, name: &str, code: i32, times: u32) {
     assert_eq!(output.status.code(), Some(code), "{stderr}");
     assert!(stderr.ends_with(&format!("error: stopped by {name}\n")), "{stderr}");
     assert_eq!(fs::read(sandbox.path("model/model.safetensors")).unwrap(), model);
-    assert_eq!(sandbox.files("model"), artifact_names());
+    let mut names = artifact_names();
+    assert_eq!(sandbox.files("model/unfinished"), names);
+    names.push("unfinished".into());
+    assert_eq!(sandbox.files("model"), names);
+    assert!(stderr.contains("warning: model/unfinished: holds a model that is unfinished, after "), "{stderr}");
+    assert!(stderr.contains("warning: model: still holds the finished model of before\n"), "{stderr}");
     assert_eq!(
         sandbox.files("logs"),
         ["events.out.tfevents.", "events.out.tfevents.", "mlcube_mnist_train.log", "mllog_train.log"]
@@ -774,26 +781,29 @@ impl Trainer for Lost {
 fn a_device_that_is_lost_leaves_the_model_of_the_epochs_before() {
     let sandbox = Sandbox::with_data();
     sandbox.train("--train_epochs=2").done();
-    let after_two = fs::read(sandbox.path("model/model.safetensors")).unwrap();
-    fs::remove_dir_all(sandbox.path("model")).unwrap();
+    fs::rename(sandbox.path("model"), sandbox.path("finished")).unwrap();
 
     let train = |epochs| {
         let mut parameters = Parameters::read(&sandbox.path("parameters.yaml"), &[]).unwrap();
         parameters.train_epochs = 5;
         let dataset = Dataset::load(&sandbox.path("data")).unwrap();
-        let recipe = parameters.recipe(784, 10);
+        let recipe = parameters.recipe(&dataset.train);
         let (engine, _) = choice::trainer(&recipe, &parameters.choice(), 5, &dataset.train).unwrap();
         let model_dir = sandbox.path("model");
         fs::create_dir_all(&model_dir).unwrap();
         let trainer = Box::new(Lost { engine, epochs });
-        let plan = Plan { parameters, dataset, trainer, model_dir, lock: None, begin: Instant::now() };
+        let (used, course, begin) = (parameters.clone(), Course::default(), Begin::now());
+        let recorder = None;
+        let plan = Plan { parameters, used, dataset, trainer, course, recorder, model_dir, lock: None, begin };
         carry_out(plan, &mut Listeners(vec![])).unwrap_err()
     };
     assert!(matches!(train(0), Error::Device { .. }));
     assert_eq!(sandbox.files("model"), [""; 0]);
     assert!(matches!(train(2), Error::Device { .. }));
-    assert!(fs::read(sandbox.path("model/model.safetensors")).unwrap() == after_two);
-    assert!(sandbox.read("model/parameters.yaml").contains("train_epochs: 2"));
+    // The same weights, but marked as unfinished.
+    let [left, whole] = ["model", "finished"].map(|name| mnist::model::file::load(&sandbox.path(name)).unwrap());
+    assert_eq!((left.parameters, left.unfinished), (whole.parameters, Some(Unfinished { epochs: 2, of: 5 })));
+    assert!(sandbox.read("model/parameters.yaml").contains("train_epochs: 5"));
     let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
     assert_eq!(metrics["epochs"].as_array().unwrap().len(), 2);
 }

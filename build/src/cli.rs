@@ -7,7 +7,8 @@ use clap::builder::{OsStringValueParser, PathBufValueParser, TypedValueParser, V
 use clap::{Arg, ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::parameters::Setting;
-use crate::parameters::table::{KEYS, Key};
+use crate::parameters::key::Key;
+use crate::parameters::table::KEYS;
 use crate::text::escaped;
 
 const AFTER_HELP: &str = "Flags may be written with hyphens for underscores (--log-dir), with `=` or a space.\n\n\
@@ -87,6 +88,12 @@ pub struct Train {
     /// The parameters, as YAML
     #[arg(long = "parameters_file", alias = "parameters-file", value_name = "FILE", value_parser = path())]
     pub parameters_file: PathBuf,
+    /// Go on from the newest snapshot in MODEL_DIR; without one, begin anew
+    #[arg(long)]
+    pub resume: bool,
+    /// Begin with the weights of the model in this directory, such as an earlier MODEL_DIR
+    #[arg(long, alias = "model_in", alias = "model-in", value_name = "DIR", value_parser = path())]
+    pub init: Option<PathBuf>,
     /// Parameters given as flags.
     #[command(flatten)]
     pub overrides: Overrides,
@@ -311,7 +318,7 @@ mod tests {
         };
         let lines = [
             "download --data_dir=~/a --log_dir=~/b --mirror=~/c",
-            "train --data_dir ~/a --log_dir ~/b --model_dir ~/c --parameters_file ~/d",
+            "train --data_dir ~/a --log_dir ~/b --model_dir ~/c --parameters_file ~/d --init ~/e",
             "evaluate --data_dir=~/a --log_dir=~/b --model_dir=~/c",
             "predict --model_dir=~/a ~",
             "demo --mirror=~/a",

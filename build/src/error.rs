@@ -111,6 +111,19 @@ pub enum Error {
     #[error("training diverged: {what} of epoch {epoch} is {value}")]
     Diverged { epoch: u32, what: &'static str, value: f64 },
 
+    /// A validation split that the training images do not allow.
+    #[error("validation: {part} of the {images} training images {problem}")]
+    Validation { part: f64, images: usize, problem: String },
+    /// `max_seconds` are over.
+    #[error("stopped after {seconds} s, as max_seconds says")]
+    OutOfTime { seconds: f64 },
+    /// The accuracy that was asked for was not reached.
+    #[error("target_accuracy: expected a {split} accuracy of {}, found {}", text::percent(*expected), text::percent(*found))]
+    TargetMissed { split: &'static str, expected: f64, found: f64 },
+    /// A model to begin with that does not fit the parameters.
+    #[error("{}: expected a model with layers {expected:?}, as the parameters say, found {found:?}", path.display())]
+    OtherNetwork { path: PathBuf, expected: Vec<usize>, found: Vec<usize> },
+
     // ---- prediction
     /// A file that is no image of a digit.
     #[error("{}: {problem}", path.display())]
@@ -290,6 +303,14 @@ impl Error {
         match self {
             Error::Snapshot { next, .. } => Some(next.clone()),
             Error::Diverged { .. } => Some("try a smaller learning_rate".into()),
+            Error::Validation { .. } => {
+                Some("set validation to a smaller share, such as 0.1, or a smaller number of images".into())
+            }
+            Error::OutOfTime { .. } => Some("give more max_seconds: there is no whole epoch yet".into()),
+            Error::TargetMissed { .. } => {
+                Some("the files are written; train more epochs, or with other parameters".into())
+            }
+            Error::OtherNetwork { .. } => Some("set hidden_layers to those of the model".into()),
             Error::InstructionSet { .. } => Some("unset it, and the fastest is taken".into()),
             Error::NotBuiltIn { feature, .. } => Some(format!(
                 "build it with `cargo build --release --features {feature}`, use the container image, or set {}",
@@ -374,6 +395,11 @@ impl Error {
             Error::CubeInput { .. } => Some("run the task that makes it first, as download before train".into()),
             _ => None,
         }
+    }
+
+    /// Whether it ends a training and leaves the epochs before as good as they were.
+    pub fn leaves_whole_epochs(&self) -> bool {
+        matches!(self, Error::Interrupted { .. } | Error::OutOfTime { .. } | Error::Device { .. })
     }
 
     /// The process's exit code: 1 failed, 2 wrong arguments (most are clap's), 129 after SIGHUP, 130 after

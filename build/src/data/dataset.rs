@@ -52,16 +52,18 @@ impl Images {
 
 /// The name of the training images in logs and files.
 pub const TRAIN: &str = "train";
-/// The name of the validation images there.
+/// The name of the images that were taken from the training images to validate with.
 pub const VALIDATION: &str = "validation";
-/// The name of the test images there.
+/// The name of the test images.
 pub const TEST: &str = "test";
 
-/// A data set: training images and test images.
+/// A data set: training images, perhaps validation images, and test images.
 #[derive(Debug, Clone)]
 pub struct Dataset {
     /// The training images, shared with the engine.
     pub train: Arc<Images>,
+    /// The validation split, if there is one.
+    pub validation: Option<Images>,
     /// The test images.
     pub test: Images,
     /// Which set it is and which files it was read from.
@@ -73,8 +75,11 @@ pub struct Dataset {
 pub struct Provenance {
     /// Which known set it is, by the hashes of its files.
     pub source: DataSource,
-    /// Number of training images.
+    /// Number of training images, without those of the validation split.
     pub train_images: usize,
+    /// Number of images in the validation split.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub validation_images: usize,
     /// Number of test images.
     pub test_images: usize,
     /// The four files.
@@ -91,9 +96,50 @@ pub struct FileHash {
 }
 
 impl Dataset {
-    /// The splits that are evaluated after every epoch, with their names.
-    pub fn evaluated(&self) -> impl Iterator<Item = (&'static str, &Images)> {
-        [(TEST, &self.test)].into_iter()
+    /// The split that is evaluated after every epoch, with its name: the validation split if there is one.
+    pub fn watched(&self) -> (&'static str, &Images) {
+        self.validation.as_ref().map_or((TEST, &self.test), |validation| (VALIDATION, validation))
+    }
+
+    /// All splits with their names.
+    pub fn splits(&self) -> impl Iterator<Item = (&'static str, &Images)> {
+        let validation = self.validation.as_ref().map(|images| (VALIDATION, images));
+        [(TRAIN, &*self.train)].into_iter().chain(validation).chain([(TEST, &self.test)])
+    }
+
+    /// Takes the validation split from the end of the training images, as Keras' `validation_split` does: `part` is a share
+    /// of them if it is below 1, else a number of images; 0 takes none.
+    ///
+    /// # Errors
+    /// That leaves no training image, or none of a class that had some, or no validation image.
+    pub fn split(&mut self, part: f64) -> Result<()> {
+        if part == 0.0 {
+            return Ok(());
+        }
+        let images = self.train.len();
+        // Keras' rounding.
+        let left = if part < 1.0 {
+            (images as f64 * (1.0 - part)).floor() as usize
+        } else {
+            images.saturating_sub(part as usize)
+        };
+        let refused = |problem: String| Err(Error::Validation { part, images, problem });
+        if left == 0 {
+            return refused("leaves none to train on".into());
+        } else if left == images {
+            return refused("takes none".into());
+        }
+        let before = &self.train.labels;
+        let lost = before[left..].iter().find(|label| !before[..left].contains(label));
+        if let Some(&label) = lost {
+            return refused(format!("leaves none of class {}", self.train.classes[usize::from(label)]));
+        }
+        let train = Arc::make_mut(&mut self.train);
+        let pixels = train.pixels.split_off(left * train.inputs());
+        let labels = train.labels.split_off(left);
+        (self.provenance.train_images, self.provenance.validation_images) = (left, labels.len());
+        self.validation = Some(Images { side: train.side, classes: train.classes, pixels, labels });
+        Ok(())
     }
 
     /// Reads the data set in `data_dir`: plain or gzipped IDX files, in any of their [`places`].
@@ -141,7 +187,8 @@ impl Dataset {
         };
         let (train, test) = (Arc::new(images(0)), images(2));
         let (train_images, test_images) = (train.len(), test.len());
-        Ok(Self { train, test, provenance: Provenance { source, train_images, test_images, files } })
+        let provenance = Provenance { source, train_images, validation_images: 0, test_images, files };
+        Ok(Self { train, validation: None, test, provenance })
     }
 
     /// Checks that `model` takes these images and tells their classes apart; `model_dir` is for the message.
@@ -152,6 +199,10 @@ impl Dataset {
         sets::check_fit(&model.shape, self.test.side, self.test.classes.len())
             .map_err(|problem| Error::Model { path: model_dir.join(model_file::FILE_NAME), problem })
     }
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// The order of `images` images in epoch `epoch` (from 0) with `seed`; every index occurs once.
@@ -182,6 +233,45 @@ fn find(data_dir: &Path, name: &str) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Ten images of one pixel; the label of each is its number, and the last one's is 0.
+    fn ten() -> Dataset {
+        let labels = vec![0, 1, 2, 3, 4, 5, 6, 7, 8, 0];
+        let images = Images { side: 1, classes: sets::MNIST.classes, pixels: (0..10).collect(), labels };
+        let provenance = Provenance {
+            source: DataSource(None),
+            train_images: 10,
+            validation_images: 0,
+            test_images: 10,
+            files: vec![],
+        };
+        Dataset { train: Arc::new(images.clone()), validation: None, test: images, provenance }
+    }
+
+    #[test]
+    fn the_validation_split_is_the_end_of_the_training_images() {
+        for part in [1.0, 0.1, 0.01] {
+            let mut dataset = ten();
+            dataset.split(part).unwrap();
+            let (name, validation) = dataset.watched();
+            assert_eq!((name, &*validation.pixels, &*validation.labels), (VALIDATION, &[9][..], &[0][..]));
+            assert_eq!((dataset.train.len(), dataset.train.pixels.len()), (9, 9));
+            assert_eq!((dataset.provenance.train_images, dataset.provenance.validation_images), (9, 1));
+        }
+        let mut dataset = ten();
+        dataset.split(0.0).unwrap();
+        assert_eq!((dataset.watched().0, dataset.train.len()), (TEST, 10));
+    }
+
+    #[test]
+    fn a_validation_split_that_takes_too_much_is_refused() {
+        let refused = |part| ten().split(part).unwrap_err().to_string();
+        assert_eq!(refused(2.0), "validation: 2 of the 10 training images leaves none of class 8");
+        assert_eq!(refused(10.0), "validation: 10 of the 10 training images leaves none to train on");
+        assert_eq!(refused(70_000.0), "validation: 70000 of the 10 training images leaves none to train on");
+        assert_eq!(refused(0.95), "validation: 0.95 of the 10 training images leaves none to train on");
+        assert_eq!(refused(1e-30), "validation: 0.000000000000000000000000000001 of the 10 training images takes none");
+    }
 
     #[test]
     fn an_epoch_shows_every_image_once_and_each_epoch_in_another_order() {

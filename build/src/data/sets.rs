@@ -271,7 +271,7 @@ mod tests {
     fn a_model_that_does_not_fit_its_data_is_refused() {
         let model = |inputs, data: &str| {
             let shape = MlpShape::new(inputs, &[3], 10);
-            Model { parameters: vec![0.0; shape.parameter_count()], shape, data: data.into() }
+            Model { parameters: vec![0.0; shape.parameter_count()], shape, data: data.into(), unfinished: None }
         };
         let refused = |model| DataSource::of_model(Path::new("models"), &model).unwrap_err().to_string();
         assert_eq!(

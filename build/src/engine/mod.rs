@@ -39,6 +39,8 @@ pub struct Recipe {
     pub batch_size: usize,
     /// The fraction of hidden activations dropped in training.
     pub dropout: f64,
+    /// The fraction of each target that is spread over all classes.
+    pub label_smoothing: f64,
     /// The seed of the dropout masks, see [`crate::engine::dropout::DropoutMask`].
     pub seed: u64,
     /// How many threads; at least 1.
@@ -86,6 +88,8 @@ pub struct Progress {
     pub images: usize,
     /// The mean loss over them, if the engine knows it without waiting for its device.
     pub loss: Option<f64>,
+    /// The share of right answers among them, if the engine knows it.
+    pub accuracy: Option<f64>,
 }
 
 /// Totals over an epoch or a part of it, with dropout. As in Keras, each batch counts with the parameters before its step.
@@ -97,6 +101,19 @@ pub struct EpochTotals {
     pub loss_sum: f64,
     /// How many were classified right.
     pub correct: usize,
+}
+
+impl EpochTotals {
+    /// Where an epoch stands that has these totals, and goes on as `progress` says.
+    pub fn and(&self, progress: Progress) -> Progress {
+        let images = self.images + progress.images;
+        let mean = |sum: f64, more: f64| (sum + more * progress.images as f64) / images as f64;
+        Progress {
+            images,
+            loss: progress.loss.map(|loss| mean(self.loss_sum, loss)),
+            accuracy: progress.accuracy.map(|accuracy| mean(self.correct as f64, accuracy)),
+        }
+    }
 }
 
 impl std::ops::AddAssign for EpochTotals {

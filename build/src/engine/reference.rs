@@ -202,7 +202,9 @@ impl<T: Float> Trainer for Reference<T> {
             totals.images += batch.len();
             totals.loss_sum += result.loss.to_f64().unwrap_or(f64::NAN) * batch.len() as f64;
             totals.correct += result.correct;
-            progress(Progress { images: totals.images, loss: Some(totals.loss_sum / totals.images as f64) })?;
+            let mean = |sum: f64| Some(sum / totals.images as f64);
+            let (loss, accuracy) = (mean(totals.loss_sum), mean(totals.correct as f64));
+            progress(Progress { images: totals.images, loss, accuracy })?;
         }
         Ok(totals)
     }

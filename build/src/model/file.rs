@@ -4,6 +4,7 @@
 //! `tensors.rs` for the format.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io::{self, Cursor, Read, Seek};
 use std::path::Path;
 
@@ -37,6 +38,24 @@ pub struct Metadata {
     pub input_scaling: String,
     /// The id of the data set that it was trained on.
     pub data: String,
+    /// How far training came, if it was ended before its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfinished: Option<Unfinished>,
+}
+
+/// How far a training came that was ended before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unfinished {
+    /// The whole epochs.
+    pub epochs: u32,
+    /// Those that were asked for.
+    pub of: u32,
+}
+
+impl fmt::Display for Unfinished {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "unfinished, after {} of {} epochs", self.epochs, self.of)
+    }
 }
 
 /// A trained network: the contents of the file.
@@ -49,6 +68,8 @@ pub struct Model {
     /// The id of the data set that it was trained on, such as `mnist`. The sets themselves are in the data layer, which
     /// checks it.
     pub data: String,
+    /// Whether training was ended before its end.
+    pub unfinished: Option<Unfinished>,
 }
 
 /// The file's bytes for `model`.
@@ -59,6 +80,7 @@ pub fn encode(model: &Model) -> Vec<u8> {
         activation: "relu".into(),
         input_scaling: "pixel / 255".into(),
         data: model.data.clone(),
+        unfinished: model.unfinished,
     };
     let metadata = serde_json::to_string(&metadata).unwrap_or_else(|e| unreachable!("plain fields become JSON: {e}"));
     let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
@@ -96,6 +118,17 @@ pub fn load(model_dir: &Path) -> Result<Model> {
         Fault::Unreadable(error) => Error::io("read", path)(error),
         Fault::Wrong(problem) | Fault::Newer(problem) => Error::Model { path, problem },
     })
+}
+
+/// Whether the model in `model_dir` says that it is unfinished. A file that cannot be read does not.
+pub fn is_unfinished(model_dir: &Path) -> bool {
+    let header = || {
+        let mut file = open::regular(&set::locate(model_dir, FILE_NAME)).ok()?;
+        let length = file.metadata().ok()?.len();
+        let header = Header::read(&mut file, length, LONGEST_HEADER).ok()?;
+        header.describe::<Metadata>("model", FORMAT_VERSION, "a model").ok()
+    };
+    header().is_some_and(|metadata| metadata.unfinished.is_some())
 }
 
 /// Reads a model from the bytes of a file, which may be damaged or hostile.
@@ -138,7 +171,7 @@ fn read(from: &mut (impl Read + Seek), length: u64) -> std::result::Result<Model
     if parameters.iter().any(|parameter| !parameter.is_finite()) {
         return Err("expected finite weights, found infinite ones or NaN".to_string().into());
     }
-    Ok(Model { shape, parameters, data: metadata.data })
+    Ok(Model { shape, parameters, data: metadata.data, unfinished: metadata.unfinished })
 }
 
 /// The shape with these widths, if they are within the limits: products of widths must not overflow.
@@ -168,7 +201,7 @@ mod tests {
     fn model() -> Model {
         let shape = MlpShape::new(784, &[3, 2], 10);
         let parameters = (0..shape.parameter_count()).map(|p| p as f32 * 0.5).collect();
-        Model { shape, parameters, data: "synthetic".into() }
+        Model { shape, parameters, data: "synthetic".into(), unfinished: None }
     }
 
     #[test]

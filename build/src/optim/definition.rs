@@ -2,7 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
-use super::{Optimizer, OptimizerKind, OptimizerSettings};
+use super::{Optimizer, OptimizerKind, OptimizerSettings, Schedule};
 
 /// The options of all optimizers. Each optimizer takes some of them, see [`Definition::options`].
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -117,10 +117,10 @@ impl OptimizerKind {
         momentum.into_iter().chain(self.definition().constants.iter().copied()).collect()
     }
 
-    /// This optimizer with a learning rate and those of `options` that it takes.
-    pub fn settings(self, learning_rate: f64, options: &OptimizerOptions) -> OptimizerSettings {
+    /// This optimizer with the learning rates of `schedule` and those of `options` that it takes.
+    pub fn settings(self, schedule: Schedule, options: &OptimizerOptions) -> OptimizerSettings {
         let weight_decay = if self.takes(OptimizerOption::WeightDecay) { options.weight_decay } else { 0.0 };
-        OptimizerSettings { method: (self.definition().formula)(options), learning_rate, weight_decay }
+        OptimizerSettings { method: (self.definition().formula)(options), schedule, weight_decay }
     }
 }
 

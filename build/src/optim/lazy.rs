@@ -17,9 +17,8 @@
 //!
 //! After [`PERIOD`] steps all rows catch up, and a new period begins. So no row falls further behind, and few sums are kept.
 //!
-//! **With a learning rate schedule** the sums stay right: [`LazyUpdates::step`] adds each step with its own size. So do the
-//! rules of optimizers without a closed form. The factors of the weights do not: they are powers of one weight decay. They
-//! would become products over the steps, kept beside the sums and updated with them.
+//! With one learning rate for all steps, the factors of the weights are powers of one weight decay. With a schedule they are
+//! products over the steps, kept beside the sums: [`WeightFactors`].
 
 use std::convert::Infallible;
 
@@ -121,14 +120,18 @@ struct Sums {
     sums: Vec<[f32; PERIOD]>,
     /// The terms of the steps, the last first: the one at `PERIOD - j` belongs to the step `j` steps after the gradient.
     terms: Vec<[f32; PERIOD]>,
-    /// The factors of weights and slots after each number of steps.
-    factors: Vec<Factors>,
+    /// The factors of the slots after each number of steps.
+    slot_factors: Vec<[f32; MAX_SLOTS]>,
+    weight_factors: WeightFactors,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Factors {
-    weights: f32,
-    slots: [f32; MAX_SLOTS],
+/// The factors of weights by weight decay.
+#[derive(Debug)]
+enum WeightFactors {
+    /// Of one learning rate for all steps, or without weight decay: after each number of steps.
+    Powers(Vec<f32>),
+    /// Of a schedule: for rows that wait since each step of the period, from the first on.
+    Products(Vec<f64>),
 }
 
 impl LazyUpdates {
@@ -151,10 +154,11 @@ impl LazyUpdates {
     pub fn step(&mut self, step: u64) {
         self.steps += 1;
         match &mut self.by {
-            CatchUp::AtOnce(sums) if sums.sums.is_empty() => {}
+            CatchUp::AtOnce(Sums { sums, weight_factors: WeightFactors::Powers(_), .. }) if sums.is_empty() => {}
             CatchUp::AtOnce(sums) => {
-                let size = self.settings.method.closed_form_size(self.settings.rate(step), step);
-                sums.step(self.steps, size as f32);
+                let rate = self.settings.rate(step);
+                let size = self.settings.method.closed_form_size(rate, step);
+                sums.step(self.steps, size as f32, self.settings.decay(rate));
             }
             CatchUp::StepByStep(rules) => rules.push(StepRule::new(&self.settings, step)),
         }
@@ -169,7 +173,7 @@ impl LazyUpdates {
     pub fn begin(&mut self) {
         self.steps = 0;
         match &mut self.by {
-            CatchUp::AtOnce(sums) => sums.sums.iter_mut().for_each(|sums| sums.fill(0.0)),
+            CatchUp::AtOnce(sums) => sums.begin(),
             CatchUp::StepByStep(rules) => rules.clear(),
         }
     }
@@ -179,10 +183,14 @@ impl LazyUpdates {
     pub fn catch_up<S: Simd>(&self, s: S, since: usize, weights: &mut [Block], slots: [&mut [Block]; MAX_SLOTS]) {
         match &self.by {
             CatchUp::AtOnce(sums) => {
-                let factors = &sums.factors[self.steps - since];
-                let by = Move { decay: factors.weights, sums: sums.since(since) };
+                let steps = self.steps - since;
+                let decay = match &sums.weight_factors {
+                    WeightFactors::Powers(powers) => powers[steps],
+                    WeightFactors::Products(products) => products[since] as f32,
+                };
+                let by = Move { decay, sums: sums.since(since) };
                 self.settings.method.move_weights(s, weights, slots.each_ref().map(|slot| &**slot), by);
-                for (slot, factor) in slots.into_iter().zip(factors.slots) {
+                for (slot, factor) in slots.into_iter().zip(sums.slot_factors[steps]) {
                     if factor != 1.0 {
                         for value in slot {
                             s.store(s.mul(s.load(value), s.splat(factor)), value);
@@ -211,19 +219,40 @@ impl Sums {
     fn new(settings: &OptimizerSettings, coefficients: &Coefficients) -> Self {
         let Coefficients { slot_factors, sums, term } = coefficients;
         let terms = |i| std::array::from_fn(|at| term(i, (PERIOD - at) as i32) as f32);
-        // Of one rate for all steps: see the note on schedules at the top.
-        let decay = settings.decay(settings.learning_rate);
-        let factors = (0..=PERIOD as i32).map(|steps| Factors {
-            weights: decay.powi(steps) as f32,
-            slots: slot_factors.map(|factor| factor.powi(steps) as f32),
-        });
-        Self { sums: vec![[0.0; PERIOD]; *sums], terms: (0..*sums).map(terms).collect(), factors: factors.collect() }
+        let powers = |factor: f64| (0..=PERIOD as i32).map(move |steps| factor.powi(steps) as f32);
+        let decays = settings.weight_decay > 0.0 && !settings.schedule.is_constant();
+        Self {
+            sums: vec![[0.0; PERIOD]; *sums],
+            terms: (0..*sums).map(terms).collect(),
+            slot_factors: powers(slot_factors[0]).zip(powers(slot_factors[1])).map(<[f32; MAX_SLOTS]>::from).collect(),
+            weight_factors: if decays {
+                WeightFactors::Products(vec![1.0; PERIOD])
+            } else {
+                WeightFactors::Powers(powers(settings.decay(settings.rate(1))).collect())
+            },
+        }
     }
 
-    /// Adds the step that is number `steps` of the period.
+    /// Begins a period.
+    fn begin(&mut self) {
+        self.sums.iter_mut().for_each(|sums| sums.fill(0.0));
+        if let WeightFactors::Products(products) = &mut self.weight_factors {
+            products.fill(1.0);
+        }
+    }
+
+    /// Adds the step that is number `steps` of the period, with its weight decay.
     #[inline(always)]
-    fn step(&mut self, steps: usize, size: f32) {
-        let decay = self.factors[1].weights;
+    fn step(&mut self, steps: usize, size: f32, decay: f64) {
+        let decay = match &mut self.weight_factors {
+            WeightFactors::Powers(powers) => powers[1],
+            WeightFactors::Products(products) => {
+                for product in &mut products[..steps] {
+                    *product *= decay;
+                }
+                decay as f32
+            }
+        };
         for (sums, terms) in self.sums.iter_mut().zip(&self.terms) {
             for (sum, term) in sums[..steps].iter_mut().zip(&terms[PERIOD - steps..]) {
                 *sum = *sum * decay + size * term;
@@ -241,7 +270,7 @@ impl Sums {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::optim::tests::every_setting;
+    use crate::optim::tests::every_setting_and_schedule;
     use crate::simd::{InstructionSet, Job};
 
     /// Takes weights and slots.
@@ -296,7 +325,7 @@ mod tests {
     #[test]
     fn catching_up_is_as_many_steps_without_gradient() {
         for set in InstructionSet::available() {
-            for settings in every_setting() {
+            for settings in every_setting_and_schedule() {
                 for (since, steps) in [(0, 1), (5, 2), (40, 10), (3, 60), (0, PERIOD), (PERIOD - 1, 1)] {
                     let [expected, at_once, step_by_step] = set.run(Waiting { settings, since, steps });
                     assert_eq!(step_by_step, expected, "{settings:?} {since} {steps}");

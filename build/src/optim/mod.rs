@@ -17,8 +17,7 @@
 //! **To add an optimizer**, write its file and add it to both lists of `optimizers!` below. The compiler asks for the rest,
 //! and the tests for numbers from Keras.
 //!
-//! **A learning rate schedule** has its place in [`OptimizerSettings::rate`]: every update takes the rate of its step from
-//! there. One place still assumes one rate for all steps, and says so: the weight decay in `lazy.rs`.
+//! The learning rate of each step comes from `schedule.rs`, by [`OptimizerSettings::rate`].
 
 mod adagrad;
 mod adam;
@@ -27,6 +26,7 @@ mod definition;
 mod gpu;
 pub(crate) mod lazy;
 mod rmsprop;
+mod schedule;
 mod sgd;
 pub(crate) mod vectors;
 
@@ -46,6 +46,7 @@ pub use self::definition::{Definition, OptimizerOption, OptimizerOptions};
 #[cfg(feature = "gpu")]
 pub(crate) use self::gpu::{GpuParameter, GpuRates};
 pub use self::rmsprop::{RHO, RmsProp};
+pub use self::schedule::{Schedule, ScheduleKind};
 pub use self::sgd::Sgd;
 
 /// Keeps every division finite.
@@ -271,8 +272,8 @@ optimizers! {
 pub struct OptimizerSettings {
     /// The formula with its own settings.
     pub method: Optimizer,
-    /// The learning rate of all steps, see [`OptimizerSettings::rate`].
-    pub learning_rate: f64,
+    /// The learning rate of each step.
+    pub schedule: Schedule,
     /// Decoupled weight decay: the fraction of each parameter that is subtracted before the update, times the learning rate.
     ///
     /// Source: Loshchilov, Hutter: Decoupled Weight Decay Regularization, 2017; Keras' `weight_decay`.
@@ -288,17 +289,15 @@ struct At {
 }
 
 impl OptimizerSettings {
-    /// Stochastic gradient descent without options: it has no slots, and its step shows the gradient.
+    /// Stochastic gradient descent at one rate, without options: it has no slots, and its step shows the gradient.
     pub fn sgd(learning_rate: f64) -> Self {
-        OptimizerKind::Sgd.settings(learning_rate, &OptimizerOptions::default())
+        OptimizerKind::Sgd.settings(Schedule::constant(learning_rate), &OptimizerOptions::default())
     }
 
     /// The learning rate of step number `step` (from 1).
-    ///
-    /// A schedule begins here: it replaces the field `learning_rate`, and this returns its value for `step`.
+    #[inline]
     pub fn rate(&self, step: u64) -> f64 {
-        let _ = step;
-        self.learning_rate
+        self.schedule.rate(step)
     }
 
     /// The factor of every parameter before the update, in a step with learning rate `rate`.
@@ -386,8 +385,21 @@ pub(crate) mod tests {
                     weight_decay: if set(2) { ALL_OPTIONS.weight_decay } else { 0.0 },
                 };
                 if kind.check(&options).is_ok() {
-                    all.push(kind.settings(0.01, &options));
+                    all.push(kind.settings(Schedule::constant(0.01), &options));
                 }
+            }
+        }
+        all
+    }
+
+    /// All of them under every schedule, with and without warmup.
+    pub(crate) fn every_setting_and_schedule() -> Vec<OptimizerSettings> {
+        let mut all = Vec::new();
+        for (_, kind) in ScheduleKind::ALL {
+            for warmup_steps in [0, 20] {
+                let (learning_rate, final_learning_rate) = (0.01, kind.default_final(0.01));
+                let schedule = Schedule { kind, learning_rate, final_learning_rate, warmup_steps, steps: 100 };
+                all.extend(every_setting().into_iter().map(|settings| OptimizerSettings { schedule, ..settings }));
             }
         }
         all

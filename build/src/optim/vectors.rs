@@ -89,7 +89,7 @@ impl<R: Rule> BlockUpdate for R {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::optim::tests::every_setting;
+    use crate::optim::tests::every_setting_and_schedule;
     use crate::simd::{InstructionSet, Job, LANES};
 
     /// Ten steps of one block of weights, whose gradients follow from their place and the step.
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn vectors_are_updated_as_single_numbers_are() {
-        for settings in every_setting() {
+        for settings in every_setting_and_schedule() {
             let mut w: Vec<f64> = (0..LANES).map(|i| f64::from(0.1 * i as f32)).collect();
             let mut slots: Vec<_> = settings.slots().iter().map(|slot| vec![slot.initial.into(); LANES]).collect();
             for step in 1..=10 {

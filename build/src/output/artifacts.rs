@@ -3,12 +3,14 @@
 //! A new kind of file is a module of its own with an [`Artifact`], and an entry in [`ALL`]. `train` checks and writes the
 //! list, `demo` looks for it, and tests compare it with the README.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
 use crate::error::{Error, Result};
-use crate::files::set::FileSet;
+use crate::files::set::{self, FileSet};
+use crate::files::{self, OutputDirectory};
 use crate::model::file as weights;
 use crate::output::artifact::{Artifact, MODEL_SHA256};
 use crate::output::finished::Finished;
@@ -36,6 +38,9 @@ pub const PARAMETERS: Artifact = Artifact {
     },
 };
 
+/// The directory below MODEL_DIR for the files of an unfinished training where those of a finished one stand.
+pub const UNFINISHED: &str = "unfinished";
+
 /// The files that were written.
 #[derive(Debug, Default)]
 pub struct Written {
@@ -53,6 +58,34 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// Whether `model_dir` holds every file that a run leaves there.
 pub fn is_complete(model_dir: &Path) -> bool {
     names().all(|name| model_dir.join(name).exists())
+}
+
+/// Where the files of a training go that is `unfinished` or not: into `model_dir` itself, but never in place of a finished
+/// model by an unfinished one.
+///
+/// # Errors
+/// The directory for unfinished ones cannot be made or written.
+pub fn directory(model_dir: &Path, unfinished: bool) -> Result<PathBuf> {
+    let stands = set::locate(model_dir, weights::FILE_NAME).exists() && !weights::is_unfinished(model_dir);
+    if !unfinished || !stands {
+        return Ok(model_dir.into());
+    }
+    let directory = OutputDirectory::open(&model_dir.join(UNFINISHED))?;
+    directory.check(names())?;
+    Ok(directory.path().into())
+}
+
+/// Removes the files of an unfinished training from the directory of its own in `model_dir`, after a finished one.
+pub fn remove_unfinished(model_dir: &Path) {
+    let directory = model_dir.join(UNFINISHED);
+    if directory.is_dir() && OutputDirectory::open(&directory).is_ok() {
+        let removed: Result<Vec<()>> = names().map(|name| files::remove(&directory.join(name))).collect();
+        // The directory stays where the user put something into it.
+        match removed {
+            Ok(_) => drop(fs::remove_dir(&directory)),
+            Err(problem) => warn!("{problem}"),
+        }
+    }
 }
 
 /// Replaces the files in `model_dir`, which this process has locked, by those of `finished`. A file that is not essential

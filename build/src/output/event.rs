@@ -14,7 +14,7 @@ use crate::score::Score;
 /// A network's answers to one split of the data set, such as `test`, and their score.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
-    /// The split's name, see [`crate::data::dataset::Dataset::evaluated`].
+    /// The split's name, see [`crate::data::dataset::Dataset::splits`].
     pub split: &'static str,
     /// How well the answers fit.
     pub score: Score,
@@ -57,7 +57,9 @@ pub struct EpochRecord {
     pub seconds: f64,
     /// Training images per second.
     pub images_per_second: f64,
-    /// The scores after the epoch, one for each evaluated split.
+    /// The learning rate of the last step.
+    pub learning_rate: f64,
+    /// The scores after the epoch, one for each split that is evaluated then.
     pub splits: Vec<SplitScore>,
     /// When the epoch was over.
     pub finished: SystemTime,

@@ -1,6 +1,8 @@
 //! The outcome of a training run: all that its files are made from.
 
-use crate::data::dataset::{Dataset, TEST};
+use std::time::SystemTime;
+
+use crate::data::dataset::{Dataset, Images};
 use crate::engine::EngineInfo;
 use crate::error::Error;
 use crate::model::file::Model;
@@ -10,25 +12,26 @@ use crate::parameters::Parameters;
 /// The model that training gave.
 #[derive(Debug)]
 pub struct Trained {
-    /// The model after the last whole epoch.
+    /// The model that is kept.
     pub model: Model,
-    /// Its evaluations, one for each evaluated split.
+    /// The epoch after which it was as it is.
+    pub epoch: u32,
+    /// Its evaluations: of the split that is watched after every epoch, and at last of the test set if that is another.
     pub evaluations: Vec<Evaluation>,
-    /// The failure of the device that ended training before its last epoch, if there was one.
-    pub cut_short: Option<Error>,
+    /// What ended training before its end, if something did: a signal, `max_seconds`, a device that failed.
+    pub unfinished: Option<Error>,
 }
 
 impl Trained {
-    /// The evaluation of the test set.
-    pub fn test(&self) -> &Evaluation {
-        let test = self.evaluations.iter().find(|evaluation| evaluation.split == TEST);
-        test.unwrap_or_else(|| unreachable!("the test set is evaluated after every epoch"))
+    /// The last evaluation: of the test set, or if training is unfinished perhaps of the validation split.
+    pub fn final_evaluation(&self) -> &Evaluation {
+        self.evaluations.last().unwrap_or_else(|| unreachable!("every whole epoch is evaluated"))
     }
 }
 
 /// A training run that gave a model.
 pub struct Finished<'a> {
-    /// The parameters; `train_epochs` is the number of whole epochs.
+    /// The parameters as they were asked for, each `auto` included.
     pub parameters: &'a Parameters,
     /// The data set.
     pub dataset: &'a Dataset,
@@ -42,8 +45,19 @@ pub struct Finished<'a> {
     pub weights: &'a [u8],
     /// Their SHA-256, in hexadecimal. Every file that is made from the model names it.
     pub model_sha256: &'a str,
-    /// From the start of the task to the end of training.
+    /// When the task began.
+    pub began: SystemTime,
+    /// From there to the end of training.
     pub seconds: f64,
+}
+
+impl<'a> Finished<'a> {
+    /// The last evaluation, and the images that it is about.
+    pub fn final_evaluation(&self) -> (&'a Evaluation, &'a Images) {
+        let evaluation = self.trained.final_evaluation();
+        let images = self.dataset.splits().find(|(split, _)| *split == evaluation.split);
+        (evaluation, images.map_or(&self.dataset.test, |(_, images)| images))
+    }
 }
 
 /// The time of all training steps of `epochs`, without the evaluations.

@@ -77,6 +77,7 @@ impl Serialize for EpochMetrics<'_> {
         map.serialize_entry("accuracy", &record.accuracy)?;
         map.serialize_entry("seconds", &record.seconds)?;
         map.serialize_entry("images_per_second", &record.images_per_second)?;
+        map.serialize_entry("learning_rate", &record.learning_rate)?;
         for SplitScore { split, loss, accuracy } in &record.splits {
             map.serialize_entry(&format!("{split}_loss"), loss)?;
             map.serialize_entry(&format!("{split}_accuracy"), accuracy)?;

@@ -3,12 +3,11 @@
 use crate::data::sets::SETS;
 use crate::files::atomic::TEMPORARY;
 use crate::files::{lock, set};
-use crate::output::{artifacts, metrics, tensorboard};
+use crate::output::artifacts::{self, UNFINISHED};
+use crate::output::{metrics, tensorboard};
 
 /// The directory of snapshots in MODEL_DIR.
 pub const SNAPSHOTS: &str = "snapshots";
-/// The directory in MODEL_DIR for the files of a training that ended early.
-pub const UNFINISHED: &str = "unfinished";
 /// The beginning and the end of a snapshot's name.
 const SNAPSHOT: (&str, &str) = ("epoch-", ".safetensors");
 

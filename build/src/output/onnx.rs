@@ -270,7 +270,7 @@ mod tests {
         for hidden in [&[][..], &[3], &[5, 4, 3]] {
             let shape = MlpShape::new(784, hidden, 10);
             let parameters = shape.initial_parameters(1);
-            let bytes = encode(&Model { shape, parameters, data: "synthetic".into() }, "").unwrap();
+            let bytes = encode(&Model { shape, parameters, data: "synthetic".into(), unfinished: None }, "").unwrap();
             let graph = OnnxModel::decode(&bytes[..]).unwrap().graph.unwrap();
             let mut known: Vec<&str> = graph.constants.iter().map(|constant| constant.name.as_str()).collect();
             known.extend(graph.inputs.iter().map(|input| input.name.as_str()));

@@ -104,7 +104,7 @@ mod tests {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(screen.clone())));
         let mut bars = Bars::new(all);
         bars.on(RunEvent::EpochStarted { epoch: 2, epochs: 5, images: 1000 });
-        bars.on(RunEvent::Progress(Progress { images: 500, loss: Some(0.25) }));
+        bars.on(RunEvent::Progress(Progress { images: 500, loss: Some(0.25), accuracy: Some(0.9) }));
         if let Some(bar) = &bars.current {
             bar.tick();
         }
@@ -117,6 +117,7 @@ mod tests {
             accuracy: 0.9,
             seconds: 0.5,
             images_per_second: 2000.0,
+            learning_rate: 0.1,
             splits: vec![SplitScore { split: "test", loss: 0.1, accuracy: 0.95 }],
             finished: std::time::SystemTime::UNIX_EPOCH,
         };

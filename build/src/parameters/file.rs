@@ -7,7 +7,8 @@ use std::path::Path;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::given::{Given, GivenReader};
-use super::table::{KEYS, Key};
+use super::key::Key;
+use super::table::{self, KEYS};
 use super::{Parameters, Setting};
 use crate::error::{Error, Result};
 use crate::text::{shortened, suggestion};
@@ -62,7 +63,7 @@ impl FileReader {
             Given::Text(name) => name,
             other => other.to_string(),
         };
-        let Some(key) = Key::find(&name) else {
+        let Some(key) = table::find(&name) else {
             let known = KEYS.iter().flat_map(|key| [Some(key.name), key.synonym]).flatten();
             let advice = suggestion(&name, known, &KEYS.each_ref().map(|key| key.name));
             return Err(format!("unknown key {}: {advice}", shortened(&name).escape_debug()));
@@ -146,6 +147,7 @@ mod tests {
             device: DeviceChoice::Cpu,
             engine: EngineChoice::Burn,
             threads: 2,
+            ..Parameters::default()
         };
         assert_eq!(parameters(text), expected);
     }

@@ -4,18 +4,21 @@
 
 pub mod file;
 pub mod given;
+pub mod key;
 pub mod table;
+pub mod values;
 
 use std::path::Path;
 
 use self::given::Given;
-use self::table::Key;
-pub use self::table::Parameters;
-use crate::engine::choice::{Choice, DeviceChoice, EngineChoice};
+use self::key::Key;
+pub use self::values::{Keep, Parameters};
+use crate::data::dataset::Images;
+use crate::engine::choice::Choice;
 use crate::engine::{self, Recipe};
 use crate::error::{Error, Result};
 use crate::model::MlpShape;
-use crate::optim::{OptimizerOptions, OptimizerSettings};
+use crate::optim::{OptimizerOptions, Schedule, ScheduleKind};
 
 /// A parameter that was given, in a file or as a flag, with its value.
 #[derive(Debug, Clone)]
@@ -55,8 +58,46 @@ impl Parameters {
             .try_for_each(|s| store(&mut parameters, s))?;
         parameters.learning_rate = parameters.optimizer.default_learning_rate();
         settings.iter().try_for_each(|setting| store(&mut parameters, setting))?;
-        parameters.optimizer.check(&parameters.optimizer_options())?;
+        let is_given = |name| settings.iter().any(|setting| setting.key.name == name);
+        if !is_given("warmup") {
+            parameters.warmup = parameters.schedule.default_warmup();
+        }
+        if !is_given("final_learning_rate") {
+            let schedule = parameters.schedule;
+            parameters.final_learning_rate =
+                schedule.takes_final().then(|| schedule.default_final(parameters.learning_rate));
+        }
+        parameters.check()?;
         Ok(parameters)
+    }
+
+    /// Checks that the parameters go together.
+    fn check(&self) -> std::result::Result<(), String> {
+        self.optimizer.check(&self.optimizer_options())?;
+        let Self { schedule, warmup, train_epochs, .. } = *self;
+        if warmup >= 1.0 && warmup >= f64::from(train_epochs) {
+            return Err(format!(
+                "warmup: expected fewer epochs than train_epochs, which is {train_epochs}, found {warmup}"
+            ));
+        }
+        if !schedule.takes_final() && self.final_learning_rate.is_some() {
+            let others = "set schedule, to linear or cosine for example, or leave it out";
+            return Err(format!("final_learning_rate: schedule {} has none: {others}", schedule.name()));
+        }
+        if self.final_learning_rate == Some(0.0) && schedule == ScheduleKind::Exponential {
+            return Err("final_learning_rate: expected a number above 0 with schedule exponential, found 0".into());
+        }
+        let needs_split = [
+            (self.keep == Keep::Best, "keep: best is the epoch with the lowest validation loss"),
+            (self.early_stopping > 0, "early_stopping: it watches the validation loss"),
+        ];
+        if let Some((_, what)) = needs_split.iter().find(|(is_set, _)| *is_set && self.validation == 0.0) {
+            return Err(format!("{what}: expected a validation split with it, such as validation: 0.1, found none"));
+        }
+        if self.min_delta > 0.0 && self.early_stopping == 0 {
+            return Err("min_delta: expected early_stopping above 0 with it, found 0".into());
+        }
+        Ok(())
     }
 
     /// Reads the parameters file at `path`. The settings of `flags` take precedence, defaults fill the rest.
@@ -73,38 +114,33 @@ impl Parameters {
         })
     }
 
-    /// Whether a run with `used` is one that these parameters ask for: equal, but for each `auto` and 0 threads.
-    pub fn is_satisfied_by(&self, used: &Self) -> bool {
-        let mut asked = self.clone();
-        if asked.device == DeviceChoice::Auto {
-            asked.device = used.device.clone();
-        }
-        if asked.engine == EngineChoice::Auto {
-            asked.engine = used.engine;
-        }
-        if asked.threads == 0 {
-            asked.threads = used.threads;
-        }
-        asked == *used
-    }
-
     /// The options of all optimizers.
     pub fn optimizer_options(&self) -> OptimizerOptions {
         OptimizerOptions { momentum: self.momentum, nesterov: self.nesterov, weight_decay: self.weight_decay }
     }
 
-    /// The optimizer with its settings.
-    pub fn optimizer_settings(&self) -> OptimizerSettings {
-        self.optimizer.settings(self.learning_rate, &self.optimizer_options())
+    /// The learning rate of each step, for epochs of `images` training images.
+    pub fn schedule(&self, images: usize) -> Schedule {
+        let epoch = images.div_ceil(self.batch_size) as u64;
+        let steps = epoch * u64::from(self.train_epochs);
+        let warmup = if self.warmup < 1.0 { steps as f64 * self.warmup } else { epoch as f64 * self.warmup };
+        Schedule {
+            kind: self.schedule,
+            learning_rate: self.learning_rate,
+            final_learning_rate: self.final_learning_rate.unwrap_or(self.learning_rate),
+            warmup_steps: warmup.round() as u64,
+            steps,
+        }
     }
 
-    /// What an engine is built from, for images of `inputs` pixels in `classes` classes.
-    pub fn recipe(&self, inputs: usize, classes: usize) -> Recipe {
+    /// What an engine is built from, to train on `train`.
+    pub fn recipe(&self, train: &Images) -> Recipe {
         Recipe {
-            shape: MlpShape::new(inputs, &self.hidden_layers, classes),
-            optimizer: self.optimizer_settings(),
+            shape: MlpShape::new(train.inputs(), &self.hidden_layers, train.classes.len()),
+            optimizer: self.optimizer.settings(self.schedule(train.len()), &self.optimizer_options()),
             batch_size: self.batch_size,
             dropout: self.dropout,
+            label_smoothing: self.label_smoothing,
             seed: self.seed,
             threads: engine::threads(self.threads),
         }
@@ -123,22 +159,12 @@ impl Parameters {
 
 #[cfg(test)]
 mod tests {
+    use super::table::find;
     use super::*;
-    use crate::engine::choice::AdapterChoice;
-
-    #[test]
-    fn auto_is_satisfied_by_anything() {
-        let asked = Parameters::default();
-        let used = Parameters { device: DeviceChoice::Cpu, engine: EngineChoice::Fused, threads: 8, ..asked.clone() };
-        assert!(asked.is_satisfied_by(&used) && !used.is_satisfied_by(&asked));
-        let fixed = Parameters { device: DeviceChoice::Gpu(AdapterChoice::First), ..asked.clone() };
-        assert!(!fixed.is_satisfied_by(&used));
-        assert!(!asked.is_satisfied_by(&Parameters { train_epochs: 4, ..used }));
-    }
 
     #[test]
     fn later_settings_win_and_the_rate_follows_the_optimizer() {
-        let setting = |name, text| Setting::from_flag(Key::find(name).unwrap(), text).unwrap();
+        let setting = |name, text| Setting::from_flag(find(name).unwrap(), text).unwrap();
         let resolve = |settings: &[Setting]| Parameters::resolve(settings).unwrap();
         assert_eq!(resolve(&[]), Parameters::default());
         assert_eq!(resolve(&[setting("seed", "1"), setting("seed", "2")]).seed, 2);

@@ -75,6 +75,8 @@ pub fn run(args: &Demo, console: &Console) -> Result<()> {
             log_dir: workspace.log_dir("train"),
             model_dir: workspace.model.clone(),
             parameters_file: workspace.parameters_file.clone(),
+            resume: false,
+            init: None,
             overrides: Overrides::default(),
         };
         let data = || Ok(dataset.clone());
@@ -153,7 +155,8 @@ fn is_trained(workspace: &Workspace, data: DataSource) -> bool {
         let used_file = workspace.model.join(artifacts::PARAMETERS.file_name);
         let used = Parameters::read(&used_file, &[]).ok()?;
         let model = weights::load(&workspace.model).ok()?;
-        Some(wanted.is_satisfied_by(&used) && model.data == data.id() && artifacts::is_complete(&workspace.model))
+        let finished = model.unfinished.is_none() && artifacts::is_complete(&workspace.model);
+        Some(wanted == used && model.data == data.id() && finished)
     };
     trained().unwrap_or(false)
 }

@@ -59,6 +59,9 @@ pub fn evaluate(
     let mut network = engine::checked::network(&args.model_dir, &model)?;
     let source = dataset.provenance.source;
     info!("model: trained on {}", trained_on.description());
+    if let Some(unfinished) = &model.unfinished {
+        warn!("{}: the model is {unfinished}", args.model_dir.display());
+    }
     info!("data: {}, {} test images", source.description(), dataset.test.len());
     if trained_on != source {
         warn!("the model was trained on other data than it is tested on");

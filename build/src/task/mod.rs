@@ -7,6 +7,7 @@ pub mod download;
 pub mod evaluate;
 pub mod predict;
 pub mod train;
+mod verdict;
 
 use crate::cli::Command;
 use crate::error::Result;

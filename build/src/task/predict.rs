@@ -64,6 +64,9 @@ pub fn run(args: &Predict) -> Result<()> {
     origin::check(&args.model_dir)?;
     let trained_on = DataSource::of_model(&args.model_dir, &model)?;
     let frame = frame(&args.model_dir, &model, trained_on)?;
+    if let Some(unfinished) = &model.unfinished {
+        warn!("{}: the model is {unfinished}", args.model_dir.display());
+    }
     if trained_on.stands_in_for().is_some() {
         warn!("the model was trained on {}", trained_on.description());
     }

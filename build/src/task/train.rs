@@ -1,47 +1,80 @@
 //! `mnist train`: checks everything that can fail, trains, and writes the files of [`artifacts::ALL`].
 
-use std::path::PathBuf;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
 
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
 use crate::cli::Train;
-use crate::data::dataset::{Dataset, Provenance, TRAIN};
-use crate::engine::{self, Trainer, choice};
-use crate::error::Result;
+use crate::data::dataset::{Dataset, Provenance};
+use crate::engine::{self, Recipe, Trainer, TrainingState, choice};
+use crate::error::{Error, Result};
 use crate::files::OutputDirectory;
 use crate::files::lock::DirectoryLock;
 use crate::interrupt;
 use crate::model::file as model_file;
+use crate::optim::ScheduleKind;
 use crate::output::artifacts;
 use crate::output::console::{self, Console};
-use crate::output::event::{EpochRecord, Evaluation, Listener, Listeners, RunEvent};
+use crate::output::event::{Evaluation, Listener, Listeners, RunEvent};
 use crate::output::finished::{Finished, training_seconds};
 use crate::output::logs::with_logs;
 use crate::output::tensorboard::EventFile;
 use crate::parameters::Parameters;
+use crate::task::verdict;
 use crate::text;
 use crate::threads;
+#[cfg(doc)]
 use crate::training;
+use crate::training::Training;
+use crate::training::course::Course;
+use crate::training::recorder::Recorder;
+use crate::training::snapshot::{RunId, Snapshot};
+use crate::training::snapshots;
 
 /// The memory of the program without data and network.
 const PROGRAM_BYTES: u64 = 15_000_000;
 
 /// A training run before its first step, with everything checked.
 pub struct Plan {
-    /// The parameters; no `auto` is left in them.
+    /// The parameters as they were asked for.
     pub parameters: Parameters,
+    /// The same without any `auto` in them.
+    pub used: Parameters,
     /// The data set.
     pub dataset: Dataset,
-    /// The engine, built for them.
+    /// The engine, built for them; it stands where `course` does.
     pub trainer: Box<dyn Trainer>,
+    /// The epochs so far.
+    pub course: Course,
+    /// Takes snapshots, if they are asked for.
+    pub recorder: Option<Recorder>,
     /// Where the files go.
     pub model_dir: PathBuf,
     /// Keeps other trainings out of MODEL_DIR, unless LOG_DIR is the same and locked already.
     pub lock: Option<DirectoryLock>,
     /// When the task began.
-    pub begin: Instant,
+    pub begin: Begin,
+}
+
+/// A moment, by the clock that people read and by the one that never jumps.
+#[derive(Debug, Clone, Copy)]
+pub struct Begin {
+    time: SystemTime,
+    instant: Instant,
+}
+
+impl Begin {
+    /// This moment.
+    pub fn now() -> Self {
+        Self { time: SystemTime::now(), instant: Instant::now() }
+    }
+
+    /// Seconds since then.
+    fn seconds(self) -> f64 {
+        self.instant.elapsed().as_secs_f64()
+    }
 }
 
 /// Runs the task and prints its results.
@@ -83,38 +116,101 @@ pub fn train(args: &Train, data: impl FnOnce() -> Result<Dataset>, listener: &mu
 /// The parameters or the data are wrong, an output directory cannot be written or is another training's, or the device is
 /// missing or fails.
 pub fn prepare(args: &Train, data: impl FnOnce() -> Result<Dataset>, listener: &mut dyn Listener) -> Result<Plan> {
-    let begin = Instant::now();
-    let mut parameters = Parameters::read(&args.parameters_file, &args.overrides.0)?;
-    parameters.threads = engine::threads(parameters.threads);
-    threads::limit(parameters.threads);
+    let begin = Begin::now();
+    let parameters = Parameters::read(&args.parameters_file, &args.overrides.0)?;
+    let mut used = Parameters { threads: engine::threads(parameters.threads), ..parameters.clone() };
+    threads::limit(used.threads);
     let model_dir = OutputDirectory::open(&args.model_dir)?;
     model_dir.check(artifacts::names())?;
     let lock = if model_dir.is(&args.log_dir) { None } else { model_dir.lock()? };
-    let dataset = data()?;
-    let recipe = parameters.recipe(dataset.train.inputs(), dataset.train.classes.len());
-    let (trainer, chosen) = choice::trainer(&recipe, &parameters.choice(), parameters.train_epochs, &dataset.train)?;
-    (parameters.engine, parameters.device) = (chosen.engine, chosen.device.clone());
-    announce(&parameters, &dataset.provenance, &trainer.info());
-    let images = [&*dataset.train, &dataset.test].map(|images| images.pixels.len() as u64).iter().sum::<u64>();
+    let mut dataset = data()?;
+    dataset.split(parameters.validation)?;
+    let recipe = used.recipe(&dataset.train);
+    let resumed = resumed(args)?;
+    let choice = resumed.as_ref().map_or_else(|| used.choice(), |(_, snapshot)| snapshot.choice(used.choice()));
+    let (mut trainer, chosen) = choice::trainer(&recipe, &choice, used.train_epochs, &dataset.train)?;
+    (used.engine, used.device) = (chosen.engine, chosen.device.clone());
+    announce(&used, &dataset.provenance, &trainer.info());
+    let run = resumed.as_ref().map_or_else(RunId::now, |(_, snapshot)| snapshot.run.clone());
+    let course = match (resumed, &args.init) {
+        (Some((path, snapshot)), _) => {
+            snapshot.check(&path, &used, &dataset.provenance, &recipe)?;
+            go_on(&path, snapshot, &used, trainer.as_mut())?
+        }
+        (None, Some(directory)) => begin_with(directory, &recipe, trainer.as_mut())?,
+        (None, None) => Course::default(),
+    };
+    let recorder = Recorder::new(&args.model_dir, run, &used, &dataset.provenance, &recipe.optimizer)?;
+    let images = dataset.splits().map(|(_, images)| images.pixels.len() as u64).sum::<u64>();
     info!("memory: about {}", text::bytes(PROGRAM_BYTES + images + choice::memory(&recipe, &chosen, &dataset.train)));
-    let evaluated = dataset.evaluated().map(|(split, images)| (split, images.len()));
-    let images: Vec<_> = std::iter::once((TRAIN, dataset.train.len())).chain(evaluated).collect();
+    let images: Vec<_> = dataset.splits().map(|(split, images)| (split, images.len())).collect();
     listener.on(RunEvent::Data { source: dataset.provenance.source, images: &images });
-    listener.on(RunEvent::Parameters(&parameters));
-    Ok(Plan { parameters, dataset, trainer, model_dir: args.model_dir.clone(), lock, begin })
+    listener.on(RunEvent::Parameters(&used));
+    Ok(Plan { parameters, used, dataset, trainer, course, recorder, model_dir: args.model_dir.clone(), lock, begin })
+}
+
+/// The snapshot to go on from, and its path.
+fn resumed(args: &Train) -> Result<Option<(PathBuf, Snapshot)>> {
+    let model_dir = &args.model_dir;
+    if !args.resume {
+        if snapshots::exist(model_dir) {
+            let model_dir = model_dir.display();
+            warn!("{model_dir}: has snapshots of an earlier training, which stay: --resume goes on from the newest");
+        }
+        return Ok(None);
+    }
+    let found = snapshots::newest(model_dir)?;
+    if found.is_none() {
+        info!("{}: has no snapshot: training begins anew", model_dir.display());
+    }
+    Ok(found)
+}
+
+/// Brings `trainer` to where `snapshot`, read from `path`, was taken.
+fn go_on(path: &Path, snapshot: Snapshot, parameters: &Parameters, trainer: &mut dyn Trainer) -> Result<Course> {
+    let (epoch, epochs) = (snapshot.epoch(), parameters.train_epochs);
+    if snapshot.parameters["train_epochs"] != epochs && parameters.schedule != ScheduleKind::Constant {
+        warn!("train_epochs is another than before: from here on the schedule is that of {epochs} epochs");
+    }
+    info!("{}: training goes on after epoch {epoch} of {epochs}", path.display());
+    let (state, course) = snapshot.into_course();
+    trainer.load_state(&state).map(|()| course)
+}
+
+/// Gives `trainer` the weights of the model in `directory`.
+fn begin_with(directory: &Path, recipe: &Recipe, trainer: &mut dyn Trainer) -> Result<Course> {
+    let model = model_file::load(directory)?;
+    let (expected, found) = (recipe.shape.widths(), model.shape.widths());
+    if expected != found {
+        let path = directory.join(model_file::FILE_NAME);
+        return Err(Error::OtherNetwork { path, expected: expected.into(), found: found.into() });
+    }
+    trainer.load_state(&TrainingState::new(&recipe.optimizer, model.parameters))?;
+    info!("{}: training begins with the weights of the model there", directory.display());
+    Ok(Course::default())
 }
 
 /// Trains as planned, writes the files, and returns a summary for people. MODEL_DIR is touched only after the last epoch.
 ///
 /// # Errors
-/// Training failed, see [`training::TrainingRun`], or a file cannot be written. If the device failed after the first
-/// epoch, the model of the last whole epoch is written nevertheless.
+/// Training failed, see [`training::TrainingRun`], or a file cannot be written, or the target accuracy was not reached.
+/// What ends training after the first epoch, a signal or a device that fails, leaves the files of an unfinished training.
 pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
-    let Plan { mut parameters, dataset, mut trainer, model_dir, lock: _lock, begin } = plan;
+    let Plan { parameters, used, dataset, mut trainer, course, mut recorder, model_dir, lock: _lock, begin } = plan;
     listener.on(RunEvent::RunStarted);
-    let run = training::train(&parameters, &dataset, trainer.as_mut(), listener);
-    let planned = std::mem::replace(&mut parameters.train_epochs, run.epochs.len() as u32);
+    let limit = (used.max_seconds > 0.0).then(|| Duration::from_secs_f64(used.max_seconds));
+    let training = Training {
+        parameters: &used,
+        dataset: &dataset,
+        trainer: trainer.as_mut(),
+        listener,
+        course,
+        deadline: limit.and_then(|limit| begin.instant.checked_add(limit)),
+        recorder: recorder.as_mut(),
+    };
+    let run = training.run();
     let trained = run.result?;
+    interrupt::acknowledge(); // a trained model is worth more than an end within a second
     let weights = model_file::encode(&trained.model);
     let finished = Finished {
         parameters: &parameters,
@@ -124,20 +220,28 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
         trained: &trained,
         model_sha256: &text::hexadecimal(&Sha256::digest(&weights)),
         weights: &weights,
-        seconds: begin.elapsed().as_secs_f64(),
+        began: begin.time,
+        seconds: begin.seconds(),
     };
-    interrupt::acknowledge(); // a trained model is worth more than an end within a second
-    let written = artifacts::write_all(&finished, &model_dir)?;
-    let model_dir = model_dir.display();
-    if let Some(failure) = trained.cut_short {
-        warn!("{model_dir}: holds the model after epoch {} of {planned}", run.epochs.len());
-        return Err(failure);
+    verdict::warn_of(&finished, &model_dir);
+    let directory = artifacts::directory(&model_dir, trained.unfinished.is_some())?;
+    let written = artifacts::write_all(&finished, &directory)?;
+    if let Some(unfinished) = &trained.model.unfinished {
+        warn!("{}: holds a model that is {unfinished}", directory.display());
+        if directory != model_dir {
+            warn!("{}: still holds the finished model of before", model_dir.display());
+        }
+    } else {
+        artifacts::remove_unfinished(&model_dir);
     }
+    let summary = summary(&finished, &written.files);
+    recorder.map_or(Ok(()), Recorder::close)?;
     if let Some(failure) = written.failure {
-        warn!("{model_dir}: holds the model, but not all files that are made from it");
+        warn!("{}: holds the model, but not all files that are made from it", directory.display());
         return Err(failure);
     }
-    Ok(summary(&dataset.provenance, &run.epochs, &trained.evaluations, &written.files, begin))
+    verdict::of(&parameters, trained)?;
+    Ok(summary)
 }
 
 /// Names data, parameters and engine, and warns of settings that are probably a mistake.
@@ -165,25 +269,22 @@ fn announce(parameters: &Parameters, data: &Provenance, engine: &engine::EngineI
     }
 }
 
-fn summary(
-    data: &Provenance,
-    epochs: &[EpochRecord],
-    evaluations: &[Evaluation],
-    files: &[(&str, PathBuf)],
-    begin: Instant,
-) -> String {
+fn summary(finished: &Finished, files: &[(&str, PathBuf)]) -> String {
     let mut lines = String::new();
-    for Evaluation { split, score, .. } in evaluations {
+    for Evaluation { split, score, .. } in &finished.trained.evaluations {
         lines += &text::named_values(&[
             (&format!("{split} accuracy"), text::percent(score.accuracy)),
             (&format!("{split} loss"), format!("{:.4}", score.loss)),
         ]);
     }
-    let (count, training, all) = (epochs.len(), training_seconds(epochs), begin.elapsed().as_secs_f64());
+    let (count, training, all) = (finished.epochs.len(), training_seconds(finished.epochs), finished.seconds);
     lines += &text::named_values(&[
-        ("data", data.source.description()),
+        ("data", finished.dataset.provenance.source.description()),
         ("epochs", format!("{count} in {training:.1} s, {all:.1} s with everything")),
     ]);
+    if finished.trained.epoch as usize != count {
+        lines += &text::named_values(&[("kept", format!("the model of epoch {}", finished.trained.epoch))]);
+    }
     let files: Vec<_> = files.iter().map(|(name, path)| (*name, path.display().to_string())).collect();
     lines + &text::named_values(&files)
 }

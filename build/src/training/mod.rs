@@ -1,115 +1,208 @@
-//! The training loop. It gives every epoch its order, has the engine train it, evaluates, and sends events.
+//! The training loop. It gives every epoch its order, has the engine train it, evaluates, decides whether to go on, and
+//! sends events.
+//!
+//! [`course`] decides from the results so far, [`average`] averages the weights. A [`snapshot`] holds the whole state after
+//! an epoch: [`recorder`] takes them, [`snapshots`] are their files, and [`resume`] checks whether a training may go on from
+//! one.
 
-mod resume;
+pub mod average;
+pub mod course;
+pub mod recorder;
+pub mod resume;
 pub mod snapshot;
 pub mod snapshots;
 
 use std::time::{Instant, SystemTime};
 
-use crate::data::dataset::{self, Dataset, Images};
-use crate::engine::{Network, Progress, Trainer};
+use tracing::info;
+
+use self::course::{Course, Kept, Over};
+use self::recorder::Recorder;
+use crate::data::dataset::{self, Dataset, Images, TEST};
+use crate::engine::{EpochTotals, Network, Progress, Trainer, TrainingState};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::model::MlpShape;
-use crate::model::file::Model;
+use crate::model::file::{Model, Unfinished};
 use crate::output::event::{EpochRecord, Evaluation, Listener, RunEvent};
 use crate::output::finished::Trained;
 use crate::parameters::Parameters;
 use crate::score::Score;
+use crate::text;
+
+/// A training in progress.
+pub struct Training<'a> {
+    /// The parameters.
+    pub parameters: &'a Parameters,
+    /// The data set.
+    pub dataset: &'a Dataset,
+    /// What trains; it stands where `course` does.
+    pub trainer: &'a mut dyn Trainer,
+    /// Hears the events.
+    pub listener: &'a mut dyn Listener,
+    /// The epochs so far; none for a training from the beginning.
+    pub course: Course,
+    /// When `max_seconds` are over.
+    pub deadline: Option<Instant>,
+    /// Takes snapshots.
+    pub recorder: Option<&'a mut Recorder>,
+}
 
 /// A run of the training loop that is over.
 #[derive(Debug)]
 pub struct TrainingRun {
     /// The whole epochs.
     pub epochs: Vec<EpochRecord>,
-    /// The model, or the reason why there is none: SIGINT or SIGTERM arrived, the loss or a weight became infinite or
-    /// NaN, or the device failed in the first epoch. A device that fails later leaves the model of the last whole epoch, see
-    /// [`Trained::cut_short`].
+    /// The model, or the reason why there is none: there is no whole epoch, or the loss or a weight became infinite or NaN.
+    /// What ends training after a whole epoch, see [`Error::leaves_whole_epochs`], leaves the model of the epochs before.
     pub result: Result<Trained>,
 }
 
-/// The results of one epoch.
-struct EpochResult {
-    record: EpochRecord,
-    /// (P)
-    parameters: Vec<f32>,
-    evaluations: Vec<Evaluation>,
-}
-
-/// Trains for the epochs of `parameters` on the training images, with an evaluation after each.
-pub fn train(
-    parameters: &Parameters,
-    dataset: &Dataset,
-    trainer: &mut dyn Trainer,
-    listener: &mut dyn Listener,
-) -> TrainingRun {
-    let mut epochs = vec![];
-    let mut last = None;
-    let mut failure = None;
-    for epoch in 1..=parameters.train_epochs {
-        match train_epoch(parameters, dataset, trainer, epoch, listener) {
-            Ok(EpochResult { record, parameters, evaluations }) => {
-                epochs.push(record);
-                last = Some((parameters, evaluations));
-            }
-            Err(problem) => {
-                failure = Some(problem);
+impl Training<'_> {
+    /// Trains for the epochs of the parameters, with an evaluation after each, then scores the model that is kept.
+    pub fn run(mut self) -> TrainingRun {
+        let mut failure = self.evaluate_kept().err();
+        while failure.is_none() && self.course.whole() < self.parameters.train_epochs {
+            if let Some(over) = self.course.over(self.parameters) {
+                self.tell(over);
                 break;
+            }
+            failure = self.train_epoch(self.course.whole() + 1).err();
+        }
+        let result = self.outcome(failure);
+        TrainingRun { epochs: self.course.epochs, result }
+    }
+
+    fn tell(&self, over: Over) {
+        let Parameters { early_stopping, target_accuracy, .. } = *self.parameters;
+        let (split, epoch) = (self.dataset.watched().0, self.course.whole());
+        match over {
+            Over::Target => info!("epoch {epoch}: target_accuracy {} is reached", text::percent(target_accuracy)),
+            Over::EarlyStop => {
+                let epochs = text::counted(early_stopping as usize, "epoch");
+                info!("epoch {epoch}: no lower {split} loss for {epochs}: training ends, as early_stopping says");
             }
         }
     }
-    let result = match (last, failure) {
-        (Some((weights, evaluations)), failure @ (None | Some(Error::Device { .. }))) => {
-            let Images { classes, .. } = *dataset.train;
-            let shape = MlpShape::new(dataset.train.inputs(), &parameters.hidden_layers, classes.len());
-            let model = Model { shape, parameters: weights, data: dataset.provenance.source.id().into() };
-            Ok(Trained { model, evaluations, cut_short: failure })
+
+    /// The kept model with its evaluations; `failure` ended training.
+    fn outcome(&mut self, failure: Option<Error>) -> Result<Trained> {
+        let Some(kept) = self.course.kept.take_if(|kept| kept.evaluation.is_some()) else {
+            return Err(failure.unwrap_or_else(|| unreachable!("train_epochs is at least 1")));
+        };
+        let mut evaluations: Vec<Evaluation> = kept.evaluation.into_iter().collect();
+        let mut unfinished = failure;
+        if unfinished.is_none() && self.dataset.watched().0 != TEST {
+            match self.evaluate_as(&kept.parameters, TEST, &self.dataset.test, None) {
+                Ok(evaluation) => evaluations.push(evaluation),
+                Err(error) => unfinished = Some(error),
+            }
         }
-        (_, Some(failure)) => Err(failure),
-        (None, None) => unreachable!("train_epochs is at least 1"),
-    };
-    TrainingRun { epochs, result }
+        if let Some(error) = unfinished.take_if(|error| !error.leaves_whole_epochs()) {
+            return Err(error);
+        }
+        let Images { classes, .. } = *self.dataset.train;
+        let model = Model {
+            shape: MlpShape::new(self.dataset.train.inputs(), &self.parameters.hidden_layers, classes.len()),
+            parameters: kept.parameters,
+            data: self.dataset.provenance.source.id().into(),
+            unfinished: unfinished
+                .is_some()
+                .then(|| Unfinished { epochs: self.course.whole(), of: self.parameters.train_epochs }),
+        };
+        Ok(Trained { model, epoch: kept.epoch, evaluations, unfinished })
+    }
+
+    /// Evaluates the model that was kept before, which a snapshot holds without its answers.
+    fn evaluate_kept(&mut self) -> Result<()> {
+        let Some(Kept { epoch, parameters, evaluation: None }) = self.course.kept.clone() else { return Ok(()) };
+        let (split, images) = self.dataset.watched();
+        let evaluation = self.evaluate_as(&parameters, split, images, None)?;
+        self.course.kept = Some(Kept { epoch, parameters, evaluation: Some(evaluation) });
+        Ok(())
+    }
+
+    fn train_epoch(&mut self, epoch: u32) -> Result<()> {
+        let (epochs, images) = (self.parameters.train_epochs, self.dataset.train.len());
+        self.listener.on(RunEvent::EpochStarted { epoch, epochs, images });
+        let order = dataset::epoch_order(self.parameters.seed, u64::from(epoch - 1), images);
+        let begin = Instant::now();
+        let totals = self.take_steps(&order)?;
+        let seconds = begin.elapsed().as_secs_f64();
+        self.listener.on(RunEvent::EpochTrained { epoch });
+
+        let loss = totals.loss_sum / totals.images as f64;
+        check_finite(epoch, "the loss", loss)?;
+        let (split, images) = self.dataset.watched();
+        let (evaluation, parameters) = match self.course.average.clone() {
+            None => {
+                let evaluation = evaluate(self.trainer, split, images, Some(epoch), self.listener)?;
+                (evaluation, self.trainer.parameters()?)
+            }
+            Some(average) => (self.evaluate_as(&average, split, images, Some(epoch))?, average),
+        };
+        let infinite = parameters.iter().find(|parameter| !parameter.is_finite());
+        infinite.map_or(Ok(()), |&parameter| check_finite(epoch, "a weight", parameter.into()))?;
+        let schedule = self.parameters.schedule(order.len());
+        self.course.epochs.push(EpochRecord {
+            epoch,
+            loss,
+            accuracy: totals.correct as f64 / totals.images as f64,
+            seconds,
+            images_per_second: totals.images as f64 / seconds,
+            learning_rate: schedule.rate(u64::from(epoch) * order.len().div_ceil(self.parameters.batch_size) as u64),
+            splits: vec![evaluation.summary()],
+            finished: SystemTime::now(),
+        });
+        if self.course.keeps_last(self.parameters) {
+            self.course.kept = Some(Kept { epoch, parameters, evaluation: Some(evaluation) });
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.epoch_done(self.trainer.state()?, &self.course);
+        }
+        let record = &self.course.epochs[self.course.epochs.len() - 1];
+        self.listener.on(RunEvent::EpochFinished { epochs, record });
+        Ok(())
+    }
+
+    /// The steps of an epoch over the images of `order`. Some at a time, if the weights are averaged.
+    fn take_steps(&mut self, order: &[u32]) -> Result<EpochTotals> {
+        let Parameters { batch_size, ema, .. } = *self.parameters;
+        let at_once = if ema > 0.0 { batch_size.saturating_mul(average::INTERVAL) } else { order.len() };
+        let mut totals = EpochTotals::default();
+        for images in order.chunks(at_once.max(1)) {
+            let before = totals;
+            totals += self.trainer.train_epoch(images, &mut |progress: Progress| {
+                self.listener.on(RunEvent::Progress(before.and(progress)));
+                self.deadline.map_or(Ok(()), |deadline| check_time(deadline, self.parameters))?;
+                interrupt::check()
+            })?;
+            if ema > 0.0 {
+                let parameters = self.trainer.parameters()?;
+                average::update(&mut self.course.average, &parameters, ema, images.len().div_ceil(batch_size));
+            }
+        }
+        Ok(totals)
+    }
+
+    /// Evaluates the network with `parameters` (P) in place of those in training.
+    fn evaluate_as(
+        &mut self,
+        parameters: &[f32],
+        split: &'static str,
+        images: &Images,
+        epoch: Option<u32>,
+    ) -> Result<Evaluation> {
+        let own = self.trainer.state()?;
+        self.trainer.load_state(&TrainingState { parameters: parameters.to_vec(), ..own.clone() })?;
+        let evaluation = evaluate(self.trainer, split, images, epoch, self.listener);
+        self.trainer.load_state(&own)?;
+        evaluation
+    }
 }
 
-fn train_epoch(
-    parameters: &Parameters,
-    dataset: &Dataset,
-    trainer: &mut dyn Trainer,
-    epoch: u32,
-    listener: &mut dyn Listener,
-) -> Result<EpochResult> {
-    let epochs = parameters.train_epochs;
-    let images = dataset.train.len();
-    listener.on(RunEvent::EpochStarted { epoch, epochs, images });
-    let order = dataset::epoch_order(parameters.seed, u64::from(epoch - 1), images);
-    let begin = Instant::now();
-    let totals = trainer.train_epoch(&order, &mut |progress: Progress| {
-        listener.on(RunEvent::Progress(progress));
-        interrupt::check()
-    })?;
-    let seconds = begin.elapsed().as_secs_f64();
-    listener.on(RunEvent::EpochTrained { epoch });
-
-    let loss = totals.loss_sum / totals.images as f64;
-    check_finite(epoch, "the loss", loss)?;
-    let evaluations: Vec<Evaluation> = dataset
-        .evaluated()
-        .map(|(split, images)| evaluate(trainer, split, images, Some(epoch), listener))
-        .collect::<Result<_>>()?;
-    let parameters = trainer.parameters()?;
-    let infinite = parameters.iter().find(|parameter| !parameter.is_finite());
-    infinite.map_or(Ok(()), |&parameter| check_finite(epoch, "a weight", parameter.into()))?;
-    let record = EpochRecord {
-        epoch,
-        loss,
-        accuracy: totals.correct as f64 / totals.images as f64,
-        seconds,
-        images_per_second: totals.images as f64 / seconds,
-        splits: evaluations.iter().map(Evaluation::summary).collect(),
-        finished: SystemTime::now(),
-    };
-    listener.on(RunEvent::EpochFinished { epochs, record: &record });
-    Ok(EpochResult { record, parameters, evaluations })
+fn check_time(deadline: Instant, parameters: &Parameters) -> Result<()> {
+    if Instant::now() < deadline { Ok(()) } else { Err(Error::OutOfTime { seconds: parameters.max_seconds }) }
 }
 
 /// Scores `network` on the images of `split`, after `epoch` or by itself.
@@ -145,7 +238,7 @@ mod tests {
     use super::*;
     use crate::data::dataset::Provenance;
     use crate::data::sets::{DataSource, SYNTHETIC};
-    use crate::engine::{EngineInfo, EpochTotals, TrainingState};
+    use crate::engine::EngineInfo;
     use crate::output::event::Listeners;
 
     /// A trainer whose answers and losses are finite, but not one of its weights.
@@ -179,10 +272,19 @@ mod tests {
     #[test]
     fn a_weight_that_is_nan_ends_the_training_even_if_the_loss_is_finite() {
         let images = Images { side: 28, classes: SYNTHETIC.classes, pixels: vec![0; 784], labels: vec![0] };
-        let provenance = Provenance { source: DataSource(None), train_images: 1, test_images: 1, files: vec![] };
-        let dataset = Dataset { train: Arc::new(images.clone()), test: images, provenance };
-        let run = train(&Parameters::default(), &dataset, &mut Broken, &mut Listeners(vec![]));
-        let error = run.result.unwrap_err().to_string();
+        let source = DataSource(None);
+        let provenance = Provenance { source, train_images: 1, validation_images: 0, test_images: 1, files: vec![] };
+        let dataset = Dataset { train: Arc::new(images.clone()), validation: None, test: images, provenance };
+        let training = Training {
+            parameters: &Parameters::default(),
+            dataset: &dataset,
+            trainer: &mut Broken,
+            listener: &mut Listeners(vec![]),
+            course: Course::default(),
+            deadline: None,
+            recorder: None,
+        };
+        let error = training.run().result.unwrap_err().to_string();
         assert_eq!(error, "training diverged: a weight of epoch 1 is NaN");
     }
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::snapshot::{Snapshot, values_of};
 use crate::data::dataset::Provenance;
 use crate::engine::Recipe;
+use crate::engine::choice::{Choice, DeviceChoice, EngineChoice};
 use crate::error::{Error, Result};
 use crate::parameters::Parameters;
 use crate::parameters::table::KEYS;
@@ -19,6 +20,22 @@ const MAY_CHANGE: [&str; 5] = ["train_epochs", "target_accuracy", "max_seconds",
 const SHOWN_OF_HASH: usize = 12;
 
 impl Snapshot {
+    /// The engine and the device of the training, where `asked` leaves them open: others would give other bytes.
+    pub fn choice(&self, asked: Choice) -> Choice {
+        let text = |key: &str| self.parameters[key].as_str().unwrap_or_default();
+        let engine = match asked.engine {
+            EngineChoice::Auto => {
+                EngineChoice::ALL.iter().find(|(name, _)| *name == text("engine")).map(|(_, engine)| *engine)
+            }
+            engine => Some(engine),
+        };
+        let device = match asked.device {
+            DeviceChoice::Auto => DeviceChoice::parse(text("device")),
+            device => Some(device),
+        };
+        Choice { engine: engine.unwrap_or(EngineChoice::Auto), device: device.unwrap_or(DeviceChoice::Auto) }
+    }
+
     /// Checks that a training with `parameters`, in which no `auto` is left, on `data` and by `recipe` goes on from here as
     /// if it had never stopped. `path` is for messages.
     ///
@@ -90,16 +107,22 @@ fn shortened(hash: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::dataset::FileHash;
+    use crate::data::dataset::{FileHash, Images};
     use crate::data::sets::DataSource;
-    use crate::engine::choice::EngineChoice;
     use crate::training::snapshot::tests::{example, parameters};
     use crate::training::snapshot::{decode, encode};
 
     /// The message of [`Snapshot::check`] and its hint.
     fn refused(snapshot: &Snapshot, given: &Parameters, data: &[FileHash]) -> std::result::Result<(), String> {
-        let provenance = Provenance { source: DataSource(None), train_images: 1, test_images: 1, files: data.to_vec() };
-        let recipe = given.recipe(4, 2);
+        let provenance = Provenance {
+            source: DataSource(None),
+            train_images: 1,
+            validation_images: 0,
+            test_images: 1,
+            files: data.to_vec(),
+        };
+        let images = Images { side: 2, classes: &["a", "b"], pixels: vec![0; 4], labels: vec![0] };
+        let recipe = given.recipe(&images);
         let checked = snapshot.check(Path::new("s"), given, &provenance, &recipe);
         checked.map_err(|error| format!("{error}; {}", error.hint().unwrap()))
     }

@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::course::Kept;
 use crate::data::dataset::FileHash;
 use crate::engine::TrainingState;
 use crate::files::lock;
@@ -40,15 +41,6 @@ impl RunId {
         let begin = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         Self { begin, host: lock::host(), process: std::process::id() }
     }
-}
-
-/// The best model so far.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Kept {
-    /// The epoch after which it was best.
-    pub epoch: u32,
-    /// (P)
-    pub parameters: Vec<f32>,
 }
 
 /// The state of a training after a whole epoch: all that the next one depends on.
@@ -205,7 +197,7 @@ impl SnapshotHead {
             TrainingState { parameters: next()?, slots: slots.iter().map(|_| next()).collect::<Result<_, _>>()?, step };
         let average = if average { Some(next()?) } else { None };
         let kept = match kept_epoch {
-            Some(epoch) => Some(Kept { epoch, parameters: next()? }),
+            Some(epoch) => Some(Kept { epoch, parameters: next()?, evaluation: None }),
             None => None,
         };
         Ok(Snapshot { run, parameters, data, slots, state, average, kept, epochs })
@@ -273,6 +265,7 @@ pub(super) mod tests {
             accuracy: 1.0 - third,
             seconds: 0.07 * third,
             images_per_second: 1e6 * third,
+            learning_rate: third / 7.0,
             splits: vec![SplitScore { split: TEST, loss: 5e-324, accuracy: third }],
             finished: UNIX_EPOCH + std::time::Duration::new(1_790_000_000, 123_456_789),
         }
@@ -285,10 +278,10 @@ pub(super) mod tests {
             run: RunId { begin, host: "here".into(), process: 7 },
             parameters: values_of(&parameters()),
             data: vec![FileHash { name: "train-images".into(), sha256: "0123456789abcdef".repeat(4) }],
-            slots: parameters().optimizer_settings().slots().iter().map(|slot| slot.name.into()).collect(),
+            slots: vec!["first_moment".into(), "second_moment".into()],
             state: TrainingState { parameters: values(1.0), slots: vec![values(2.0), values(-3.0)], step: 1 << 60 },
             average: Some(values(4.0)),
-            kept: Some(Kept { epoch: 1, parameters: values(5.0) }),
+            kept: Some(Kept { epoch: 1, parameters: values(5.0), evaluation: None }),
             epochs: (1..=epochs).map(record).collect(),
         }
     }
@@ -375,14 +368,17 @@ pub(super) mod tests {
         let infinite = "expected finite values, found infinite ones or NaN";
         assert_eq!(broken(|s| s.state.parameters[3] = f32::NAN), infinite);
         assert_eq!(broken(|s| s.state.slots[1][9] = f32::INFINITY), infinite);
-        assert_eq!(broken(|s| s.kept = Some(Kept { epoch: 1, parameters: vec![f32::NAN; 10] })), infinite);
+        assert_eq!(
+            broken(|s| s.kept = Some(Kept { epoch: 1, parameters: vec![f32::NAN; 10], evaluation: None })),
+            infinite
+        );
     }
 
     #[test]
     fn a_model_is_no_snapshot_and_a_snapshot_no_model() {
         use crate::model::file as model_file;
         let shape = crate::model::MlpShape::new(4, &[], 2);
-        let model = model_file::Model { shape, parameters: vec![0.5; 10], data: "mnist".into() };
+        let model = model_file::Model { shape, parameters: vec![0.5; 10], data: "mnist".into(), unfinished: None };
         let expected = "expected the metadata entry `mnist` of a snapshot of a training, found that of a model";
         assert_eq!(decode(&model_file::encode(&model)).unwrap_err(), expected);
         let expected =

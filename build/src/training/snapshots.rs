@@ -20,6 +20,11 @@ use crate::threads;
 /// How many snapshots of a training stay: the newest, and others should it be damaged.
 pub const NEWEST_KEPT: usize = 3;
 
+/// Whether there are snapshots in `model_dir`, sound or not.
+pub fn exist(model_dir: &Path) -> bool {
+    paths(&model_dir.join(names::SNAPSHOTS)).is_ok_and(|paths| !paths.is_empty())
+}
+
 /// The newest sound snapshot in `model_dir` and its path: that of the last epoch of the training that began last. A damaged
 /// one is passed over with a warning.
 ///

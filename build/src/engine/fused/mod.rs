@@ -287,7 +287,8 @@ impl Trainer for FusedEngine {
             totals += self.train_round(round, left.is_empty());
             self.steps_per_round = steps_for(ROUND, self.steps_per_round, begin.elapsed());
             let loss = Some(totals.loss_sum / totals.images as f64);
-            let progress = Progress { images: totals.images, loss };
+            let accuracy = Some(totals.correct as f64 / totals.images as f64);
+            let progress = Progress { images: totals.images, loss, accuracy };
             // After a signal the round ended early, and its results are worthless.
             if let Err(error) = interrupt::check().and_then(|()| report(progress)) {
                 self.train_round(&[], true);

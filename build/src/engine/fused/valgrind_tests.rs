@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::optim::{OptimizerKind, OptimizerOptions};
+use crate::optim::{OptimizerKind, OptimizerOptions, Schedule};
 
 /// Trains a few steps on `images` images, and returns state and answers.
 fn train(
@@ -18,8 +18,8 @@ fn train(
     let pixels = (0..images * 23).map(|i| if i % 3 == 0 { (7 * i) as u8 } else { 0 }).collect();
     let labels = (0..images).map(|i| (i % 3) as u8).collect();
     let train = Arc::new(Images { side: 1, classes: &["a", "b", "c"], pixels, labels });
-    let optimizer = OptimizerKind::Adam.settings(0.01, &OptimizerOptions::default());
-    let recipe = Recipe { shape, optimizer, batch_size, dropout: 0.5, seed: 1, threads };
+    let optimizer = OptimizerKind::Adam.settings(Schedule::constant(0.01), &OptimizerOptions::default());
+    let recipe = Recipe { shape, optimizer, batch_size, dropout: 0.5, label_smoothing: 0.0, seed: 1, threads };
     let mut engine = FusedEngine::new(recipe, train.clone(), set).unwrap();
     assert_eq!(engine.info().threads, threads);
     let order: Vec<u32> = (0..images as u32).collect();

@@ -217,6 +217,7 @@ mod tests {
                 accuracy: 0.5,
                 seconds: 1.0,
                 images_per_second: 1.0,
+                learning_rate: 0.1,
                 splits: vec![SplitScore { split: "test", loss: 2.0 / f64::from(epoch), accuracy: 0.5 }],
                 finished: std::time::SystemTime::UNIX_EPOCH,
             };

@@ -132,10 +132,11 @@ impl Page {
         let Finished { dataset, epochs, .. } = *finished;
         let trained = finished.trained;
         let model = &trained.model;
-        let (data, test) = (&dataset.provenance, trained.test());
-        let score = &test.score;
-        let mistaken = images::mistaken(&test.logits, &dataset.test.labels, score.classes());
-        let frame = data.source.0.map_or_else(|| Frame::like_mnist(dataset.test.side), |set| set.frame);
+        let data = &dataset.provenance;
+        let (evaluation, evaluated) = finished.final_evaluation();
+        let score = &evaluation.score;
+        let mistaken = images::mistaken(&evaluation.logits, &evaluated.labels, score.classes());
+        let frame = data.source.0.map_or_else(|| Frame::like_mnist(evaluated.side), |set| set.frame);
         let now = tables::now();
         Self {
             style: include_str!("page.css"),
@@ -149,8 +150,8 @@ impl Page {
             side: frame.side,
             box_side: frame.box_side,
             inputs: model.shape.inputs(),
-            classes: dataset.test.classes,
-            cut_short: trained.cut_short.as_ref().map(ToString::to_string),
+            classes: evaluated.classes,
+            cut_short: trained.unfinished.as_ref().map(ToString::to_string),
             layers: widths(model).join("–"),
             parameter_count: grouped(model.parameters.len()),
             train_images: grouped(data.train_images),
@@ -165,9 +166,9 @@ impl Page {
             confusion: confusion(score),
             precisions: (0..score.classes()).map(|digit| rate(score.precision(digit))).collect(),
             wrong: mistaken.len(),
-            mistakes: images::worst(&mistaken, &dataset.test),
+            mistakes: images::worst(&mistaken, evaluated),
             network: PageNetwork::new(model),
-            samples: images::samples(&dataset.test),
+            samples: images::samples(evaluated),
             units: units(model.shape.widths()[1]),
         }
     }
@@ -250,7 +251,8 @@ mod tests {
         let pixels = vec![7; labels.len() * 784];
         let test = Images { side: 28, classes: MNIST.classes, pixels, labels: labels.to_vec() };
         let source = DataSource(Some(&SYNTHETIC));
-        let provenance = Provenance { source, train_images: 1, test_images: labels.len(), files: vec![] };
+        let provenance =
+            Provenance { source, train_images: 1, validation_images: 0, test_images: labels.len(), files: vec![] };
         let engine = EngineInfo {
             engine: "fused",
             device: "gpu",
@@ -259,26 +261,28 @@ mod tests {
             threads: 1,
         };
         let weights = shape.initial_parameters(1);
-        let model = Model { shape, parameters: weights, data: source.id().into() };
+        let model = Model { shape, parameters: weights, data: source.id().into(), unfinished: None };
         let record = EpochRecord {
             epoch: 1,
             loss: 2.0,
             accuracy: 0.5,
             seconds: 0.1,
             images_per_second: 10.0,
+            learning_rate: 0.1,
             splits: vec![SplitScore { split: TEST, loss: 1.0, accuracy: 0.25 }],
             finished: SystemTime::UNIX_EPOCH,
         };
         let evaluation = Evaluation { split: TEST, score: Score::new(&logits, labels, 10), logits };
-        let trained = Trained { model, evaluations: vec![evaluation], cut_short: None };
+        let trained = Trained { model, epoch: 1, evaluations: vec![evaluation], unfinished: None };
         let finished = Finished {
             parameters: &parameters,
-            dataset: &Dataset { train: Arc::default(), test, provenance },
+            dataset: &Dataset { train: Arc::default(), validation: None, test, provenance },
             engine: &engine,
             epochs: &[record],
             trained: &trained,
             weights: &[],
             model_sha256: "",
+            began: SystemTime::UNIX_EPOCH,
             seconds: 1.0,
         };
         render(&finished)

@@ -1,0 +1,187 @@
+//! A row of the table of parameters: how a value is named, checked, stored, shown and explained.
+
+use serde_json::Value;
+
+use super::given::Given;
+use super::values::Parameters;
+use crate::model::{MOST_HIDDEN_LAYERS, MOST_UNITS};
+use crate::text::one_of;
+
+/// One row of the table.
+#[derive(Debug)]
+pub struct Key {
+    /// The name in the parameters file; as a flag, with two hyphens before it.
+    pub name: &'static str,
+    /// A second name for the same.
+    pub synonym: Option<&'static str>,
+    /// The meaning, for the help.
+    pub help: &'static str,
+    /// The kind of value and its range.
+    pub kind: ValueKind,
+    /// The name in the MLPerf log, if it stands there.
+    pub mllog: Option<&'static str>,
+    /// The default in words, where it depends on other parameters.
+    pub(super) default: Option<&'static str>,
+}
+
+/// The kinds of values, each with its range and the field that takes it.
+#[derive(Debug)]
+pub enum ValueKind {
+    /// A text: `set` stores it and returns nothing if it is not one of those in `expected`.
+    Text {
+        /// All that are allowed, for messages.
+        expected: fn() -> String,
+        /// Stores it.
+        set: fn(&mut Parameters, &str) -> Option<()>,
+    },
+    /// A whole number from `least` to `most`.
+    Whole {
+        /// The smallest.
+        least: u64,
+        /// The largest.
+        most: u64,
+        /// Stores it.
+        set: fn(&mut Parameters, u64),
+    },
+    /// A number.
+    Number {
+        /// The range, for messages.
+        expected: &'static str,
+        /// The range.
+        fits: fn(f64) -> bool,
+        /// Stores it.
+        set: fn(&mut Parameters, f64),
+    },
+    /// `true` or `false`.
+    Truth {
+        /// Stores it.
+        set: fn(&mut Parameters, bool),
+    },
+    /// A list of layer widths.
+    Widths {
+        /// Stores it.
+        set: fn(&mut Parameters, Vec<usize>),
+    },
+}
+
+impl Key {
+    pub(super) const fn new(name: &'static str, help: &'static str, kind: ValueKind) -> Self {
+        Self { name, synonym: None, help, kind, mllog: None, default: None }
+    }
+
+    pub(super) const fn or(self, synonym: &'static str) -> Self {
+        Self { synonym: Some(synonym), ..self }
+    }
+
+    pub(super) const fn logged_as(self, mllog: &'static str) -> Self {
+        Self { mllog: Some(mllog), ..self }
+    }
+
+    pub(super) const fn default_in_words(self, default: &'static str) -> Self {
+        Self { default: Some(default), ..self }
+    }
+
+    /// The default value, for help and README.
+    pub fn default(&self) -> String {
+        if let Some(words) = self.default {
+            return words.into();
+        }
+        match self.value(&Parameters::default()) {
+            Value::String(text) => text,
+            Value::Number(number) if number.is_f64() => number.as_f64().unwrap_or_default().to_string(),
+            Value::Array(items) => items.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
+            other => other.to_string(),
+        }
+    }
+
+    /// The value that `parameters` have for it.
+    pub fn value(&self, parameters: &Parameters) -> Value {
+        let mut all =
+            serde_json::to_value(parameters).unwrap_or_else(|e| unreachable!("plain fields become JSON: {e}"));
+        all[self.name].take()
+    }
+
+    /// Checks `given` and stores it.
+    ///
+    /// # Errors
+    /// A sentence such as `expected a whole number from 1 to 1000000, found 0`.
+    pub fn set(&self, parameters: &mut Parameters, given: &Given) -> Result<(), String> {
+        self.store(parameters, given).ok_or_else(|| format!("expected {}, found {given}", self.expected()))
+    }
+
+    fn store(&self, parameters: &mut Parameters, given: &Given) -> Option<()> {
+        match &self.kind {
+            ValueKind::Text { set, .. } => set(parameters, text(given)?)?,
+            ValueKind::Whole { least, most, set } => set(parameters, whole(given, *least, *most)?),
+            ValueKind::Number { fits, set, .. } => set(parameters, number(given).filter(|value| fits(*value))?),
+            ValueKind::Truth { set } => set(parameters, truth(given)?),
+            ValueKind::Widths { set } => set(parameters, widths(given)?),
+        }
+        Some(())
+    }
+
+    fn expected(&self) -> String {
+        match &self.kind {
+            ValueKind::Text { expected, .. } => expected(),
+            ValueKind::Whole { least, most, .. } => format!("a whole number from {least} to {most}"),
+            ValueKind::Number { expected, .. } => expected.to_string(),
+            ValueKind::Truth { .. } => "true or false".into(),
+            ValueKind::Widths { .. } => {
+                format!("a list of at most {MOST_HIDDEN_LAYERS} widths, each a whole number from 1 to {MOST_UNITS}")
+            }
+        }
+    }
+
+    /// Reads the text of a flag as the file's value would be read.
+    pub fn given_by_flag(&self, text: &str) -> Given {
+        let yaml = match self.kind {
+            ValueKind::Text { .. } => return Given::Text(text.into()),
+            // Without a value it is a mistake, such as a variable that is not set, and no empty list.
+            ValueKind::Widths { .. } if !text.trim().is_empty() && !text.starts_with('[') => format!("[{text}]"),
+            _ => text.to_string(),
+        };
+        serde_yaml::from_str(&yaml).unwrap_or_else(|_| Given::Text(text.into()))
+    }
+}
+
+/// A number from 0 to below 1.
+pub(super) const fn fraction(set: fn(&mut Parameters, f64)) -> ValueKind {
+    ValueKind::Number { expected: "a number from 0 to below 1", fits: |value| (0.0..1.0).contains(&value), set }
+}
+
+fn text(given: &Given) -> Option<&str> {
+    if let Given::Text(text) = given { Some(text) } else { None }
+}
+
+fn truth(given: &Given) -> Option<bool> {
+    if let Given::Truth(value) = given { Some(*value) } else { None }
+}
+
+fn whole(given: &Given, least: u64, most: u64) -> Option<u64> {
+    let Given::Whole(value) = given else { return None };
+    u64::try_from(*value).ok().filter(|value| (least..=most).contains(value))
+}
+
+fn number(given: &Given) -> Option<f64> {
+    match given {
+        Given::Whole(value) => Some(*value as f64),
+        Given::Number(value) => Some(*value),
+        _ => None,
+    }
+}
+
+fn widths(given: &Given) -> Option<Vec<usize>> {
+    let Given::List(list) = given else { return None };
+    let width = |item| whole(item, 1, MOST_UNITS as u64).map(|width| width as usize);
+    if list.len() > MOST_HIDDEN_LAYERS { None } else { list.iter().map(width).collect() }
+}
+
+/// The names of `choices`, for messages.
+pub(super) fn names<T>(choices: &[(&'static str, T)]) -> String {
+    one_of(&choices.iter().map(|(name, _)| *name).collect::<Vec<_>>())
+}
+
+/// The choice of this name, in any case.
+pub(super) fn named<T: Copy>(choices: &[(&'static str, T)], text: &str) -> Option<T> {
+    choices.iter().find(|(name, _)| text.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
+}

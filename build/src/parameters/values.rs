@@ -1,0 +1,111 @@
+//! The parameters of a training run, and their defaults.
+
+use serde::Serialize;
+
+use crate::engine::choice::{DeviceChoice, EngineChoice};
+use crate::optim::{OptimizerKind, ScheduleKind};
+
+/// Every parameter of a training run with its value.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Parameters {
+    /// The optimizer.
+    pub optimizer: OptimizerKind,
+    /// Epochs: how often each training image is seen.
+    pub train_epochs: u32,
+    /// Images per step, over all threads and devices together. The last batch of an epoch may be short.
+    pub batch_size: usize,
+    /// The step size.
+    pub learning_rate: f64,
+    /// The fraction of the last update that is kept (sgd, rmsprop).
+    pub momentum: f64,
+    /// Nesterov's variant of momentum (sgd).
+    pub nesterov: bool,
+    /// Decoupled weight decay, per step and times the learning rate.
+    pub weight_decay: f64,
+    /// The width of each hidden layer, from the input on.
+    pub hidden_layers: Vec<usize>,
+    /// The fraction of hidden activations that training drops, after each hidden layer.
+    pub dropout: f64,
+    /// The fraction of each target that is spread over all classes (label smoothing).
+    pub label_smoothing: f64,
+    /// How the learning rate changes over the steps.
+    pub schedule: ScheduleKind,
+    /// The steps in which the rate rises: below 1 a share of all, from 1 on a number of epochs.
+    pub warmup: f64,
+    /// The rate at the end of the schedule; none for a constant one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub final_learning_rate: Option<f64>,
+    /// The decay per step of the average of the weights, which takes their place; 0: none.
+    pub ema: f64,
+    /// Images taken from the end of the training set to validate with: below 1 a share of it, from 1 on a number.
+    pub validation: f64,
+    /// Which epoch's model is kept.
+    pub keep: Keep,
+    /// Epochs without improvement of the validation loss after which training ends; 0: never.
+    pub early_stopping: u32,
+    /// By how much the loss must fall to be an improvement.
+    pub min_delta: f64,
+    /// The accuracy, from 0 to 1, at which training ends, and below which it fails; 0: none.
+    pub target_accuracy: f64,
+    /// The time after which training ends with what there is, in seconds; 0: none.
+    pub max_seconds: f64,
+    /// Every how many epochs a snapshot is written; 0: never.
+    pub snapshots: u32,
+    /// The seed of initial weights, order and dropout.
+    pub seed: u64,
+    /// The device to train on.
+    pub device: DeviceChoice,
+    /// The engine that trains.
+    pub engine: EngineChoice,
+    /// The number of threads; 0: one for each processor.
+    pub threads: usize,
+}
+
+/// The defaults of `mnist.py` and Keras.
+impl Default for Parameters {
+    fn default() -> Self {
+        let optimizer = OptimizerKind::Adam;
+        Self {
+            optimizer,
+            train_epochs: 5,
+            batch_size: 32,
+            learning_rate: optimizer.default_learning_rate(),
+            momentum: 0.0,
+            nesterov: false,
+            weight_decay: 0.0,
+            hidden_layers: vec![128],
+            dropout: 0.2,
+            label_smoothing: 0.0,
+            schedule: ScheduleKind::Constant,
+            warmup: 0.0,
+            final_learning_rate: None,
+            ema: 0.0,
+            validation: 0.0,
+            keep: Keep::Last,
+            early_stopping: 0,
+            min_delta: 0.0,
+            target_accuracy: 0.0,
+            max_seconds: 0.0,
+            snapshots: 0,
+            seed: 42,
+            device: DeviceChoice::Auto,
+            engine: EngineChoice::Auto,
+            threads: 0,
+        }
+    }
+}
+
+/// Which epoch's model is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// That of the last epoch.
+    Last,
+    /// That of the epoch with the lowest validation loss.
+    Best,
+}
+
+impl Keep {
+    /// The choices by their names in the parameters file.
+    pub const ALL: &[(&'static str, Self)] = &[("last", Self::Last), ("best", Self::Best)];
+}

@@ -1,0 +1,66 @@
+//! What `train` says of the model that it has trained: whether it is any good, and whether the training did what was asked.
+
+use std::path::Path;
+
+use tracing::warn;
+
+use crate::data::dataset::TEST;
+use crate::error::{Error, Result};
+use crate::open;
+use crate::output::finished::{Finished, Trained};
+use crate::output::metrics;
+use crate::parameters::Parameters;
+use crate::text;
+
+/// A model whose accuracy is lower by more than this than that of the one that it replaces deserves a warning.
+const POINT: f64 = 0.01;
+/// The longest metrics file that is read, in bytes. That of 100,000 epochs has 30 million.
+const LONGEST_METRICS: u64 = 1 << 26;
+
+/// Warns of a model that is no better than chance, or worse than the one in `model_dir`.
+pub fn warn_of(finished: &Finished, model_dir: &Path) {
+    let evaluation = finished.trained.final_evaluation();
+    let (split, accuracy) = (evaluation.split, evaluation.score.accuracy);
+    let images = |class: &Vec<u32>| class.iter().sum::<u32>();
+    let confusion = &evaluation.score.confusion;
+    let largest = confusion.iter().map(images).max().unwrap_or(0);
+    // Who always answers with the most frequent class is right as often.
+    if accuracy <= f64::from(largest) / f64::from(confusion.iter().map(images).sum::<u32>().max(1)) {
+        let accuracy = text::percent(accuracy);
+        warn!("the model is no better than chance: {split} accuracy {accuracy}; try another learning_rate");
+    }
+    let before = (split == TEST).then(|| accuracy_before(model_dir, finished.trained.model.data.as_str())).flatten();
+    if let Some(before) = before.filter(|before| before - accuracy > POINT) {
+        let [accuracy, before] = [accuracy, before].map(text::percent);
+        warn!(
+            "the model is worse than the one in {}, which had a test accuracy of {before}: {accuracy}",
+            model_dir.display()
+        );
+    }
+}
+
+/// The test accuracy of the finished model in `model_dir`, if it was trained on `data`.
+fn accuracy_before(model_dir: &Path, data: &str) -> Option<f64> {
+    let file = open::regular(&model_dir.join(metrics::FILE_NAME)).ok()?;
+    let text = open::read_at_most(LONGEST_METRICS, file).ok()??;
+    let metrics: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    if metrics["trained_on"] != data {
+        return None;
+    }
+    metrics[TEST]["accuracy"].as_f64()
+}
+
+/// Whether the training did what was asked.
+///
+/// # Errors
+/// It did not: it was stopped by a signal, its device failed, or it did not reach its target.
+pub fn of(parameters: &Parameters, trained: Trained) -> Result<()> {
+    match trained.unfinished {
+        // The end that was asked for.
+        None | Some(Error::OutOfTime { .. }) => {}
+        Some(failure) => return Err(failure),
+    }
+    let watched = &trained.evaluations[0];
+    let (expected, found) = (parameters.target_accuracy, watched.score.accuracy);
+    if found < expected { Err(Error::TargetMissed { split: watched.split, expected, found }) } else { Ok(()) }
+}

@@ -1,0 +1,104 @@
+//! When snapshots of a training are taken, and what goes into them.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::course::{Course, Kept};
+use super::snapshot::{RunId, Snapshot, values_of};
+use super::snapshots::SnapshotWriter;
+use crate::data::dataset::{FileHash, Provenance};
+use crate::engine::TrainingState;
+use crate::error::Result;
+use crate::optim::OptimizerSettings;
+use crate::parameters::{Keep, Parameters};
+
+/// Takes a snapshot every so many epochs, and at last one of the state that training ends in.
+#[derive(Debug)]
+pub struct Recorder {
+    run: RunId,
+    parameters: Value,
+    data: Vec<FileHash>,
+    slots: Vec<String>,
+    every: u32,
+    keep: Keep,
+    writer: SnapshotWriter,
+    /// The state after the last whole epoch, if it is not written.
+    last: Option<Snapshot>,
+}
+
+impl Recorder {
+    /// A recorder for the training `run` with `parameters`, in which no `auto` is left; none if they ask for no snapshots.
+    ///
+    /// # Errors
+    /// Their directory in `model_dir` cannot be written.
+    pub fn new(
+        model_dir: &Path,
+        run: RunId,
+        parameters: &Parameters,
+        data: &Provenance,
+        optimizer: &OptimizerSettings,
+    ) -> Result<Option<Self>> {
+        if parameters.snapshots == 0 {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            run,
+            parameters: values_of(parameters),
+            data: data.files.clone(),
+            slots: optimizer.slots().iter().map(|slot| slot.name.into()).collect(),
+            every: parameters.snapshots,
+            keep: parameters.keep,
+            writer: SnapshotWriter::new(model_dir)?,
+            last: None,
+        }))
+    }
+
+    /// Takes note of the trainer's `state` and the `course` after a whole epoch.
+    pub fn epoch_done(&mut self, state: TrainingState, course: &Course) {
+        // The last model is the state's own.
+        let kept = course.kept.as_ref().filter(|_| self.keep == Keep::Best);
+        let snapshot = Snapshot {
+            run: self.run.clone(),
+            parameters: self.parameters.clone(),
+            data: self.data.clone(),
+            slots: self.slots.clone(),
+            state,
+            average: course.average.clone(),
+            kept: kept.map(|Kept { epoch, parameters, .. }| Kept {
+                epoch: *epoch,
+                parameters: parameters.clone(),
+                evaluation: None,
+            }),
+            epochs: course.epochs.clone(),
+        };
+        if course.whole().is_multiple_of(self.every) {
+            self.last = None;
+            self.writer.write(snapshot);
+        } else {
+            self.last = Some(snapshot);
+        }
+    }
+
+    /// Writes the state after the last whole epoch, and waits until all snapshots are written.
+    ///
+    /// # Errors
+    /// The first that could not be written.
+    pub fn close(mut self) -> Result<()> {
+        self.last.take().into_iter().for_each(|snapshot| self.writer.write(snapshot));
+        self.writer.close()
+    }
+}
+
+impl Snapshot {
+    /// The training's state for a trainer, and its course.
+    pub fn into_course(self) -> (TrainingState, Course) {
+        let Self { state, average, kept, epochs, .. } = self;
+        let kept = kept.unwrap_or_else(|| Kept {
+            epoch: epochs.len() as u32,
+            parameters: average.as_ref().unwrap_or(&state.parameters).clone(),
+            evaluation: None,
+        });
+        (state, Course { epochs, average, kept: Some(kept) })
+    }
+}

@@ -1,0 +1,238 @@
+//! How long `train` goes on and which model it keeps: validation split, early stopping, targets, time limits, averages, warm
+//! starts; what an unfinished training leaves.
+
+use std::fs;
+
+use mnist::model::file::{self as model_file, Unfinished};
+use serde_json::Value;
+
+use crate::common::Sandbox;
+
+fn metrics(sandbox: &Sandbox) -> Value {
+    serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap()
+}
+
+/// The losses of each epoch on `split`.
+fn losses(metrics: &Value, split: &str) -> Vec<f64> {
+    let epochs = metrics["epochs"].as_array().unwrap().iter();
+    epochs.map(|epoch| epoch[format!("{split}_loss")].as_f64().unwrap()).collect()
+}
+
+fn model(sandbox: &Sandbox) -> Vec<u8> {
+    fs::read(sandbox.path("model/model.safetensors")).unwrap()
+}
+
+#[test]
+fn with_a_validation_split_the_test_set_is_scored_once_at_the_end() {
+    let sandbox = Sandbox::with_data();
+    let ended = sandbox.train("--train_epochs=3 --validation=0.2").done();
+    let metrics = metrics(&sandbox);
+    assert_eq!(losses(&metrics, "validation").len(), 3);
+    assert!(metrics["epochs"].as_array().unwrap().iter().all(|epoch| epoch.get("test_loss").is_none()));
+    let images = |split: &str| metrics["data"][format!("{split}_images")].as_u64().unwrap();
+    assert_eq!(["train", "validation", "test"].map(images), [240, 60, 100]);
+    assert_eq!(metrics["validation"]["images"], 60);
+    assert_eq!(metrics["test"]["images"], 100);
+    assert_eq!(losses(&metrics, "validation")[2], metrics["validation"]["loss"].as_f64().unwrap());
+
+    let log = sandbox.read("logs/mllog_train.log");
+    let scored = log.lines().filter(|line| line.contains("\"eval_accuracy\""));
+    let of_epochs: Vec<bool> = scored.map(|line| line.contains("\"epoch_num\"")).collect();
+    assert_eq!(of_epochs, [true, true, true, false]);
+    assert!(ended.stderr.contains(", validation loss ") && !ended.stderr.contains("test loss"), "{ended:#?}");
+    assert!(ended.stdout.starts_with("validation accuracy") && ended.stdout.contains("test accuracy"), "{ended:#?}");
+
+    // A number of images is as good as a share.
+    let by_share = model(&sandbox);
+    sandbox.train("--train_epochs=3 --validation=60").done();
+    assert!(model(&sandbox) == by_share);
+}
+
+#[test]
+fn the_best_model_is_that_of_the_epoch_with_the_lowest_validation_loss() {
+    let sandbox = Sandbox::with_data();
+    let parameters = "--validation=0.3 --learning_rate=0.03 --dropout=0";
+    sandbox.train(&format!("{parameters} --train_epochs=12 --keep=best")).done();
+    let metrics = metrics(&sandbox);
+    let losses = losses(&metrics, "validation");
+    let best = 1 + losses.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
+    assert!(best < 12, "the case is no test: {losses:?}");
+    assert_eq!(metrics["validation"]["loss"].as_f64(), Some(losses[best - 1]));
+    let kept = model(&sandbox);
+    sandbox.train(&format!("{parameters} --train_epochs={best}")).done();
+    assert!(model(&sandbox) == kept, "epoch {best}");
+}
+
+#[test]
+fn training_ends_early_without_improvement() {
+    let sandbox = Sandbox::with_data();
+    let parameters = "--validation=0.3 --learning_rate=0.03 --dropout=0 --train_epochs=40";
+    let ended = sandbox.train(&format!("{parameters} --early_stopping=3 --min_delta=0.01")).done();
+    let losses = losses(&metrics(&sandbox), "validation");
+    let (mut best, mut waited) = (f64::INFINITY, vec![]);
+    for loss in &losses {
+        waited.push(if *loss < best - 0.01 { 0 } else { waited.last().unwrap_or(&0) + 1 });
+        best = if waited.last() == Some(&0) { *loss } else { best };
+    }
+    assert_eq!(waited.iter().position(|waited| *waited == 3), Some(losses.len() - 1), "{losses:?}");
+    assert!(losses.len() < 40 && ended.stderr.contains("no lower validation loss for 3 epochs"), "{ended:#?}");
+    assert_eq!(model_file::load(&sandbox.path("model")).unwrap().unfinished, None);
+}
+
+#[test]
+fn a_target_ends_the_training_that_reaches_it_and_fails_the_one_that_does_not() {
+    let sandbox = Sandbox::with_data();
+    let ended = sandbox.train("--train_epochs=50 --learning_rate=0.01 --target_accuracy=0.6").done();
+    assert!(ended.stderr.contains("target_accuracy 60.00 % is reached"), "{ended:#?}");
+    let reached = metrics(&sandbox);
+    let epochs = reached["epochs"].as_array().unwrap().len();
+    assert!(epochs < 50 && reached["test"]["accuracy"].as_f64() >= Some(0.6));
+
+    let ended = sandbox.train("--train_epochs=1 --target_accuracy=0.999 --validation=0.2");
+    assert_eq!(ended.code, Some(1));
+    let message = "error: target_accuracy: expected a validation accuracy of 99.90 %, found ";
+    assert!(ended.stderr.contains(message), "{ended:#?}");
+    assert_eq!(metrics(&sandbox)["epochs"].as_array().unwrap().len(), 1, "the files are written");
+}
+
+#[test]
+fn a_time_limit_leaves_an_unfinished_model_but_never_in_place_of_a_finished_one() {
+    let sandbox = Sandbox::with_data();
+    let limited = "--train_epochs=100000 --max_seconds=0.5";
+    let ended = sandbox.train(limited).done();
+    let left = model_file::load(&sandbox.path("model")).unwrap();
+    let Some(Unfinished { epochs, of: 100_000 }) = left.unfinished else { panic!("{:?}", left.unfinished) };
+    assert!(epochs > 0 && ended.stderr.contains("warning: model: holds a model that is unfinished"), "{ended:#?}");
+    for task in ["evaluate --data_dir=data --log_dir=logs2", "predict data/train-images-idx3-ubyte"] {
+        let ended = sandbox.run(&format!("{task} --model_dir=model"));
+        assert!(ended.stderr.contains("warning: model: the model is unfinished, after "), "{ended:#?}");
+    }
+
+    // A finished one takes its place, and keeps it.
+    sandbox.train("").done();
+    let finished = model(&sandbox);
+    assert_eq!(model_file::load(&sandbox.path("model")).unwrap().unfinished, None);
+    let ended = sandbox.train(limited).done();
+    assert!(model(&sandbox) == finished);
+    assert!(model_file::load(&sandbox.path("model/unfinished")).unwrap().unfinished.is_some());
+    assert!(ended.stderr.contains("warning: model: still holds the finished model of before"), "{ended:#?}");
+    sandbox.train("").done();
+    assert!(!sandbox.path("model/unfinished").exists() && model(&sandbox) == finished);
+
+    sandbox.train("--max_seconds=0.000001").failed_with(
+        "stopped after 0.000001 s, as max_seconds says\nhint: give more max_seconds: there is no whole epoch yet",
+    );
+    assert!(model(&sandbox) == finished);
+}
+
+#[test]
+fn the_average_of_the_weights_is_evaluated_and_kept() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--train_epochs=4").done();
+    let last = model(&sandbox);
+    sandbox.train("--train_epochs=4 --ema=0.95").done();
+    assert!(model(&sandbox) != last);
+    let trained = metrics(&sandbox);
+    sandbox.run("evaluate --data_dir=data --log_dir=logs2 --model_dir=model").done();
+    let evaluated: Value = serde_json::from_str(&sandbox.read("logs2/metrics.json")).unwrap();
+    assert_eq!(evaluated["test"]["accuracy"], trained["test"]["accuracy"]);
+    // The steps themselves are the same.
+    let losses = |metrics: &Value| {
+        metrics["epochs"].as_array().unwrap().iter().map(|epoch| epoch["loss"].as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    sandbox.train("--train_epochs=4").done();
+    assert_eq!(losses(&trained), losses(&metrics(&sandbox)));
+}
+
+#[test]
+fn a_training_may_begin_with_a_model() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--train_epochs=5").done();
+    fs::rename(sandbox.path("model"), sandbox.path("first")).unwrap();
+    for flag in ["--init", "--model_in"] {
+        sandbox.train(&format!("{flag}=first --optimizer=sgd --learning_rate=1e-12")).done();
+        let [first, next] = ["first", "model"].map(|name| model_file::load(&sandbox.path(name)).unwrap().parameters);
+        let change = first.iter().zip(&next).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(change < 1e-6, "{change}");
+    }
+    sandbox.train("--init=first --hidden_layers=8").failed_with(
+        "first/model.safetensors: expected a model with layers [784, 8, 10], as the parameters say, found [784, 16, 10]\n\
+         hint: set hidden_layers to those of the model",
+    );
+    sandbox.train("--init=nowhere").failed_with(
+        "nowhere: has no model: expected a file model.safetensors\nhint: train one first with `mnist train`",
+    );
+}
+
+#[test]
+fn a_model_that_is_no_good_is_named() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--train_epochs=10 --learning_rate=0.01").done();
+    let ended = sandbox.train("--learning_rate=100").done();
+    assert!(ended.stderr.contains("warning: the model is no better than chance: test accuracy "), "{ended:#?}");
+    let message = "warning: the model is worse than the one in model, which had a test accuracy of ";
+    assert!(ended.stderr.contains(message), "{ended:#?}");
+    let ended = sandbox.train("--train_epochs=10 --learning_rate=0.01").done();
+    assert!(!ended.stderr.contains("warning: the model"), "{ended:#?}");
+}
+
+#[test]
+fn the_parameters_of_a_run_give_its_bytes_again_and_leave_open_what_was_left_open() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--schedule=one_cycle --train_epochs=2 --validation=0.1 --keep=best --optimizer=sgd").done();
+    let first = model(&sandbox);
+    let parameters = sandbox.read("model/parameters.yaml");
+    for open in ["device: auto\n", "engine: auto\n", "threads: 0\n"] {
+        assert!(parameters.contains(open), "{parameters}");
+    }
+    sandbox.write("parameters.yaml", parameters);
+    sandbox.train("").done();
+    assert!(model(&sandbox) == first);
+    // A constant schedule has no final rate that would stand in the way of another rate.
+    sandbox.train("--schedule=constant --final_learning_rate=0.1");
+    sandbox.write("parameters.yaml", "train_epochs: 1\n");
+    sandbox.train("").done();
+    sandbox.write("parameters.yaml", sandbox.read("model/parameters.yaml"));
+    sandbox.train("--learning_rate=0.1").done();
+}
+
+#[test]
+fn parameters_that_do_not_go_together_are_refused() {
+    let sandbox = Sandbox::with_data();
+    for (flags, message) in [
+        (
+            "--keep=best",
+            "keep: best is the epoch with the lowest validation loss: expected a validation split with it, such as \
+             validation: 0.1, found none",
+        ),
+        (
+            "--early_stopping=2",
+            "early_stopping: it watches the validation loss: expected a validation split with it, such as validation: \
+             0.1, found none",
+        ),
+        ("--min_delta=0.1", "min_delta: expected early_stopping above 0 with it, found 0"),
+        ("--warmup=1", "warmup: expected fewer epochs than train_epochs, which is 1, found 1"),
+        (
+            "--final_learning_rate=0.1",
+            "final_learning_rate: schedule constant has none: set schedule, to linear or cosine for example, or leave it \
+             out",
+        ),
+        (
+            "--schedule=exponential --final_learning_rate=0",
+            "final_learning_rate: expected a number above 0 with schedule exponential, found 0",
+        ),
+    ] {
+        let ended = sandbox.train(flags);
+        assert_eq!(ended.code, Some(2), "{ended:#?}");
+        assert!(ended.stderr.contains(&format!("with the parameters given as flags: {message}\n")), "{ended:#?}");
+    }
+    for flags in ["--validation=1.5", "--validation=-1", "--schedule=cosines", "--ema=1", "--target_accuracy=98"] {
+        let ended = sandbox.train(flags);
+        assert!(ended.code == Some(2) && ended.stderr.contains("expected"), "{ended:#?}");
+    }
+    sandbox.train("--validation=300").failed_with(
+        "validation: 300 of the 300 training images leaves none to train on\n\
+         hint: set validation to a smaller share, such as 0.1, or a smaller number of images",
+    );
+    assert_eq!(sandbox.files("model"), [""; 0]);
+}

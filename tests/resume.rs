@@ -1,0 +1,143 @@
+//! Snapshots and `train --resume`: a training that is killed or stopped, and goes on, ends with the bytes of one that was
+//! never disturbed.
+
+use std::fs;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use mnist::rng::{Purpose, Stream};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::common::Sandbox;
+
+/// All that a snapshot must hold: dropout, a schedule, an average, the best model, early stopping that never comes.
+const PARAMETERS: &str = "train_epochs: 30\nbatch_size: 16\nhidden_layers: [24, 16]\ndropout: 0.3\nschedule: cosine\n\
+                          warmup: 2\nema: 0.98\nvalidation: 0.2\nkeep: best\nearly_stopping: 25\nsnapshots: 2\n";
+
+/// A sandbox with these parameters, and the model of an undisturbed training in `undisturbed`.
+fn undisturbed(flags: &str) -> (Sandbox, Vec<u8>, Duration) {
+    let sandbox = Sandbox::with_data();
+    sandbox.write("parameters.yaml", PARAMETERS);
+    let begin = Instant::now();
+    sandbox.train(flags).done();
+    let time = begin.elapsed();
+    let model = model(&sandbox);
+    fs::rename(sandbox.path("model"), sandbox.path("undisturbed")).unwrap();
+    (sandbox, model, time)
+}
+
+fn model(sandbox: &Sandbox) -> Vec<u8> {
+    fs::read(sandbox.path("model/model.safetensors")).unwrap()
+}
+
+fn start(sandbox: &Sandbox, flags: &str) -> Child {
+    let mut command = sandbox.program();
+    command.args(["train", "--data_dir=data", "--log_dir=logs", "--model_dir=model"]);
+    command.args(["--parameters_file=parameters.yaml", "--resume"]).args(flags.split_whitespace());
+    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// How often each training is killed.
+fn kills() -> u32 {
+    std::env::var("MNIST_TEST_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(3)
+}
+
+/// Kills trainings with these flags at random moments, and holds the end against an undisturbed one.
+#[track_caller]
+fn survives_kills(flags: &str) {
+    let (sandbox, expected, time) = undisturbed(flags);
+    let mut stream = Stream::new(kills().into(), Purpose::Order, 7);
+    for nth in 0..kills() {
+        let mut child = start(&sandbox, &format!("{flags} --threads={}", 1 + nth % 2));
+        std::thread::sleep(time.mul_f64(f64::from(stream.below(1000)) / 1000.0));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    sandbox.train(&format!("{flags} --resume")).done();
+    assert!(model(&sandbox) == expected, "{flags}: another model");
+    let mut left = sandbox.files("model/snapshots");
+    left.retain(|name| !name.starts_with("epoch-"));
+    assert_eq!(left, [""; 0]);
+}
+
+#[test]
+fn a_training_that_is_killed_and_goes_on_ends_with_the_same_bytes() {
+    for optimizer in ["adam", "sgd --momentum=0.9 --nesterov=true", "rmsprop --momentum=0.5", "adagrad"] {
+        survives_kills(&format!("--optimizer={optimizer}"));
+    }
+    survives_kills("--optimizer=adamw --weight_decay=0.01");
+}
+
+#[cfg(feature = "burn")]
+#[test]
+fn burn_goes_on_with_the_same_bytes_too() {
+    for optimizer in ["adam", "sgd --momentum=0.9", "rmsprop --momentum=0.5", "adagrad", "adamw --weight_decay=0.01"] {
+        survives_kills(&format!("--engine=burn --optimizer={optimizer} --train_epochs=6"));
+    }
+}
+
+#[test]
+fn a_signal_leaves_a_snapshot_of_the_last_whole_epoch_to_go_on_from() {
+    let (sandbox, expected, _) = undisturbed("--snapshots=1000");
+    let mut child = start(&sandbox, "--snapshots=1000");
+    let mut stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut lines = String::new();
+    while !lines.contains("epoch 3/30") {
+        assert!(std::io::BufRead::read_line(&mut stderr, &mut lines).unwrap() > 0, "{lines}");
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    std::io::Read::read_to_string(&mut stderr, &mut lines).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143), "{lines}");
+    assert_eq!(sandbox.files("model/snapshots").len(), 1);
+    assert!(mnist::model::file::is_unfinished(&sandbox.path("model")));
+    let ended = sandbox.train("--snapshots=1000 --resume").done();
+    assert!(ended.stderr.contains("safetensors: training goes on after epoch "), "{ended:#?}");
+    assert!(model(&sandbox) == expected);
+    assert!(!mnist::model::file::is_unfinished(&sandbox.path("model")));
+}
+
+#[test]
+fn the_newest_sound_snapshot_is_taken_and_faults_are_named() {
+    let (sandbox, expected, _) = undisturbed("");
+    let ended = sandbox.train("--resume").done();
+    assert!(ended.stderr.contains("model: has no snapshot: training begins anew\n"), "{ended:#?}");
+    let names = ["epoch-026.safetensors", "epoch-028.safetensors", "epoch-030.safetensors"];
+    assert_eq!(sandbox.files("model/snapshots"), names);
+
+    // A cut one is passed over.
+    let newest = sandbox.path("model/snapshots/epoch-030.safetensors");
+    let bytes = fs::read(&newest).unwrap();
+    fs::write(&newest, &bytes[..bytes.len() - 1]).unwrap();
+    let ended = sandbox.train("--resume").done();
+    assert!(ended.stderr.contains("epoch-030.safetensors: is not a safetensors file: "), "{ended:#?}");
+    assert!(ended.stderr.contains("epoch-028.safetensors: training goes on after epoch 28 of 30\n"), "{ended:#?}");
+    assert!(model(&sandbox) == expected);
+
+    let refused = |flags: &str, message: &str| {
+        let ended = sandbox.train(&format!("--resume {flags}"));
+        assert!(ended.code == Some(1) && ended.stderr.contains(message), "{flags}: {ended:#?}");
+        assert!(model(&sandbox) == expected);
+    };
+    refused("--batch_size=8", "is of a training with other parameters: batch_size: expected 16, found 8");
+    refused("--hidden_layers=8", "hidden_layers: expected [24,16], found [8]");
+    refused("--train_epochs=4", "train_epochs: expected at least 30, found 4");
+    let ended = sandbox.train("");
+    let warning =
+        "warning: model: has snapshots of an earlier training, which stay: --resume goes on from the newest\n";
+    assert!(ended.stderr.contains(warning), "{ended:#?}");
+    mnist::data::synthetic::write(&sandbox.path("data"), 299, 100).unwrap();
+    refused("", "is of a training on other data: ");
+}
+
+#[test]
+fn more_epochs_go_on_where_fewer_ended() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--train_epochs=6").done();
+    let six = model(&sandbox);
+    fs::remove_dir_all(sandbox.path("model")).unwrap();
+    sandbox.train("--train_epochs=3 --snapshots=1").done();
+    sandbox.train("--train_epochs=6 --snapshots=1 --resume").done();
+    assert!(model(&sandbox) == six);
+    let ended = sandbox.train("--train_epochs=6 --snapshots=1 --resume").done();
+    assert!(ended.stderr.contains("training goes on after epoch 6 of 6") && model(&sandbox) == six, "{ended:#?}");
+}
