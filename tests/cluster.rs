@@ -3,7 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::{Ended, Sandbox, end, python_with};
 use serde_yaml::Value;
@@ -12,19 +15,112 @@ fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster").join(name)
 }
 
-/// Runs the Slurm script as Slurm would, in a cube, with a `srun` and a `singularity` that print their arguments.
-fn sbatch(sandbox: &Sandbox, nth: Option<&str>, parameters: &[&str]) -> Ended {
+/// The Slurm script as Slurm would run it, in a cube, with this `singularity`.
+fn script(sandbox: &Sandbox, nth: Option<&str>, parameters: &[&str], singularity: &str) -> Command {
     let bin = sandbox.path("bin");
     fs::create_dir_all(&bin).unwrap();
-    for (name, script) in [("srun", "exec \"$@\""), ("singularity", "printf '%s\\n' \"$@\"")] {
-        fs::write(bin.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
+    let scontrol = format!("echo \"$@\" >> {}", sandbox.path("scontrol").display());
+    for (name, script) in [("srun", "exec \"$@\""), ("singularity", singularity), ("scontrol", &scontrol)] {
+        fs::write(bin.join(name), format!("#!/bin/bash\n{script}\n")).unwrap();
         fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
     }
     let mut command = Command::new("bash");
     command.arg(file("slurm.sbatch")).args(parameters).current_dir(sandbox.path("the cube"));
     command.env("PATH", format!("{}:/usr/bin:/bin", bin.display())).env_remove("WORKSPACE").env_remove("IMAGE");
+    command.env("SLURM_JOB_ID", "77");
     command.env_remove("SLURM_ARRAY_TASK_ID").envs(nth.map(|nth| ("SLURM_ARRAY_TASK_ID", nth)));
-    end(&mut command)
+    command
+}
+
+/// Runs the script with a `singularity` that prints its arguments.
+fn sbatch(sandbox: &Sandbox, nth: Option<&str>, parameters: &[&str]) -> Ended {
+    end(&mut script(sandbox, nth, parameters, "printf '%s\\n' \"$@\""))
+}
+
+/// A `singularity` that runs the program with the directories of the host in place of those in the container, and leaves
+/// its process id in the file `pid`.
+fn without_container(sandbox: &Sandbox) -> String {
+    let (pid, program) = (sandbox.path("pid"), env!("CARGO_BIN_EXE_mnist"));
+    format!(
+        "echo $$ > {}; binds=(); arguments=(); shift\n\
+         while [[ $1 == --bind ]]; do binds+=(\"$2\"); shift 2; done; shift\n\
+         for argument in \"$@\"; do\n\
+           for bind in \"${{binds[@]}}\"; do\n\
+             IFS=: read -r host inside mode <<< \"$bind\"; argument=${{argument/=$inside/=$host}}\n\
+           done\n\
+           arguments+=(\"$argument\")\n\
+         done\n\
+         exec {program} \"${{arguments[@]}}\"",
+        pid.display()
+    )
+}
+
+/// A training that takes some seconds.
+const LONG: &str = "train_epochs: 60\nbatch_size: 4\nhidden_layers: [64]\n";
+
+/// Starts `command`, and sends SIGTERM to the process in the file `pid` once `snapshots` holds one. Returns the exit code.
+fn stopped(sandbox: &Sandbox, mut command: Command, snapshots: &Path) -> Option<i32> {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let is_snapshot = |entry: std::io::Result<fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with("epoch-")))
+    };
+    while !fs::read_dir(snapshots).is_ok_and(|mut entries| entries.any(is_snapshot)) {
+        assert!(child.try_wait().unwrap().is_none(), "it ended without a snapshot");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let pid = sandbox.read("pid").trim().parse().ok().and_then(Pid::from_raw).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    child.wait().unwrap().code()
+}
+
+/// The model of [`LONG`] trained without a stop.
+fn undisturbed(sandbox: &Sandbox) -> Vec<u8> {
+    sandbox.write("parameters.yaml", LONG);
+    sandbox.train("").done();
+    fs::read(sandbox.path("model/model.safetensors")).unwrap()
+}
+
+#[test]
+fn a_slurm_job_that_is_stopped_queues_again_and_goes_on() {
+    let sandbox = Sandbox::with_data();
+    let expected = undisturbed(&sandbox);
+    fs::create_dir_all(sandbox.path("the cube/workspace/parameters")).unwrap();
+    fs::rename(sandbox.path("data"), sandbox.path("the cube/workspace/data")).unwrap();
+    sandbox.write("the cube/workspace/parameters/long.yaml", LONG);
+    let job = || script(&sandbox, None, &["workspace/parameters/long.yaml"], &without_container(&sandbox));
+    let model = sandbox.path("the cube/workspace/long/model");
+    assert_eq!(stopped(&sandbox, job(), &model.join("snapshots")), Some(143));
+    assert_eq!(sandbox.read("scontrol"), "requeue 77\n");
+    assert!(mnist::model::file::is_unfinished(&model));
+    let ended = end(&mut job()).done();
+    assert!(ended.stderr.contains("training goes on after epoch"), "{ended:#?}");
+    assert!(fs::read(model.join("model.safetensors")).unwrap() == expected);
+    assert_eq!(sandbox.read("scontrol"), "requeue 77\n");
+}
+
+#[test]
+fn a_pod_that_is_evicted_is_replaced_by_one_that_goes_on() {
+    let sandbox = Sandbox::with_data();
+    let expected = undisturbed(&sandbox);
+    let text = fs::read_to_string(file("kubernetes.yaml")).unwrap();
+    let job = text.split("\n---\n").map(|document| serde_yaml::from_str::<Value>(document).unwrap());
+    let job = job.into_iter().find(|document| document["kind"] == "Job").unwrap();
+    let arguments = job["spec"]["template"]["spec"]["containers"][0]["args"].as_sequence().unwrap().clone();
+    let here = sandbox.path("").display().to_string();
+    let pod = || {
+        let arguments = arguments.iter().map(|argument| {
+            let argument = argument.as_str().unwrap().replace("$(JOB_COMPLETION_INDEX)", "0");
+            let parameters = argument.replace("=/parameters/0.yaml", &format!("={here}/parameters.yaml"));
+            parameters.replace("=/data", &format!("={here}/data")).replace("=/models/0", &format!("={here}/pod"))
+        });
+        let mut command = Command::new("bash");
+        let script = format!("echo $$ > {here}/pid; exec \"$@\"");
+        command.args(["-c", &script, "pod", env!("CARGO_BIN_EXE_mnist")]).args(arguments);
+        command
+    };
+    assert_eq!(stopped(&sandbox, pod(), &sandbox.path("pod/model/snapshots")), Some(143));
+    end(&mut pod()).done();
+    assert!(fs::read(sandbox.path("pod/model/model.safetensors")).unwrap() == expected);
 }
 
 #[test]
@@ -43,7 +139,7 @@ fn the_slurm_script_trains_with_the_parameters_of_its_place_in_the_array() {
         let expected = format!(
             "run\n--bind\n{here}/workspace/data:/data:ro\n--bind\n{here}/workspace/parameters:/parameters:ro\n--bind\n\
              {here}/workspace/{name}:/out\n{here}/workspace/mlcommons_mlcube_mnist-0.01.simg\ntrain\n--data_dir=/data\n\
-             --parameters_file=/parameters/{name}.yaml\n--log_dir=/out/logs\n--model_dir=/out/model\n"
+             --parameters_file=/parameters/{name}.yaml\n--log_dir=/out/logs\n--model_dir=/out/model\n--snapshots=1\n--resume\n"
         );
         assert_eq!(ended.stdout, expected);
         assert!(cube.join("workspace").join(name).is_dir());

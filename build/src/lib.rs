@@ -6,8 +6,9 @@
 //! cli -> task      download | train | evaluate | predict | demo | devices | cube
 //!
 //! train:    parameters (file, flags, defaults)
-//!           data: download or synthetic -> idx -> dataset
+//!           data: download or synthetic -> idx -> dataset -> split
 //!           training: order of an epoch -> engine (reference | fused | fused_gpu | burn_engine) -> evaluation
+//!                     course: go on, stop, or keep this model; recorder -> snapshots -> resume
 //!                     each step of the run is an event -> output: console, logs, MLLOG, TensorBoard
 //!           output: the finished run -> artifacts: model, metrics, parameters, report, ONNX -> files/set
 //! predict:  data/picture -> engine -> answers
