@@ -3,13 +3,14 @@
 use std::fs;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::common::{self, Sandbox, end, real_mnist};
 use mnist::data::dataset::{Dataset, Images};
 use mnist::data::idx;
 use mnist::engine::{EngineInfo, EpochTotals, Network, Progress, Trainer, TrainingState, choice};
 use mnist::error::{Error, Result};
+use mnist::files::lock;
 use mnist::model::file::Unfinished;
 use mnist::output::artifacts;
 use mnist::output::event::Listeners;
@@ -18,7 +19,7 @@ use mnist::simd::InstructionSet;
 use mnist::task::train::{Begin, Plan, carry_out};
 use mnist::training::course::Course;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::Digest;
 
 // ---- the files of a run
@@ -64,6 +65,7 @@ fn a_run_leaves_logs_model_metrics_and_parameters_and_nothing_else() {
         assert_eq!(file["sha256"], digest);
     }
     assert_eq!(metrics["program_version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(metrics["splits"], json!({ "train": 300, "test": 100 }));
 
     let log = sandbox.read("logs/mlcube_mnist_train.log");
     assert!(log.contains(" INFO epoch 3/3: loss "), "{log}");
@@ -72,6 +74,59 @@ fn a_run_leaves_logs_model_metrics_and_parameters_and_nothing_else() {
         log.contains(&format!("engine: fused on cpu (own kernels, {})", InstructionSet::available()[0].name())),
         "{log}"
     );
+}
+
+/// The time of a field such as `2024-02-29T23:59:59Z`, in seconds since 1970, by GNU date.
+#[track_caller]
+fn seconds_of(field: &Value) -> u64 {
+    let ended = end(Command::new("date").args(["-u", "+%s", "-d", field.as_str().unwrap()])).done();
+    ended.stdout.trim().parse().unwrap()
+}
+
+#[test]
+fn the_metrics_hold_what_a_later_comparison_needs() {
+    let sandbox = Sandbox::with_data();
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let before = now();
+    sandbox.train("--train_epochs=6 --learning_rate=0.05 --validation=0.1 --keep=best --seed=7").done();
+    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    let (began, finished) = (seconds_of(&metrics["began"]), seconds_of(&metrics["finished"]));
+    assert!(before <= began && began <= finished && finished <= now(), "{began} {finished}");
+    assert_eq!(metrics["host"], lock::host());
+    assert_eq!(metrics["splits"], json!({ "train": 270, "validation": 30, "test": 100 }));
+    assert_eq!(metrics["unfinished"], Value::Null);
+    // As they were asked for: the outcome for this machine stands beside them.
+    let parameters = &metrics["parameters"];
+    assert_eq!((&parameters["seed"], &parameters["keep"]), (&json!(7), &json!("best")));
+    assert_eq!((&parameters["threads"], &parameters["device"]), (&json!(0), &json!("auto")));
+    assert!(metrics["threads"].as_u64() > Some(0) && metrics["device"] == "cpu");
+    let epochs = metrics["epochs"].as_array().unwrap();
+    let loss = |epoch: &Value| epoch["validation_loss"].as_f64().unwrap();
+    let best = epochs.iter().min_by(|a, b| loss(a).total_cmp(&loss(b))).unwrap();
+    assert_eq!((&metrics["best_epoch"], &metrics["epoch"]), (&best["epoch"], &best["epoch"]));
+    assert_eq!(metrics["validation"]["loss"], best["validation_loss"]);
+
+    sandbox.train("--train_epochs=2 --validation=0.1").done();
+    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    assert_eq!(metrics["epoch"], 2);
+
+    sandbox.run("evaluate --data_dir=data --log_dir=logs --model_dir=model").done();
+    let metrics: Value = serde_json::from_str(&sandbox.read("logs/metrics.json")).unwrap();
+    assert_eq!((&metrics["splits"], &metrics["unfinished"]), (&json!({ "test": 100 }), &Value::Null));
+    assert!(metrics["began"].is_string() && metrics.get("parameters").is_none() && metrics.get("epoch").is_none());
+}
+
+#[test]
+fn the_metrics_of_an_unfinished_training_say_why_it_ended() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--train_epochs=100000 --max_seconds=0.3").done();
+    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    let unfinished = &metrics["unfinished"];
+    assert_eq!((&unfinished["epochs"], &unfinished["of"]), (&metrics["epoch"], &json!(100_000)));
+    assert!(unfinished["reason"].as_str().unwrap().contains("max_seconds"), "{unfinished}");
+    sandbox.run("evaluate --data_dir=data --log_dir=logs --model_dir=model").done();
+    let evaluated: Value = serde_json::from_str(&sandbox.read("logs/metrics.json")).unwrap();
+    assert_eq!(evaluated["unfinished"], json!({ "epochs": metrics["epoch"], "of": 100_000 }));
 }
 
 #[test]

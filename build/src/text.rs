@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::{Display, Write};
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The log target of messages about progress: on a terminal, bars take their place.
 pub const PROGRESS: &str = "mnist::progress";
@@ -141,6 +142,36 @@ pub fn bytes(number: u64) -> String {
     }
 }
 
+/// Date and time in UTC, to the second, for people: `2024-02-29 23:59:59 UTC`.
+pub fn utc(time: SystemTime) -> String {
+    let (date, time) = calendar(time);
+    format!("{date} {time} UTC")
+}
+
+/// Date and time in UTC, to the second, for programs: `2024-02-29T23:59:59Z`, as RFC 3339 has it.
+pub fn rfc3339(time: SystemTime) -> String {
+    let (date, time) = calendar(time);
+    format!("{date}T{time}Z")
+}
+
+/// The date and the time of day in UTC; before 1970 its beginning.
+///
+/// The date is Howard Hinnant's `civil_from_days`: <https://howardhinnant.github.io/date_algorithms.html>. Years begin in
+/// March there, so that a leap day is the last day of its year.
+fn calendar(time: SystemTime) -> (String, String) {
+    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let days = seconds / 86400 + 719_468; // since 1 March of the year 0
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153; // 0 is March
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = 400 * era + year_of_era + u64::from(month <= 2);
+    let (hours, minutes, seconds) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    (format!("{year:04}-{month:02}-{day:02}"), format!("{hours:02}:{minutes:02}:{seconds:02}"))
+}
+
 /// `number` with its noun: `1 thread`, `2 threads`.
 pub fn counted(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
@@ -169,6 +200,8 @@ pub fn table<const COLUMNS: usize>(align: [char; COLUMNS], rows: &[[String; COLU
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -216,6 +249,24 @@ mod tests {
         assert_eq!(table(['<', '>'], &rows), "image    digit\na ä.png      3\n");
         assert_eq!(table(['>', '<'], &rows), "  image  digit\na ä.png  3\n");
         assert_eq!(table(['<', '>'], &[]), "");
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        // By GNU date: date -u -d @SECONDS.
+        for (seconds, expected) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59:59 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (1_709_251_199, "2024-02-29 23:59:59 UTC"),
+            (1_709_251_200, "2024-03-01 00:00:00 UTC"),
+            (1_767_225_599, "2025-12-31 23:59:59 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
+        ] {
+            let time = UNIX_EPOCH + Duration::from_secs(seconds);
+            assert_eq!(utc(time), expected);
+            assert_eq!(rfc3339(time), expected.replacen(' ', "T", 1).replace(" UTC", "Z"));
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The outcome of a training run: all that its files are made from.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::data::dataset::{Dataset, Images};
 use crate::engine::EngineInfo;
@@ -52,6 +52,11 @@ pub struct Finished<'a> {
 }
 
 impl<'a> Finished<'a> {
+    /// When training ended.
+    pub fn ended(&self) -> SystemTime {
+        self.began + Duration::from_secs_f64(self.seconds)
+    }
+
     /// The last evaluation, and the images that it is about.
     pub fn final_evaluation(&self) -> (&'a Evaluation, &'a Images) {
         let evaluation = self.trained.final_evaluation();

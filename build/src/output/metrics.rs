@@ -1,14 +1,21 @@
 //! `metrics.json`: the results of `train` or `evaluate`, with their data and engine, for programs to read.
 
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::data::dataset::{Provenance, TEST};
 use crate::engine::EngineInfo;
+use crate::files::lock::host;
+use crate::model::file::Unfinished;
 use crate::output::artifact::Artifact;
 use crate::output::event::{EpochRecord, Evaluation, SplitScore};
 use crate::output::finished::Finished;
+use crate::parameters::Parameters;
 use crate::score::Score;
+use crate::text::rfc3339;
 
 /// The name of the file.
 pub const FILE_NAME: &str = "metrics.json";
@@ -26,6 +33,10 @@ pub const ARTIFACT: Artifact = Artifact {
 pub struct Metrics<'a> {
     /// `train` or `evaluate`.
     pub task: &'static str,
+    /// When it began.
+    pub began: SystemTime,
+    /// From there to here.
+    pub seconds: f64,
     /// The engine that computed.
     pub engine: &'a EngineInfo,
     /// The test data, and for training the training data.
@@ -36,12 +47,30 @@ pub struct Metrics<'a> {
     pub model_sha256: &'a str,
     /// Parameters of the network.
     pub parameter_count: usize,
-    /// Each epoch; none for `evaluate`.
-    pub epochs: &'a [EpochRecord],
+    /// How far the training came, if it was ended before its end.
+    pub unfinished: Option<Unfinished>,
+    /// What only `train` knows.
+    pub training: Option<TrainingMetrics<'a>>,
+    /// The images of each split that the task used.
+    pub splits: Vec<(&'static str, usize)>,
     /// The scores of the model.
     pub evaluations: &'a [Evaluation],
-    /// From the start of the task to here.
-    pub seconds: f64,
+}
+
+/// The part of the metrics that only `train` knows.
+#[derive(Debug, Serialize)]
+pub struct TrainingMetrics<'a> {
+    /// The parameters as they were asked for, each `auto` included.
+    pub parameters: &'a Parameters,
+    /// Each epoch.
+    pub epochs: Vec<EpochMetrics<'a>>,
+    /// The epoch whose model is kept.
+    pub epoch: u32,
+    /// The epoch with the lowest loss on the split that is evaluated after every epoch.
+    pub best_epoch: u32,
+    /// What ended training before its end.
+    #[serde(skip)]
+    pub unfinished_because: Option<String>,
 }
 
 /// The file's contents. Shares are from 0 to 1, losses in nats, times in seconds.
@@ -49,24 +78,39 @@ pub struct Metrics<'a> {
 struct Contents<'a> {
     task: &'static str,
     program_version: &'static str,
+    host: String,
+    began: String,
+    finished: String,
+    seconds: f64,
+    unfinished: Option<UnfinishedEntry>,
     #[serde(flatten)]
     engine: &'a EngineInfo,
     data: &'a Provenance,
     trained_on: &'a str,
     model_sha256: &'a str,
     parameter_count: usize,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    epochs: Vec<EpochMetrics<'a>>,
+    splits: BTreeMap<&'static str, usize>,
+    #[serde(flatten)]
+    training: Option<&'a TrainingMetrics<'a>>,
     /// Each split's score, under the split's name.
     #[serde(flatten, serialize_with = "by_split")]
     evaluations: &'a [Evaluation],
     /// Precision and recall of each digit on the test set.
     classes: Vec<ClassScore>,
-    seconds: f64,
+}
+
+/// How far a training came, and why no further.
+#[derive(Serialize)]
+struct UnfinishedEntry {
+    #[serde(flatten)]
+    unfinished: Unfinished,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 /// An epoch. The scores of a split are two numbers, `test_loss` and `test_accuracy` for `test`.
-struct EpochMetrics<'a>(&'a EpochRecord);
+#[derive(Debug)]
+pub struct EpochMetrics<'a>(&'a EpochRecord);
 
 impl Serialize for EpochMetrics<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -109,34 +153,54 @@ impl ClassScore {
 impl<'a> Metrics<'a> {
     fn of(finished: &Finished<'a>) -> Self {
         let trained = finished.trained;
+        let best = |best: &'a EpochRecord, epoch: &'a EpochRecord| match (best.splits.first(), epoch.splits.first()) {
+            (Some(lowest), Some(score)) if score.loss < lowest.loss => epoch,
+            _ => best,
+        };
+        let training = TrainingMetrics {
+            parameters: finished.parameters,
+            epochs: finished.epochs.iter().map(EpochMetrics).collect(),
+            epoch: trained.epoch,
+            best_epoch: finished.epochs.iter().reduce(best).map_or(trained.epoch, |epoch| epoch.epoch),
+            unfinished_because: trained.unfinished.as_ref().map(ToString::to_string),
+        };
         Self {
             task: "train",
+            began: finished.began,
+            seconds: finished.seconds,
             engine: finished.engine,
             data: &finished.dataset.provenance,
             trained_on: &trained.model.data,
             model_sha256: finished.model_sha256,
             parameter_count: trained.model.parameters.len(),
-            epochs: finished.epochs,
+            unfinished: trained.model.unfinished,
+            training: Some(training),
+            splits: finished.dataset.splits().map(|(split, images)| (split, images.len())).collect(),
             evaluations: &trained.evaluations,
-            seconds: finished.seconds,
         }
     }
 
     /// The file's contents.
     pub fn encode(&self) -> Vec<u8> {
         let test = self.evaluations.iter().find(|evaluation| evaluation.split == TEST);
+        let reason = self.training.as_ref().and_then(|training| training.unfinished_because.clone());
         let contents = Contents {
             task: self.task,
             program_version: env!("CARGO_PKG_VERSION"),
+            host: host(),
+            began: rfc3339(self.began),
+            finished: rfc3339(self.began + Duration::from_secs_f64(self.seconds)),
+            seconds: self.seconds,
+            unfinished: self.unfinished.map(|unfinished| UnfinishedEntry { unfinished, reason }),
             engine: self.engine,
             data: self.data,
             trained_on: self.trained_on,
             model_sha256: self.model_sha256,
             parameter_count: self.parameter_count,
-            epochs: self.epochs.iter().map(EpochMetrics).collect(),
+            splits: self.splits.iter().copied().collect(),
+            training: self.training.as_ref(),
             evaluations: self.evaluations,
             classes: test.map(|test| ClassScore::all(&test.score)).unwrap_or_default(),
-            seconds: self.seconds,
         };
         let json = serde_json::to_vec_pretty(&contents);
         let mut json = json.unwrap_or_else(|e| unreachable!("fields become JSON: {e}"));

@@ -1,6 +1,6 @@
 //! `mnist evaluate`: scores the model of `train` on the test set.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tracing::{info, warn};
 
@@ -50,7 +50,7 @@ pub fn evaluate(
     data: impl FnOnce() -> Result<Dataset>,
     listener: &mut dyn Listener,
 ) -> Result<String> {
-    let begin = Instant::now();
+    let (began, begin) = (SystemTime::now(), Instant::now());
     let model = weights::load(&args.model_dir)?;
     let model_sha256 = origin::check(&args.model_dir)?;
     let trained_on = DataSource::of_model(&args.model_dir, &model)?;
@@ -69,19 +69,23 @@ pub fn evaluate(
         warn!("this is the synthetic stand-in: the score says nothing about {}", original.title);
     }
 
-    listener.on(RunEvent::Data { source, images: &[(TEST, dataset.test.len())] });
+    let splits = vec![(TEST, dataset.test.len())];
+    listener.on(RunEvent::Data { source, images: &splits });
     listener.on(RunEvent::RunStarted);
     let evaluation = training::evaluate(network.as_mut(), TEST, &dataset.test, None, listener)?;
     let metrics = Metrics {
         task: "evaluate",
+        began,
+        seconds: begin.elapsed().as_secs_f64(),
         engine: &network.info(),
         data: &dataset.provenance,
         trained_on: trained_on.id(),
         model_sha256: &model_sha256,
         parameter_count: model.parameters.len(),
-        epochs: &[],
+        unfinished: model.unfinished,
+        training: None,
+        splits,
         evaluations: std::slice::from_ref(&evaluation),
-        seconds: begin.elapsed().as_secs_f64(),
     };
     let metrics_path = args.log_dir.join(metrics::FILE_NAME);
     files::write(&metrics_path, &metrics.encode())?;

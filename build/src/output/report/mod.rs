@@ -22,7 +22,7 @@ use crate::output::artifact::Artifact;
 use crate::output::event::EpochRecord;
 use crate::output::finished::{Finished, training_seconds};
 use crate::score::Score;
-use crate::text::{grouped, percent};
+use crate::text::{grouped, percent, utc};
 
 /// The file.
 pub const ARTIFACT: Artifact = Artifact {
@@ -137,14 +137,13 @@ impl Page {
         let score = &evaluation.score;
         let mistaken = images::mistaken(&evaluation.logits, &evaluated.labels, score.classes());
         let frame = data.source.0.map_or_else(|| Frame::like_mnist(evaluated.side), |set| set.frame);
-        let now = tables::now();
         Self {
             style: include_str!("page.css"),
             script: include_str!("page.js"),
             version: env!("CARGO_PKG_VERSION"),
             model_sha256: finished.model_sha256.into(),
-            tables: tables::all(finished, &now),
-            finished: now,
+            tables: tables::all(finished),
+            finished: utc(finished.ended()),
             synthetic: data.source.stands_in_for().is_some(),
             data: data.source.description(),
             side: frame.side,
