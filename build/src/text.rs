@@ -172,6 +172,15 @@ fn calendar(time: SystemTime) -> (String, String) {
     (format!("{year:04}-{month:02}-{day:02}"), format!("{hours:02}:{minutes:02}:{seconds:02}"))
 }
 
+/// A time in seconds, in the unit that leaves the fewest digits: `90 s`, `3 min`, `5 h`.
+pub fn about(seconds: f64) -> String {
+    match seconds {
+        ..100.0 => format!("{seconds:.0} s"),
+        ..5970.0 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{:.0} h", seconds / 3600.0),
+    }
+}
+
 /// `number` with its noun: `1 thread`, `2 threads`.
 pub fn counted(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
@@ -273,6 +282,12 @@ mod tests {
     fn bytes_are_rounded_up() {
         let shown = [0, 1, 999_999_999, 1_000_000_000, 5_010_000_000].map(bytes);
         assert_eq!(shown, ["0 MB", "1 MB", "1000 MB", "1.0 GB", "5.1 GB"]);
+    }
+
+    #[test]
+    fn times_are_short() {
+        let shown = [0.0, 99.4, 100.0, 5969.0, 5970.0, 36_000.0].map(about);
+        assert_eq!(shown, ["0 s", "99 s", "2 min", "99 min", "2 h", "10 h"]);
     }
 
     #[test]

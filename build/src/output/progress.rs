@@ -1,10 +1,14 @@
 //! The progress of training: a bar per epoch on a terminal, a line per epoch elsewhere and in the log file.
 
-use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tracing::info;
 
+use crate::engine::Progress;
 use crate::output::console::PROGRESS;
 use crate::output::event::{Listener, RunEvent, SplitScore};
+use crate::text::{self, percent};
 
 /// A line per epoch.
 pub struct Lines;
@@ -29,16 +33,49 @@ impl Listener for Lines {
     }
 }
 
-/// A bar per epoch. When the epoch is over, the bar stays and shows the results.
+/// A bar per epoch. When the epoch is over, a line with its results takes the bar's place.
 pub struct Bars {
     all: MultiProgress,
     current: Option<ProgressBar>,
+    way: Option<Way>,
+    /// The highest accuracy so far on the split that is evaluated after every epoch.
+    best: Option<SplitScore>,
+}
+
+/// How far the training is, in epochs.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    began: Instant,
+    /// The epochs that were done before.
+    before: u32,
+    /// The epoch in progress, from 1.
+    epoch: u32,
+    epochs: u32,
+}
+
+impl Way {
+    /// The time that the rest of all epochs takes at the speed so far, evaluations included; `part` of the epoch in progress
+    /// is done, and `elapsed` is the time since `began`. None at the beginning.
+    fn left(self, part: f64, elapsed: Duration) -> Option<String> {
+        let done = f64::from(self.epoch - 1 - self.before) + part;
+        let all = f64::from(self.epochs - self.before);
+        (done > 0.0).then(|| text::about(elapsed.as_secs_f64() * (all - done).max(0.0) / done))
+    }
 }
 
 impl Bars {
     /// Bars on `all`.
     pub fn new(all: MultiProgress) -> Self {
-        Self { all, current: None }
+        Self { all, current: None, way: None, best: None }
+    }
+
+    /// The results so far, short enough for a terminal of 80 columns.
+    fn message(&self, progress: Progress, left: Option<String>) -> String {
+        let loss = progress.loss.map(|loss| format!("loss {loss:.3}"));
+        let accuracy = progress.accuracy.map(|accuracy| format!("accuracy {}", percent(accuracy)));
+        let best = self.best.as_ref().map(|best| format!("best {} {}", best.split, percent(best.accuracy)));
+        let left = left.map(|left| format!("{left} left"));
+        [loss, accuracy, best, left].into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -47,27 +84,34 @@ impl Listener for Bars {
         match (event, &self.current) {
             (RunEvent::EpochStarted { epoch, epochs, images }, _) => {
                 let bar = self.all.add(ProgressBar::new(images as u64));
-                bar.set_style(style("{prefix} {bar:24} {percent:>3} %  {msg}  {rate} images/s, {eta} left"));
-                bar.set_prefix(format!("epoch {epoch}/{epochs}"));
+                // The bar is as wide as the terminal leaves it.
+                bar.set_style(style("{prefix} {wide_bar} {msg}"));
+                bar.set_prefix(format!("{epoch}/{epochs}"));
                 self.current = Some(bar);
+                let first = Way { began: Instant::now(), before: epoch - 1, epoch, epochs };
+                self.way = Some(Way { epoch, ..self.way.unwrap_or(first) });
             }
             (RunEvent::Progress(progress), Some(bar)) => {
+                let images = bar.length().unwrap_or_default().max(1);
+                let part = progress.images as f64 / images as f64;
+                let left = self.way.and_then(|way| way.left(part, way.began.elapsed()));
+                bar.set_message(self.message(progress, left));
                 bar.set_position(progress.images as u64);
-                if let Some(loss) = progress.loss {
-                    bar.set_message(format!("loss {loss:.4}"));
-                }
             }
-            (RunEvent::EpochFinished { record, .. }, Some(bar)) => {
+            (RunEvent::EpochFinished { epochs, record }, Some(bar)) => {
                 let split = |SplitScore { split, accuracy, .. }: &SplitScore| {
-                    format!("  {split} accuracy {:.2} %", 100.0 * accuracy)
+                    format!(" {split} accuracy {},", percent(*accuracy))
                 };
                 let splits: String = record.splits.iter().map(split).collect();
-                bar.set_style(style("{prefix} {bar:24} {msg}"));
-                bar.finish_with_message(format!(
-                    "loss {:.4}{splits}  {:.2} s  {:.0} images/s",
-                    record.loss, record.seconds, record.images_per_second
+                bar.finish_and_clear();
+                // Printed, since messages on the terminal take finished bars away. A terminal that is gone needs no line.
+                let _ = self.all.println(format!(
+                    "epoch {}/{epochs}: loss {:.4},{splits} {:.2} s, {:.0} images/s",
+                    record.epoch, record.loss, record.seconds, record.images_per_second
                 ));
                 self.current = None;
+                let best = self.best.take().into_iter().chain(record.splits.first().cloned());
+                self.best = best.reduce(|best, score| if score.accuracy > best.accuracy { score } else { best });
             }
             _ => {}
         }
@@ -83,49 +127,95 @@ impl Drop for Bars {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    let rate = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
-        let _ = write!(text, "{:.0}", state.per_sec()); // nobody needs to know that a bar cannot be drawn
-    };
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("rate", rate)
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 #[cfg(test)]
 mod tests {
-    use indicatif::ProgressDrawTarget;
+    use std::time::SystemTime;
+
+    use indicatif::{ProgressDrawTarget, TermLike};
 
     use super::*;
-    use crate::engine::Progress;
     use crate::output::event::EpochRecord;
     use crate::output::screen::Screen;
 
-    #[test]
-    fn the_bar_of_an_epoch_shows_loss_rate_and_time_left_and_then_the_results() {
-        let screen = Screen::new(100);
+    /// Bars on a screen of `width` columns.
+    fn bars(width: u16) -> (Bars, Screen) {
+        let screen = Screen::new(width);
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(screen.clone())));
-        let mut bars = Bars::new(all);
-        bars.on(RunEvent::EpochStarted { epoch: 2, epochs: 5, images: 1000 });
+        (Bars::new(all), screen)
+    }
+
+    fn record(epoch: u32, split: &'static str, accuracy: f64) -> EpochRecord {
+        EpochRecord {
+            epoch,
+            loss: 0.2,
+            accuracy: 0.9,
+            seconds: 0.5,
+            images_per_second: 600_000.0,
+            learning_rate: 0.1,
+            splits: vec![SplitScore { split, loss: 0.1, accuracy }],
+            finished: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    /// The last line on `screen` in the middle of an epoch.
+    fn halfway(bars: &mut Bars, screen: &Screen, epoch: u32, epochs: u32) -> String {
+        bars.on(RunEvent::EpochStarted { epoch, epochs, images: 1000 });
         bars.on(RunEvent::Progress(Progress { images: 500, loss: Some(0.25), accuracy: Some(0.9) }));
         if let Some(bar) = &bars.current {
             bar.tick();
         }
-        let line = screen.contents();
-        assert!(line.starts_with("epoch 2/5 ████████████░░░░░░░░░░░░  50 %  loss 0.2500  "), "{line}");
-        assert!(line.contains(" images/s, ") && line.ends_with(" left"), "{line}");
-        let record = EpochRecord {
-            epoch: 2,
-            loss: 0.2,
-            accuracy: 0.9,
-            seconds: 0.5,
-            images_per_second: 2000.0,
-            learning_rate: 0.1,
-            splits: vec![SplitScore { split: "test", loss: 0.1, accuracy: 0.95 }],
-            finished: std::time::SystemTime::UNIX_EPOCH,
-        };
-        bars.on(RunEvent::EpochFinished { epochs: 5, record: &record });
-        let line = screen.contents();
-        assert_eq!(
-            line,
-            "epoch 2/5 ████████████████████████ loss 0.2000  test accuracy 95.00 %  0.50 s  2000 images/s"
+        screen.contents().lines().last().unwrap_or_default().into()
+    }
+
+    #[test]
+    fn the_bar_of_an_epoch_shows_the_results_so_far_and_a_line_stays() {
+        let (mut bars, screen) = bars(80);
+        let line = halfway(&mut bars, &screen, 1, 5);
+        assert!(
+            line.starts_with("1/5 ████████") && line.ends_with("░ loss 0.250, accuracy 90.00 %, 0 s left"),
+            "{line}"
         );
+        let filled = [line.matches('█').count(), line.matches('░').count()];
+        assert!(filled[0] == filled[1] || filled[0] + 1 == filled[1], "{line}");
+        bars.on(RunEvent::EpochFinished { epochs: 5, record: &record(1, "test", 0.95) });
+        let kept = "epoch 1/5: loss 0.2000, test accuracy 95.00 %, 0.50 s, 600000 images/s";
+        assert_eq!(screen.contents(), kept);
+        let line = halfway(&mut bars, &screen, 2, 5);
+        assert!(line.ends_with(" loss 0.250, accuracy 90.00 %, best test 95.00 %, 0 s left"), "{line}");
+        assert_eq!(screen.contents().lines().next(), Some(kept));
+        bars.all.suspend(|| screen.write_line("a message")).unwrap();
+        assert_eq!(screen.contents().lines().take(2).collect::<Vec<_>>(), [kept, "a message"]);
+        // A worse epoch does not take the place of the best one.
+        bars.on(RunEvent::EpochFinished { epochs: 5, record: &record(2, "test", 0.94) });
+        assert!(halfway(&mut bars, &screen, 3, 5).contains("best test 95.00 %"));
+    }
+
+    #[test]
+    fn every_line_fits_a_terminal_of_80_columns() {
+        let (mut bars, screen) = bars(80);
+        halfway(&mut bars, &screen, 99, 100);
+        bars.on(RunEvent::EpochFinished { epochs: 100, record: &record(99, "validation", 1.0) });
+        let line = halfway(&mut bars, &screen, 100, 100);
+        assert!(line.contains("░ ") && line.contains(" best validation 100.00 %, 0 s left"), "{line}");
+        let (kept, _) = screen.contents().split_once('\n').map(|(a, b)| (a.to_string(), b.to_string())).unwrap();
+        assert!(line.chars().count() <= 80 && kept.chars().count() <= 80, "{kept}\n{line}");
+        // The longest words.
+        let progress = Progress { images: 1, loss: Some(0.25), accuracy: Some(1.0) };
+        let message = bars.message(progress, Some("99 min".into()));
+        assert!("100/100  ".len() + message.len() < 80, "{message}");
+    }
+
+    #[test]
+    fn the_time_left_is_that_of_all_epochs_to_come() {
+        let way = Way { began: Instant::now(), before: 0, epoch: 2, epochs: 5 };
+        let left = |way: Way, part, seconds| way.left(part, Duration::from_secs(seconds));
+        assert_eq!(left(way, 0.5, 30).as_deref(), Some("70 s"));
+        assert_eq!(left(way, 0.5, 3600).as_deref(), Some("2 h"));
+        // A training that goes on knows nothing of the time before.
+        assert_eq!(left(Way { before: 1, ..way }, 0.0, 30), None);
+        assert_eq!(left(Way { before: 1, ..way }, 0.5, 30).as_deref(), Some("4 min"));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use indicatif::TermLike;
 
-/// A terminal of some width that remembers its lines. Clones share them.
+/// A terminal of some width that remembers its lines; what does not fit goes to the next one. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Screen {
     width: u16,
@@ -14,9 +14,11 @@ pub struct Screen {
 
 #[derive(Debug, Default)]
 struct ScreenLines {
-    texts: Vec<String>,
+    texts: Vec<Vec<char>>,
     /// The line of the cursor.
     at: usize,
+    /// The column of the cursor; behind the last one, until something is written, after a line that is full.
+    column: usize,
 }
 
 impl Screen {
@@ -27,7 +29,8 @@ impl Screen {
 
     /// The text on the screen, without blanks at the ends of lines.
     pub fn contents(&self) -> String {
-        let texts: Vec<String> = self.lines().texts.iter().map(|line| line.trim_end().to_string()).collect();
+        let texts: Vec<String> =
+            self.lines().texts.iter().map(|line| String::from_iter(line).trim_end().into()).collect();
         texts.join("\n").trim_end().to_string()
     }
 
@@ -37,10 +40,27 @@ impl Screen {
 }
 
 impl ScreenLines {
-    fn current(&mut self) -> &mut String {
+    fn current(&mut self) -> &mut Vec<char> {
         let least = self.texts.len().max(self.at + 1);
-        self.texts.resize(least, String::new());
+        self.texts.resize(least, vec![]);
         &mut self.texts[self.at]
+    }
+
+    fn put(&mut self, c: char, width: usize) {
+        if c == '\r' {
+            self.column = 0;
+            return;
+        }
+        if c == '\n' || self.column == width {
+            (self.at, self.column) = (self.at + 1, 0);
+        }
+        if c != '\n' {
+            let column = self.column;
+            let line = self.current();
+            line.resize(line.len().max(column + 1), ' ');
+            line[column] = c;
+            self.column += 1;
+        }
     }
 }
 
@@ -70,16 +90,19 @@ impl TermLike for Screen {
 
     fn write_line(&self, text: &str) -> io::Result<()> {
         self.write_str(text)?;
-        self.move_cursor_down(1)
+        self.write_str("\n")
     }
 
     fn write_str(&self, text: &str) -> io::Result<()> {
-        self.lines().current().push_str(text);
+        let mut screen = self.lines();
+        text.chars().for_each(|c| screen.put(c, self.width.into()));
         Ok(())
     }
 
     fn clear_line(&self) -> io::Result<()> {
-        self.lines().current().clear();
+        let mut screen = self.lines();
+        screen.current().clear();
+        screen.column = 0;
         Ok(())
     }
 
