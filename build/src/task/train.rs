@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::files::OutputDirectory;
 use crate::files::lock::DirectoryLock;
 use crate::interrupt;
+use crate::memory;
 use crate::model::file as model_file;
 use crate::optim::ScheduleKind;
 use crate::output::artifacts;
@@ -25,13 +26,11 @@ use crate::parameters::Parameters;
 use crate::task::verdict;
 use crate::text;
 use crate::threads;
-#[cfg(doc)]
-use crate::training;
-use crate::training::Training;
 use crate::training::course::Course;
 use crate::training::recorder::Recorder;
 use crate::training::snapshot::{RunId, Snapshot};
 use crate::training::snapshots;
+use crate::training::{self, Training};
 
 /// The memory of the program without data and network.
 const PROGRAM_BYTES: u64 = 15_000_000;
@@ -141,8 +140,11 @@ pub fn prepare(args: &Train, data: impl FnOnce() -> Result<Dataset>, listener: &
         (None, None) => Course::default(),
     };
     let recorder = Recorder::new(&args.model_dir, run, &used, &dataset.provenance, &recipe.optimizer)?;
+    let extra = training::memory(&used, &recipe);
+    memory::require(extra, "averages, the best model and snapshots")?;
     let images = dataset.splits().map(|(_, images)| images.pixels.len() as u64).sum::<u64>();
-    info!("memory: about {}", text::bytes(PROGRAM_BYTES + images + choice::memory(&recipe, &chosen, &dataset.train)));
+    let engine = choice::memory(&recipe, &chosen, &dataset.train);
+    info!("memory: about {}", text::bytes(PROGRAM_BYTES + images + engine + extra));
     let images: Vec<_> = dataset.splits().map(|(split, images)| (split, images.len())).collect();
     listener.on(RunEvent::Data { source: dataset.provenance.source, images: &images });
     listener.on(RunEvent::Parameters(&used));

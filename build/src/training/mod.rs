@@ -19,14 +19,14 @@ use tracing::info;
 use self::course::{Course, Kept, Over};
 use self::recorder::Recorder;
 use crate::data::dataset::{self, Dataset, Images, TEST};
-use crate::engine::{EpochTotals, Network, Progress, Trainer, TrainingState};
+use crate::engine::{EpochTotals, Network, Progress, Recipe, Trainer, TrainingState};
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::model::MlpShape;
 use crate::model::file::{Model, Unfinished};
 use crate::output::event::{EpochRecord, Evaluation, Listener, RunEvent};
 use crate::output::finished::Trained;
-use crate::parameters::Parameters;
+use crate::parameters::{Keep, Parameters};
 use crate::score::Score;
 use crate::text;
 
@@ -199,6 +199,18 @@ impl Training<'_> {
         self.trainer.load_state(&own)?;
         evaluation
     }
+}
+
+/// About how many bytes averages, the best model and snapshots take at most, besides the engine's own memory.
+pub fn memory(parameters: &Parameters, recipe: &Recipe) -> u64 {
+    let state = 1 + recipe.optimizer.slots().len();
+    let [average, best, snapshots] =
+        [parameters.ema > 0.0, parameters.keep == Keep::Best, parameters.snapshots > 0].map(usize::from);
+    // The state makes room for the average, or at last for the best model, in an evaluation.
+    let evaluation = if average + best > 0 { 2 * state } else { 0 };
+    // One snapshot is taken while another is being written.
+    let blocks = 2 * average + best + evaluation + 2 * snapshots * (state + average + best);
+    (blocks * size_of::<f32>() * recipe.shape.parameter_count()) as u64
 }
 
 fn check_time(deadline: Instant, parameters: &Parameters) -> Result<()> {
