@@ -10,7 +10,7 @@ use crate::common::cube::Cube;
 use crate::common::{Ended, end, skipped};
 
 /// The files of a training run and of an evaluation, in the workspace.
-const OURS: [&str; 12] = [
+const OURS: [&str; 14] = [
     "model/metrics.json",
     "model/model.onnx",
     "model/model.safetensors",
@@ -20,7 +20,9 @@ const OURS: [&str; 12] = [
     "model/unfinished/metrics.json",
     "model/unfinished/model.safetensors",
     "evaluate_logs/metrics.json",
-    "train_logs/events.out.tfevents.1.host.2.0.mnist",
+    "train_logs/test/events.out.tfevents.1.host.2.0.mnist",
+    "train_logs/train/events.out.tfevents.1.host.2.0.mnist",
+    "train_logs/train/events.out.tfevents.3.host.4.0.mnist",
     "train_logs/mlcube_mnist_train.log",
     "train_logs/mllog_train.log",
 ];
@@ -66,10 +68,12 @@ fn what_the_program_wrote_goes_and_everything_else_stays_and_is_named() {
     }
     cube.write("workspace/train_logs/backup/model.safetensors", "mine");
     cube.write("workspace/model/snapshots/mine.safetensors", "mine");
+    cube.write("workspace/train_logs/test/thesis.txt", "mine");
     let listed = cube.run("clean --dry_run").done();
     let mut gone: Vec<_> = OURS.iter().map(|file| file.to_string()).collect();
     gone.extend(
-        ["model/.model.safetensors.a1b2c3.mnist-part", "data", "evaluate_logs", "model/unfinished"].map(String::from),
+        ["model/.model.safetensors.a1b2c3.mnist-part", "model/unfinished", "train_logs/train", "data", "evaluate_logs"]
+            .map(String::from),
     );
     gone.sort();
     let mut removed = cube.listed(&listed, "remove");
@@ -79,8 +83,14 @@ fn what_the_program_wrote_goes_and_everything_else_stays_and_is_named() {
     let reason = |file: &str| format!("{file}: not written by this program");
     assert_eq!(
         kept,
-        ["model/.other.a1b2c3.part", "model/notes.txt", "model/snapshots/mine.safetensors", "train_logs/backup"]
-            .map(reason)
+        [
+            "model/.other.a1b2c3.part",
+            "model/notes.txt",
+            "model/snapshots/mine.safetensors",
+            "train_logs/backup",
+            "train_logs/test/thesis.txt",
+        ]
+        .map(reason)
     );
     assert!(OURS.iter().all(|file| cube.has(file)));
 

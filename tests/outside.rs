@@ -73,63 +73,91 @@ fn onnxruntime_runs_the_model_and_gives_the_same_logits() {
     }
 }
 
-/// Holds what TensorBoard's own reader reads from `logs` against metrics.json, and returns it.
+/// What TensorBoard's own reader reads from `logs`: for each run the points of each name.
 #[track_caller]
-fn tensorboard_shows_the_run(sandbox: &Sandbox, python: &mut Command, epochs: usize) -> Value {
+fn read_by_tensorboard(sandbox: &Sandbox) -> Option<Value> {
+    let mut python = python_with(&["tensorboard"])?;
     let ended = end(python.arg(script("read_tfevents.py")).arg(sandbox.path("logs"))).done();
-    let tags: Value = serde_json::from_str(&ended.stdout).unwrap();
+    Some(serde_json::from_str(&ended.stdout).unwrap())
+}
+
+/// Holds the runs that TensorBoard shows against metrics.json: training and `split`, both with the same names of values.
+#[track_caller]
+fn shows_the_run(runs: &Value, sandbox: &Sandbox, epochs: usize, split: &str) {
     let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
-    let keys = [
-        ("loss/train", "loss"),
-        ("loss/test", "test_loss"),
-        ("accuracy/train", "accuracy"),
-        ("accuracy/test", "test_accuracy"),
-        ("images_per_second", "images_per_second"),
+    let curves = [
+        ("train", "epoch_loss", "loss".to_string()),
+        ("train", "epoch_accuracy", "accuracy".into()),
+        ("train", "epoch_learning_rate", "learning_rate".into()),
+        ("train", "images_per_second", "images_per_second".into()),
+        (split, "epoch_loss", format!("{split}_loss")),
+        (split, "epoch_accuracy", format!("{split}_accuracy")),
     ];
-    for (tag, key) in keys {
-        let points = tags[tag].as_array().unwrap();
-        assert_eq!(points.len(), epochs, "{tag}: {points:?}");
+    for (run, tag, key) in curves {
+        let points = runs[run][tag].as_array().unwrap_or_else(|| panic!("no {tag} of {run} in {runs}"));
+        assert_eq!(points.len(), epochs, "{run} {tag}: {points:?}");
         for (index, point) in points.iter().enumerate() {
-            let expected = metrics["epochs"][index][key].as_f64().unwrap();
+            let expected = metrics["epochs"][index][&key].as_f64().unwrap();
             assert_eq!(point[0], index + 1);
             assert!((point[1].as_f64().unwrap() / expected - 1.0).abs() < 1e-6, "{tag}: {point}, not {expected}");
         }
     }
-    tags
 }
 
 #[test]
 fn tensorboards_own_reader_reads_every_epoch() {
-    let Some(mut python) = python_with(&["tensorboard"]) else { return };
     let sandbox = Sandbox::with_data();
-    sandbox.train("--train_epochs 3 --learning_rate 0.002").done();
-    let tags = tensorboard_shows_the_run(&sandbox, &mut python, 3);
-    assert!((tags["learning_rate"][2][1].as_f64().unwrap() - 0.002).abs() < 1e-9);
+    sandbox.train("--train_epochs 3 --learning_rate 0.002 --schedule=linear").done();
+    let Some(runs) = read_by_tensorboard(&sandbox) else { return };
+    shows_the_run(&runs, &sandbox, 3, "test");
+    assert_eq!(runs.as_object().unwrap().len(), 2, "{runs}");
+}
+
+#[test]
+fn tensorboard_shows_validation_beside_training_and_the_test_at_the_end() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--train_epochs 3 --validation=0.1").done();
+    let Some(runs) = read_by_tensorboard(&sandbox) else { return };
+    shows_the_run(&runs, &sandbox, 3, "validation");
+    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    let [point] = &runs["test"]["epoch_accuracy"].as_array().unwrap()[..] else { panic!("{runs}") };
+    assert_eq!(point[0], 3);
+    assert!((point[1].as_f64().unwrap() - metrics["test"]["accuracy"].as_f64().unwrap()).abs() < 1e-6, "{runs}");
 }
 
 #[test]
 fn tensorboard_does_not_mix_the_runs_of_one_directory() {
-    let Some(mut python) = python_with(&["tensorboard"]) else { return };
     let sandbox = Sandbox::with_data();
-    sandbox.train("--train_epochs 5 --seed 1").done();
-    std::thread::sleep(Duration::from_millis(1100)); // files are read in the order of their names, which begin with seconds
+    // Files are read in the order of their names, which begin with seconds.
+    let later = || std::thread::sleep(Duration::from_millis(1100));
+    sandbox.train("--train_epochs 5 --seed 1 --validation=0.1").done();
+    later();
     sandbox.train("--train_epochs 3 --seed 2").done();
-    tensorboard_shows_the_run(&sandbox, &mut python, 3);
+    let Some(runs) = read_by_tensorboard(&sandbox) else { return };
+    shows_the_run(&runs, &sandbox, 3, "test");
+    // The earlier run had a split that this one has not.
+    assert_eq!(runs["validation"], json!({ "epoch_loss": [], "epoch_accuracy": [] }));
+    later();
+    sandbox.train("--train_epochs 2 --seed 1 --validation=0.1").done();
+    let runs = read_by_tensorboard(&sandbox).unwrap();
+    shows_the_run(&runs, &sandbox, 2, "validation");
+    assert_eq!(runs["test"]["epoch_loss"].as_array().unwrap().len(), 1, "{runs}");
 }
 
 #[test]
 fn tensorboard_shows_epochs_while_others_are_trained() {
-    let Some(mut python) = python_with(&["tensorboard"]) else { return };
     let sandbox = Sandbox::with_data();
     let mut command = sandbox.program();
     command.args(["train", "--data_dir=data", "--log_dir=logs", "--model_dir=model", "--train_epochs=100000"]);
     let mut training = command.arg("--parameters_file=parameters.yaml").stderr(Stdio::null()).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(500));
-    let ended = end(python.arg(script("read_tfevents.py")).arg(sandbox.path("logs")));
+    let runs = read_by_tensorboard(&sandbox);
     training.kill().unwrap();
     training.wait().unwrap();
-    let tags: Value = serde_json::from_str(&ended.done().stdout).unwrap();
-    assert!(tags["loss/train"].as_array().unwrap().len() > 1, "{tags}");
+    let Some(runs) = runs else { return };
+    for run in ["train", "test"] {
+        assert!(runs[run]["epoch_loss"].as_array().unwrap().len() > 1, "{runs}");
+    }
 }
 
 #[test]

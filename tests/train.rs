@@ -35,7 +35,10 @@ fn artifact_names() -> Vec<&'static str> {
 fn a_run_leaves_logs_model_metrics_and_parameters_and_nothing_else() {
     let sandbox = Sandbox::with_data();
     let ended = sandbox.train("--train_epochs 3").done();
-    assert_eq!(sandbox.files("logs"), ["events.out.tfevents.", "mlcube_mnist_train.log", "mllog_train.log"]);
+    assert_eq!(sandbox.files("logs"), ["mlcube_mnist_train.log", "mllog_train.log", "test", "train"]);
+    for split in ["logs/train", "logs/test"] {
+        assert_eq!(sandbox.files(split), ["events.out.tfevents."]);
+    }
     let model_files = ["metrics.json", "model.onnx", "model.safetensors", "parameters.yaml", "report.html"];
     assert_eq!(sandbox.files("model"), model_files);
     // The list of artifacts says the same.
@@ -309,10 +312,8 @@ fn stops(signal: Signal, name: &str, code: i32, times: u32) {
     assert_eq!(sandbox.files("model"), names);
     assert!(stderr.contains("warning: model/unfinished: holds a model that is unfinished, after "), "{stderr}");
     assert!(stderr.contains("warning: model: still holds the finished model of before\n"), "{stderr}");
-    assert_eq!(
-        sandbox.files("logs"),
-        ["events.out.tfevents.", "events.out.tfevents.", "mlcube_mnist_train.log", "mllog_train.log"]
-    );
+    assert_eq!(sandbox.files("logs"), ["mlcube_mnist_train.log", "mllog_train.log", "test", "train"]);
+    assert_eq!(sandbox.files("logs/train"), ["events.out.tfevents.", "events.out.tfevents."]);
     assert!(sandbox.read("logs/mllog_train.log").ends_with("\"status\": \"aborted\"}}\n"));
 }
 

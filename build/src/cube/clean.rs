@@ -47,6 +47,9 @@ pub fn look(configurations: &Configurations, workspace: &Path, with_data: bool) 
             }
         }
     }
+    for (directory, kinds) in made_in(&directories)? {
+        directories.entry(directory).or_default().extend(kinds);
+    }
     // Backwards, so that a directory comes after those in it.
     for (directory, flags) in directories.iter().rev() {
         if directory.join(lock::NAME).exists() {
@@ -73,6 +76,21 @@ pub fn look(configurations: &Configurations, workspace: &Path, with_data: bool) 
     cleaning.removed.sort();
     cleaning.kept.sort();
     Ok(cleaning)
+}
+
+/// The directories that tasks make in `directories`, with their kinds. A link to one is not followed.
+fn made_in(directories: &BTreeMap<PathBuf, BTreeSet<&str>>) -> Result<Vec<(PathBuf, BTreeSet<&'static str>)>> {
+    let mut made = vec![];
+    for (directory, flags) in directories {
+        for path in entries(directory)? {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let kinds: BTreeSet<_> = flags.iter().filter_map(|flag| names::subdirectory(flag, name)).collect();
+            if !kinds.is_empty() && path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+                made.push((path, kinds));
+            }
+        }
+    }
+    Ok(made)
 }
 
 /// Why something in the output directory that `flags` name is not removed; none if it is.

@@ -30,7 +30,7 @@ impl OutputDirectory {
     /// # Errors
     /// It cannot be made, is not a directory, or refuses files.
     pub fn open(path: &Path) -> Result<Self> {
-        make(path)?;
+        make_directory(path)?;
         let renames = try_out(path).map_err(Error::io("write into the directory", path))?;
         if renames {
             match set::finish(path) {
@@ -92,7 +92,11 @@ pub fn writable_directory(path: &Path) -> Result<()> {
     OutputDirectory::open(path).map(drop)
 }
 
-fn make(path: &Path) -> Result<()> {
+/// Makes the directory with its parents, if it is missing; each gets the owner of the one that it is in.
+///
+/// # Errors
+/// The operating system refuses, or a link on the way leads nowhere.
+pub fn make_directory(path: &Path) -> Result<()> {
     let missing: Vec<&Path> = path.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists()).collect();
     if let Some((link, target)) = missing.iter().find_map(|part| Some((part, fs::read_link(part).ok()?))) {
         return Err(Error::DanglingLink { path: link.to_path_buf(), target });

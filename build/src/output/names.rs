@@ -27,6 +27,9 @@ pub fn directories_in(flag: &str) -> &'static [&'static str] {
     if flag == "model_dir" { &[SNAPSHOTS, UNFINISHED] } else { &[] }
 }
 
+/// A directory of events for TensorBoard.
+const EVENTS: &str = "events";
+
 /// The log file of `task`.
 pub fn log(task: &str) -> String {
     format!("mlcube_mnist_{task}.log")
@@ -39,15 +42,25 @@ pub fn mllog(task: &str) -> String {
 
 /// Whether a task gives a file this name in the directory that its flag `flag` names, without hyphens. The files of a
 /// data set are told by their contents, [`is_data`] or not; the temporary ones and those that guard a directory are the
-/// program's wherever they are.
+/// program's wherever they are. For `flag` may stand the kind of a [`subdirectory`].
 pub fn is_ours(flag: &str, name: &str) -> bool {
     let is_final = match flag {
         "model_dir" | UNFINISHED => artifacts::names().any(|artifact| artifact == name),
         SNAPSHOTS => is_snapshot(name),
         "log_dir" => is_log(name),
+        EVENTS => name.starts_with(tensorboard::PREFIX) && name.ends_with(tensorboard::SUFFIX),
         _ => false,
     };
     is_final || name.ends_with(TEMPORARY) || [lock::NAME, set::JOURNAL].contains(&name)
+}
+
+/// The kind of a directory that a task makes in the one that its flag `flag` names; none of one that no task makes.
+pub fn subdirectory(flag: &str, name: &str) -> Option<&'static str> {
+    match flag {
+        "log_dir" if tensorboard::DIRECTORIES.contains(&name) => Some(EVENTS),
+        "model_dir" if name == artifacts::UNFINISHED => Some("model_dir"),
+        _ => None,
+    }
 }
 
 /// Whether one of the files of a known data set has this name.
@@ -55,17 +68,14 @@ pub fn is_data(name: &str) -> bool {
     SETS.iter().flat_map(|set| &set.files).any(|file| file.name == name)
 }
 
-/// Whether it is a log, events for TensorBoard, or the result of `evaluate`.
+/// Whether it is a log, or the result of `evaluate`.
 fn is_log(name: &str) -> bool {
     let of_a_task = |pattern: String| {
         let (before, after) = pattern.split_once('\0').unwrap_or_default();
         let task = name.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
         task.is_some_and(|task| !task.is_empty() && task.chars().all(|c| c.is_ascii_lowercase()))
     };
-    of_a_task(log("\0"))
-        || of_a_task(mllog("\0"))
-        || name.starts_with(tensorboard::PREFIX) && name.ends_with(tensorboard::SUFFIX)
-        || name == metrics::ARTIFACT.file_name
+    of_a_task(log("\0")) || of_a_task(mllog("\0")) || name == metrics::ARTIFACT.file_name
 }
 
 #[cfg(test)]
@@ -79,7 +89,8 @@ mod tests {
                 "model_dir",
                 "model.safetensors metrics.json report.html .model.onnx.x1Y2z3.mnist-part .mnist-lock .mnist-set",
             ),
-            ("log_dir", "mlcube_mnist_train.log mllog_evaluate.log events.out.tfevents.1.h.2.0.mnist metrics.json"),
+            ("log_dir", "mlcube_mnist_train.log mllog_evaluate.log metrics.json"),
+            (EVENTS, "events.out.tfevents.1.h.2.0.mnist"),
             ("log_dir", ".mllog_train.log.abc.mnist-part"),
             ("data_dir", ".t10k-labels-idx1-ubyte.abc.mnist-part"),
             ("snapshots", "epoch-003.safetensors epoch-1000.safetensors .epoch-004.safetensors.abc.mnist-part"),
@@ -89,8 +100,9 @@ mod tests {
             ("model_dir", "notes.txt model.safetensors.bak my-model.onnx mllog_train.log MODEL.ONNX model.onnx.part"),
             (
                 "log_dir",
-                "mllog_.log mllog_my-run.log train.log parameters.yaml .other.abc.part events.out.tfevents.1.h.2.0.v2",
+                "mllog_.log mllog_my-run.log train.log parameters.yaml .other.abc.part events.out.tfevents.1.h.2.0.mnist",
             ),
+            (EVENTS, "events.out.tfevents.1.h.2.0.v2 mllog_train.log"),
             ("data_dir", "t10k-labels-idx1-ubyte metrics.json .model.onnx.abc.part"),
             ("other_dir", "model.safetensors"),
             ("snapshots", "epoch-3.safetensors epoch-003.safetensors.bak epoch-+03.safetensors model.safetensors"),

@@ -1,8 +1,11 @@
-//! `events.out.tfevents...`: each epoch's loss, accuracy, learning rate and speed, for TensorBoard.
+//! `train/events.out.tfevents...` and others: each epoch's loss, accuracy, learning rate and speed, for TensorBoard.
 //!
-//! As TensorFlow does, every run writes a file of its own, named after time, host and process, and only appends to it: an
-//! open TensorBoard shows each epoch as it ends. The first record says that a run begins; TensorBoard then drops the later
-//! steps of earlier runs in the same directory instead of mixing both.
+//! As Keras' callback does, every split has a directory of its own with the same names of values in it: TensorBoard shows
+//! the curves of all splits in one chart.
+//!
+//! As TensorFlow does, every run writes files of its own, named after time, host and process, and only appends to them: an
+//! open TensorBoard shows each epoch as it ends. A record says at which epoch the run begins; TensorBoard then drops that
+//! epoch and the later ones of earlier runs in the same directory instead of mixing both.
 //!
 //! Format: records as in <https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details>, each an
 //! `Event` of <https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/event.proto>. The messages below
@@ -15,9 +18,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prost::Message;
 
+use crate::data::dataset::{TEST, TRAIN, VALIDATION};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::output::event::{EpochRecord, Listener, RunEvent};
+use crate::output::event::{Listener, RunEvent, SplitScore};
+
+/// The directories in LOG_DIR that hold the event files: the names of the splits.
+pub const DIRECTORIES: [&str; 3] = [TRAIN, VALIDATION, TEST];
 
 /// The beginning of the names of all event files. TensorBoard reads every file with `tfevents` in its name.
 pub const PREFIX: &str = "events.out.tfevents.";
@@ -25,84 +32,145 @@ pub const PREFIX: &str = "events.out.tfevents.";
 /// The end of the names of ours, by which `cube clean` tells them from those of other programs.
 pub const SUFFIX: &str = ".mnist";
 
-/// The event file of a run.
+/// The event files of a run.
 #[derive(Debug)]
-pub struct EventFile {
-    path: PathBuf,
-    file: File,
-    learning_rate: f64,
-    /// The first error in writing. It is returned when the file is closed: events never stop a training.
-    error: Option<io::Error>,
+pub struct EventFiles {
+    log_dir: PathBuf,
+    /// The file of each split.
+    files: Vec<(&'static str, EventFile)>,
+    /// The run's first epoch.
+    first: Option<u32>,
+    /// The epoch that ended last.
+    last: Option<u32>,
+    /// The first error. It is returned when the files are closed: events never stop a training.
+    error: Option<Error>,
 }
 
-impl EventFile {
-    /// Begins a new file in `log_dir`.
+impl EventFiles {
+    /// Begins new files in the directories of `log_dir`.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// One cannot be written.
     pub fn create(log_dir: &Path) -> Result<Self> {
-        let now = SystemTime::now();
-        let (seconds, process) = (since_1970(now) as u64, std::process::id());
-        let host = files::lock::host();
-        let mut number = 0;
-        let (path, file) = loop {
-            let path = log_dir.join(format!("{PREFIX}{seconds:010}.{host}.{process}.{number}{SUFFIX}"));
-            match files::create_new(&path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-                created => break (path.clone(), created.map_err(Error::io("write", &path))?),
+        let mut events = Self { log_dir: log_dir.into(), files: vec![], first: None, last: None, error: None };
+        for split in DIRECTORIES {
+            // A split that only an earlier run had gets a file too, or its old curve would stand beside the new ones.
+            if split == TRAIN || log_dir.join(split).exists() {
+                events.file(split)?;
             }
-        };
-        let mut events = Self { path, file, learning_rate: 0.0, error: None };
-        let wall_time = since_1970(now);
-        events.append(BoardEvent { wall_time, file_version: "brain.Event:2".into(), ..BoardEvent::default() });
-        let session = Some(SessionLog { status: SessionLog::START });
-        events.append(BoardEvent { wall_time, step: 1, session, ..BoardEvent::default() });
+        }
         Ok(events)
     }
 
-    /// Ends the file.
+    /// Ends the files.
     ///
     /// # Errors
-    /// An event could not be written.
+    /// One could not be written.
     pub fn close(self) -> Result<()> {
-        self.error.map_or(Ok(()), |error| Err(Error::io("write", &self.path)(error)))
+        self.error.map_or(Ok(()), Err)
     }
 
-    fn append(&mut self, event: BoardEvent) {
-        // In one call, so that a reader sees whole records.
-        if self.error.is_none()
-            && let Err(error) = self.file.write_all(&record(&event.encode_to_vec()))
-        {
-            self.error = Some(error);
+    /// The file of `split`, which is begun if there is none.
+    fn file(&mut self, split: &'static str) -> Result<&mut EventFile> {
+        let at = match self.files.iter().position(|(other, _)| *other == split) {
+            Some(at) => at,
+            None => {
+                let mut file = EventFile::create(&self.log_dir.join(split))?;
+                self.first.map_or(Ok(()), |epoch| file.append(BoardEvent::start(epoch)))?;
+                self.files.push((split, file));
+                self.files.len() - 1
+            }
+        };
+        Ok(&mut self.files[at].1)
+    }
+
+    /// Notes that the run begins with `epoch`.
+    fn begin(&mut self, epoch: u32) {
+        self.first = Some(epoch);
+        for (_, file) in &mut self.files {
+            if let Err(error) = file.append(BoardEvent::start(epoch)) {
+                self.error.get_or_insert(error);
+            }
         }
+    }
+
+    /// Appends `values` of `split` after `epoch`.
+    fn add<const N: usize>(&mut self, split: &'static str, epoch: u32, time: SystemTime, values: [(&str, f64); N]) {
+        let scalar = |(tag, value): (&str, f64)| Scalar { tag: tag.into(), value: Some(value as f32) };
+        let event = BoardEvent {
+            wall_time: since_1970(time),
+            step: epoch.into(),
+            summary: Some(BoardSummary { values: values.map(scalar).into() }),
+            ..BoardEvent::default()
+        };
+        if self.error.is_none() {
+            self.error = self.file(split).and_then(|file| file.append(event)).err();
+        }
+    }
+
+    fn add_score(&mut self, SplitScore { split, loss, accuracy }: &SplitScore, epoch: u32, time: SystemTime) {
+        self.add(split, epoch, time, [("epoch_loss", *loss), ("epoch_accuracy", *accuracy)]);
     }
 }
 
-impl Listener for EventFile {
+impl Listener for EventFiles {
     fn on(&mut self, event: RunEvent) {
         match event {
-            RunEvent::Parameters(parameters) => self.learning_rate = parameters.learning_rate,
-            RunEvent::EpochFinished { record: epoch, .. } => self.append(BoardEvent {
-                wall_time: since_1970(epoch.finished),
-                step: epoch.epoch.into(),
-                summary: Some(BoardSummary { values: scalars(epoch, self.learning_rate) }),
-                ..BoardEvent::default()
-            }),
+            RunEvent::EpochStarted { epoch, .. } if self.first.is_none() => self.begin(epoch),
+            RunEvent::EpochFinished { record, .. } => {
+                self.last = Some(record.epoch);
+                let values = [
+                    ("epoch_loss", record.loss),
+                    ("epoch_accuracy", record.accuracy),
+                    ("epoch_learning_rate", record.learning_rate),
+                    ("images_per_second", record.images_per_second),
+                ];
+                self.add(TRAIN, record.epoch, record.finished, values);
+                record.splits.iter().for_each(|score| self.add_score(score, record.epoch, record.finished));
+            }
+            // The test set, at the end of a training with a validation split.
+            RunEvent::Evaluated { evaluation, epoch: None } => {
+                if let Some(last) = self.last {
+                    self.add_score(&evaluation.summary(), last, SystemTime::now());
+                }
+            }
             _ => {}
         }
     }
 }
 
-fn scalars(epoch: &EpochRecord, learning_rate: f64) -> Vec<Scalar> {
-    let mut scalars = Vec::new();
-    let mut add = |tag: String, value: f64| scalars.push(Scalar { tag, value: Some(value as f32) });
-    add("loss/train".into(), epoch.loss);
-    epoch.splits.iter().for_each(|split| add(format!("loss/{}", split.split), split.loss));
-    add("accuracy/train".into(), epoch.accuracy);
-    epoch.splits.iter().for_each(|split| add(format!("accuracy/{}", split.split), split.accuracy));
-    add("learning_rate".into(), learning_rate);
-    add("images_per_second".into(), epoch.images_per_second);
-    scalars
+/// An event file.
+#[derive(Debug)]
+struct EventFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl EventFile {
+    /// Begins a new file in `directory`, which is made if it is missing.
+    fn create(directory: &Path) -> Result<Self> {
+        files::make_directory(directory)?;
+        let now = SystemTime::now();
+        let (seconds, process) = (since_1970(now) as u64, std::process::id());
+        let host = files::lock::host();
+        let mut number = 0;
+        let (path, file) = loop {
+            let path = directory.join(format!("{PREFIX}{seconds:010}.{host}.{process}.{number}{SUFFIX}"));
+            match files::create_new(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                created => break (path.clone(), created.map_err(Error::io("write", &path))?),
+            }
+        };
+        let mut events = Self { path, file };
+        let file_version = "brain.Event:2".into();
+        events.append(BoardEvent { wall_time: since_1970(now), file_version, ..BoardEvent::default() })?;
+        Ok(events)
+    }
+
+    fn append(&mut self, event: BoardEvent) -> Result<()> {
+        // In one call, so that a reader sees whole records.
+        self.file.write_all(&record(&event.encode_to_vec())).map_err(Error::io("write", &self.path))
+    }
 }
 
 /// In seconds.
@@ -134,6 +202,14 @@ struct BoardEvent {
     summary: Option<BoardSummary>,
     #[prost(message, optional, tag = "7")]
     session: Option<SessionLog>,
+}
+
+impl BoardEvent {
+    /// The beginning of a run with `epoch`.
+    fn start(epoch: u32) -> Self {
+        let session = Some(SessionLog { status: SessionLog::START });
+        Self { wall_time: since_1970(SystemTime::now()), step: epoch.into(), session, ..Self::default() }
+    }
 }
 
 /// `SessionLog`.

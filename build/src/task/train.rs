@@ -21,7 +21,7 @@ use crate::output::console::{self, Console};
 use crate::output::event::{Evaluation, Listener, Listeners, RunEvent};
 use crate::output::finished::{Finished, training_seconds};
 use crate::output::logs::with_logs;
-use crate::output::tensorboard::EventFile;
+use crate::output::tensorboard::EventFiles;
 use crate::parameters::Parameters;
 use crate::task::verdict;
 use crate::text;
@@ -93,7 +93,7 @@ pub fn logged(args: &Train, data: impl FnOnce() -> Result<Dataset>, console: &Co
     let log_dir = OutputDirectory::open(&args.log_dir)?;
     let _lock = log_dir.lock()?;
     with_logs(console, &log_dir, "train", |listener| {
-        let mut events = EventFile::create(log_dir.path())?;
+        let mut events = EventFiles::create(log_dir.path())?;
         let summary = train(args, data, &mut Listeners(vec![listener, &mut events]))?;
         events.close()?;
         Ok(summary)
