@@ -26,5 +26,6 @@ mod predict;
 mod reading;
 mod readme;
 mod resume;
+mod schema;
 mod sets;
 mod train;

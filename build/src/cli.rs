@@ -4,7 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, PathBufValueParser, TypedValueParser, ValueParser};
-use clap::{Arg, ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{
+    Arg, ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+};
 
 use crate::parameters::Setting;
 use crate::parameters::key::Key;
@@ -49,9 +51,25 @@ pub enum Command {
     /// List what could be trained on
     #[command(after_help = AFTER_HELP)]
     Devices,
+    /// Print the JSON Schema of a file, for editors and for programs that check it
+    #[command(after_help = AFTER_HELP)]
+    Schema {
+        /// The kind of file
+        #[arg(value_enum, value_name = "KIND")]
+        file: SchemaOf,
+    },
     /// Work with the cube: the directory with mlcube.yaml
     #[command(subcommand, after_help = AFTER_HELP)]
     Cube(Cube),
+}
+
+/// The files that have a schema.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum SchemaOf {
+    /// A parameters file for `mnist train`
+    Parameters,
+    /// The metrics.json of `mnist train` and `mnist evaluate`
+    Metrics,
 }
 
 /// `mnist download`.

@@ -3,7 +3,7 @@
 //! The way of the data:
 //!
 //! ```text
-//! cli -> task      download | train | evaluate | predict | demo | devices | cube
+//! cli -> task      download | train | evaluate | predict | demo | devices | schema | cube
 //!
 //! train:    parameters (file, flags, defaults)
 //!           data: download or synthetic -> idx -> dataset -> split

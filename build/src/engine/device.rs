@@ -30,8 +30,8 @@ pub enum AdapterChoice {
 }
 
 impl DeviceChoice {
-    /// The names of devices, for messages.
-    pub const EXPECTED: &str = "auto, cpu, gpu, gpu:NUMBER or gpu:NAME";
+    /// The names of devices, for messages and the schema.
+    pub const CHOICES: [&str; 5] = ["auto", "cpu", "gpu", "gpu:NUMBER", "gpu:NAME"];
 
     /// The device of that name in the parameters file.
     pub fn parse(text: &str) -> Option<Self> {

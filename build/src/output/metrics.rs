@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use crate::data::dataset::{Provenance, TEST};
 use crate::engine::EngineInfo;
@@ -13,7 +14,7 @@ use crate::model::file::Unfinished;
 use crate::output::artifact::Artifact;
 use crate::output::event::{EpochRecord, Evaluation, SplitScore};
 use crate::output::finished::Finished;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, schema};
 use crate::score::Score;
 use crate::text::rfc3339;
 
@@ -73,7 +74,7 @@ pub struct TrainingMetrics<'a> {
     pub unfinished_because: Option<String>,
 }
 
-/// The file's contents. Shares are from 0 to 1, losses in nats, times in seconds.
+/// The file's contents, as `metrics.schema.json` describes them too. Shares are from 0 to 1, losses in nats, times in seconds.
 #[derive(Serialize)]
 struct Contents<'a> {
     task: &'static str,
@@ -207,6 +208,18 @@ impl<'a> Metrics<'a> {
         json.push(b'\n');
         json
     }
+}
+
+/// The JSON Schema of the file.
+pub fn schema() -> Value {
+    let text = include_str!("metrics.schema.json");
+    let mut metrics: Value = serde_json::from_str(text).unwrap_or_else(|e| unreachable!("the tests read it: {e}"));
+    let mut parameters = schema::schema();
+    metrics["$schema"] = parameters["$schema"].take();
+    for keyword in ["properties", "additionalProperties"] {
+        metrics["properties"]["parameters"][keyword] = parameters[keyword].take();
+    }
+    metrics
 }
 
 fn by_split<S: Serializer>(evaluations: &&[Evaluation], serializer: S) -> Result<S::Ok, S::Error> {

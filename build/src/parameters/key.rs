@@ -1,5 +1,7 @@
 //! A row of the table of parameters: how a value is named, checked, stored, shown and explained.
 
+use std::ops::{Bound, RangeBounds};
+
 use serde_json::Value;
 
 use super::given::Given;
@@ -27,10 +29,10 @@ pub struct Key {
 /// The kinds of values, each with its range and the field that takes it.
 #[derive(Debug)]
 pub enum ValueKind {
-    /// A text: `set` stores it and returns nothing if it is not one of those in `expected`.
+    /// A text: `set` stores it and returns nothing if it is not one of `choices`.
     Text {
-        /// All that are allowed, for messages.
-        expected: fn() -> String,
+        /// All that are allowed; one such as `gpu:NAME` stands for many.
+        choices: fn() -> Vec<&'static str>,
         /// Stores it.
         set: fn(&mut Parameters, &str) -> Option<()>,
     },
@@ -48,7 +50,14 @@ pub enum ValueKind {
         /// The range, for messages.
         expected: &'static str,
         /// The range.
-        fits: fn(f64) -> bool,
+        range: (Bound<f64>, Bound<f64>),
+        /// Stores it.
+        set: fn(&mut Parameters, f64),
+    },
+    /// A share from 0 to below 1, or a whole number of images from 1 to `most`.
+    Part {
+        /// The largest number.
+        most: u64,
         /// Stores it.
         set: fn(&mut Parameters, f64),
     },
@@ -113,7 +122,13 @@ impl Key {
         match &self.kind {
             ValueKind::Text { set, .. } => set(parameters, text(given)?)?,
             ValueKind::Whole { least, most, set } => set(parameters, whole(given, *least, *most)?),
-            ValueKind::Number { fits, set, .. } => set(parameters, number(given).filter(|value| fits(*value))?),
+            ValueKind::Number { range, set, .. } => {
+                set(parameters, number(given).filter(|value| range.contains(value))?);
+            }
+            ValueKind::Part { most, set } => {
+                let fits = |value: &f64| *value < 1.0 || value.fract() == 0.0 && *value <= *most as f64;
+                set(parameters, number(given).filter(|value| *value >= 0.0 && fits(value))?);
+            }
             ValueKind::Truth { set } => set(parameters, truth(given)?),
             ValueKind::Widths { set } => set(parameters, widths(given)?),
         }
@@ -122,9 +137,10 @@ impl Key {
 
     fn expected(&self) -> String {
         match &self.kind {
-            ValueKind::Text { expected, .. } => expected(),
+            ValueKind::Text { choices, .. } => one_of(&choices()),
             ValueKind::Whole { least, most, .. } => format!("a whole number from {least} to {most}"),
             ValueKind::Number { expected, .. } => expected.to_string(),
+            ValueKind::Part { .. } => "a share from 0 to below 1, or a whole number of images".into(),
             ValueKind::Truth { .. } => "true or false".into(),
             ValueKind::Widths { .. } => {
                 format!("a list of at most {MOST_HIDDEN_LAYERS} widths, each a whole number from 1 to {MOST_UNITS}")
@@ -146,7 +162,8 @@ impl Key {
 
 /// A number from 0 to below 1.
 pub(super) const fn fraction(set: fn(&mut Parameters, f64)) -> ValueKind {
-    ValueKind::Number { expected: "a number from 0 to below 1", fits: |value| (0.0..1.0).contains(&value), set }
+    let range = (Bound::Included(0.0), Bound::Excluded(1.0));
+    ValueKind::Number { expected: "a number from 0 to below 1", range, set }
 }
 
 fn text(given: &Given) -> Option<&str> {
@@ -176,9 +193,9 @@ fn widths(given: &Given) -> Option<Vec<usize>> {
     if list.len() > MOST_HIDDEN_LAYERS { None } else { list.iter().map(width).collect() }
 }
 
-/// The names of `choices`, for messages.
-pub(super) fn names<T>(choices: &[(&'static str, T)]) -> String {
-    one_of(&choices.iter().map(|(name, _)| *name).collect::<Vec<_>>())
+/// The names of `choices`.
+pub(super) fn names<T>(choices: &[(&'static str, T)]) -> Vec<&'static str> {
+    choices.iter().map(|(name, _)| *name).collect()
 }
 
 /// The choice of this name, in any case.

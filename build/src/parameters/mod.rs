@@ -5,6 +5,7 @@
 pub mod file;
 pub mod given;
 pub mod key;
+pub mod schema;
 pub mod table;
 pub mod values;
 

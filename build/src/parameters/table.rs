@@ -1,6 +1,8 @@
 //! The table of parameters. The file's reader, the flags, their help, the README, the JSON schema and the MLPerf log are
 //! made from it or checked against it. A new parameter is a field and its default in `values.rs`, and a row here.
 
+use std::ops::Bound::{Excluded, Included};
+
 use super::key::{Key, ValueKind, fraction, named, names};
 use super::values::Keep;
 use crate::engine::choice::{DeviceChoice, EngineChoice};
@@ -12,7 +14,7 @@ pub static KEYS: [Key; 25] = [
         "optimizer",
         "adam, adamw, sgd, rmsprop or adagrad",
         ValueKind::Text {
-            expected: || names(&OptimizerKind::ALL),
+            choices: || names(&OptimizerKind::ALL),
             set: |p, text| named(&OptimizerKind::ALL, text).map(|value| p.optimizer = value),
         },
     )
@@ -35,7 +37,7 @@ pub static KEYS: [Key; 25] = [
         "The step size",
         ValueKind::Number {
             expected: "a number above 0 and at most 1000",
-            fits: |value| value > 0.0 && value <= 1000.0,
+            range: (Excluded(0.0), Included(1000.0)),
             set: |p, value| p.learning_rate = value,
         },
     )
@@ -56,7 +58,7 @@ pub static KEYS: [Key; 25] = [
         "Decoupled weight decay, per step and times the learning rate",
         ValueKind::Number {
             expected: "a number from 0 to 1",
-            fits: |value| (0.0..=1.0).contains(&value),
+            range: (Included(0.0), Included(1.0)),
             set: |p, value| p.weight_decay = value,
         },
     )
@@ -82,7 +84,7 @@ pub static KEYS: [Key; 25] = [
         "schedule",
         "How the learning rate changes: constant, linear, cosine, one_cycle, step or exponential",
         ValueKind::Text {
-            expected: || names(&ScheduleKind::ALL),
+            choices: || names(&ScheduleKind::ALL),
             set: |p, text| named(&ScheduleKind::ALL, text).map(|value| p.schedule = value),
         },
     ),
@@ -91,7 +93,7 @@ pub static KEYS: [Key; 25] = [
         "The steps in which the rate rises: below 1 a share of all, from 1 on a number of epochs",
         ValueKind::Number {
             expected: "a share from 0 to below 1, or a number of epochs up to 100000",
-            fits: |value| (0.0..=100_000.0).contains(&value),
+            range: (Included(0.0), Included(100_000.0)),
             set: |p, value| p.warmup = value,
         },
     )
@@ -101,7 +103,7 @@ pub static KEYS: [Key; 25] = [
         "The rate at the end of a schedule that is not constant",
         ValueKind::Number {
             expected: "a number from 0 to 1000",
-            fits: |value| (0.0..=1000.0).contains(&value),
+            range: (Included(0.0), Included(1000.0)),
             set: |p, value| p.final_learning_rate = Some(value),
         },
     )
@@ -114,17 +116,13 @@ pub static KEYS: [Key; 25] = [
     Key::new(
         "validation",
         "Images from the end of the training set to validate with: below 1 a share, else a number",
-        ValueKind::Number {
-            expected: "a share from 0 to below 1, or a whole number of images",
-            fits: |value| (0.0..1.0).contains(&value) || (value.fract() == 0.0 && (1.0..=4e9).contains(&value)),
-            set: |p, value| p.validation = value,
-        },
+        ValueKind::Part { most: 4_000_000_000, set: |p, value| p.validation = value },
     ),
     Key::new(
         "keep",
         "The model that is kept: last, or best by validation loss",
         ValueKind::Text {
-            expected: || names(Keep::ALL),
+            choices: || names(Keep::ALL),
             set: |p, text| named(Keep::ALL, text).map(|value| p.keep = value),
         },
     ),
@@ -138,7 +136,7 @@ pub static KEYS: [Key; 25] = [
         "How much lower the loss must be to count for early_stopping",
         ValueKind::Number {
             expected: "a number from 0 to 1000",
-            fits: |value| (0.0..=1000.0).contains(&value),
+            range: (Included(0.0), Included(1000.0)),
             set: |p, value| p.min_delta = value,
         },
     ),
@@ -147,7 +145,7 @@ pub static KEYS: [Key; 25] = [
         "End at this validation or test accuracy, and fail if it is not reached; 0: none",
         ValueKind::Number {
             expected: "a share from 0 to 1, such as 0.98",
-            fits: |value| (0.0..=1.0).contains(&value),
+            range: (Included(0.0), Included(1.0)),
             set: |p, value| p.target_accuracy = value,
         },
     )
@@ -157,7 +155,7 @@ pub static KEYS: [Key; 25] = [
         "End after so many seconds with the last whole epoch's model; 0: no limit",
         ValueKind::Number {
             expected: "a number from 0 to 1e9",
-            fits: |value| (0.0..=1e9).contains(&value),
+            range: (Included(0.0), Included(1e9)),
             set: |p, value| p.max_seconds = value,
         },
     ),
@@ -176,7 +174,7 @@ pub static KEYS: [Key; 25] = [
         "device",
         "auto, cpu, gpu, or one of those that `mnist devices` lists: gpu:NUMBER, gpu:NAME",
         ValueKind::Text {
-            expected: || DeviceChoice::EXPECTED.into(),
+            choices: || DeviceChoice::CHOICES.into(),
             set: |p, text| DeviceChoice::parse(text).map(|value| p.device = value),
         },
     ),
@@ -184,7 +182,7 @@ pub static KEYS: [Key; 25] = [
         "engine",
         "auto, fused or burn; auto is fused",
         ValueKind::Text {
-            expected: || names(EngineChoice::ALL),
+            choices: || names(EngineChoice::ALL),
             set: |p, text| named(EngineChoice::ALL, text).map(|value| p.engine = value),
         },
     ),

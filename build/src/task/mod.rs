@@ -6,6 +6,7 @@ pub mod devices;
 pub mod download;
 pub mod evaluate;
 pub mod predict;
+pub mod schema;
 pub mod train;
 mod verdict;
 
@@ -25,6 +26,7 @@ pub fn run(command: Command, console: &Console) -> Result<()> {
         Command::Predict(args) => predict::run(&args),
         Command::Demo(args) => demo::run(&args, console),
         Command::Devices => devices::run(),
+        Command::Schema { file } => schema::run(file),
         Command::Cube(args) => cube::run(&args),
     }
 }
