@@ -248,7 +248,12 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
 
 /// Names data, parameters and engine, and warns of settings that are probably a mistake.
 fn announce(parameters: &Parameters, data: &Provenance, engine: &engine::EngineInfo) {
-    info!("data: {}, {} training and {} test images", data.source.description(), data.train_images, data.test_images);
+    let validation = match data.validation_images {
+        0 => String::new(),
+        images => format!(", {images} validation"),
+    };
+    let (source, train, test) = (data.source.description(), data.train_images, data.test_images);
+    info!("data: {source}, {train} training{validation} and {test} test images");
     for file in &data.files {
         info!(target: console::LOG, "{}: SHA-256 {}", file.name, file.sha256);
     }

@@ -103,12 +103,12 @@ fn sound<T>(path: &Path, read: std::result::Result<T, Fault>) -> Result<Option<T
 pub struct SnapshotWriter {
     directory: PathBuf,
     /// None before the first snapshot.
-    way: Option<Way>,
+    writing: Option<Writing>,
 }
 
-/// Where the work is done.
+/// Where snapshots are written.
 #[derive(Debug)]
-enum Way {
+enum Writing {
     Thread(SyncSender<Snapshot>, JoinHandle<SnapshotFiles>),
     Here(SnapshotFiles),
 }
@@ -123,15 +123,15 @@ impl SnapshotWriter {
         if directory.symlink_metadata().is_ok() {
             OutputDirectory::open(&directory)?;
         }
-        Ok(Self { directory, way: None })
+        Ok(Self { directory, writing: None })
     }
 
     /// Writes `snapshot` and removes those of its training beyond the [`NEWEST_KEPT`]. The first failure is a warning now
     /// and the error of [`close`](Self::close).
     pub fn write(&mut self, snapshot: Snapshot) {
-        match self.way.get_or_insert_with(|| Way::begin(&self.directory)) {
-            Way::Thread(sender, _) => drop(sender.send(snapshot)), // fails only after a panic, which `close` passes on
-            Way::Here(files) => files.add(&snapshot),
+        match self.writing.get_or_insert_with(|| Writing::begin(&self.directory)) {
+            Writing::Thread(sender, _) => drop(sender.send(snapshot)), // fails only after a panic, which `close` passes on
+            Writing::Here(files) => files.add(&snapshot),
         }
     }
 
@@ -144,10 +144,10 @@ impl SnapshotWriter {
     }
 
     fn end(&mut self) -> Result<()> {
-        let files = match self.way.take() {
+        let files = match self.writing.take() {
             None => return Ok(()),
-            Some(Way::Here(files)) => files,
-            Some(Way::Thread(sender, thread)) => {
+            Some(Writing::Here(files)) => files,
+            Some(Writing::Thread(sender, thread)) => {
                 drop(sender);
                 threads::end(thread)
             }
@@ -162,7 +162,7 @@ impl Drop for SnapshotWriter {
     }
 }
 
-impl Way {
+impl Writing {
     fn begin(directory: &Path) -> Self {
         // Without a buffer, so that one snapshot at most waits.
         let (sender, receiver) = mpsc::sync_channel::<Snapshot>(0);
@@ -371,7 +371,7 @@ mod tests {
     fn without_a_thread_the_caller_writes() {
         let dir = tempfile::tempdir().unwrap();
         let directory = dir.path().join("snapshots");
-        let way = Some(Way::Here(SnapshotFiles::new(&directory)));
+        let way = Some(Writing::Here(SnapshotFiles::new(&directory)));
         let mut writer = SnapshotWriter { directory, way };
         writer.write(example(1, 1));
         assert_eq!(files(&dir), ["epoch-001.safetensors"]);
