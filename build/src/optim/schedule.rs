@@ -126,13 +126,13 @@ impl Schedule {
             return self.one_cycle(done as f64);
         }
         if done < warmup_steps {
-            return high * done as f64 / warmup_steps as f64;
+            return high * share(done as f64, warmup_steps as f64);
         }
         let (done, steps) = (done - warmup_steps, steps.saturating_sub(warmup_steps));
         let part = share(done as f64, steps as f64);
         match kind {
             ScheduleKind::Constant | ScheduleKind::OneCycle => high,
-            ScheduleKind::Linear => last + (high - last) * (1.0 - part),
+            ScheduleKind::Linear => line(high, last, part),
             ScheduleKind::Cosine => half_cosine(high, last, part),
             ScheduleKind::Exponential => between(high, last, part),
             ScheduleKind::Step => {
@@ -160,9 +160,14 @@ fn share(part: f64, whole: f64) -> f64 {
     if part < whole { part / whole } else { 1.0 }
 }
 
-/// From `first` to `last` by half a cosine, at `part` of the way.
+/// From `first` to `last` by a straight line, at `part` of the way. Both ends are exact.
+fn line(first: f64, last: f64, part: f64) -> f64 {
+    first * (1.0 - part) + last * part
+}
+
+/// The same by half a cosine.
 fn half_cosine(first: f64, last: f64, part: f64) -> f64 {
-    last + (first - last) * (1.0 + (std::f64::consts::PI * part).cos()) / 2.0
+    line(first, last, (1.0 - (std::f64::consts::PI * part).cos()) / 2.0)
 }
 
 /// From `first` to `last` by equal ratios, at `part` of the way: `first (last / first)^part`, without the quotient, which may
