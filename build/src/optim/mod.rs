@@ -161,6 +161,19 @@ macro_rules! optimizers {
                 }
             }
 
+            /// [`vectors::stand_still`].
+            fn stand_still(
+                &self,
+                step: u64,
+                weights: &mut [Block],
+                slots: [&mut [Block]; MAX_SLOTS],
+                gradient: &[Block],
+            ) {
+                match self {
+                    $(Self::$formula(formula) => vectors::stand_still(formula, step, weights, slots, gradient),)+
+                }
+            }
+
             /// The coefficients of the closed form, if there is one.
             fn coefficients(&self) -> Option<lazy::Coefficients> {
                 match self {

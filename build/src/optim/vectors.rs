@@ -1,9 +1,9 @@
 //! The update of vectors: sixteen parameters at a time, on every instruction set.
 
-use super::{MAX_SLOTS, OptimizerRule, OptimizerSettings};
-use crate::simd::{Block, Simd};
+use super::{Formula, MAX_SLOTS, Optimizer, OptimizerRule, OptimizerSettings};
+use crate::simd::{Block, LANES, Simd};
 
-/// A smaller step size changes no weight, and its inverse would be infinite.
+/// A smaller step size changes hardly a weight, and its inverse would be infinite.
 pub const SMALLEST_RATE: f64 = 1e-25;
 
 /// Updates blocks of weights.
@@ -18,19 +18,29 @@ pub struct StepRule {
     /// The factor of every parameter before the update; 1 without weight decay.
     decay: f32,
     rule: OptimizerRule,
+    /// The optimizer, in a step with learning rate 0. Vectors are divided by the rate, and a weight that is 0 would move.
+    still: Option<Still>,
+}
+
+/// An optimizer's step with learning rate 0.
+#[derive(Debug, Clone, Copy)]
+struct Still {
+    method: Optimizer,
+    step: u64,
 }
 
 impl StepRule {
     /// The rule of step number `step` (from 1).
     pub fn new(settings: &OptimizerSettings, step: u64) -> Self {
         let rate = settings.rate(step);
-        Self { decay: settings.decay(rate) as f32, rule: settings.method.rule(rate, step) }
+        let still = (rate == 0.0).then_some(Still { method: settings.method, step });
+        Self { decay: settings.decay(rate) as f32, rule: settings.method.rule(rate, step), still }
     }
 
     /// Adam's rule, if it is this one and there is no weight decay: the default, for which a loop of its own pays.
     pub fn adam(&self) -> Option<impl BlockUpdate + use<>> {
-        match self.rule {
-            OptimizerRule::Adam(adam) if self.decay == 1.0 => Some(adam),
+        match self {
+            Self { rule: OptimizerRule::Adam(adam), still: None, decay: 1.0 } => Some(*adam),
             _ => None,
         }
     }
@@ -45,7 +55,31 @@ impl BlockUpdate for StepRule {
                 s.store(decayed, w);
             }
         }
-        self.rule.apply(s, weights, slots, gradient);
+        match self.still {
+            None => self.rule.apply(s, weights, slots, gradient),
+            Some(Still { method, step }) => method.stand_still(step, weights, slots, gradient),
+        }
+    }
+}
+
+/// Step number `step` (from 1) of `formula` with learning rate 0, number by number. It is seldom: the first step of warmup.
+pub fn stand_still<F: Formula>(
+    formula: &F,
+    step: u64,
+    weights: &mut [Block],
+    [first, second]: [&mut [Block]; MAX_SLOTS],
+    gradient: &[Block],
+) {
+    for (i, (w, g)) in weights.iter_mut().zip(gradient).enumerate() {
+        let mut slots = [first.get_mut(i), second.get_mut(i)];
+        for lane in 0..LANES {
+            let old = slots.each_ref().map(|slot| slot.as_ref().map_or(0.0, |slot| slot.0[lane]));
+            let new;
+            (w.0[lane], new) = formula.update(0.0, step, w.0[lane], old, g.0[lane]);
+            for (slot, new) in slots.iter_mut().flatten().zip(new) {
+                slot.0[lane] = new;
+            }
+        }
     }
 }
 
@@ -89,8 +123,9 @@ impl<R: Rule> BlockUpdate for R {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::optim::tests::every_setting_and_schedule;
-    use crate::simd::{InstructionSet, Job, LANES};
+    use crate::optim::Schedule;
+    use crate::optim::tests::{every_setting, every_setting_and_schedule};
+    use crate::simd::{InstructionSet, Job};
 
     /// Ten steps of one block of weights, whose gradients follow from their place and the step.
     struct TenSteps(OptimizerSettings);
@@ -136,6 +171,34 @@ mod tests {
                         assert!(near, "{} {settings:?} {array}[{i}]: {found}, expected {expected}", set.name());
                     }
                 }
+            }
+        }
+    }
+
+    /// The first step on a block of zeros.
+    struct FirstStep(OptimizerSettings);
+
+    impl Job for FirstStep {
+        type Output = Block;
+
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> Block {
+            let mut w = [Block::ZERO];
+            let mut slots = [[Block::ZERO]; MAX_SLOTS];
+            let g = Block(std::array::from_fn(|i| gradient(1, i)));
+            StepRule::new(&self.0, 1).apply(s, &mut w, slots.each_mut().map(|slot| &mut slot[..]), &[g]);
+            w[0]
+        }
+    }
+
+    /// A unit whose bias moved by however little would let black images through ReLU.
+    #[test]
+    fn a_learning_rate_of_0_moves_no_weight() {
+        for settings in every_setting() {
+            let still = OptimizerSettings { schedule: Schedule::constant(0.0), ..settings };
+            for set in InstructionSet::available() {
+                assert_eq!(set.run(FirstStep(still)), Block::ZERO, "{} {settings:?}", set.name());
+                assert_ne!(set.run(FirstStep(settings)), Block::ZERO, "{} {settings:?}", set.name());
             }
         }
     }
