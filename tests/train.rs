@@ -641,9 +641,6 @@ fn settings_that_do_not_go_together_are_refused() {
     refuses_parameters("optimizer: rmsprop\nmomentum: 0.5\nnesterov: true\n", expected);
     let expected = ": nesterov: expected a momentum above 0 with it, found 0";
     refuses_parameters("optimizer: sgd\nnesterov: true\n", expected);
-    let expected =
-        ": weight_decay: optimizer adam has none: remove it, or use optimizer adamw, which is adam with weight decay";
-    refuses_parameters("weight_decay: 0.01\n", expected);
 }
 
 #[test]

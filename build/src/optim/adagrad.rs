@@ -9,7 +9,7 @@ use num_traits::Float;
 
 use super::lazy::{ClosedForm, Coefficients, Move};
 use super::vectors::{Rule, SMALLEST_RATE};
-use super::{Definition, EPSILON, Formula, MAX_SLOTS, Optimizer, OptimizerOption, Slot, real};
+use super::{Definition, EPSILON, Formula, MAX_SLOTS, Optimizer, Slot, real};
 use crate::simd::{Block, Simd};
 
 // ---- what users see
@@ -18,8 +18,7 @@ use crate::simd::{Block, Simd};
 pub const ADAGRAD: Definition = Definition {
     name: "adagrad",
     default_learning_rate: 0.001,
-    options: &[OptimizerOption::WeightDecay],
-    instead: &[],
+    options: &[],
     constants: &[("opt_adagrad_epsilon", EPSILON)],
     warning: |_| None,
     formula: |_| Optimizer::Adagrad(Adagrad),

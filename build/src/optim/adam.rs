@@ -9,7 +9,7 @@ use num_traits::Float;
 
 use super::lazy::{ClosedForm, Coefficients, Move};
 use super::vectors::{Rule, SMALLEST_RATE};
-use super::{Definition, EPSILON, Formula, MAX_SLOTS, Optimizer, OptimizerOption, Slot, real};
+use super::{Definition, EPSILON, Formula, MAX_SLOTS, Optimizer, Slot, real};
 use crate::simd::{Block, Simd};
 
 // ---- what users see
@@ -24,7 +24,6 @@ pub const ADAM: Definition = Definition {
     name: "adam",
     default_learning_rate: 0.001,
     options: &[],
-    instead: &[(OptimizerOption::WeightDecay, "adamw, which is adam with weight decay")],
     constants: &[("opt_adam_beta_1", BETA_1), ("opt_adam_beta_2", BETA_2), ("opt_adam_epsilon", EPSILON)],
     warning: |_| None,
     formula: |_| Optimizer::Adam(Adam),
@@ -34,8 +33,7 @@ pub const ADAM: Definition = Definition {
 pub const ADAMW: Definition = Definition {
     name: "adamw",
     default_learning_rate: 0.001,
-    options: &[OptimizerOption::WeightDecay],
-    instead: &[],
+    options: &[],
     constants: &[("opt_adamw_beta_1", BETA_1), ("opt_adamw_beta_2", BETA_2), ("opt_adamw_epsilon", EPSILON)],
     warning: |options| {
         (options.weight_decay == 0.0)

@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 
 use super::{Optimizer, OptimizerKind, OptimizerSettings, Schedule};
 
-/// The options of all optimizers. Each optimizer takes some of them, see [`Definition::options`].
+/// The options of all optimizers. Each optimizer takes weight decay, and of the others those in [`Definition::options`].
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct OptimizerOptions {
     /// The fraction of the last update that is added to the next one. Without momentum there is no memory for it.
@@ -15,26 +15,23 @@ pub struct OptimizerOptions {
     pub weight_decay: f64,
 }
 
-/// One of the [`OptimizerOptions`].
+/// One of the [`OptimizerOptions`] that not every optimizer takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OptimizerOption {
     /// [`OptimizerOptions::momentum`].
     Momentum,
     /// [`OptimizerOptions::nesterov`].
     Nesterov,
-    /// [`OptimizerOptions::weight_decay`].
-    WeightDecay,
 }
 
 impl OptimizerOption {
-    pub(super) const ALL: [Self; 3] = [Self::Momentum, Self::Nesterov, Self::WeightDecay];
+    const ALL: [Self; 2] = [Self::Momentum, Self::Nesterov];
 
     /// The name in the parameters file.
     fn name(self) -> &'static str {
         match self {
             Self::Momentum => "momentum",
             Self::Nesterov => "nesterov",
-            Self::WeightDecay => "weight_decay",
         }
     }
 
@@ -42,7 +39,6 @@ impl OptimizerOption {
         match self {
             Self::Momentum => options.momentum > 0.0,
             Self::Nesterov => options.nesterov,
-            Self::WeightDecay => options.weight_decay > 0.0,
         }
     }
 }
@@ -54,10 +50,8 @@ pub struct Definition {
     pub name: &'static str,
     /// Keras' default.
     pub default_learning_rate: f64,
-    /// The options that it takes.
+    /// The options that it takes, besides weight decay.
     pub options: &'static [OptimizerOption],
-    /// For an option that it does not take: the optimizers to name in the message. Without an entry all that take it.
-    pub instead: &'static [(OptimizerOption, &'static str)],
     /// Its constants by their MLLOG keys (`mlperf_logging/mllog/constants.py`), where there is a key.
     pub constants: &'static [(&'static str, f64)],
     /// A warning about options that are allowed but hardly intended.
@@ -89,9 +83,7 @@ impl OptimizerKind {
     pub fn check(self, options: &OptimizerOptions) -> std::result::Result<(), String> {
         let mut set = OptimizerOption::ALL.into_iter().filter(|option| option.is_set(options));
         if let Some(option) = set.find(|&option| !self.takes(option)) {
-            let instead = self.definition().instead.iter().find(|(lacking, _)| *lacking == option);
-            let instead = instead.map_or_else(|| Self::that_take(option), |(_, text)| text.to_string());
-            let (option, name) = (option.name(), self.name());
+            let (instead, option, name) = (Self::that_take(option), option.name(), self.name());
             return Err(format!("{option}: optimizer {name} has none: remove it, or use optimizer {instead}"));
         }
         if options.nesterov && options.momentum == 0.0 {
@@ -119,8 +111,7 @@ impl OptimizerKind {
 
     /// This optimizer with the learning rates of `schedule` and those of `options` that it takes.
     pub fn settings(self, schedule: Schedule, options: &OptimizerOptions) -> OptimizerSettings {
-        let weight_decay = if self.takes(OptimizerOption::WeightDecay) { options.weight_decay } else { 0.0 };
-        OptimizerSettings { method: (self.definition().formula)(options), schedule, weight_decay }
+        OptimizerSettings { method: (self.definition().formula)(options), schedule, weight_decay: options.weight_decay }
     }
 }
 
@@ -139,7 +130,6 @@ mod tests {
         let with = |option: OptimizerOption| match option {
             OptimizerOption::Momentum => OptimizerOptions { momentum: 0.9, ..OptimizerOptions::default() },
             OptimizerOption::Nesterov => OptimizerOptions { nesterov: true, momentum: 0.9, weight_decay: 0.0 },
-            OptimizerOption::WeightDecay => OptimizerOptions { weight_decay: 0.1, ..OptimizerOptions::default() },
         };
         for (name, kind) in OptimizerKind::ALL {
             assert_eq!(kind.name(), name);

@@ -20,8 +20,7 @@ pub const RHO: f64 = 0.9;
 pub const RMSPROP: Definition = Definition {
     name: "rmsprop",
     default_learning_rate: 0.001,
-    options: &[OptimizerOption::Momentum, OptimizerOption::WeightDecay],
-    instead: &[],
+    options: &[OptimizerOption::Momentum],
     constants: &[],
     warning: |_| None,
     formula: |options| Optimizer::RmsProp(RmsProp { momentum: options.momentum }),

@@ -18,8 +18,7 @@ use crate::simd::{Block, Simd};
 pub const SGD: Definition = Definition {
     name: "sgd",
     default_learning_rate: 0.01,
-    options: &[OptimizerOption::Momentum, OptimizerOption::Nesterov, OptimizerOption::WeightDecay],
-    instead: &[],
+    options: &[OptimizerOption::Momentum, OptimizerOption::Nesterov],
     constants: &[],
     warning: |_| None,
     formula: |options| Optimizer::Sgd(Sgd { momentum: options.momentum, nesterov: options.nesterov }),
