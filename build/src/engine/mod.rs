@@ -104,6 +104,12 @@ pub struct EpochTotals {
 }
 
 impl EpochTotals {
+    /// Where an epoch stands that has these totals, of at least one image.
+    pub fn progress(&self) -> Progress {
+        let mean = |sum: f64| Some(sum / self.images as f64);
+        Progress { images: self.images, loss: mean(self.loss_sum), accuracy: mean(self.correct as f64) }
+    }
+
     /// Where an epoch stands that has these totals, and goes on as `progress` says.
     pub fn and(&self, progress: Progress) -> Progress {
         let images = self.images + progress.images;

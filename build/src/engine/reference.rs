@@ -2,9 +2,10 @@
 //!
 //! One step on a batch x (B,D) with labels y (B):
 //! 1. forward, layer by layer: `z = a W + b`; hidden: `a' = dropout(max(z, 0))`; last: `z` are the logits
-//! 2. loss: mean over the batch of `ln sum_k exp z[k] - z[y]`
-//! 3. backward: `d_z = (softmax(z) - onehot(y)) / B`; `d_W = a^T d_z`; `d_b = sum d_z`; `d_a = d_z W^T`; then back
-//!    through dropout and ReLU to the layer before
+//! 2. loss: mean over the batch of `- sum_k t[k] ln p[k]`, with the probabilities `p = softmax(z)` and the targets
+//!    `t = (1 - s) onehot(y) + s / K`, where s is the label smoothing
+//! 3. backward: `d_z = (p - t) / B`; `d_W = a^T d_z`; `d_b = sum d_z`; `d_a = d_z W^T`; then back through dropout and ReLU to
+//!    the layer before
 //! 4. the optimizer's update, see [`OptimizerSettings::update`](crate::optim::OptimizerSettings::update)
 
 use std::sync::Arc;
@@ -28,7 +29,7 @@ pub struct Reference<T> {
 /// The loss of a batch with its gradient.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LossAndGradient<T> {
-    /// Mean softmax cross-entropy over the batch.
+    /// Mean softmax cross-entropy over the batch, with smoothed labels.
     pub loss: T,
     /// How many were classified right.
     pub correct: usize,
@@ -115,6 +116,8 @@ impl<T: Float> Reference<T> {
         let shape = &self.recipe.shape;
         let (images, classes) = (labels.len(), shape.classes());
         let batch = real::<T>(images as f64);
+        let smoothing = real::<T>(self.recipe.label_smoothing);
+        let share = smoothing / real(classes as f64);
 
         let mut loss = T::zero();
         let mut correct = 0;
@@ -123,10 +126,11 @@ impl<T: Float> Reference<T> {
             correct += usize::from(crate::score::argmax(row) == label);
             let highest = row.iter().fold(T::neg_infinity(), |a, &b| a.max(b));
             let sum = row.iter().fold(T::zero(), |sum, &z| sum + (z - highest).exp());
-            loss = loss + (sum.ln() + highest - row[label]) / batch;
             for (k, z) in row.iter_mut().enumerate() {
+                let target = if k == label { T::one() - smoothing + share } else { share };
                 let probability = (*z - highest).exp() / sum;
-                *z = (probability - if k == label { T::one() } else { T::zero() }) / batch;
+                loss = loss + target * (sum.ln() + highest - *z) / batch;
+                *z = (probability - target) / batch;
             }
         }
 
@@ -202,9 +206,7 @@ impl<T: Float> Trainer for Reference<T> {
             totals.images += batch.len();
             totals.loss_sum += result.loss.to_f64().unwrap_or(f64::NAN) * batch.len() as f64;
             totals.correct += result.correct;
-            let mean = |sum: f64| Some(sum / totals.images as f64);
-            let (loss, accuracy) = (mean(totals.loss_sum), mean(totals.correct as f64));
-            progress(Progress { images: totals.images, loss, accuracy })?;
+            progress(totals.progress())?;
         }
         Ok(totals)
     }

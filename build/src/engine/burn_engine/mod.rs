@@ -7,7 +7,7 @@ mod source;
 use std::ops::Range;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor, TensorData, activation};
+use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 #[cfg(feature = "gpu")]
@@ -213,12 +213,12 @@ impl Trainer for BurnEngine {
                     self.core.train_step(&order, batch);
                     Ok(())
                 })?;
-                progress(Progress { images: totals.images, loss: None })?;
+                progress(Progress { images: totals.images, loss: None, accuracy: None })?;
             }
             let [loss, correct] = self.host.run(|| self.core.read_losses())?;
             totals.loss_sum += loss;
             totals.correct += correct as usize;
-            progress(Progress { images: totals.images, loss: Some(totals.loss_sum / totals.images as f64) })?;
+            progress(totals.progress())?;
         }
         Ok(totals)
     }
@@ -271,7 +271,7 @@ impl Core {
 
         let logits = self.forward(&leaves, pixels.autodiff(), Some(self.step)); // (B,K)
         let right = logits.clone().inner().argmax(1).equal(labels.clone());
-        let loss_sum = -activation::log_softmax(logits, 1).gather(1, labels.autodiff()).sum();
+        let loss_sum = self.loss_sum(activation::log_softmax(logits, 1), labels.autodiff());
         let mut gradients = (loss_sum.clone() / b as f32).backward();
 
         self.step += 1;
@@ -310,6 +310,16 @@ impl Core {
             }
         }
         a
+    }
+
+    /// The sum of the losses, with smoothed labels, of images with these logarithms of probabilities (B,K) and labels (B,1).
+    fn loss_sum(&self, logarithms: Tensor<2>, labels: Tensor<2, Int>) -> Tensor<1> {
+        let (smoothing, classes) = (self.recipe.label_smoothing, self.recipe.shape.classes());
+        let of_labels = logarithms.clone().gather(1, labels).sum();
+        if smoothing == 0.0 {
+            return -of_labels;
+        }
+        -(of_labels * (1.0 - smoothing) + logarithms.sum() * (smoothing / classes as f64))
     }
 
     /// The sums of loss and of right answers since this was last called; waits for the device.

@@ -28,7 +28,7 @@
 //! part[H'] = a[:, H'] V[H', :]                                                 output_layer::partial_logits
 //! ---- the one barrier of a network with one hidden layer; a thread prefetches the next batch before it waits ----
 //! logits = c + sum of all parts                                                each thread for itself
-//! d_logits = (softmax(logits) - onehot(label)) / B                             output_layer::softmax_gradient
+//! d_logits = (softmax(logits) - target) / B                                    output_layer::softmax_gradient
 //! d[:, H'] = d_logits V[H', :]^T where a > 0                                   output_layer::hidden_gradient
 //! V[H', :] -= optimizer(a[:, H']^T d_logits)                                   output_layer::update
 //! for each pixel nonzero in any image:                                         first_layer::backward
@@ -223,14 +223,15 @@ impl FusedEngine {
             step: 0,
             steps_per_round: 1,
         };
-        engine.train_round(&[], false); // finds out how many threads there are
+        engine.train_round(&[], false, EpochTotals::default()); // finds out how many threads there are
         interrupt::check().map(|()| engine)
     }
 
-    /// Trains on the batches of `images`, with all threads. With `catch_up`, all weights are up to date afterwards.
-    fn train_round(&mut self, images: &[u32], catch_up: bool) -> EpochTotals {
+    /// Trains on the batches of `images`, with all threads. With `catch_up`, all weights are up to date afterwards. Returns
+    /// the epoch's totals, which were `before`: one sum over its steps, so that no bit depends on how long rounds are.
+    fn train_round(&mut self, images: &[u32], catch_up: bool, before: EpochTotals) -> EpochTotals {
         loop {
-            match self.try_round(images, catch_up) {
+            match self.try_round(images, catch_up, before) {
                 Ok(totals) => {
                     self.step += images.len().div_ceil(self.recipe.batch_size) as u64;
                     return totals;
@@ -251,13 +252,18 @@ impl FusedEngine {
     }
 
     /// [`FusedEngine::train_round`]. The error is the number of threads that the system starts; nothing has changed then.
-    fn try_round(&mut self, images: &[u32], catch_up: bool) -> std::result::Result<EpochTotals, usize> {
+    fn try_round(
+        &mut self,
+        images: &[u32],
+        catch_up: bool,
+        totals: EpochTotals,
+    ) -> std::result::Result<EpochTotals, usize> {
         let (set, steps_before) = (self.set, self.step);
         let data = TrainingData { recipe: &self.recipe, train: &self.train, nonzero: &self.nonzero };
         let work = move |(access, worker): (Access, _)| {
             let _watch = access.watch();
             let _flush = FlushDenormals::begin();
-            set.run(Round { data, access, worker, images, steps_before, catch_up })
+            set.run(Round { data, access, worker, images, steps_before, catch_up, totals })
         };
         let team = Access::for_team(&mut self.weights, &mut self.exchange).into_iter().zip(&mut self.workers);
         // Every thread computes the totals of all images.
@@ -284,14 +290,11 @@ impl Trainer for FusedEngine {
             let images = self.steps_per_round.saturating_mul(self.recipe.batch_size).min(left.len());
             (round, left) = left.split_at(images);
             let begin = Instant::now();
-            totals += self.train_round(round, left.is_empty());
+            totals = self.train_round(round, left.is_empty(), totals);
             self.steps_per_round = steps_for(ROUND, self.steps_per_round, begin.elapsed());
-            let loss = Some(totals.loss_sum / totals.images as f64);
-            let accuracy = Some(totals.correct as f64 / totals.images as f64);
-            let progress = Progress { images: totals.images, loss, accuracy };
             // After a signal the round ended early, and its results are worthless.
-            if let Err(error) = interrupt::check().and_then(|()| report(progress)) {
-                self.train_round(&[], true);
+            if let Err(error) = interrupt::check().and_then(|()| report(totals.progress())) {
+                self.train_round(&[], true, totals);
                 return Err(error);
             }
         }

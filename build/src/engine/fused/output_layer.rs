@@ -70,7 +70,8 @@ fn partial_logits_tile<S: Simd, const R: usize>(
     }
 }
 
-/// Replaces logits z (B) by their gradient `(softmax(z) - onehot(label)) / B`, zero in the lanes from `classes` on.
+/// Replaces logits z (B) by their gradient `(softmax(z) - target) / B`, zero in the lanes from `classes` on. The target is
+/// `(1 - smoothing) onehot(label) + smoothing / K`.
 ///
 /// Returns loss and right answers of the batch.
 #[inline(always)]
@@ -79,6 +80,23 @@ pub fn softmax_gradient<S: Simd>(
     logits: &mut [Block],
     labels: impl Iterator<Item = u8>,
     classes: usize,
+    smoothing: f32,
+) -> EpochTotals {
+    if smoothing > 0.0 {
+        softmax_gradient_by::<S, true>(s, logits, labels, classes, smoothing)
+    } else {
+        softmax_gradient_by::<S, false>(s, logits, labels, classes, 0.0)
+    }
+}
+
+/// With `SMOOTHED` labels or without.
+#[inline(always)]
+fn softmax_gradient_by<S: Simd, const SMOOTHED: bool>(
+    s: S,
+    logits: &mut [Block],
+    labels: impl Iterator<Item = u8>,
+    classes: usize,
+    smoothing: f32,
 ) -> EpochTotals {
     let mut totals = EpochTotals { images: logits.len(), ..EpochTotals::default() };
     let (mut inside, mut outside) = (Block::ZERO, Block::ZERO);
@@ -86,6 +104,8 @@ pub fn softmax_gradient<S: Simd>(
     outside.0[classes..].fill(-1e30);
     let (inside, outside) = (s.load(&inside), s.load(&outside));
     let per_image = 1.0 / logits.len() as f32;
+    let per_label = per_image * (1.0 - smoothing);
+    let per_class = s.mul(inside, s.splat(per_image * smoothing / classes as f32));
     // The product of some images' sums, so that one logarithm does for all of them. Each sum is from 1 to 16.
     let mut product = 1.0;
     for (n, (block, label)) in logits.iter_mut().zip(labels).enumerate() {
@@ -100,13 +120,18 @@ pub fn softmax_gradient<S: Simd>(
             totals.correct += usize::from(block.0[..label].iter().all(|&z| z < highest));
         }
         totals.loss_sum += f64::from(highest - right);
+        if SMOOTHED {
+            let mean = s.sum(s.where_positive(inside, z)) / classes as f32;
+            totals.loss_sum += f64::from(smoothing * (right - mean));
+        }
         product *= f64::from(sum);
         if n % 200 == 199 {
             totals.loss_sum += product.ln();
             product = 1.0;
         }
-        s.store(s.mul(e, s.splat(per_image / sum)), block);
-        block.0[label] -= per_image;
+        let gradient = s.mul(e, s.splat(per_image / sum));
+        s.store(if SMOOTHED { s.sub(gradient, per_class) } else { gradient }, block);
+        block.0[label] -= per_label;
     }
     totals.loss_sum += product.ln();
     totals

@@ -81,6 +81,8 @@ pub struct Round<'a> {
     pub steps_before: u64,
     /// Whether to bring all weights up to date at the end.
     pub catch_up: bool,
+    /// The totals of the epoch's steps before.
+    pub totals: EpochTotals,
 }
 
 impl Job for Round<'_> {
@@ -88,8 +90,7 @@ impl Job for Round<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> EpochTotals {
-        let Self { data, mut access, worker, images, steps_before, catch_up } = self;
-        let mut totals = EpochTotals::default();
+        let Self { data, mut access, worker, images, steps_before, catch_up, mut totals } = self;
         let mut batches = images.chunks(data.recipe.batch_size).peekable();
         for steps_before in steps_before.. {
             let Some(images) = batches.next() else { break };
@@ -199,11 +200,12 @@ impl<'a> TrainingStep<'a> {
     fn output_layer<S: Simd>(&self, s: S, access: &mut Access, worker: &mut Worker) -> EpochTotals {
         let b = self.images.len();
         let hidden = access.hidden();
-        let classes = self.data.recipe.shape.classes();
+        let Recipe { shape, label_smoothing, .. } = self.data.recipe;
+        let (classes, smoothing) = (shape.classes(), *label_smoothing as f32);
         let labels = self.images.iter().map(|&image| self.data.train.labels[image as usize]);
         let Worker { logits, gradient, transposed, .. } = worker;
         let d_logits = &mut logits[..b];
-        let totals = output_layer::softmax_gradient(s, d_logits, labels, classes);
+        let totals = output_layer::softmax_gradient(s, d_logits, labels, classes, smoothing);
         let (mut layer, mut output) = access.last();
         if hidden == 0 {
             layer.gradients.get_mut(0).rows_mut(0..b).copy_from_slice(d_logits);

@@ -7,7 +7,7 @@
 
 use cubecl::prelude::*;
 
-use super::plan::{BEGIN, LENGTH, LOGITS, MASK_KEYS, RATES, THRESHOLD, UpdatePlan};
+use super::plan::{BEGIN, LENGTH, LOGITS, MASK_KEYS, RATES, THRESHOLD, Targets, UpdatePlan};
 use crate::engine::dropout::DropoutMask;
 use crate::optim::{GpuParameter, GpuRates, update_on_gpu};
 
@@ -115,7 +115,7 @@ fn keeps(unit: u32, key_0: u32, key_1: u32, threshold: u32) -> bool {
 
 /// Softmax and cross-entropy of image `image` of the batch: the gradient of the batch's mean loss by the logit at `at` of
 /// `logits`, which holds [`LOGITS`] numbers for each image, so that `at % LOGITS` is the class. With `report`, the unit of
-/// the image's label also writes loss and correctness to the scores. All units of a class below `classes` (K) may call it.
+/// the image's label also writes loss and correctness to the scores. All units of a class below K may call it.
 #[cube]
 pub fn softmax_loss(
     inputs: &StepInputs,
@@ -125,8 +125,9 @@ pub fn softmax_loss(
     image: usize,
     at: usize,
     report: bool,
-    #[comptime] classes: usize,
+    #[comptime] targets: Targets,
 ) -> f32 {
+    let (classes, smoothing) = comptime!((targets.classes, f32::from_bits(targets.smoothing)));
     let class = at % LOGITS;
     let first = at - class;
     let label = inputs.labels[inputs.order[batch.begin + image] as usize] as usize;
@@ -144,11 +145,23 @@ pub fn softmax_loss(
         sum += (logits[first + other] - highest).exp();
     }
     let mut delta = (logits[at] - highest).exp() / sum;
+    if comptime!(smoothing > 0.0) {
+        delta -= f32::new(comptime!(smoothing / classes as f32));
+    }
     if class == label {
-        delta -= 1.0;
+        delta -= f32::new(comptime!(1.0 - smoothing));
         if report {
             let place = 2 * (batch.begin + image);
-            memory.scores[place] = sum.ln() + highest - logits[at];
+            let mut loss = sum.ln() + highest - logits[at];
+            if comptime!(smoothing > 0.0) {
+                let mut total = 0.0f32;
+                for other in 0..classes {
+                    total += logits[first + other];
+                }
+                let mean = total / f32::cast_from(classes);
+                loss += f32::new(smoothing) * (logits[at] - mean);
+            }
+            memory.scores[place] = loss;
             memory.scores[place + 1] = select(answer == label, 1.0f32, 0.0f32);
         }
     }

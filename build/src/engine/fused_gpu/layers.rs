@@ -179,7 +179,7 @@ pub fn loss(inputs: &StepInputs, memory: &mut StepMemory, step: usize, scale: f3
 
     let mut delta = 0.0f32;
     if image < batch.length && class < classes {
-        delta = softmax_loss(inputs, memory, &batch, &logits, image, at, true, classes);
+        delta = softmax_loss(inputs, memory, &batch, &logits, image, at, true, comptime!(layer.targets()));
         memory.scratch[comptime!(layer.deltas_out) + image * classes + class] = delta;
     }
     deltas[at] = delta;

@@ -35,7 +35,6 @@ mod plan;
 mod queue;
 mod strip;
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -145,10 +144,11 @@ impl FusedGpuEngine {
         }
     }
 
-    /// The totals of the images at `range` of the order; waits for the device.
-    fn read_losses(&self, epoch: &GpuEpoch, range: Range<usize>) -> Result<EpochTotals> {
-        let numbers = self.memory.read(&epoch.scores, 2 * range.start..2 * range.end)?;
-        let mut totals = EpochTotals { images: range.len(), ..EpochTotals::default() };
+    /// Adds the images of the order up to `end` to `totals`, which are those of the images before; waits for the device. The
+    /// loss is one sum over all images, so that no bit depends on how often this is called.
+    fn add_losses(&self, epoch: &GpuEpoch, mut totals: EpochTotals, end: usize) -> Result<EpochTotals> {
+        let numbers = self.memory.read(&epoch.scores, 2 * totals.images..2 * end)?;
+        totals.images = end;
         for image in numbers.chunks_exact(2) {
             totals.loss_sum += f64::from(image[0]);
             totals.correct += usize::from(image[1] > 0.5);
@@ -205,17 +205,14 @@ impl Trainer for FusedGpuEngine {
         while done < steps {
             let begin = Instant::now();
             let round = done..steps.min(done + self.steps_per_read);
-            let scored = guarded(|| {
+            totals = guarded(|| {
                 self.queue(&epoch, &self.images.pixels).train(round.clone(), batch.min(order.len()));
-                self.read_losses(&epoch, totals.images..order.len().min(round.end.saturating_mul(batch)))
+                self.add_losses(&epoch, totals, order.len().min(round.end.saturating_mul(batch)))
             })?;
             self.step += round.len() as u64;
             done = round.end;
-            totals.images += scored.images;
-            totals.loss_sum += scored.loss_sum;
-            totals.correct += scored.correct;
             self.steps_per_read = steps_for(LOSSES_PERIOD, self.steps_per_read, begin.elapsed());
-            progress(Progress { images: totals.images, loss: Some(totals.loss_sum / totals.images as f64) })?;
+            progress(totals.progress())?;
         }
         Ok(totals)
     }

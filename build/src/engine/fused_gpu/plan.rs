@@ -57,6 +57,8 @@ pub struct LayerPlan {
     pub record: usize,
     /// R: each unit makes R x R numbers of a product.
     pub edge: usize,
+    /// The bits of the label smoothing.
+    pub smoothing: u32,
 }
 
 /// A network whose only hidden layer is narrow, for the kernel that does a whole step.
@@ -74,6 +76,17 @@ pub struct StripPlan {
     pub biases: [usize; 2],
     /// Words of a record.
     pub record: usize,
+    /// The bits of the label smoothing.
+    pub smoothing: u32,
+}
+
+/// The targets of the loss: `(1 - s) onehot(label) + s / K`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Targets {
+    /// K.
+    pub classes: usize,
+    /// The bits of s, the label smoothing.
+    pub smoothing: u32,
 }
 
 /// The optimizer.
@@ -89,6 +102,13 @@ pub struct UpdatePlan {
     pub parameters: usize,
 }
 
+impl LayerPlan {
+    /// The targets of the loss, if it is the last layer.
+    pub fn targets(&self) -> Targets {
+        Targets { classes: self.outputs, smoothing: self.smoothing }
+    }
+}
+
 impl StripPlan {
     /// The plan for a network of `layers`, if it can be done so.
     fn new(layers: &[LayerPlan]) -> Option<Self> {
@@ -101,7 +121,13 @@ impl StripPlan {
             weights: [first.weights, last.weights],
             biases: [first, last].map(|layer| layer.weights + layer.inputs * layer.outputs),
             record: first.record,
+            smoothing: last.smoothing,
         })
+    }
+
+    /// The targets of the loss.
+    pub fn targets(&self) -> Targets {
+        Targets { classes: self.classes, smoothing: self.smoothing }
     }
 
     /// How many cubes.
@@ -208,6 +234,7 @@ fn plan_layers(recipe: &Recipe, rows: usize) -> (Vec<LayerPlan>, usize) {
         deltas_out: deltas[l],
         record: MASK_KEYS + 2 * last,
         edge: 1,
+        smoothing: (recipe.label_smoothing as f32).to_bits(),
     };
     (layers.iter().enumerate().map(plan).collect(), end)
 }
@@ -227,7 +254,7 @@ mod tests {
 
     fn recipe(hidden: &[usize], classes: usize) -> Recipe {
         let (shape, optimizer) = (MlpShape::new(784, hidden, classes), OptimizerSettings::sgd(0.25));
-        Recipe { shape, optimizer, batch_size: 32, dropout: 0.2, seed: 1, threads: 1 }
+        Recipe { shape, optimizer, batch_size: 32, dropout: 0.2, label_smoothing: 0.0, seed: 1, threads: 1 }
     }
 
     #[test]

@@ -199,7 +199,8 @@ fn logit_deltas(
         let mut delta = 0.0f32;
         if image < step.batch.length && k < comptime!(net.classes) {
             let report = CUBE_POS_X == 0;
-            delta = softmax_loss(inputs, memory, &step.batch, &chunk.logits, image, at, report, net.classes);
+            let targets = comptime!(net.targets());
+            delta = softmax_loss(inputs, memory, &step.batch, &chunk.logits, image, at, report, targets);
         }
         chunk.deltas[at] = delta;
     }
