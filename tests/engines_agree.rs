@@ -1,6 +1,8 @@
 //! Every engine against the reference in f64: logits, loss, gradients, ten steps of each optimizer; the reference
 //! against numeric gradients and against Keras and PyTorch; and that these checks object to broken engines.
 
+mod schedules;
+
 use std::sync::Arc;
 
 use mnist::data::dataset::Images;
@@ -64,6 +66,7 @@ fn optimizers() -> Vec<(&'static str, OptimizerSettings)> {
     let weight_decay = OptimizerOptions { weight_decay: 0.01, ..none };
     let all = [
         ("adam", OptimizerKind::Adam, none),
+        ("adam_weight_decay", OptimizerKind::Adam, weight_decay),
         ("adamw", OptimizerKind::AdamW, weight_decay),
         ("sgd", OptimizerKind::Sgd, none),
         ("sgd_momentum", OptimizerKind::Sgd, momentum),
@@ -71,7 +74,9 @@ fn optimizers() -> Vec<(&'static str, OptimizerSettings)> {
         ("sgd_weight_decay", OptimizerKind::Sgd, weight_decay),
         ("rmsprop", OptimizerKind::RmsProp, none),
         ("rmsprop_momentum", OptimizerKind::RmsProp, momentum),
+        ("rmsprop_weight_decay", OptimizerKind::RmsProp, weight_decay),
         ("adagrad", OptimizerKind::Adagrad, none),
+        ("adagrad_weight_decay", OptimizerKind::Adagrad, weight_decay),
     ];
     for (name, kind) in OptimizerKind::ALL {
         assert!(all.iter().any(|(_, compared, _)| *compared == kind), "optimizer {name} is not compared");
@@ -123,12 +128,14 @@ fn compare_a_step(
     build: &impl Fn(Recipe, Arc<Images>) -> Box<dyn Trainer>,
     shape: &MlpShape,
     n: usize,
-    dropout: f64,
+    [dropout, label_smoothing]: [f64; 2],
 ) -> std::result::Result<(), String> {
-    let case = |what: &str| format!("{what} of {:?} over {n} images, dropout {dropout}", shape.widths());
+    let options = format!("dropout {dropout}, label smoothing {label_smoothing}");
+    let case = |what: &str| format!("{what} of {:?} over {n} images, {options}", shape.widths());
     let data = images(shape, n);
     let order: Vec<u32> = (0..n as u32).rev().collect();
     let recipe_ = recipe(shape.clone(), OptimizerSettings::sgd(64.0), n, dropout);
+    let recipe_ = Recipe { label_smoothing, ..recipe_ };
     let (mut engine, truth_) = (build(recipe_.clone(), data.clone()), truth(&recipe_, &data));
     let before = engine.state().unwrap().parameters;
     let expected = truth_.loss_and_gradient(&order);
@@ -155,8 +162,8 @@ fn compare(build: impl Fn(Recipe, Arc<Images>) -> Box<dyn Trainer>) -> std::resu
             let black = vec![0; 3 * inputs];
             agree(&case("logits of black"), &engine.logits(&black).unwrap(), &truth_.exact_logits(&black))?;
 
-            for dropout in [0.0, 0.4] {
-                compare_a_step(&build, &shape, n, dropout)?;
+            for options in [[0.0, 0.0], [0.4, 0.0], [0.0, 0.1], [0.4, 0.3]] {
+                compare_a_step(&build, &shape, n, options)?;
             }
         }
 
@@ -213,7 +220,10 @@ fn every_engine_agrees_beyond_its_blocks() {
             [(170, &[300, 33][..], 600), (170, &[300, 33], 9), (40, &[33, 300, 20], 130), (400, &[530], 70)]
         {
             let shape = MlpShape::new(inputs, hidden, 10);
-            compare_a_step(&build, &shape, n, 0.2).unwrap_or_else(|problem| panic!("{name}: {problem}"));
+            for label_smoothing in [0.0, 0.1] {
+                let agree = compare_a_step(&build, &shape, n, [0.2, label_smoothing]);
+                agree.unwrap_or_else(|problem| panic!("{name}: {problem}"));
+            }
         }
     }
 }
@@ -325,10 +335,11 @@ fn an_epoch_ends_where_progress_fails() {
 #[test]
 fn the_gradients_of_the_reference_are_those_of_small_differences() {
     for (inputs, hidden, classes) in SHAPES {
-        for dropout in [0.0, 0.4] {
+        for [dropout, label_smoothing] in [[0.0, 0.0], [0.4, 0.0], [0.4, 0.3]] {
             let shape = MlpShape::new(inputs, hidden, classes);
             let data = images(&shape, 5);
-            let mut reference = truth(&recipe(shape.clone(), OptimizerSettings::sgd(0.1), 5, dropout), &data);
+            let recipe = recipe(shape.clone(), OptimizerSettings::sgd(0.1), 5, dropout);
+            let mut reference = truth(&Recipe { label_smoothing, ..recipe }, &data);
             // Biases begin at zero, and a unit whose inputs are all cut then stands exactly on ReLU's bend.
             let mut stream = Stream::new(5, Purpose::Weights, 0);
             reference.parameters_mut().iter_mut().for_each(|p| *p += 0.2 * stream.uniform() - 0.1);
@@ -467,6 +478,7 @@ enum Fault {
     StateNotLoaded,
     CountOff,
     NoDropout,
+    NoLabelSmoothing,
 }
 
 impl Network for Broken {
@@ -516,6 +528,7 @@ fn a_broken_engine_is_objected_to() {
             match fault {
                 Fault::LearningRateOff => recipe.optimizer.schedule.learning_rate *= 1.01,
                 Fault::NoDropout => recipe.dropout = 0.0,
+                Fault::NoLabelSmoothing => recipe.label_smoothing = 0.0,
                 _ => {}
             }
             Box::new(Broken { inner: Reference::new(recipe, train), fault })
@@ -531,6 +544,7 @@ fn a_broken_engine_is_objected_to() {
         Fault::StateNotLoaded,
         Fault::CountOff,
         Fault::NoDropout,
+        Fault::NoLabelSmoothing,
     ] {
         assert!(with(fault).is_err(), "{fault:?} passes");
     }
