@@ -371,8 +371,8 @@ mod tests {
     fn without_a_thread_the_caller_writes() {
         let dir = tempfile::tempdir().unwrap();
         let directory = dir.path().join("snapshots");
-        let way = Some(Writing::Here(SnapshotFiles::new(&directory)));
-        let mut writer = SnapshotWriter { directory, way };
+        let writing = Some(Writing::Here(SnapshotFiles::new(&directory)));
+        let mut writer = SnapshotWriter { directory, writing };
         writer.write(example(1, 1));
         assert_eq!(files(&dir), ["epoch-001.safetensors"]);
         writer.close().unwrap();
