@@ -1,4 +1,4 @@
-//! Test images in the page: the worst mistakes, and one image of each digit to try.
+//! Evaluated images in the page: the worst mistakes, and one image of each digit to try.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -24,7 +24,7 @@ pub struct Mistake {
     right_share: String,
 }
 
-/// A test image that visitors of the page can give to the network.
+/// An image that visitors of the page can give to the network.
 #[derive(Serialize)]
 pub struct Sample {
     index: usize,
@@ -34,7 +34,7 @@ pub struct Sample {
     image: String,
 }
 
-/// A test image that was taken for another digit.
+/// An image that was taken for another digit.
 pub struct Mistaken {
     index: usize,
     said: usize,

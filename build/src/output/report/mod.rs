@@ -17,10 +17,10 @@ use self::charts::{Axis, Chart};
 use self::images::{Mistake, Sample};
 use self::tables::Table;
 use crate::data::sets::Frame;
-use crate::model::file::{self as weights, Model};
+use crate::model::file::{self as weights, Model, Unfinished};
 use crate::output::artifact::Artifact;
 use crate::output::event::EpochRecord;
-use crate::output::finished::{Finished, training_seconds};
+use crate::output::finished::{Finished, Trained, training_seconds};
 use crate::score::Score;
 use crate::text::{grouped, percent, utc};
 
@@ -64,16 +64,21 @@ struct Page {
     box_side: usize,
     inputs: usize,
     classes: &'static [&'static str],
-    cut_short: Option<String>,
+    /// How far training came and what ended it, if that was before its end.
+    unfinished: Option<String>,
     layers: String,
     parameter_count: String,
     train_images: String,
-    test_images: String,
+    /// Empty where there is no validation split.
+    validation_images: String,
+    /// The split that the scores, the mistakes and the images to try are of: the test set, unless training is unfinished.
+    scored: &'static str,
+    scored_images: String,
     train_seconds: String,
     accuracy: String,
-    test_loss: String,
+    loss: String,
     dropout: bool,
-    /// The names of the evaluated splits.
+    /// The names of the splits that are evaluated after every epoch.
     splits: Vec<&'static str>,
     charts: [Chart; 2],
     epochs: Vec<EpochRow>,
@@ -83,7 +88,7 @@ struct Page {
     mistakes: Vec<Mistake>,
     /// None where it is too large.
     network: Option<PageNetwork>,
-    /// One test image of each digit.
+    /// One image of each digit.
     samples: Vec<Sample>,
     units: String,
     tables: Vec<Table>,
@@ -92,6 +97,8 @@ struct Page {
 #[derive(Serialize)]
 struct EpochRow {
     epoch: u32,
+    /// Whether the model is that of this epoch.
+    kept: bool,
     loss: String,
     accuracy: String,
     /// The evaluated splits.
@@ -150,18 +157,20 @@ impl Page {
             box_side: frame.box_side,
             inputs: model.shape.inputs(),
             classes: evaluated.classes,
-            cut_short: trained.unfinished.as_ref().map(ToString::to_string),
+            unfinished: unfinished(trained),
             layers: widths(model).join("–"),
             parameter_count: grouped(model.parameters.len()),
             train_images: grouped(data.train_images),
-            test_images: grouped(data.test_images),
+            validation_images: dataset.validation.as_ref().map_or(String::new(), |images| grouped(images.len())),
+            scored: evaluation.split,
+            scored_images: grouped(evaluated.len()),
             train_seconds: format!("{:.1} s", training_seconds(epochs)),
             accuracy: percent(score.accuracy),
-            test_loss: format!("{:.4}", score.loss),
+            loss: format!("{:.4}", score.loss),
             dropout: finished.parameters.dropout > 0.0 && model.shape.widths().len() > 2,
-            splits: trained.evaluations.iter().map(|evaluation| evaluation.split).collect(),
+            splits: epochs[0].splits.iter().map(|score| score.split).collect(),
             charts: [Chart::new(epochs, Axis::LOSS), Chart::new(epochs, Axis::ACCURACY)],
-            epochs: epochs.iter().map(EpochRow::new).collect(),
+            epochs: epochs.iter().map(|epoch| EpochRow::new(epoch, epoch.epoch == trained.epoch)).collect(),
             confusion: confusion(score),
             precisions: (0..score.classes()).map(|digit| rate(score.precision(digit))).collect(),
             wrong: mistaken.len(),
@@ -174,13 +183,14 @@ impl Page {
 }
 
 impl EpochRow {
-    fn new(epoch: &EpochRecord) -> Self {
+    fn new(epoch: &EpochRecord, kept: bool) -> Self {
         let cells = epoch
             .splits
             .iter()
             .map(|split| SplitCells { loss: format!("{:.4}", split.loss), accuracy: percent(split.accuracy) });
         Self {
             epoch: epoch.epoch,
+            kept,
             loss: format!("{:.4}", epoch.loss),
             accuracy: percent(epoch.accuracy),
             splits: cells.collect(),
@@ -208,6 +218,12 @@ fn confusion(score: &Score) -> Vec<ConfusionRow> {
         ConfusionRow { cells: counts.iter().enumerate().map(cell).collect(), recall: rate(score.recall(digit)) }
     };
     score.confusion.iter().enumerate().map(row).collect()
+}
+
+fn unfinished(trained: &Trained) -> Option<String> {
+    let Unfinished { epochs, of } = trained.model.unfinished?;
+    let reason = trained.unfinished.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    Some(format!("after {epochs} of {of} epochs{reason}"))
 }
 
 fn widths(model: &Model) -> Vec<String> {
@@ -239,7 +255,6 @@ mod tests {
     use crate::engine::choice::DeviceChoice;
     use crate::model::MlpShape;
     use crate::output::event::{Evaluation, SplitScore};
-    use crate::output::finished::Trained;
     use crate::parameters::Parameters;
 
     /// The page of a network with `hidden` layers and these `logits` for images of the digits `labels`.

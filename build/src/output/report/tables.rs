@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::engine::EngineInfo;
 use crate::output::finished::Finished;
-use crate::text;
+use crate::text::{self, grouped};
 
 /// A table of names and values.
 #[derive(Serialize)]
@@ -28,6 +28,8 @@ fn row(name: &str, value: impl Into<String>) -> Row {
 pub fn all(finished: &Finished) -> Vec<Table> {
     let data = &finished.dataset.provenance;
     let mut files = vec![row("source", data.source.description())];
+    let splits = finished.dataset.splits();
+    files.extend(splits.map(|(split, images)| row(&format!("{split} images"), grouped(images.len()))));
     files.extend(data.files.iter().map(|file| row(&file.name, format!("SHA-256 {}", file.sha256))));
     vec![
         Table { title: "Parameters", rows: parameters(finished) },
