@@ -212,7 +212,7 @@ fn chromium_opens_the_report_and_reads_what_is_drawn() {
 fn mlperfs_own_parser_reads_the_logs_of_every_task() {
     let Some(mut python) = python_with(&["mlperf_logging"]) else { return };
     let sandbox = Sandbox::with_data();
-    sandbox.train("--train_epochs 2").done();
+    sandbox.train("--train_epochs 2 --validation=0.1 --schedule=cosine").done();
     sandbox.run("evaluate --data_dir=data --log_dir=logs --model_dir=model").done();
     sandbox.run("download --data_dir=drawn --log_dir=logs --synthetic").done();
     let logs = ["train", "evaluate", "download"].map(|task| sandbox.path(format!("logs/mllog_{task}.log")));

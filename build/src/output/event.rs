@@ -95,6 +95,8 @@ pub enum RunEvent<'a> {
     Evaluated { evaluation: &'a Evaluation, epoch: Option<u32> },
     /// The epoch is over, with its evaluations.
     EpochFinished { epochs: u32, record: &'a EpochRecord },
+    /// Training was ended before its end; the model of the last whole epoch is written.
+    Unfinished,
 }
 
 /// Hears the events of a run.

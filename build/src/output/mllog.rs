@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::data::dataset::{TEST, TRAIN};
+use crate::data::dataset::{TEST, TRAIN, VALIDATION};
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
 use crate::output::event::{Evaluation, Listener, RunEvent};
@@ -18,36 +18,17 @@ use crate::output::names;
 use crate::parameters::Parameters;
 use crate::parameters::table::KEYS;
 
-/// The key and the value of a line for each hyper-parameter: the logged rows of the table of parameters, then the
-/// optimizer's own settings.
-fn hyper_parameters(parameters: &Parameters) -> Vec<(String, Value)> {
+/// The key and the value of a line for each hyper-parameter: the logged rows of the table of parameters, the warmup for
+/// epochs of `images` training images, then the optimizer's own settings.
+fn hyper_parameters(parameters: &Parameters, images: usize) -> Vec<(String, Value)> {
     let logged = KEYS.iter().filter_map(|key| Some((key.mllog?.to_string(), key.value(parameters))));
-    let mut lines: Vec<(String, Value)> = logged.collect();
+    // A parameter that the others leave no place for has no value.
+    let mut lines: Vec<(String, Value)> = logged.filter(|(_, value)| !value.is_null()).collect();
+    let warmup_steps = parameters.schedule(images).warmup_steps;
+    lines.push(("opt_learning_rate_warmup_steps".into(), json!(warmup_steps)));
     let settings = parameters.optimizer.logged(&parameters.optimizer_options());
     lines.extend(settings.into_iter().map(|(key, value)| (key.to_string(), json!(value))));
     lines
-}
-
-/// The key for the number of images of `split`.
-fn samples_key(split: &str) -> String {
-    match split {
-        TRAIN => "train_samples".into(),
-        TEST => "eval_samples".into(),
-        split => format!("{split}_samples"),
-    }
-}
-
-/// The metadata of an evaluation's lines. MLPerf knows one kind of evaluation, here the test set's; lines about another
-/// split name it.
-fn evaluation_metadata(split: &str, epoch: Option<u32>) -> Value {
-    let mut metadata = Map::new();
-    if let Some(epoch) = epoch {
-        metadata.insert("epoch_num".into(), json!(epoch));
-    }
-    if split != TEST {
-        metadata.insert("split".into(), json!(split));
-    }
-    Value::Object(metadata)
 }
 
 /// The kind of a line.
@@ -73,6 +54,12 @@ pub struct MlLog {
     file: AtomicFile,
     clock: fn() -> u64,
     running: bool,
+    /// Whether training was ended before its end.
+    unfinished: bool,
+    /// The number of training images.
+    train_images: usize,
+    /// The split that is evaluated after every epoch: MLPerf knows one kind of evaluation.
+    watched: &'static str,
     /// The first error in writing. It is returned when the file is closed: a log never stops the task.
     error: Option<std::io::Error>,
 }
@@ -89,7 +76,8 @@ impl MlLog {
     /// The file cannot be written.
     pub fn create(log_dir: &Path, task: &str, clock: fn() -> u64) -> Result<Self> {
         let file = AtomicFile::create(log_dir.join(names::mllog(task)))?;
-        let mut log = Self { file, clock, running: false, error: None };
+        let (running, unfinished) = (false, false);
+        let mut log = Self { file, clock, running, unfinished, train_images: 0, watched: TEST, error: None };
         log.point("submission_benchmark", json!("mnist"));
         log.point("submission_platform", json!(std::env::consts::ARCH));
         log.start("init_start", json!({}));
@@ -110,7 +98,7 @@ impl MlLog {
         self.running = true;
     }
 
-    /// Ends the run, as `success` or `aborted`, and gives the file its name.
+    /// Ends the run, as `success` or if it failed or is unfinished as `aborted`, and gives the file its name.
     ///
     /// # Errors
     /// A line could not be written, or the file cannot be finished.
@@ -119,7 +107,7 @@ impl MlLog {
         if !self.running {
             self.run_start();
         }
-        let status = if succeeded { "success" } else { "aborted" };
+        let status = if succeeded && !self.unfinished { "success" } else { "aborted" };
         self.line(EventType::End, "run_stop", Value::Null, json!({ "status": status }));
         match self.error {
             Some(error) => Err(Error::io("write", self.file.target())(error)),
@@ -132,9 +120,36 @@ impl MlLog {
         self.line(EventType::Start, key, Value::Null, metadata);
     }
 
+    /// The numbers of images of the splits.
+    #[track_caller]
+    fn samples(&mut self, images: &[(&'static str, usize)]) {
+        if images.iter().any(|(split, _)| *split == VALIDATION) {
+            self.watched = VALIDATION;
+        }
+        for &(split, images) in images {
+            if split == TRAIN {
+                self.train_images = images;
+            }
+            let key = if split == self.watched { "eval_samples".into() } else { format!("{split}_samples") };
+            self.point(&key, json!(images));
+        }
+    }
+
+    /// The metadata of an evaluation's lines. They name the split where there is another one than the test set.
+    fn evaluation_metadata(&self, split: &str, epoch: Option<u32>) -> Value {
+        let mut metadata = Map::new();
+        if let Some(epoch) = epoch {
+            metadata.insert("epoch_num".into(), json!(epoch));
+        }
+        if self.watched != TEST {
+            metadata.insert("split".into(), json!(split));
+        }
+        Value::Object(metadata)
+    }
+
     #[track_caller]
     fn evaluated(&mut self, evaluation: &Evaluation, epoch: Option<u32>) {
-        let metadata = evaluation_metadata(evaluation.split, epoch);
+        let metadata = self.evaluation_metadata(evaluation.split, epoch);
         self.line(EventType::Point, "eval_loss", json!(evaluation.score.loss), metadata.clone());
         self.line(EventType::Point, "eval_accuracy", json!(evaluation.score.accuracy), metadata.clone());
         self.line(EventType::End, "eval_stop", Value::Null, metadata);
@@ -192,10 +207,11 @@ impl Listener for MlLog {
         match event {
             RunEvent::Data { source, images } => {
                 self.point("data_source", json!(source));
-                images.iter().for_each(|(split, images)| self.point(&samples_key(split), json!(images)));
+                self.samples(images);
             }
             RunEvent::Parameters(parameters) => {
-                hyper_parameters(parameters).into_iter().for_each(|(key, value)| self.point(&key, value));
+                let lines = hyper_parameters(parameters, self.train_images);
+                lines.into_iter().for_each(|(key, value)| self.point(&key, value));
             }
             RunEvent::RunStarted => self.run_start(),
             RunEvent::EpochStarted { epoch, .. } => self.start("epoch_start", json!({ "epoch_num": epoch })),
@@ -204,13 +220,14 @@ impl Listener for MlLog {
                 self.line(EventType::End, "epoch_stop", Value::Null, json!({ "epoch_num": epoch }));
             }
             RunEvent::EvaluationStarted { split, epoch } => {
-                self.start("eval_start", evaluation_metadata(split, epoch));
+                self.start("eval_start", self.evaluation_metadata(split, epoch));
             }
             RunEvent::Evaluated { evaluation, epoch } => self.evaluated(evaluation, epoch),
             RunEvent::EpochFinished { record, .. } => {
                 let metadata = json!({ "epoch_num": record.epoch });
                 self.line(EventType::Point, "train_loss", json!(record.loss), metadata);
             }
+            RunEvent::Unfinished => self.unfinished = true,
         }
     }
 }

@@ -79,7 +79,8 @@ pub static KEYS: [Key; 25] = [
         "label_smoothing",
         "The fraction of each target that is spread over all classes",
         fraction(|p, value| p.label_smoothing = value),
-    ),
+    )
+    .logged_as("label_smoothing"),
     Key::new(
         "schedule",
         "How the learning rate changes: constant, linear, cosine, one_cycle, step or exponential",
@@ -87,7 +88,8 @@ pub static KEYS: [Key; 25] = [
             choices: || names(&ScheduleKind::ALL),
             set: |p, text| named(&ScheduleKind::ALL, text).map(|value| p.schedule = value),
         },
-    ),
+    )
+    .logged_as("opt_learning_rate_decay_schedule"),
     Key::new(
         "warmup",
         "The steps in which the rate rises: below 1 a share of all, from 1 on a number of epochs",
@@ -107,12 +109,14 @@ pub static KEYS: [Key; 25] = [
             set: |p, value| p.final_learning_rate = Some(value),
         },
     )
-    .default_in_words("by schedule"),
+    .default_in_words("by schedule")
+    .logged_as("opt_end_learning_rate"),
     Key::new(
         "ema",
         "Average the weights with this decay per step, such as 0.999, and keep the average; 0: no average",
         fraction(|p, value| p.ema = value),
-    ),
+    )
+    .logged_as("model_eval_ema_factor"),
     Key::new(
         "validation",
         "Images from the end of the training set to validate with: below 1 a share, else a number",

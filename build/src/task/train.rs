@@ -229,6 +229,7 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
     let directory = artifacts::directory(&model_dir, trained.unfinished.is_some())?;
     let written = artifacts::write_all(&finished, &directory)?;
     if let Some(unfinished) = &trained.model.unfinished {
+        listener.on(RunEvent::Unfinished);
         warn!("{}: holds a model that is {unfinished}", directory.display());
         if directory != model_dir {
             warn!("{}: still holds the finished model of before", model_dir.display());
