@@ -736,6 +736,71 @@ fn the_report_describes_the_run_and_needs_no_network() {
 }
 
 #[test]
+fn the_report_and_the_logs_name_the_split() {
+    let sandbox = Sandbox::with_data();
+    sandbox
+        .train("--train_epochs=4 --learning_rate=0.05 --validation=30 --keep=best --schedule=linear --warmup=1")
+        .done();
+    let report = sandbox.read("model/report.html");
+    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    let percent = |split: &str| format!("{:.2} %", 100.0 * metrics[split]["accuracy"].as_f64().unwrap());
+    let headline = format!("<h1>{} <span>of 100 test digits", percent("test"));
+    let kept = format!("<th scope=\"row\">{} (kept)</th>", metrics["epoch"]);
+    let legend = "<span class=\"validation\">■╍ validation set</span></span>";
+    for expected in
+        [&headline, &kept, legend, "and validated on 30 in", "<polyline class=\"validation\"", "validation loss</th>"]
+    {
+        assert!(report.contains(expected), "{expected}");
+    }
+    assert_eq!(report.matches("(kept)").count(), 1);
+    assert!(!report.contains("Unfinished") && !report.contains("validation image "));
+
+    let log = sandbox.read("logs/mlcube_mnist_train.log");
+    assert!(log.contains(" %, validation loss ") && log.contains(" validation accuracy "), "{log}");
+    let test = format!(
+        " INFO test loss {:.4}, test accuracy {}\n",
+        metrics["test"]["loss"].as_f64().unwrap(),
+        percent("test")
+    );
+    assert!(log.contains(&test), "{test} in {log}");
+
+    let mllog = sandbox.read("logs/mllog_train.log");
+    for line in [
+        r#""key": "train_samples", "value": 270,"#,
+        r#""key": "eval_samples", "value": 30,"#,
+        r#""key": "test_samples", "value": 100,"#,
+        r#""key": "opt_learning_rate_warmup_steps", "value": 9,"#,
+        r#""key": "opt_learning_rate_decay_schedule", "value": "linear","#,
+        r#""key": "opt_end_learning_rate", "value": 0.0,"#,
+    ] {
+        assert!(mllog.contains(line), "{line} in {mllog}");
+    }
+    let evaluations: Vec<&str> = mllog.lines().filter(|line| line.contains("\"eval_accuracy\"")).collect();
+    let (last, epochs) = evaluations.split_last().unwrap();
+    assert!(last.ends_with(r#""split": "test"}}"#) && !last.contains("epoch_num"), "{last}");
+    assert_eq!(epochs.iter().filter(|line| line.ends_with(r#""split": "validation"}}"#)).count(), 4, "{epochs:?}");
+}
+
+#[test]
+fn the_report_and_the_logs_of_an_unfinished_training_say_so() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--train_epochs=100000 --max_seconds=0.3 --validation=30").done();
+    let report = sandbox.read("model/report.html");
+    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    let accuracy = format!("{:.2} %", 100.0 * metrics["validation"]["accuracy"].as_f64().unwrap());
+    let warning = format!("<strong>Unfinished</strong>, after {} of 100000 epochs: ", metrics["unfinished"]["epochs"]);
+    let headline = format!("<h1>{accuracy} <span>of 30 validation digits");
+    for expected in [&headline, &warning, "<title>Unfinished: ", "the test set was not evaluated"] {
+        assert!(report.contains(expected), "{expected}");
+    }
+    for wrong in ["test digits", "test image ", "test images were", "test images of", "every test", "of the test set:"]
+    {
+        assert!(!report.contains(wrong), "{wrong}");
+    }
+    assert!(sandbox.read("logs/mllog_train.log").ends_with("\"status\": \"aborted\"}}\n"));
+}
+
+#[test]
 fn a_network_too_large_for_a_page_has_a_report_without_it() {
     let sandbox = Sandbox::with_data();
     sandbox.train("--hidden_layers 2600").done();

@@ -6,29 +6,34 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tracing::info;
 
 use crate::engine::Progress;
-use crate::output::console::PROGRESS;
+use crate::output::console::{LOG, PROGRESS};
 use crate::output::event::{Listener, RunEvent, SplitScore};
 use crate::text::{self, percent};
 
-/// A line per epoch.
+/// A line per epoch, and one for each evaluation by itself.
 pub struct Lines;
 
 impl Listener for Lines {
     fn on(&mut self, event: RunEvent) {
-        if let RunEvent::EpochFinished { epochs, record } = event {
-            let split = |SplitScore { split, loss, accuracy }: &SplitScore| {
-                format!(" {split} loss {loss:.4}, {split} accuracy {:.2} %,", 100.0 * accuracy)
-            };
-            let splits: String = record.splits.iter().map(split).collect();
-            info!(
-                target: PROGRESS,
-                "epoch {}/{epochs}: loss {:.4}, accuracy {:.2} %,{splits} {:.2} s, {:.0} images/s",
-                record.epoch,
-                record.loss,
-                100.0 * record.accuracy,
-                record.seconds,
-                record.images_per_second,
-            );
+        let named = |SplitScore { split, loss, accuracy }: &SplitScore| {
+            format!("{split} loss {loss:.4}, {split} accuracy {}", percent(*accuracy))
+        };
+        match event {
+            RunEvent::EpochFinished { epochs, record } => {
+                let splits: String = record.splits.iter().map(|score| format!(" {},", named(score))).collect();
+                info!(
+                    target: PROGRESS,
+                    "epoch {}/{epochs}: loss {:.4}, accuracy {},{splits} {:.2} s, {:.0} images/s",
+                    record.epoch,
+                    record.loss,
+                    percent(record.accuracy),
+                    record.seconds,
+                    record.images_per_second,
+                );
+            }
+            // Not after an epoch: the score of a model at the end, which the task prints too.
+            RunEvent::Evaluated { evaluation, epoch: None } => info!(target: LOG, "{}", named(&evaluation.summary())),
+            _ => {}
         }
     }
 }

@@ -90,7 +90,6 @@ pub fn evaluate(
     let metrics_path = args.log_dir.join(metrics::FILE_NAME);
     files::write(&metrics_path, &metrics.encode())?;
     let score = &evaluation.score;
-    info!(target: console::LOG, "accuracy {:.2} %, loss {:.4}", 100.0 * score.accuracy, score.loss);
     let places = [("test data", source.description()), ("metrics", metrics_path.display().to_string())];
     Ok(format!("{}\n{}", table(score, dataset.test.classes), text::named_values(&places)))
 }
