@@ -54,8 +54,7 @@ pub fn read(path: &Path, kind: &str) -> io::Result<Result<String, Problem>> {
 
 /// The text that `bytes` are in UTF-8.
 fn decoded(bytes: &[u8]) -> Result<String, Problem> {
-    // Without a mark, UTF-16 has a zero beside the first character, which is of ASCII in any file that is read here.
-    if matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, _, ..] | [_, 0, ..]) {
+    if is_utf_16(bytes) {
         let how = "with `iconv -f UTF-16 -t UTF-8`, or in PowerShell with `Set-Content -Encoding utf8`";
         return Err(Problem::of_file(format!("expected UTF-8, found UTF-16: save it as UTF-8 ({how})")));
     }
@@ -69,6 +68,17 @@ fn decoded(bytes: &[u8]) -> Result<String, Problem> {
             text: format!("expected UTF-8, found the byte 0x{found:02x} that is not part of it: save it as UTF-8"),
         }
     })
+}
+
+/// Whether `bytes` begin with the mark of UTF-16, or hold mostly ASCII in it, as any file that is read here.
+fn is_utf_16(bytes: &[u8]) -> bool {
+    let (pairs, rest) = bytes.as_chunks::<2>();
+    let most = |is_ascii: fn(&[u8; 2]) -> bool| {
+        rest.is_empty() && 2 * pairs.iter().filter(|pair| is_ascii(pair)).count() > pairs.len()
+    };
+    matches!(bytes, [0xff, 0xfe, ..] | [0xfe, 0xff, ..])
+        || most(|pair| matches!(pair, [1..0x80, 0]))
+        || most(|pair| matches!(pair, [0, 1..0x80]))
 }
 
 /// Parses `text`.
@@ -183,6 +193,24 @@ mod tests {
         let problem = read(&path, "a file").unwrap().unwrap_err();
         assert_eq!(problem.text, "is longer than 65536 bytes, too long for a file");
         assert!(read(Path::new("/dev/zero"), "a file").is_err());
+    }
+
+    #[test]
+    fn utf_16_is_told_from_other_bytes() {
+        let utf_16 = |text: &str, bytes: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(bytes).collect::<Vec<u8>>();
+        for text in ["a: 1\n", "\u{feff}a: 1\n", "\u{feff}", "x", "seed: 1 # \u{4e00}\n"] {
+            for bytes in [utf_16(text, u16::to_le_bytes), utf_16(text, u16::to_be_bytes)] {
+                let problem = decoded(&bytes).unwrap_err();
+                assert!(problem.text.starts_with("expected UTF-8, found UTF-16: "), "{bytes:?}: {problem:?}");
+            }
+        }
+        for (bytes, found) in [(&b"x\0\xff"[..], 0xff), (b"\0x\0\xff\xff\xff", 0xff), (b"a: \x80\0\0", 0x80)] {
+            let expected = format!("expected UTF-8, found the byte 0x{found:02x} that is not part of it: ");
+            assert!(decoded(bytes).unwrap_err().text.starts_with(&expected), "{bytes:?}");
+        }
+        for text in ["", "a: 1\n", "x\0y", "\0\0\0\0", "a: 1\n\0\0"] {
+            assert_eq!(decoded(text.as_bytes()).unwrap(), text);
+        }
     }
 
     #[test]
