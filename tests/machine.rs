@@ -159,6 +159,23 @@ fn too_little_memory_is_an_error_that_names_what_it_is_for() {
 }
 
 #[test]
+fn too_little_memory_for_images_is_no_matter_of_the_network() {
+    let sandbox = Sandbox::with_data();
+    for (name, magic, sides, length) in
+        [("train-images-idx3-ubyte", 0x803, &[28, 28][..], 784), ("train-labels-idx1-ubyte", 0x801, &[], 1)]
+    {
+        let numbers = [&[magic, 600_000], sides].concat();
+        let header: Vec<u8> = numbers.into_iter().flat_map(u32::to_be_bytes).collect();
+        sandbox.write(&format!("data/{name}"), &header);
+        let file = fs::File::options().write(true).open(sandbox.path("data").join(name)).unwrap();
+        file.set_len(header.len() as u64 + 600_000 * length).unwrap(); // holes
+    }
+    let ended = limited(&sandbox, "ulimit -v 300000", TRAIN);
+    assert!(ended.stderr.contains("train-images-idx3-ubyte: expected 471 MB of memory, found "), "{ended:#?}");
+    assert!(ended.stderr.contains("\nhint: give the program more memory; the limit may be "), "{ended:#?}");
+}
+
+#[test]
 fn training_says_how_much_memory_it_takes() {
     let sandbox = Sandbox::with_data();
     let ended = sandbox.train("--hidden_layers=1024,1024 --optimizer=adam").done();

@@ -8,6 +8,9 @@ use crate::text::{self, escaped, one_of, quoted};
 /// Shorthand for results whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// The purpose of the memory of [`Error::Memory`] that parameters change.
+const TRAINING: &str = "training";
+
 /// One variant per cause. `Display` names the file, field or URL in one line; [`Error::hint`] adds the next step.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the message explains each field")]
@@ -273,11 +276,12 @@ impl Error {
             Error::InUse { .. } => Some("wait until it has ended, or choose other directories".into()),
             Error::NoRename { .. } => Some("choose an empty directory, or one on another file system".into()),
             Error::DanglingLink { .. } => Some("make the directory that it leads to, or give another one".into()),
-            Error::Memory { .. } => Some(
-                "take fewer hidden units or a smaller batch_size, or give the program more memory; the limit may be that of \
-                 `ulimit -v`, of the container, or the machine's"
-                    .into(),
-            ),
+            Error::Memory { purpose, .. } => {
+                let less =
+                    if purpose == TRAINING { "take fewer hidden units or a smaller batch_size, or " } else { "" };
+                let limit = "the limit may be that of `ulimit -v`, of the container, or the machine's";
+                Some(format!("{less}give the program more memory; {limit}"))
+            }
             Error::NoDataDir { data_dir } | Error::DataMissing { data_dir, .. } => {
                 Some(format!("get the data with `mnist download --data_dir={} --log_dir=DIR`", quoted(data_dir)))
             }
@@ -442,6 +446,15 @@ mod tests {
         let words = hints.split(|c: char| !c.is_alphanumeric()).map(str::to_lowercase);
         let found: Vec<String> = words.filter(|word| destructive.contains(&word.as_str())).collect();
         assert_eq!(found, [""; 0]);
+    }
+
+    #[test]
+    fn only_the_memory_of_a_training_depends_on_its_parameters() {
+        let hint = |purpose: &str| Error::Memory { purpose: purpose.into(), expected: 2, found: 1 }.hint().unwrap();
+        assert!(hint("training").starts_with("take fewer hidden units or a smaller batch_size, or give the program"));
+        for purpose in ["the network", "train-images-idx3-ubyte", "drawing the digits"] {
+            assert!(hint(purpose).starts_with("give the program more memory; the limit may be "), "{purpose}");
+        }
     }
 
     #[test]
