@@ -30,6 +30,12 @@ pub enum Error {
     /// Another process writes the directory.
     #[error("{}: {holder} is writing there", directory.display())]
     InUse { directory: PathBuf, holder: String },
+    /// The lock of a directory that this process does not hold any more.
+    #[error("{}: expected the lock of this process, found {found}", path.display())]
+    LockLost { path: PathBuf, found: &'static str },
+    /// Something of a user's in the place of a file that only this program writes.
+    #[error("{}: expected a file of this program with one name, found {found}", path.display())]
+    InTheWay { path: PathBuf, found: String },
     /// A file system without rename, and a file in the way.
     #[error("{}: is there already, and this file system cannot replace files", path.display())]
     NoRename { path: PathBuf },
@@ -274,6 +280,10 @@ impl Error {
             Error::Io { source, .. } => io_hint(source).map(str::to_string),
             Error::Kept { problem, .. } => problem.hint(),
             Error::InUse { .. } => Some("wait until it has ended, or choose other directories".into()),
+            Error::LockLost { .. } => {
+                Some("see who works in that directory, then bring the new files to where they belong".into())
+            }
+            Error::InTheWay { .. } => Some("move it elsewhere, or choose another directory".into()),
             Error::NoRename { .. } => Some("choose an empty directory, or one on another file system".into()),
             Error::DanglingLink { .. } => Some("make the directory that it leads to, or give another one".into()),
             Error::Memory { purpose, .. } => {

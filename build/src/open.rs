@@ -90,11 +90,12 @@ fn expect_regular(found: FileType) -> io::Result<()> {
 }
 
 fn unexpected(expected: &str, found: FileType) -> io::Error {
-    let kind = if found.is_dir() { ErrorKind::IsADirectory } else { ErrorKind::InvalidInput };
-    io::Error::new(kind, format!("expected {expected}, found {}", name(found)))
+    let error = if found.is_dir() { ErrorKind::IsADirectory } else { ErrorKind::InvalidInput };
+    io::Error::new(error, format!("expected {expected}, found {}", kind(found)))
 }
 
-fn name(found: FileType) -> &'static str {
+/// What `found` is, if it is no regular file.
+pub fn kind(found: FileType) -> &'static str {
     #[cfg(unix)]
     {
         use std::os::unix::fs::FileTypeExt;
@@ -106,7 +107,13 @@ fn name(found: FileType) -> &'static str {
             return "a socket";
         }
     }
-    if found.is_dir() { "a directory" } else { "something else" }
+    if found.is_dir() {
+        "a directory"
+    } else if found.is_symlink() {
+        "a link"
+    } else {
+        "something else"
+    }
 }
 
 fn is_pipe(found: FileType) -> bool {

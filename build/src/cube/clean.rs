@@ -18,14 +18,17 @@ pub struct Cleaning {
     pub removed: Vec<PathBuf>,
     /// What stays of the contents of output directories, and why.
     pub kept: Vec<(PathBuf, &'static str)>,
+    /// Keep others out of the directories, each under its own, until the removal is over.
+    locks: BTreeMap<PathBuf, DirectoryLock>,
 }
 
 /// Looks through the output directories of `configurations` that are in `workspace`, links followed. Only files go that
 /// have a name and a place which this program gives them; those of a data set only `with_data`, and if their hash is right.
+/// The directories from which something goes are locked, unless it is a `dry_run`, which writes nothing.
 ///
 /// # Errors
 /// A directory or the data cannot be read, a training writes there, or a signal arrived.
-pub fn look(configurations: &Configurations, workspace: &Path, with_data: bool) -> Result<Cleaning> {
+pub fn look(configurations: &Configurations, workspace: &Path, with_data: bool, dry_run: bool) -> Result<Cleaning> {
     let mut cleaning = Cleaning::default();
     let Some(workspace) = real(workspace) else { return Ok(cleaning) };
     let bindings = || configurations.invocations.iter().flat_map(|invocation| &invocation.bindings);
@@ -52,10 +55,8 @@ pub fn look(configurations: &Configurations, workspace: &Path, with_data: bool) 
     }
     // Backwards, so that a directory comes after those in it.
     for (directory, flags) in directories.iter().rev() {
-        if directory.join(lock::NAME).exists() {
-            DirectoryLock::take(directory)?; // a task that runs is not robbed of its files
-        }
-        let before = cleaning.kept.len();
+        DirectoryLock::check_free(directory)?; // a task that runs is not robbed of its files
+        let before = (cleaning.kept.len(), cleaning.removed.len());
         let mut holds_more = false;
         for path in entries(directory)? {
             if directories.contains_key(&path) {
@@ -69,7 +70,10 @@ pub fn look(configurations: &Configurations, workspace: &Path, with_data: bool) 
                 None => cleaning.removed.push(path),
             }
         }
-        if cleaning.kept.len() == before && !holds_more && !lasting.contains(directory) {
+        if !dry_run && cleaning.removed.len() > before.1 {
+            cleaning.locks.extend(DirectoryLock::take(directory)?.map(|lock| (directory.clone(), lock)));
+        }
+        if cleaning.kept.len() == before.0 && !holds_more && !lasting.contains(directory) {
             cleaning.removed.push(directory.clone());
         }
     }
@@ -118,18 +122,24 @@ fn real(path: &Path) -> Option<PathBuf> {
     path.canonicalize().ok()
 }
 
-/// Removes the files and directories of [`Cleaning::removed`], from the end, since a directory must be empty.
-///
-/// # Errors
-/// The operating system refuses.
-pub fn remove(paths: &[PathBuf]) -> Result<()> {
-    for path in paths.iter().rev() {
-        let is_directory = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
-        match if is_directory { fs::remove_dir(path) } else { fs::remove_file(path) } {
-            // Something came or went since the look.
-            Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::DirectoryNotEmpty].contains(&error.kind()) => {}
-            other => other.map_err(Error::io("remove", path))?,
+impl Cleaning {
+    /// Removes the files and directories of [`removed`](Self::removed), from the end, since a directory must be empty.
+    ///
+    /// # Errors
+    /// The operating system refuses.
+    pub fn carry_out(mut self) -> Result<()> {
+        for path in self.removed.iter().rev() {
+            if path.ends_with(lock::NAME) {
+                continue; // it goes with the lock
+            }
+            let is_directory = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
+            self.locks.remove(path); // whose file is the last one there
+            match if is_directory { fs::remove_dir(path) } else { fs::remove_file(path) } {
+                // Something came or went since the look.
+                Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::DirectoryNotEmpty].contains(&error.kind()) => {}
+                other => other.map_err(Error::io("remove", path))?,
+            }
         }
+        Ok(())
     }
-    Ok(())
 }

@@ -7,7 +7,7 @@ use tracing::info;
 
 use crate::cli::{self, CleanArgs, Cube, CubeArgs};
 use crate::cube::check::{self, CubeFault, Program, TaskFlags};
-use crate::cube::clean::{self, Cleaning};
+use crate::cube::clean;
 use crate::cube::command::HostCommand;
 use crate::cube::directory::{CubeDir, PLATFORM, TASK, absolute, root_of};
 use crate::cube::runner;
@@ -101,11 +101,11 @@ fn print(command: Option<HostCommand>) -> Result<()> {
 /// Prints what it would remove and what stays, and asks before it removes anything.
 fn clean(cube: &CubeDir, args: &CleanArgs) -> Result<()> {
     let configurations = sound(&cube.root, check::configurations(cube, &PROGRAM))?;
-    let Cleaning { removed, kept } = clean::look(&configurations, &cube.workspace, args.data)?;
-    let kept: Vec<String> = kept.iter().map(|(path, why)| format!("keep {}: {why}", path.display())).collect();
-    console::print(&text::lines(removed.iter().map(|path| format!("remove {}", path.display()))))?;
+    let cleaning = clean::look(&configurations, &cube.workspace, args.data, args.dry_run)?;
+    let kept: Vec<String> = cleaning.kept.iter().map(|(path, why)| format!("keep {}: {why}", path.display())).collect();
+    console::print(&text::lines(cleaning.removed.iter().map(|path| format!("remove {}", path.display()))))?;
     console::print(&first(&kept, "kept file"))?;
-    if removed.is_empty() {
+    if cleaning.removed.is_empty() {
         info!("{}: no outputs of earlier runs", cube.workspace.display());
     } else if !args.dry_run {
         let somebody_is_there = io::stdin().is_terminal() && io::stderr().is_terminal();
@@ -113,7 +113,7 @@ fn clean(cube: &CubeDir, args: &CleanArgs) -> Result<()> {
             return Err(Error::Unconfirmed);
         }
         if args.yes || console::confirm("remove?")? {
-            clean::remove(&removed)?;
+            cleaning.carry_out()?;
         }
     }
     Ok(())
