@@ -1,4 +1,5 @@
-//! What others left under the names that the program gives its own files: it is never followed, written or removed.
+//! What others left under the names that the program gives its own files: it is never followed, written or removed, and a
+//! directory that changes hands under a training is noticed.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,9 +7,33 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::common::cube::Cube;
-use crate::common::{Sandbox, fifo};
+use crate::common::{Sandbox, fifo, traced};
 use mnist::files::lock;
+use mnist::files::set::JOURNAL;
+use mnist::model::file as model_file;
+
+const EVALUATE: &str = "evaluate --data_dir=data --log_dir=logs2 --model_dir=model";
+const PREDICT: &str = "predict --model_dir=model data/train-images-idx3-ubyte";
+
+/// A sandbox with a model and a file of the user's.
+fn trained() -> Sandbox {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("").done();
+    sandbox.write("model/notes.txt", "mine");
+    sandbox
+}
+
+/// The names in MODEL_DIR, with what the files hold.
+fn model_dir(sandbox: &Sandbox) -> Vec<(String, Option<Vec<u8>>)> {
+    sandbox
+        .files("model")
+        .into_iter()
+        .map(|name| (name.clone(), fs::read(sandbox.path("model").join(name)).ok()))
+        .collect()
+}
 
 /// Waits until `path` is there.
 #[track_caller]
@@ -107,4 +132,107 @@ fn a_training_is_refused_while_a_cleaning_asks() {
     assert!(asking.wait().unwrap().success());
     assert!(ended.stderr.contains("is writing there"), "{ended:#?}");
     assert!(!cube.sandbox.path("the cube/workspace/model").exists());
+}
+
+#[test]
+fn a_training_whose_directory_was_replaced_writes_nothing_over_what_is_there_now() {
+    for shared in [false, true] {
+        let sandbox = Sandbox::with_data();
+        let mut command = sandbox.program();
+        command.args(["train", "--data_dir=data", "--parameters_file=parameters.yaml", "--train_epochs=100000"]);
+        command.args(["--model_dir=model", if shared { "--log_dir=model" } else { "--log_dir=logs" }]);
+        let child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        wait_for(&sandbox.path("model").join(lock::NAME));
+        std::thread::sleep(Duration::from_millis(500)); // a few epochs
+        fs::rename(sandbox.path("model"), sandbox.path("moved")).unwrap();
+        fs::create_dir(sandbox.path("other")).unwrap();
+        symlink("other", sandbox.path("model")).unwrap();
+        sandbox.write(&format!("other/{}", lock::NAME), "process 1 on elsewhere");
+        sandbox.write("other/metrics.json", "theirs");
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        let error = "error: model/.mnist-lock: expected the lock of this process, found that of another";
+        assert!(stderr.contains(error), "{stderr}");
+        assert_eq!(sandbox.read("other/metrics.json"), "theirs");
+        assert_eq!(sandbox.read(&format!("other/{}", lock::NAME)), "process 1 on elsewhere");
+        assert!(!sandbox.path("other/model.safetensors").exists());
+        let kept = fs::read(sandbox.path("other/model.safetensors.kept")).unwrap();
+        assert!(model_file::decode(&kept).is_ok(), "{stderr}");
+    }
+}
+
+// ---- the journal
+
+#[test]
+fn a_foreign_journal_costs_no_file_in_any_directory() {
+    let journals = [
+        r#"{"rename":[],"remove":["notes.txt"]}"#,
+        r#"{"rename":[[".notes.txt.abc123.mnist-part","notes.txt"]],"remove":[]}"#,
+        r#"{"rename":[[".model.safetensors.abc123.mnist-part","notes.txt"]],"remove":[]}"#,
+        r#"{"rename":[[".mine.mnist-part","model.safetensors"]],"remove":[]}"#,
+    ];
+    let sandbox = trained();
+    for journal in journals {
+        let kept = model_dir(&sandbox);
+        let commands = [
+            EVALUATE,
+            PREDICT,
+            "download --synthetic --data_dir=model --log_dir=logs2",
+            "evaluate --data_dir=data --log_dir=model/. --model_dir=model",
+            "train --data_dir=data --log_dir=logs --model_dir=model --parameters_file=parameters.yaml",
+        ];
+        for command in commands {
+            sandbox.write(&format!("model/{JOURNAL}"), journal);
+            for temporary in [".notes.txt.abc123", ".model.safetensors.abc123", ".mine"] {
+                sandbox.write(&format!("model/{temporary}.mnist-part"), "not a model");
+            }
+            let ended = sandbox.run(command);
+            assert_eq!(sandbox.read("model/notes.txt"), "mine", "{journal} {command}: {ended:#?}");
+            for (name, contents) in kept.iter().filter(|_| !command.starts_with("train")) {
+                let found = fs::read(sandbox.path("model").join(name)).ok();
+                assert!(found == *contents, "{name}: {journal} {command}: {ended:#?}");
+            }
+        }
+        assert!(!sandbox.path("model").join(JOURNAL).exists(), "the training wrote its own");
+    }
+}
+
+#[test]
+fn tasks_that_read_a_model_write_nothing_beside_it() {
+    let sandbox = trained();
+    // As a training that was killed after it wrote the journal.
+    fs::rename(sandbox.path("model/model.safetensors"), sandbox.path("model/.model.safetensors.abc123.mnist-part"))
+        .unwrap();
+    let journal =
+        r#"{"rename":[[".model.safetensors.abc123.mnist-part","model.safetensors"]],"remove":["model.onnx"]}"#;
+    sandbox.write(&format!("model/{JOURNAL}"), journal);
+    sandbox.write("users.txt", "mine");
+    symlink(sandbox.path("users.txt"), sandbox.path("model").join(lock::NAME)).unwrap();
+    let before = model_dir(&sandbox);
+    for command in [EVALUATE, PREDICT] {
+        let ended = sandbox.run(command);
+        assert!(!ended.stderr.contains("has no model") && !ended.stderr.contains("another model"), "{ended:#?}");
+        assert!(model_dir(&sandbox) == before, "{command}: {ended:#?}");
+        assert_eq!(sandbox.read("users.txt"), "mine");
+    }
+    assert!(sandbox.path("logs2/metrics.json").exists());
+    fs::remove_file(sandbox.path("model").join(lock::NAME)).unwrap();
+    sandbox.train("").done();
+    assert!(sandbox.files("model").iter().all(|name| !name.starts_with('.')), "{:?}", sandbox.files("model"));
+}
+
+#[test]
+fn tasks_that_read_a_model_open_it_once() {
+    let sandbox = trained();
+    for command in [EVALUATE, PREDICT] {
+        let trace = sandbox.path("trace");
+        let options = ["-e", "trace=openat", "-o", trace.to_str().unwrap()];
+        let Some(mut command) = traced(&sandbox, &options, command) else { return };
+        command.output().unwrap();
+        let trace = fs::read_to_string(&trace).unwrap();
+        let opened: Vec<_> = trace.lines().filter(|line| line.contains("model.safetensors\"")).collect();
+        assert_eq!(opened.len(), 1, "{opened:#?}");
+    }
 }

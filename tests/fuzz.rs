@@ -258,7 +258,7 @@ fn journal() {
     fuzz("journal", &[seed.to_vec()], |bytes| {
         fs::create_dir_all(sandbox.path("model")).unwrap();
         sandbox.write(&format!("model/{JOURNAL}"), bytes);
-        let _ = set::finish(&sandbox.path("model"));
+        let _ = set::finish(&sandbox.path("model"), &["a", "b", "c"]);
         assert_eq!(sandbox.read("kept"), "mine");
         let _ = fs::remove_file(sandbox.path("model").join(JOURNAL));
     });

@@ -25,26 +25,43 @@ pub struct OutputDirectory {
 
 impl OutputDirectory {
     /// Makes the directory with its parents if it is missing, proves with a small file that files can be written, synced
-    /// and renamed there, ends the renames that a killed process began, and removes the temporary files it left.
+    /// and renamed there, and removes the temporary files that killed processes left, unless they wait for their names: see
+    /// [`finish_set`](Self::finish_set).
     ///
     /// # Errors
     /// It cannot be made, is not a directory, or refuses files.
     pub fn open(path: &Path) -> Result<Self> {
         make_directory(path)?;
         let renames = try_out(path).map_err(Error::io("write into the directory", path))?;
+        let directory = Self { path: path.into(), renames };
         if renames {
-            match set::finish(path) {
-                Err(Error::InUse { .. }) => {} // that process ends them itself
-                finished => {
-                    finished?;
-                    remove_leftovers(path);
-                }
-            }
+            directory.remove_leftovers();
         } else {
             // Leftovers stay: a result that was kept has a temporary name.
             warn!("{}: this file system cannot rename files: they are written in place", path.display());
         }
-        Ok(Self { path: path.into(), renames })
+        Ok(directory)
+    }
+
+    /// Ends the renames that a killed process began for a set of files whose names are among `names`.
+    ///
+    /// # Errors
+    /// They cannot be renamed.
+    pub fn finish_set(&self, names: &[&str]) -> Result<()> {
+        if self.renames {
+            match set::finish(&self.path, names) {
+                Err(Error::InUse { .. }) => {} // that process ends them itself
+                finished => finished?,
+            }
+            self.remove_leftovers();
+        }
+        Ok(())
+    }
+
+    fn remove_leftovers(&self) {
+        if !set::has_journal(&self.path) {
+            remove_leftovers(&self.path);
+        }
     }
 
     /// Keeps other processes from locking the directory, until the value is dropped. None where the file system has no

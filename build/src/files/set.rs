@@ -3,14 +3,15 @@
 //!
 //! Every file is written and synced under a temporary name first. Then the journal gets its name: the list of the renames
 //! that are left to do. From here on the new set counts. A process killed before leaves the old set; one killed after
-//! leaves the journal, and whoever opens the directory next ends the renames ([`finish`]) or, where it may not write,
-//! reads the new files under their temporary names ([`locate`]).
+//! leaves the journal. Whoever writes the directory next ends the renames ([`finish`]); whoever reads it finds the new files
+//! under their temporary names ([`open`]) and writes nothing.
+//!
+//! A journal may come from anywhere, as a part of a directory that somebody copied. It is believed only where it gives a
+//! temporary file the name that this file was made for, and where each name is one of the set's.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -25,8 +26,6 @@ use crate::open;
 pub const JOURNAL: &str = ".mnist-set";
 /// A longer journal is not ours.
 const LONGEST_JOURNAL: u64 = 1 << 16;
-/// How long a reader waits for a process that is about to end its renames.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The renames that make the new set.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -39,15 +38,16 @@ struct Journal {
 
 /// A set that is being written; dropped before [`FileSet::commit`], it leaves nothing behind.
 #[derive(Debug)]
-pub struct FileSet {
+pub struct FileSet<'a> {
     directory: PathBuf,
+    lock: Option<&'a DirectoryLock>,
     files: Vec<AtomicFile>,
 }
 
-impl FileSet {
-    /// Begins a set in `directory`, which this process has locked.
-    pub fn new(directory: &Path) -> Self {
-        Self { directory: directory.into(), files: vec![] }
+impl<'a> FileSet<'a> {
+    /// Begins a set in `directory`, which `lock` keeps others out of; none where the file system has no locks.
+    pub fn new(directory: &Path, lock: Option<&'a DirectoryLock>) -> Self {
+        Self { directory: directory.into(), lock, files: vec![] }
     }
 
     /// Adds the file `name` with these contents, and returns the path that it will have.
@@ -66,9 +66,12 @@ impl FileSet {
     /// Replaces the set in the directory. Of the files in `left_out` none stays.
     ///
     /// # Errors
-    /// The journal cannot be written: the old set stays, and the new files are kept under names that the message gives.
-    /// Or a rename fails: the next call of [`finish`] goes on from there.
+    /// The lock is lost or the journal cannot be written: the old set stays, and the new files are kept under names that the
+    /// message gives. Or a rename fails: the next call of [`finish`] goes on from there.
     pub fn commit(self, left_out: &[&str]) -> Result<()> {
+        if let Err(error) = self.lock.map_or(Ok(()), DirectoryLock::check_held) {
+            return Err(self.keep_after(error));
+        }
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let journal = Journal {
             rename: self.files.iter().map(|file| (name(file.temporary()), name(file.target()))).collect(),
@@ -100,52 +103,83 @@ impl FileSet {
     }
 }
 
-/// Ends the renames of a set that a killed process began to put in place in `directory`, if there is one.
+/// Ends the renames of a set that a killed process began to put in place in `directory`, if there is one. `names` are those
+/// that a file of the set may have; a journal with others is ignored with a warning.
 ///
 /// # Errors
 /// The directory cannot be written, or another process is writing it.
-pub fn finish(directory: &Path) -> Result<()> {
-    if Journal::read(directory).is_none() {
+pub fn finish(directory: &Path, names: &[&str]) -> Result<()> {
+    if Journal::read(directory, names).is_none() {
         return Ok(());
     }
     let _lock = DirectoryLock::take(directory)?;
     // Read again: the process that held the lock may have ended the renames itself.
-    Journal::read(directory).map_or(Ok(()), |journal| journal.carry_out(directory))
+    Journal::read(directory, names).map_or(Ok(()), |journal| journal.carry_out(directory))
 }
 
-/// Where to read the file `name` of the set in `directory`, which is whole then.
-pub fn locate(directory: &Path, name: &str) -> PathBuf {
-    let begin = Instant::now();
-    while let Err(error) = finish(directory) {
-        if !matches!(error, Error::InUse { .. }) || begin.elapsed() > PATIENCE {
-            break; // such as on a read-only file system
-        }
-        thread::sleep(Duration::from_millis(10));
+/// Whether `directory` has a file in the place of the journal.
+pub fn has_journal(directory: &Path) -> bool {
+    directory.join(JOURNAL).symlink_metadata().is_ok()
+}
+
+/// Opens the file `name` of the set in `directory`, which may have its temporary name still.
+///
+/// # Errors
+/// It is not there or cannot be read.
+pub fn open(directory: &Path, name: &str) -> Result<File> {
+    let opened = |path: PathBuf| open::regular(&path).map_err(Error::io("read", path));
+    match waiting(directory, name).map(opened) {
+        None => opened(directory.join(name)),
+        // Another process has just given it its name.
+        Some(Err(Error::Io { source, .. })) if source.kind() == io::ErrorKind::NotFound => opened(directory.join(name)),
+        Some(opened) => opened,
     }
-    let journal = Journal::read(directory).unwrap_or_default();
-    let temporary = journal.rename.into_iter().find(|(_, last)| last == name).map(|(first, _)| directory.join(first));
-    temporary.filter(|path| path.exists()).unwrap_or_else(|| directory.join(name))
+}
+
+/// Where the file `name` of the set in `directory` is. While another process writes there, [`open`] is sure to find it.
+pub fn locate(directory: &Path, name: &str) -> PathBuf {
+    waiting(directory, name).filter(|path| path.exists()).unwrap_or_else(|| directory.join(name))
+}
+
+/// The temporary name under which a new file `name` waits for it, as the journal says.
+fn waiting(directory: &Path, name: &str) -> Option<PathBuf> {
+    let journal = Journal::read_any(directory)?;
+    let pair = journal.rename.into_iter().find(|pair| is_pair(pair) && pair.1 == name)?;
+    Some(directory.join(pair.0))
+}
+
+/// Whether the first name is a temporary one for the second.
+fn is_pair((first, last): &(String, String)) -> bool {
+    let random = first.strip_prefix(&format!(".{last}.")).and_then(|rest| rest.strip_suffix(TEMPORARY));
+    random.is_some_and(|random| !random.is_empty() && random.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
 impl Journal {
-    /// The journal in `directory`, if there is one; a file of that name with other contents is none.
-    fn read(directory: &Path) -> Option<Self> {
-        let path = directory.join(JOURNAL);
-        fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file)?; // no link, which might lead elsewhere
-        let mut text = String::new();
-        let read = open::regular(&path).and_then(|file| file.take(LONGEST_JOURNAL).read_to_string(&mut text));
-        let journal = read.ok().and_then(|_| serde_json::from_str::<Self>(&text).ok()).filter(Self::is_sound);
+    /// The journal of a set of `names` in `directory`, if there is one; a file of that name with other contents is none.
+    fn read(directory: &Path, names: &[&str]) -> Option<Self> {
+        if !has_journal(directory) {
+            return None;
+        }
+        let journal = Self::read_any(directory).filter(|journal| journal.is_of(names));
         if journal.is_none() {
-            warn!("{}: ignored, since this program did not write it", path.display());
+            warn!("{}: ignored, since this program did not write it", directory.join(JOURNAL).display());
         }
         journal
     }
 
-    /// Whether all names lead to files of the directory itself, which a hostile journal's might not.
-    fn is_sound(&self) -> bool {
-        let plain = |name: &String| Path::new(name).file_name() == Some(name.as_ref());
-        let files = self.rename.iter().all(|(first, last)| plain(first) && first.ends_with(TEMPORARY) && plain(last));
-        files && self.remove.iter().all(plain)
+    /// Whatever is said to be the journal in `directory`.
+    fn read_any(directory: &Path) -> Option<Self> {
+        let path = directory.join(JOURNAL);
+        path.symlink_metadata().ok().filter(fs::Metadata::is_file)?; // no link, which might lead elsewhere
+        let mut text = String::new();
+        open::regular(&path).ok()?.take(LONGEST_JOURNAL).read_to_string(&mut text).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Whether it renames and removes only files of `names`.
+    fn is_of(&self, names: &[&str]) -> bool {
+        let last = self.rename.iter().map(|(_, last)| last);
+        self.rename.iter().all(is_pair) && last.chain(&self.remove).all(|name| names.contains(&name.as_str()))
     }
 
     fn carry_out(&self, directory: &Path) -> Result<()> {
@@ -172,15 +206,16 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::lock;
 
     /// A directory with an old set, and a new set for it.
-    fn old_and_new() -> (tempfile::TempDir, FileSet) {
+    fn old_and_new() -> (tempfile::TempDir, FileSet<'static>) {
         let dir = tempfile::tempdir().unwrap();
         for name in ["a", "b", "c"] {
             fs::write(dir.path().join(name), "old").unwrap();
         }
         fs::write(dir.path().join("notes"), "the user's").unwrap();
-        let mut set = FileSet::new(dir.path());
+        let mut set = FileSet::new(dir.path(), None);
         set.add("a", b"new").unwrap();
         set.add("b", b"new").unwrap();
         (dir, set)
@@ -199,6 +234,7 @@ mod tests {
         expected.iter().map(|(name, text)| (name.to_string(), text.to_string())).collect()
     }
 
+    const NAMES: [&str; 4] = ["a", "b", "c", "d"];
     const OLD: [(&str, &str); 4] = [("a", "old"), ("b", "old"), ("c", "old"), ("notes", "the user's")];
     const NEW: [(&str, &str); 3] = [("a", "new"), ("b", "new"), ("notes", "the user's")];
 
@@ -247,46 +283,79 @@ mod tests {
     fn renames_that_a_killed_process_left_are_ended() {
         for done in 0..=2 {
             let dir = killed_after(done);
-            finish(dir.path()).unwrap();
+            finish(dir.path(), &NAMES).unwrap();
             assert_eq!(contents(dir.path()), all(&NEW), "after {done} renames");
+        }
+    }
+
+    #[test]
+    fn a_reader_finds_the_new_set_and_writes_nothing() {
+        for done in 0..=2 {
             let dir = killed_after(done);
-            assert_eq!(locate(dir.path(), "b"), dir.path().join("b"));
-            assert_eq!(contents(dir.path()), all(&NEW), "after {done} renames");
+            let before = contents(dir.path());
+            for name in ["a", "b"] {
+                let mut text = String::new();
+                open(dir.path(), name).unwrap().read_to_string(&mut text).unwrap();
+                assert_eq!((text.as_str(), fs::read(locate(dir.path(), name)).unwrap()), ("new", b"new".to_vec()));
+            }
+            assert_eq!(contents(dir.path()), before, "after {done} renames");
         }
     }
 
-    #[cfg(unix)]
     #[test]
-    fn where_nothing_can_be_written_the_new_set_is_read_all_the_same() {
-        use std::os::unix::fs::PermissionsExt;
-        let dir = killed_after(1);
-        fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o555)).unwrap();
-        if fs::write(dir.path().join("x"), "").is_ok() {
-            println!("skipped: this user can write everywhere");
-            return;
-        }
-        assert_eq!(fs::read(locate(dir.path(), "a")).unwrap(), b"new");
-        assert_eq!(fs::read(locate(dir.path(), "b")).unwrap(), b"new");
-        fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    fn a_set_whose_lock_is_lost_is_kept_beside_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = DirectoryLock::take(dir.path()).unwrap();
+        let new = |name: &str| {
+            let mut set = FileSet::new(dir.path(), lock.as_ref());
+            set.add(name, b"new").unwrap();
+            set.commit(&[])
+        };
+        new("a").unwrap();
+        fs::remove_file(dir.path().join(lock::NAME)).unwrap();
+        let message = new("a").unwrap_err().to_string();
+        let expected =
+            format!("{}: expected the lock of this process, found none", dir.path().join(lock::NAME).display());
+        assert!(message.starts_with(&expected), "{message}");
+        fs::write(dir.path().join(lock::NAME), "theirs").unwrap();
+        assert!(new("a").unwrap_err().to_string().contains("found that of another"));
+        drop(lock);
+        assert_eq!(fs::read(dir.path().join("a.kept-2")).unwrap(), b"new");
+        assert_eq!(fs::read(dir.path().join(lock::NAME)).unwrap(), b"theirs");
     }
 
     #[test]
-    fn a_journal_that_leads_elsewhere_is_ignored() {
+    fn a_journal_of_other_files_is_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("inner");
         fs::create_dir(&inner).unwrap();
-        for name in ["victim", ".x.mnist-part"] {
-            fs::write(dir.path().join(name), "mine").unwrap();
-        }
+        let places = ["victim", ".x.abc123.mnist-part"].map(|name| dir.path().join(name)).into_iter();
+        let places = places.chain(
+            ["notes", "a", ".a.mnist-part", ".b.abc123.mnist-part", ".notes.abc123.mnist-part"]
+                .map(|name| inner.join(name)),
+        );
+        let places: Vec<_> = places.collect();
+        places.iter().for_each(|path| fs::write(path, path.display().to_string()).unwrap());
         for journal in [
             r#"{"rename":[],"remove":["../victim"]}"#,
-            r#"{"rename":[["../.x.mnist-part","a"]],"remove":[]}"#,
+            r#"{"rename":[],"remove":["notes"]}"#,
+            r#"{"rename":[],"remove":["a","notes"]}"#,
+            r#"{"rename":[["../.x.abc123.mnist-part","a"]],"remove":[]}"#,
             r#"{"rename":[["a","../victim"]],"remove":[]}"#,
+            r#"{"rename":[["a","b"]],"remove":[]}"#,
+            r#"{"rename":[[".a.mnist-part","a"]],"remove":[]}"#,
+            r#"{"rename":[[".b.abc123.mnist-part","a"]],"remove":[]}"#,
+            r#"{"rename":[[".notes.abc123.mnist-part","notes"]],"remove":[]}"#,
             "{",
         ] {
             fs::write(inner.join(JOURNAL), journal).unwrap();
-            finish(&inner).unwrap();
-            assert_eq!(contents(dir.path()).iter().filter(|(_, text)| text == "mine").count(), 2, "{journal}");
+            finish(&inner, &NAMES).unwrap();
+            for path in &places {
+                assert_eq!(fs::read_to_string(path).unwrap(), path.display().to_string(), "{journal}");
+            }
+            if !journal.contains(r#"[".notes"#) {
+                assert_eq!(locate(&inner, "a"), inner.join("a"), "{journal}");
+            }
         }
     }
 }

@@ -4,18 +4,22 @@
 //! `tensors.rs` for the format.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Cursor, Read, Seek};
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::tensors::{ENTRY, Fault, Header, read_values};
 use crate::error::{Error, Result};
 use crate::files::set;
 use crate::model::{MOST_CLASSES, MOST_HIDDEN_LAYERS, MOST_INPUTS, MOST_UNITS, MlpShape};
 use crate::open;
+use crate::text::hexadecimal;
 
 /// The name of the file in MODEL_DIR.
 pub const FILE_NAME: &str = "model.safetensors";
@@ -106,24 +110,46 @@ pub fn encode(model: &Model) -> Vec<u8> {
 /// # Errors
 /// There is no file, or it is not one that [`encode`] made: the message names the file and the problem.
 pub fn load(model_dir: &Path) -> Result<Model> {
-    let path = set::locate(model_dir, FILE_NAME);
-    let opened = open::regular(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
-    let (length, mut file) = match opened {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+    open_and_read(model_dir).map(|(model, _)| model)
+}
+
+/// Reads the model in `model_dir`. Returns the SHA-256 of its file too, in hexadecimal; both are of the same file, even if
+/// a training ends meanwhile.
+///
+/// # Errors
+/// See [`load`]; or a signal arrived.
+pub fn load_hashed(model_dir: &Path) -> Result<(Model, String)> {
+    let (model, mut file) = open_and_read(model_dir)?;
+    let path = model_dir.join(FILE_NAME);
+    file.rewind().map_err(Error::io("read", &path))?;
+    let mut hash = Sha256::new();
+    let Ok(()) = open::in_pieces(&mut file, &path, |piece| {
+        hash.update(piece);
+        Ok::<(), Infallible>(())
+    })?;
+    Ok((model, hexadecimal(&hash.finalize())))
+}
+
+fn open_and_read(model_dir: &Path) -> Result<(Model, File)> {
+    let mut file = match set::open(model_dir, FILE_NAME) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
             return Err(Error::NoModel { model_dir: model_dir.to_path_buf() });
         }
-        opened => opened.map_err(Error::io("read", &path))?,
+        opened => opened?,
     };
-    read(&mut file, length).map_err(|fault| match fault {
-        Fault::Unreadable(error) => Error::io("read", path)(error),
-        Fault::Wrong(problem) | Fault::Newer(problem) => Error::Model { path, problem },
-    })
+    let path = model_dir.join(FILE_NAME);
+    let read = file.metadata().map_err(Fault::from).and_then(|metadata| read(&mut file, metadata.len()));
+    match read {
+        Ok(model) => Ok((model, file)),
+        Err(Fault::Unreadable(error)) => Err(Error::io("read", path)(error)),
+        Err(Fault::Wrong(problem) | Fault::Newer(problem)) => Err(Error::Model { path, problem }),
+    }
 }
 
 /// Whether the model in `model_dir` says that it is unfinished. A file that cannot be read does not.
 pub fn is_unfinished(model_dir: &Path) -> bool {
     let header = || {
-        let mut file = open::regular(&set::locate(model_dir, FILE_NAME)).ok()?;
+        let mut file = set::open(model_dir, FILE_NAME).ok()?;
         let length = file.metadata().ok()?.len();
         let header = Header::read(&mut file, length, LONGEST_HEADER).ok()?;
         header.describe::<Metadata>("model", FORMAT_VERSION, "a model").ok()
@@ -254,6 +280,14 @@ mod tests {
         let mut broken = model();
         broken.parameters[7] = f32::NAN;
         assert_eq!(decode(&encode(&broken)).unwrap_err(), "expected finite weights, found infinite ones or NaN");
+    }
+
+    #[test]
+    fn the_hash_is_that_of_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = encode(&model());
+        std::fs::write(dir.path().join(FILE_NAME), &bytes).unwrap();
+        assert_eq!(load_hashed(dir.path()).unwrap(), (model(), hexadecimal(&Sha256::digest(&bytes))));
     }
 
     proptest::proptest! {

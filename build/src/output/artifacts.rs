@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use tracing::warn;
 
 use crate::error::{Error, Result};
+use crate::files::lock::DirectoryLock;
 use crate::files::set::{self, FileSet};
 use crate::files::{self, OutputDirectory};
 use crate::model::file as weights;
@@ -57,7 +58,17 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 
 /// Whether `model_dir` holds every file that a run leaves there.
 pub fn is_complete(model_dir: &Path) -> bool {
-    names().all(|name| model_dir.join(name).exists())
+    names().all(|name| set::locate(model_dir, name).exists())
+}
+
+/// [`OutputDirectory::open`] for a directory of these files, of which a killed training may have left a set half in place.
+///
+/// # Errors
+/// See there.
+pub fn open(directory: &Path) -> Result<OutputDirectory> {
+    let directory = OutputDirectory::open(directory)?;
+    directory.finish_set(&names().collect::<Vec<_>>())?;
+    Ok(directory)
 }
 
 /// Where the files of a training go that is `unfinished` or not: into `model_dir` itself, but never in place of a finished
@@ -66,11 +77,11 @@ pub fn is_complete(model_dir: &Path) -> bool {
 /// # Errors
 /// The directory for unfinished ones cannot be made or written.
 pub fn directory(model_dir: &Path, unfinished: bool) -> Result<PathBuf> {
-    let stands = set::locate(model_dir, weights::FILE_NAME).exists() && !weights::is_unfinished(model_dir);
+    let stands = model_dir.join(weights::FILE_NAME).exists() && !weights::is_unfinished(model_dir);
     if !unfinished || !stands {
         return Ok(model_dir.into());
     }
-    let directory = OutputDirectory::open(&model_dir.join(UNFINISHED))?;
+    let directory = open(&model_dir.join(UNFINISHED))?;
     directory.check(names())?;
     Ok(directory.path().into())
 }
@@ -78,7 +89,7 @@ pub fn directory(model_dir: &Path, unfinished: bool) -> Result<PathBuf> {
 /// Removes the files of an unfinished training from the directory of its own in `model_dir`, after a finished one.
 pub fn remove_unfinished(model_dir: &Path) {
     let directory = model_dir.join(UNFINISHED);
-    if directory.is_dir() && OutputDirectory::open(&directory).is_ok() {
+    if directory.is_dir() && open(&directory).is_ok() {
         let removed: Result<Vec<()>> = names().map(|name| files::remove(&directory.join(name))).collect();
         // The directory stays where the user put something into it.
         match removed {
@@ -88,14 +99,14 @@ pub fn remove_unfinished(model_dir: &Path) {
     }
 }
 
-/// Replaces the files in `model_dir`, which this process has locked, by those of `finished`. A file that is not essential
+/// Replaces the files in `directory`, which `lock` keeps others out of, by those of `finished`. A file that is not essential
 /// and cannot be written is left out, and an older one of its name removed.
 ///
 /// # Errors
-/// An essential file cannot be written, or the set cannot be put in place. The old files stay, and the new ones that were
+/// An essential file cannot be written, the lock is lost, or the set cannot be put in place. The old files stay, and the new ones that were
 /// written are kept under other names.
-pub fn write_all(finished: &Finished, model_dir: &Path) -> Result<Written> {
-    let mut set = FileSet::new(model_dir);
+pub fn write_all(finished: &Finished, directory: &Path, lock: Option<&DirectoryLock>) -> Result<Written> {
+    let mut set = FileSet::new(directory, lock);
     let mut written = Written::default();
     let mut left_out = vec![];
     for Artifact { name, file_name, essential, encode } in ALL {

@@ -1,60 +1,38 @@
 //! Which model the files in MODEL_DIR were made from: each holds the SHA-256 of `model.safetensors` after [`MODEL_SHA256`].
 
-use std::convert::Infallible;
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
 use tracing::warn;
 
-use crate::error::{Error, Result};
 use crate::files::set;
-use crate::open;
 use crate::output::artifact::MODEL_SHA256;
 use crate::output::artifacts;
-use crate::text::hexadecimal;
 
 /// The hash is in the first or the last bytes of a file, this many.
 const WINDOW: u64 = 1 << 16;
 /// Hexadecimal digits of a hash.
 const DIGITS: usize = 64;
 
-/// The SHA-256 of the file at `path`, in hexadecimal.
-///
-/// # Errors
-/// It cannot be read, or a signal arrived.
-fn sha256_of(path: &Path) -> Result<String> {
-    let mut file = open::regular(path).map_err(Error::io("read", path))?;
-    let mut hash = Sha256::new();
-    let Ok(()) = open::in_pieces(&mut file, path, |piece| {
-        hash.update(piece);
-        Ok::<(), Infallible>(())
-    })?;
-    Ok(hexadecimal(&hash.finalize()))
-}
-
-/// Returns the hash of the model in `model_dir`, and warns of files there that were made from another model.
-///
-/// # Errors
-/// The model cannot be read.
-pub fn check(model_dir: &Path) -> Result<String> {
-    let sha256 = sha256_of(&set::locate(model_dir, artifacts::WEIGHTS.file_name))?;
-    let strangers = strangers(model_dir, &sha256);
+/// Warns of files in `model_dir` that were made from another model than the one with this hash.
+pub fn check(model_dir: &Path, model_sha256: &str) {
+    let strangers = strangers(model_dir, model_sha256);
     if !strangers.is_empty() {
         let (files, model) = (strangers.join(", "), artifacts::WEIGHTS.file_name);
         warn!("{}: made from another model than the {model} there: {files}", model_dir.display());
     }
-    Ok(sha256)
 }
 
 /// The files in `model_dir` that were made from another model than the one with this hash. Files without a hash, and those
 /// that cannot be read, are left out.
 fn strangers(model_dir: &Path, model_sha256: &str) -> Vec<&'static str> {
-    artifacts::names().filter(|name| hash_in(&model_dir.join(name)).is_some_and(|hash| hash != model_sha256)).collect()
+    let made_from = |name: &str| set::open(model_dir, name).ok().and_then(hash_in);
+    let others = artifacts::names().filter(|name| *name != artifacts::WEIGHTS.file_name);
+    others.filter(|name| made_from(name).is_some_and(|hash| hash != model_sha256)).collect()
 }
 
-fn hash_in(path: &Path) -> Option<String> {
-    let mut file = open::regular(path).ok()?;
+fn hash_in(mut file: File) -> Option<String> {
     let length = file.metadata().ok()?.len();
     let mut ends = Vec::new();
     file.by_ref().take(WINDOW).read_to_end(&mut ends).ok()?;
@@ -104,7 +82,7 @@ mod tests {
         for filling in [0, 65_000, 70_000, 140_000] {
             let path = dir.path().join("file");
             std::fs::write(&path, ".".repeat(filling) + &format!("{MODEL_SHA256} {hash}")).unwrap();
-            assert_eq!(hash_in(&path), Some(hash.clone()), "{filling}");
+            assert_eq!(hash_in(File::open(&path).unwrap()), Some(hash.clone()), "{filling}");
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::data::dataset::Dataset;
 use crate::data::download::fetch::Limits;
 use crate::data::sets::DataSource;
 use crate::error::{Error, Result};
-use crate::files::{self, OutputDirectory};
+use crate::files::{self, OutputDirectory, set};
 use crate::model::file as weights;
 use crate::output::console::{self, Console, LOG};
 use crate::output::event::RunEvent;
@@ -152,7 +152,7 @@ fn bring_data(workspace: &Workspace, args: &Demo, console: &Console) -> Result<D
 fn is_trained(workspace: &Workspace, data: DataSource) -> bool {
     let trained = || {
         let wanted = Parameters::read(&workspace.parameters_file, &[]).ok()?;
-        let used_file = workspace.model.join(artifacts::PARAMETERS.file_name);
+        let used_file = set::locate(&workspace.model, artifacts::PARAMETERS.file_name);
         let used = Parameters::read(&used_file, &[]).ok()?;
         let model = weights::load(&workspace.model).ok()?;
         let finished = model.unfinished.is_none() && artifacts::is_complete(&workspace.model);

@@ -51,8 +51,8 @@ pub fn evaluate(
     listener: &mut dyn Listener,
 ) -> Result<String> {
     let (began, begin) = (SystemTime::now(), Instant::now());
-    let model = weights::load(&args.model_dir)?;
-    let model_sha256 = origin::check(&args.model_dir)?;
+    let (model, model_sha256) = weights::load_hashed(&args.model_dir)?;
+    origin::check(&args.model_dir, &model_sha256);
     let trained_on = DataSource::of_model(&args.model_dir, &model)?;
     let dataset = data()?;
     dataset.check_fit(&args.model_dir, &model)?;

@@ -60,8 +60,8 @@ struct Candidate {
 pub fn run(args: &Predict) -> Result<()> {
     interrupt::end_at_once(); // it writes no files, and may wait for stdin for ever
     interrupt::check()?;
-    let model = weights::load(&args.model_dir)?;
-    origin::check(&args.model_dir)?;
+    let (model, model_sha256) = weights::load_hashed(&args.model_dir)?;
+    origin::check(&args.model_dir, &model_sha256);
     let trained_on = DataSource::of_model(&args.model_dir, &model)?;
     let frame = frame(&args.model_dir, &model, trained_on)?;
     if let Some(unfinished) = &model.unfinished {

@@ -1,6 +1,7 @@
 //! `mnist train`: checks everything that can fail, trains, and writes the files of [`artifacts::ALL`].
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use sha2::{Digest, Sha256};
@@ -51,8 +52,8 @@ pub struct Plan {
     pub recorder: Option<Recorder>,
     /// Where the files go.
     pub model_dir: PathBuf,
-    /// Keeps other trainings out of MODEL_DIR, unless LOG_DIR is the same and locked already.
-    pub lock: Option<DirectoryLock>,
+    /// Keeps other trainings out of MODEL_DIR; none where the file system has no locks.
+    pub lock: Option<Arc<DirectoryLock>>,
     /// When the task began.
     pub begin: Begin,
 }
@@ -79,49 +80,48 @@ impl Begin {
 /// Runs the task and prints its results.
 ///
 /// # Errors
-/// See [`train()`]; the logs hold the reason too.
+/// See [`logged`]; the logs hold the reason too.
 pub fn run(args: &Train, console: &Console) -> Result<()> {
     console::print(&logged(args, || Dataset::load(&args.data_dir), console)?)
 }
 
-/// [`train()`] with the log files of the task and its events for TensorBoard, in a LOG_DIR that no other training writes
-/// at the same time.
+/// Trains as `args` say on `data` and returns a summary for people. The log files of the task and its events for TensorBoard
+/// go into a LOG_DIR that no other training writes at the same time.
 ///
 /// # Errors
-/// See there, or another training writes there, or one of these files cannot be written.
+/// See [`prepare`] and [`carry_out`]; or another training writes there, or one of these files cannot be written.
 pub fn logged(args: &Train, data: impl FnOnce() -> Result<Dataset>, console: &Console) -> Result<String> {
-    let log_dir = OutputDirectory::open(&args.log_dir)?;
-    let _lock = log_dir.lock()?;
+    let mut log_dir = OutputDirectory::open(&args.log_dir)?;
+    if log_dir.is(&args.model_dir) {
+        log_dir = artifacts::open(&args.log_dir)?; // before it is locked
+    }
+    let lock = log_dir.lock()?.map(Arc::new);
     with_logs(console, &log_dir, "train", |listener| {
         let mut events = EventFiles::create(log_dir.path())?;
-        let summary = train(args, data, &mut Listeners(vec![listener, &mut events]))?;
+        let plan = prepare(args, data, lock.clone())?;
+        let summary = carry_out(plan, &mut Listeners(vec![listener, &mut events]))?;
         events.close()?;
-        Ok(summary)
+        Ok(summary + &text::named_values(&[("logs", args.log_dir.display().to_string())]))
     })
 }
 
-/// Trains as `args` say on `data` and returns a summary for people.
-///
-/// # Errors
-/// See [`prepare`] and [`carry_out`].
-pub fn train(args: &Train, data: impl FnOnce() -> Result<Dataset>, listener: &mut dyn Listener) -> Result<String> {
-    let summary = carry_out(prepare(args, data, listener)?, listener)?;
-    Ok(summary + &text::named_values(&[("logs", args.log_dir.display().to_string())]))
-}
-
-/// Checks all that can fail before the first step, and builds the engine.
+/// Checks all that can fail before the first step, and builds the engine. `log_lock` is the lock of LOG_DIR.
 ///
 /// # Errors
 /// The parameters or the data are wrong, an output directory cannot be written or is another training's, or the device is
 /// missing or fails.
-pub fn prepare(args: &Train, data: impl FnOnce() -> Result<Dataset>, listener: &mut dyn Listener) -> Result<Plan> {
+pub fn prepare(
+    args: &Train,
+    data: impl FnOnce() -> Result<Dataset>,
+    log_lock: Option<Arc<DirectoryLock>>,
+) -> Result<Plan> {
     let begin = Begin::now();
     let parameters = Parameters::read(&args.parameters_file, &args.overrides.0)?;
     let mut used = Parameters { threads: engine::threads(parameters.threads), ..parameters.clone() };
     threads::limit(used.threads);
-    let model_dir = OutputDirectory::open(&args.model_dir)?;
+    let model_dir = artifacts::open(&args.model_dir)?;
     model_dir.check(artifacts::names())?;
-    let lock = if model_dir.is(&args.log_dir) { None } else { model_dir.lock()? };
+    let lock = if model_dir.is(&args.log_dir) { log_lock } else { model_dir.lock()?.map(Arc::new) };
     let mut dataset = data()?;
     dataset.split(parameters.validation)?;
     let recipe = used.recipe(&dataset.train);
@@ -145,9 +145,6 @@ pub fn prepare(args: &Train, data: impl FnOnce() -> Result<Dataset>, listener: &
     let images = dataset.splits().map(|(_, images)| images.pixels.len() as u64).sum::<u64>();
     let engine = choice::memory(&recipe, &chosen, &dataset.train);
     info!("memory: about {}", text::bytes(PROGRAM_BYTES + images + engine + extra));
-    let images: Vec<_> = dataset.splits().map(|(split, images)| (split, images.len())).collect();
-    listener.on(RunEvent::Data { source: dataset.provenance.source, images: &images });
-    listener.on(RunEvent::Parameters(&used));
     Ok(Plan { parameters, used, dataset, trainer, course, recorder, model_dir: args.model_dir.clone(), lock, begin })
 }
 
@@ -198,7 +195,10 @@ fn begin_with(directory: &Path, recipe: &Recipe, trainer: &mut dyn Trainer) -> R
 /// Training failed, see [`training::TrainingRun`], or a file cannot be written, or the target accuracy was not reached.
 /// What ends training after the first epoch, a signal or a device that fails, leaves the files of an unfinished training.
 pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
-    let Plan { parameters, used, dataset, mut trainer, course, mut recorder, model_dir, lock: _lock, begin } = plan;
+    let Plan { parameters, used, dataset, mut trainer, course, mut recorder, model_dir, lock, begin } = plan;
+    let images: Vec<_> = dataset.splits().map(|(split, images)| (split, images.len())).collect();
+    listener.on(RunEvent::Data { source: dataset.provenance.source, images: &images });
+    listener.on(RunEvent::Parameters(&used));
     listener.on(RunEvent::RunStarted);
     let limit = (used.max_seconds > 0.0).then(|| Duration::from_secs_f64(used.max_seconds));
     let training = Training {
@@ -227,7 +227,7 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
     };
     verdict::warn_of(&finished, &model_dir);
     let directory = artifacts::directory(&model_dir, trained.unfinished.is_some())?;
-    let written = artifacts::write_all(&finished, &directory)?;
+    let written = artifacts::write_all(&finished, &directory, lock.as_deref())?;
     if let Some(unfinished) = &trained.model.unfinished {
         listener.on(RunEvent::Unfinished);
         warn!("{}: holds a model that is {unfinished}", directory.display());
