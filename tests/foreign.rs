@@ -236,3 +236,17 @@ fn tasks_that_read_a_model_open_it_once() {
         assert_eq!(opened.len(), 1, "{opened:#?}");
     }
 }
+
+// ---- logs
+
+#[test]
+fn a_training_that_fails_before_its_first_step_leaves_no_events() {
+    let sandbox = Sandbox::with_data();
+    let flags = "--data_dir=data --log_dir=logs --model_dir=model";
+    sandbox.write("wrong.yaml", "optimiser: adam\n");
+    for wrong in ["--parameters_file=wrong.yaml", "--parameters_file=none.yaml"] {
+        assert_eq!(sandbox.run(&format!("train {flags} {wrong}")).code, Some(1));
+    }
+    assert_eq!(sandbox.train("--data_dir=none").code, Some(2), "given twice");
+    assert_eq!(sandbox.files("logs"), ["mlcube_mnist_train.log", "mllog_train.log"]);
+}

@@ -97,8 +97,9 @@ pub fn logged(args: &Train, data: impl FnOnce() -> Result<Dataset>, console: &Co
     }
     let lock = log_dir.lock()?.map(Arc::new);
     with_logs(console, &log_dir, "train", |listener| {
-        let mut events = EventFiles::create(log_dir.path())?;
         let plan = prepare(args, data, lock.clone())?;
+        // Not before: TensorBoard would show every mistake in the parameters as a run.
+        let mut events = EventFiles::create(log_dir.path())?;
         let summary = carry_out(plan, &mut Listeners(vec![listener, &mut events]))?;
         events.close()?;
         Ok(summary + &text::named_values(&[("logs", args.log_dir.display().to_string())]))
