@@ -140,7 +140,7 @@ pub fn prepare(
         (None, Some(directory)) => begin_with(directory, &recipe, trainer.as_mut())?,
         (None, None) => Course::default(),
     };
-    let recorder = Recorder::new(&args.model_dir, run, &used, &dataset.provenance, &recipe.optimizer)?;
+    let recorder = Recorder::new(&args.model_dir, run, &used, &dataset.provenance, &recipe.optimizer, lock.clone())?;
     let extra = training::memory(&used, &recipe);
     memory::require(extra, "averages, the best model and snapshots")?;
     let images = dataset.splits().map(|(_, images)| images.pixels.len() as u64).sum::<u64>();

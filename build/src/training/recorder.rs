@@ -1,15 +1,18 @@
 //! When snapshots of a training are taken, and what goes into them.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
+use tracing::warn;
 
 use super::course::{Course, Kept};
 use super::snapshot::{RunId, Snapshot, values_of};
 use super::snapshots::SnapshotWriter;
 use crate::data::dataset::{FileHash, Provenance};
 use crate::engine::TrainingState;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::files::lock::DirectoryLock;
 use crate::optim::OptimizerSettings;
 use crate::parameters::{Keep, Parameters};
 
@@ -23,6 +26,10 @@ pub struct Recorder {
     every: u32,
     keep: Keep,
     writer: SnapshotWriter,
+    /// The lock of MODEL_DIR.
+    lock: Option<Arc<DirectoryLock>>,
+    /// That it was lost: another directory may have the name now, and nothing is written there.
+    lost: Option<Error>,
     /// The state after the last whole epoch, if it is not written.
     last: Option<Snapshot>,
 }
@@ -38,6 +45,7 @@ impl Recorder {
         parameters: &Parameters,
         data: &Provenance,
         optimizer: &OptimizerSettings,
+        lock: Option<Arc<DirectoryLock>>,
     ) -> Result<Option<Self>> {
         if parameters.snapshots == 0 {
             return Ok(None);
@@ -50,6 +58,8 @@ impl Recorder {
             every: parameters.snapshots,
             keep: parameters.keep,
             writer: SnapshotWriter::new(model_dir)?,
+            lock,
+            lost: None,
             last: None,
         }))
     }
@@ -74,9 +84,21 @@ impl Recorder {
         };
         if course.whole().is_multiple_of(self.every) {
             self.last = None;
-            self.writer.write(snapshot);
+            self.write(snapshot);
         } else {
             self.last = Some(snapshot);
+        }
+    }
+
+    fn write(&mut self, snapshot: Snapshot) {
+        if self.lost.is_none()
+            && let Some(error) = self.lock.as_ref().and_then(|lock| lock.check_held().err())
+        {
+            warn!("{error}: the training goes on without snapshots");
+            self.lost = Some(error);
+        }
+        if self.lost.is_none() {
+            self.writer.write(snapshot);
         }
     }
 
@@ -85,8 +107,9 @@ impl Recorder {
     /// # Errors
     /// The first that could not be written.
     pub fn close(mut self) -> Result<()> {
-        self.last.take().into_iter().for_each(|snapshot| self.writer.write(snapshot));
-        self.writer.close()
+        self.last.take().into_iter().for_each(|snapshot| self.write(snapshot));
+        self.writer.close()?;
+        self.lost.map_or(Ok(()), Err)
     }
 }
 
