@@ -39,7 +39,10 @@ pub struct Recipe {
     pub batch_size: usize,
     /// The fraction of hidden activations dropped in training.
     pub dropout: f64,
-    /// The fraction of each target that is spread over all classes.
+    /// The fraction s of each target that is spread over all classes (K): the targets are `(1 - s) onehot(label) + s / K`.
+    ///
+    /// Source: Szegedy et al.: Rethinking the Inception Architecture for Computer Vision, 2015; `label_smoothing` of Keras'
+    /// `CategoricalCrossentropy` and PyTorch's `CrossEntropyLoss`.
     pub label_smoothing: f64,
     /// The seed of the dropout masks, see [`crate::engine::dropout::DropoutMask`].
     pub seed: u64,
