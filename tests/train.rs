@@ -308,7 +308,7 @@ fn stops(signal: Signal, name: &str, code: i32, times: u32) {
     assert_eq!(fs::read(sandbox.path("model/model.safetensors")).unwrap(), model);
     let mut names = artifact_names();
     assert_eq!(sandbox.files("model/unfinished"), names);
-    names.push("unfinished".into());
+    names.push("unfinished");
     assert_eq!(sandbox.files("model"), names);
     assert!(stderr.contains("warning: model/unfinished: holds a model that is unfinished, after "), "{stderr}");
     assert!(stderr.contains("warning: model: still holds the finished model of before\n"), "{stderr}");

@@ -64,7 +64,8 @@ fn an_engine_with_another_schedule_is_objected_to() {
         })
     };
     assert_eq!(with(|_| ()), Ok(()));
-    let changes: [(&str, fn(&mut Schedule)); 4] = [
+    type Change = fn(&mut Schedule);
+    let changes: [(&str, Change); 4] = [
         ("no schedule", |schedule| *schedule = Schedule::constant(schedule.learning_rate)),
         ("a step more", |schedule| schedule.steps += 1),
         ("a step of warmup more", |schedule| schedule.warmup_steps += 1),
