@@ -1,7 +1,8 @@
 //! Mutated input of every kind that is read: nothing panics, nothing takes long, and little memory is taken.
 //!
 //! Each format gets MNIST_TEST_FUZZ_SECONDS (default 2). For figures, run one format at a time with a long time:
-//! `MNIST_TEST_FUZZ_SECONDS=3600 cargo test --release --test main fuzz::images -- --nocapture`
+//! `MNIST_TEST_FUZZ_SECONDS=3600 cargo test --release --test main fuzz::images -- --nocapture`. A case that is named in a
+//! failure is the first with `MNIST_TEST_FUZZ_FIRST=CASE`.
 
 use std::fs;
 use std::io::Cursor;
@@ -77,12 +78,14 @@ fn memory(name: &str) -> u64 {
 /// Calls `read` with mutations of `seeds` until the time is over, and prints figures.
 #[track_caller]
 fn fuzz(format: &str, seeds: &[Vec<u8>], mut read: impl FnMut(&[u8])) {
-    let seconds = std::env::var("MNIST_TEST_FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(2.0);
+    let given = |name: &str| std::env::var(name).ok();
+    let seconds = given("MNIST_TEST_FUZZ_SECONDS").and_then(|seconds| seconds.parse().ok()).unwrap_or(2.0);
+    let first = given("MNIST_TEST_FUZZ_FIRST").and_then(|first| first.parse().ok()).unwrap_or(0);
     let begin = Instant::now();
     let _ = fs::write("/proc/self/clear_refs", "5"); // begins a new peak
     let before = memory("VmRSS");
     let (mut cases, mut longest) = (0, Duration::ZERO);
-    for case in 0.. {
+    for case in first.. {
         if begin.elapsed().as_secs_f64() > seconds {
             break;
         }
