@@ -208,8 +208,8 @@ pub fn memory(parameters: &Parameters, recipe: &Recipe) -> u64 {
         [parameters.ema > 0.0, parameters.keep == Keep::Best, parameters.snapshots > 0].map(usize::from);
     // The state makes room for the average, or at last for the best model, in an evaluation.
     let evaluation = if average + best > 0 { 2 * state } else { 0 };
-    // One snapshot is taken while another is being written.
-    let blocks = 2 * average + best + evaluation + 2 * snapshots * (state + average + best);
+    // One snapshot is being written, one waits, and one is taken.
+    let blocks = 2 * average + best + evaluation + 3 * snapshots * (state + average + best);
     (blocks * size_of::<f32>() * recipe.shape.parameter_count()) as u64
 }
 

@@ -97,8 +97,8 @@ fn sound<T>(path: &Path, read: std::result::Result<T, Fault>) -> Result<Option<T
     }
 }
 
-/// Writes snapshots of one training, on a thread of its own where the system starts one. Only when the one before is still
-/// being written does the training wait.
+/// Writes snapshots of one training, on a thread of its own where the system starts one. Only when one is being
+/// written and another waits does the training wait.
 #[derive(Debug)]
 pub struct SnapshotWriter {
     directory: PathBuf,
@@ -164,8 +164,7 @@ impl Drop for SnapshotWriter {
 
 impl Writing {
     fn begin(directory: &Path) -> Self {
-        // Without a buffer, so that one snapshot at most waits.
-        let (sender, receiver) = mpsc::sync_channel::<Snapshot>(0);
+        let (sender, receiver) = mpsc::sync_channel::<Snapshot>(1);
         let mut files = SnapshotFiles::new(directory);
         let work = move || {
             receiver.into_iter().for_each(|snapshot| files.add(&snapshot));

@@ -286,11 +286,14 @@ impl Weights {
 fn visit_columns(layer: &Layer, slab: &mut Slab, columns: Columns, visit: &mut impl FnMut(usize, ParameterPlace)) {
     let bias_row = slab.rows() - 1;
     let outputs = columns.numbers(layer.outputs);
-    for output in outputs.clone() {
-        let column = output - outputs.start;
-        for row in 0..layer.inputs {
-            visit(layer.weights.start + row * layer.outputs + output, ParameterPlace { slab, row, column });
+    // Row by row, as both lie in memory.
+    for row in 0..layer.inputs {
+        for output in outputs.clone() {
+            let index = layer.weights.start + row * layer.outputs + output;
+            visit(index, ParameterPlace { slab, row, column: output - outputs.start });
         }
-        visit(layer.biases.start + output, ParameterPlace { slab, row: bias_row, column });
+    }
+    for output in outputs.clone() {
+        visit(layer.biases.start + output, ParameterPlace { slab, row: bias_row, column: output - outputs.start });
     }
 }
