@@ -4,7 +4,7 @@
 //! Every file is written and synced under a temporary name first. Then the journal gets its name: the list of the renames
 //! that are left to do. From here on the new set counts. A process killed before leaves the old set; one killed after
 //! leaves the journal. Whoever writes the directory next ends the renames ([`finish`]); whoever reads it finds the new files
-//! under their temporary names ([`open`]) and writes nothing.
+//! under their temporary names ([`open()`]) and writes nothing.
 //!
 //! A journal may come from anywhere, as a part of a directory that somebody copied. It is believed only where it gives a
 //! temporary file the name that this file was made for, and where each name is one of the set's.
@@ -136,7 +136,7 @@ pub fn open(directory: &Path, name: &str) -> Result<File> {
     }
 }
 
-/// Where the file `name` of the set in `directory` is. While another process writes there, [`open`] is sure to find it.
+/// Where the file `name` of the set in `directory` is. While another process writes there, [`open()`] is sure to find it.
 pub fn locate(directory: &Path, name: &str) -> PathBuf {
     waiting(directory, name).filter(|path| path.exists()).unwrap_or_else(|| directory.join(name))
 }

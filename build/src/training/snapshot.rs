@@ -1,6 +1,6 @@
 //! One snapshot: the whole state of a training after an epoch, and its file.
 //!
-//! Tensors `parameters`, `slots.0`, ..., `average` and `kept`, each (P) in float32, described by [`Description`]; see
+//! Tensors `parameters`, `slots.0`, ..., `average` and `kept`, each (P) in float32, described by `Description`; see
 //! `model/tensors.rs` for the format. The random streams need no place: each begins anew from the seed and the number of the
 //! epoch or step.
 
