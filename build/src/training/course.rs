@@ -73,11 +73,12 @@ impl Course {
     /// Whether the model of the last epoch is to be kept: with `keep: best` if its loss is lower than all before, or if it
     /// reaches the target, which ends the training.
     pub fn keeps_last(&self, parameters: &Parameters) -> bool {
+        if parameters.keep == Keep::Last {
+            return true;
+        }
         let losses: Vec<f64> = self.watched().map(|score| score.loss).collect();
         let Some((last, before)) = losses.split_last() else { return false };
-        parameters.keep == Keep::Last
-            || before.iter().all(|loss| last < loss)
-            || self.over(parameters) == Some(Over::Target)
+        before.iter().all(|loss| last < loss) || self.over(parameters) == Some(Over::Target)
     }
 
     /// The scores on the watched split, one for each epoch.
