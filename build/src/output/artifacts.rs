@@ -61,10 +61,10 @@ pub fn is_complete(model_dir: &Path) -> bool {
     names().all(|name| set::locate(model_dir, name).exists())
 }
 
-/// [`OutputDirectory::open`] for a directory of these files, of which a killed training may have left a set half in place.
+/// Opens a directory of these files. If a training was killed while it renamed them, the renames that are left are made.
 ///
 /// # Errors
-/// See there.
+/// See [`OutputDirectory::open`].
 pub fn open(directory: &Path) -> Result<OutputDirectory> {
     let directory = OutputDirectory::open(directory)?;
     directory.finish_set(&names().collect::<Vec<_>>())?;
@@ -103,8 +103,8 @@ pub fn remove_unfinished(model_dir: &Path) {
 /// and cannot be written is left out, and an older one of its name removed.
 ///
 /// # Errors
-/// An essential file cannot be written, the lock is lost, or the set cannot be put in place. The old files stay, and the new ones that were
-/// written are kept under other names.
+/// An essential file cannot be written, the lock is lost, or the set cannot be put in place. The old files stay, and the
+/// new ones that were written are kept under other names.
 pub fn write_all(finished: &Finished, directory: &Path, lock: Option<&DirectoryLock>) -> Result<Written> {
     let mut set = FileSet::new(directory, lock);
     let mut written = Written::default();

@@ -1,4 +1,4 @@
-//! What `train` says of the model that it has trained: whether it is any good, and whether the training did what was asked.
+//! The checks after a training: is the model better than chance and than the one before, and is the target reached?
 
 use std::path::Path;
 
@@ -50,10 +50,10 @@ fn accuracy_before(model_dir: &Path, data: &str) -> Option<f64> {
     metrics[TEST]["accuracy"].as_f64()
 }
 
-/// Whether the training did what was asked.
+/// Checks that the training came to its end and reached its target.
 ///
 /// # Errors
-/// It did not: it was stopped by a signal, its device failed, or it did not reach its target.
+/// A signal stopped it, its device failed, or it did not reach its target.
 pub fn of(parameters: &Parameters, trained: Trained) -> Result<()> {
     match trained.unfinished {
         // The end that was asked for.
