@@ -37,6 +37,8 @@ pub struct StepMemory {
     pub scratch: Box<[f32]>,
     /// Loss and correctness (0 or 1) of each image in the order, or in evaluation its logits.
     pub scores: Box<[f32]>,
+    /// The number of the step to work on, by turns in two copies. So launches differ only in their turn, and can be recorded.
+    pub clock: Box<[u32]>,
 }
 
 // Lends the changing buffers to functions that only read them: CubeCL does it for its own types alone.
@@ -44,6 +46,18 @@ impl<'a> From<&'a mut StepMemoryExpand> for &'a StepMemoryExpand {
     fn from(memory: &'a mut StepMemoryExpand) -> Self {
         memory
     }
+}
+
+/// The number of the step to work on. Launches of one step have the same turn, 0 or 1, those of the next one the other.
+#[cube]
+pub fn step_of(memory: &StepMemory, turn: usize) -> usize {
+    memory.clock[turn] as usize
+}
+
+/// Ends step `now`. One unit does it in one launch of the step. No launch of this step reads the other turn's copy.
+#[cube]
+pub fn set_next_step(memory: &mut StepMemory, turn: usize, now: usize) {
+    memory.clock[1 - turn] = u32::cast_from(now + 1);
 }
 
 /// The batch of a step.
@@ -64,13 +78,10 @@ pub fn batch_of(inputs: &StepInputs, step: usize, #[comptime] record: usize) -> 
     StepBatch { record, begin: inputs.plan[record + BEGIN] as usize, length: inputs.plan[record + LENGTH] as usize }
 }
 
-/// Pixel `i` of image `image` of the batch, from 0 to 1.
+/// Pixel `p` of the four in `word`, from 0 to 1.
 #[cube]
-pub fn pixel(inputs: &StepInputs, batch: &StepBatch, image: usize, i: usize, #[comptime] width: usize) -> f32 {
-    let words = comptime!(width.div_ceil(4));
-    let word = inputs.pixels[inputs.order[batch.begin + image] as usize * words + i / 4];
-    let shift = u32::cast_from(i % 4) * 8;
-    f32::cast_from((word >> shift) & 255) / 255.0
+pub fn pixel(word: u32, p: usize) -> f32 {
+    f32::cast_from((word >> (u32::cast_from(p) * 8)) & 255) / 255.0
 }
 
 /// `length` zeros, to sum up in.
@@ -113,26 +124,34 @@ fn keeps(unit: u32, key_0: u32, key_1: u32, threshold: u32) -> bool {
     x >= threshold
 }
 
-/// Softmax and cross-entropy of image `image` of the batch: the gradient of the batch's mean loss by the logit at `at` of
-/// `logits`, which holds [`LOGITS`] numbers for each image, so that `at % LOGITS` is the class. With `report`, the unit of
-/// the image's label also writes loss and correctness to the scores. All units of a class below K may call it.
+/// Whose loss it is.
+#[derive(CubeType)]
+pub struct LossOf {
+    /// Its number in the batch.
+    pub image: usize,
+    pub label: usize,
+    /// Whether to write loss and correctness to the scores.
+    pub report: bool,
+}
+
+/// Softmax and cross-entropy: the gradient of the batch's mean loss by the logit at `at` of `logits`, which holds [`LOGITS`]
+/// numbers for each image, so that `at % LOGITS` is the class. The unit of the label reports. All units of a class below K
+/// may call it.
 #[cube]
 pub fn softmax_loss(
-    inputs: &StepInputs,
     memory: &mut StepMemory,
     batch: &StepBatch,
     logits: &Shared<[f32]>,
-    image: usize,
     at: usize,
-    report: bool,
+    of: &LossOf,
     #[comptime] targets: Targets,
 ) -> f32 {
     let (classes, smoothing) = comptime!((targets.classes, f32::from_bits(targets.smoothing)));
     let class = at % LOGITS;
     let first = at - class;
-    let label = inputs.labels[inputs.order[batch.begin + image] as usize] as usize;
     let mut highest = logits[first];
     let mut answer = 0usize;
+    #[unroll]
     for other in 1..classes {
         let logit = logits[first + other];
         if logit > highest {
@@ -141,6 +160,7 @@ pub fn softmax_loss(
         }
     }
     let mut sum = 0.0f32;
+    #[unroll]
     for other in 0..classes {
         sum += (logits[first + other] - highest).exp();
     }
@@ -148,10 +168,10 @@ pub fn softmax_loss(
     if comptime!(smoothing > 0.0) {
         delta -= f32::new(comptime!(smoothing / classes as f32));
     }
-    if class == label {
+    if class == of.label {
         delta -= f32::new(comptime!(1.0 - smoothing));
-        if report {
-            let place = 2 * (batch.begin + image);
+        if of.report {
+            let place = 2 * (batch.begin + of.image);
             let mut loss = sum.ln() + highest - logits[at];
             if comptime!(smoothing > 0.0) {
                 let mut total = 0.0f32;
@@ -162,7 +182,7 @@ pub fn softmax_loss(
                 loss += f32::new(smoothing) * (logits[at] - mean);
             }
             memory.scores[place] = loss;
-            memory.scores[place + 1] = select(answer == label, 1.0f32, 0.0f32);
+            memory.scores[place + 1] = select(answer == of.label, 1.0f32, 0.0f32);
         }
     }
     delta / f32::cast_from(batch.length)
@@ -186,27 +206,70 @@ pub fn rates_of(inputs: &StepInputs, batch: &StepBatch) -> GpuRates {
     }
 }
 
-/// [`crate::optim::OptimizerSettings::update`] of the parameter at `at` by the gradient `g`. Its slots are P and 2 P further
-/// on.
+/// Parameters of one unit, on which the optimizer's step is done at once, so that their ways from memory overlap.
+#[derive(CubeType)]
+pub struct Run {
+    /// Where the parameters lie in the state; [`NOWHERE`] for none.
+    pub places: Array<usize>,
+    pub gradients: Array<f32>,
+    weights: Array<f32>,
+    slots_0: Array<f32>,
+    slots_1: Array<f32>,
+}
+
+/// No place in the state: no parameter.
+pub const NOWHERE: usize = u32::MAX as usize;
+
+/// A run of `length` parameters, all nowhere.
 #[cube]
-pub fn optimize(memory: &mut StepMemory, at: usize, g: f32, rates: &GpuRates, #[comptime] plan: UpdatePlan) {
-    let (first, second) = (at + comptime!(plan.parameters), at + comptime!(2 * plan.parameters));
-    let mut p = GpuParameter { w: memory.state[at], slot_0: 0.0, slot_1: 0.0 };
-    if comptime!(plan.slots > 0) {
-        p.slot_0 = memory.state[first];
+pub fn new_run(#[comptime] length: usize) -> Run {
+    let mut places = Array::<usize>::new(length);
+    #[unroll]
+    for n in 0..length {
+        places[n] = NOWHERE;
     }
-    if comptime!(plan.slots > 1) {
-        p.slot_1 = memory.state[second];
+    Run { places, gradients: zeros(length), weights: zeros(length), slots_0: zeros(length), slots_1: zeros(length) }
+}
+
+/// [`crate::optim::OptimizerSettings::update`] of the parameters of `run`. Their slots are P and 2 P further on.
+#[cube]
+pub fn optimize_run(
+    memory: &mut StepMemory,
+    run: &mut Run,
+    rates: &GpuRates,
+    #[comptime] length: usize,
+    #[comptime] plan: UpdatePlan,
+) {
+    let (first, second) = comptime!((plan.parameters, 2 * plan.parameters));
+    #[unroll]
+    for n in 0..length {
+        let at = run.places[n];
+        if at != NOWHERE {
+            run.weights[n] = memory.state[at];
+            if comptime!(plan.slots > 0) {
+                run.slots_0[n] = memory.state[at + first];
+            }
+            if comptime!(plan.slots > 1) {
+                run.slots_1[n] = memory.state[at + second];
+            }
+        }
     }
-    if comptime!(plan.decay) {
-        p.w *= rates.decay;
-    }
-    update_on_gpu(&mut p, g, rates, plan.optimizer);
-    memory.state[at] = p.w;
-    if comptime!(plan.slots > 0) {
-        memory.state[first] = p.slot_0;
-    }
-    if comptime!(plan.slots > 1) {
-        memory.state[second] = p.slot_1;
+    #[unroll]
+    for n in 0..length {
+        let at = run.places[n];
+        let mut p = GpuParameter { w: run.weights[n], slot_0: run.slots_0[n], slot_1: run.slots_1[n] };
+        if comptime!(plan.decay) {
+            p.w *= rates.decay;
+        }
+        update_on_gpu(&mut p, run.gradients[n], rates, plan.optimizer);
+        if at != NOWHERE {
+            memory.state[at] = p.w;
+            if comptime!(plan.slots > 0) {
+                memory.state[at + first] = p.slot_0;
+            }
+            if comptime!(plan.slots > 1) {
+                memory.state[at + second] = p.slot_1;
+            }
+        }
     }
 }

@@ -36,6 +36,8 @@ pub struct GpuImages {
 
 /// The batches of an epoch, or of an evaluation.
 pub struct GpuEpoch {
+    /// Says which step is next, see [`super::kernels::StepMemory`].
+    pub clock: DeviceBuffer,
     /// Indices of images, batch after batch.
     pub order: DeviceBuffer,
     /// A record for each step, see [`super::plan`].
@@ -101,7 +103,8 @@ impl DeviceMemory {
         Err(self.failure(&format!("{what} take {} MiB, more than the {} MiB of one buffer", mb(needed), mb(most))))
     }
 
-    fn failure(&self, problem: &str) -> Error {
+    /// The error of a device that failed.
+    pub fn failure(&self, problem: &str) -> Error {
         Error::Device { problem: format!("{}: {}", self.adapter.name, one_line(problem)) }
     }
 }

@@ -33,7 +33,6 @@ mod layers;
 mod memory;
 mod plan;
 mod queue;
-mod strip;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,7 +41,7 @@ use cubecl::prelude::*;
 
 use self::memory::{DeviceBuffer, DeviceMemory, GpuEpoch, GpuImages};
 use self::plan::NetworkPlan;
-use self::queue::StepQueue;
+use self::queue::{EpochSteps, StepQueue};
 use super::adapter::Adapter;
 use super::device_error::guarded;
 use super::pace::steps_for;
@@ -125,6 +124,7 @@ impl FusedGpuEngine {
     fn epoch(&self, order: &[u32]) -> Result<GpuEpoch> {
         let records = plan::records(&self.recipe, self.step, order.len());
         Ok(GpuEpoch {
+            clock: self.memory.words("the steps' numbers", &[0, 0])?,
             order: self.memory.words("the order of the images", order)?,
             plan: self.memory.words("the plan of the steps", &records)?,
             scores: self.memory.empty("the losses", 2 * order.len())?,
@@ -142,6 +142,35 @@ impl FusedGpuEngine {
             state: &self.state,
             scratch: &self.scratch,
         }
+    }
+
+    /// Trains on the batches of `order`; counts those that are `done`, and finds out after how many steps to read the losses.
+    fn train_steps(
+        &self,
+        order: &[u32],
+        done: &mut usize,
+        steps_per_read: &mut usize,
+        progress: &mut dyn FnMut(Progress) -> Result<()>,
+    ) -> Result<EpochTotals> {
+        let batch = self.recipe.batch_size;
+        // The kernels check neither.
+        assert!(order.iter().all(|&image| (image as usize) < self.images.count), "expected the order of the images");
+        assert!(batch.min(order.len()) <= self.plan.rows, "expected no more than all images in a batch");
+        let epoch = guarded(|| self.epoch(order))?;
+        let steps = order.len().div_ceil(batch);
+        let mut launches = EpochSteps::new(self.queue(&epoch, &self.images.pixels), batch.min(order.len()), steps);
+        let mut totals = EpochTotals::default();
+        while *done < steps {
+            let (begin, before) = (Instant::now(), *done);
+            totals = guarded(|| {
+                let end = steps.min(before + *steps_per_read);
+                *done = launches.advance(end).map_err(|e| self.memory.failure(&e.to_string()))?;
+                self.add_losses(&epoch, totals, order.len().min(done.saturating_mul(batch)))
+            })?;
+            *steps_per_read = steps_for(LOSSES_PERIOD, *done - before, begin.elapsed());
+            progress(totals.progress())?;
+        }
+        Ok(totals)
     }
 
     /// Adds the images of the order up to `end` to `totals`, which are those of the images before; waits for the device. The
@@ -162,6 +191,7 @@ impl FusedGpuEngine {
         let rows = pixels.len() / inputs;
         let pixels = self.memory.words("the images", &pixel_words(pixels, inputs).collect::<Vec<_>>())?;
         let epoch = GpuEpoch {
+            clock: self.memory.words("the step's number", &[0, 0])?,
             order: self.memory.words("the order of the images", &(0..rows as u32).collect::<Vec<_>>())?,
             plan: self.memory.words("the plan", &self.plan.evaluation(rows))?,
             scores: self.memory.empty("the logits", rows * self.recipe.shape.classes())?,
@@ -195,26 +225,11 @@ impl Network for FusedGpuEngine {
 
 impl Trainer for FusedGpuEngine {
     fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
-        let batch = self.recipe.batch_size;
-        // The kernels check neither.
-        assert!(order.iter().all(|&image| (image as usize) < self.images.count), "expected the order of the images");
-        assert!(batch.min(order.len()) <= self.plan.rows, "expected no more than all images in a batch");
-        let epoch = guarded(|| self.epoch(order))?;
-        let mut totals = EpochTotals::default();
-        let (mut done, steps) = (0, order.len().div_ceil(batch));
-        while done < steps {
-            let begin = Instant::now();
-            let round = done..steps.min(done + self.steps_per_read);
-            totals = guarded(|| {
-                self.queue(&epoch, &self.images.pixels).train(round.clone(), batch.min(order.len()));
-                self.add_losses(&epoch, totals, order.len().min(round.end.saturating_mul(batch)))
-            })?;
-            self.step += round.len() as u64;
-            done = round.end;
-            self.steps_per_read = steps_for(LOSSES_PERIOD, self.steps_per_read, begin.elapsed());
-            progress(totals.progress())?;
-        }
-        Ok(totals)
+        let (mut done, mut steps_per_read) = (0, self.steps_per_read);
+        let totals = self.train_steps(order, &mut done, &mut steps_per_read, progress);
+        self.step += done as u64;
+        self.steps_per_read = steps_per_read;
+        totals
     }
 
     fn set_images(&mut self, train: Arc<Images>) -> Result<()> {

@@ -14,8 +14,6 @@ pub const SIDE: usize = 16;
 pub const UNITS: usize = SIDE * SIDE;
 /// How many numbers an image's logits take in shared memory, one for each unit along a side: the largest K.
 pub const LOGITS: usize = SIDE;
-/// S: hidden units of a cube that does a whole step.
-pub const STRIP: usize = 8;
 
 /// Where the batch begins in the order.
 pub const BEGIN: usize = 0;
@@ -28,12 +26,14 @@ pub const THRESHOLD: usize = 5;
 /// From here on, the dropout mask's two keys for each hidden layer.
 pub const MASK_KEYS: usize = 6;
 
-/// Cubes that keep a large GPU busy. Where large tiles would make fewer, tiles are small.
-const BUSY: usize = 256;
-/// R of large tiles.
-const LARGE: usize = 4;
-/// Up to this width of the only hidden layer a step is one launch, in which each cube reads the logits of all others.
-const NARROW: usize = 512;
+/// How many numbers of an operand of a product a unit fetches at a time: the pixels of a word.
+pub const FETCHED: usize = 4;
+/// Up to so many images in a batch, one unit sums them up in no time.
+const SMALL_BATCH: usize = 64;
+/// Where a layer's gradient has fewer tiles, cubes share out the images too, until there are about so many cubes.
+const SHARED_OUT: usize = 400;
+/// How many stretches of images a share has, at least.
+const STRETCHES: usize = 8;
 
 /// A layer, for kernels that work on one layer at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,29 +55,26 @@ pub struct LayerPlan {
     pub deltas_out: usize,
     /// Words of a record.
     pub record: usize,
-    /// R: each unit makes R x R numbers of a product.
-    pub edge: usize,
+    /// How cubes share out a product.
+    pub tile: TilePlan,
+    /// In how many shares cubes make the gradient of the layer, each of some of the batch's images.
+    pub shares: usize,
+    /// Where the shares begin in the scratch memory, if there are several.
+    pub gradients: usize,
     /// The bits of the label smoothing.
     pub smoothing: u32,
 }
 
-/// A network whose only hidden layer is narrow, for the kernel that does a whole step.
+/// A cube's part of a product: a square of the result, of which each unit makes R x R numbers.
+///
+/// A large product has tiles of 64 x 64 or 32 x 32. In a small one of 8 x 8, four units share out the inner dimension of each
+/// number, since nothing else would keep a large GPU busy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct StripPlan {
-    /// D, at most four for each unit of a cube.
-    pub inputs: usize,
-    /// H.
-    pub hidden: usize,
-    /// K.
-    pub classes: usize,
-    /// Where the weights of the first and of the last layer begin in the state.
-    pub weights: [usize; 2],
-    /// Where their biases begin.
-    pub biases: [usize; 2],
-    /// Words of a record.
-    pub record: usize,
-    /// The bits of the label smoothing.
-    pub smoothing: u32,
+pub struct TilePlan {
+    /// R.
+    pub edge: usize,
+    /// In how many parts units share out the inner dimension.
+    pub parts: usize,
 }
 
 /// The targets of the loss: `(1 - s) onehot(label) + s / K`.
@@ -102,43 +99,49 @@ pub struct UpdatePlan {
     pub parameters: usize,
 }
 
+impl TilePlan {
+    /// The largest tiles first, each with the number of cubes that keeps a large GPU busy.
+    const ALL: [(Self, usize); 4] = [
+        (Self { edge: 4, parts: 1 }, 256),
+        (Self { edge: 2, parts: 1 }, 96),
+        (Self { edge: 1, parts: 1 }, 256),
+        (Self { edge: 1, parts: 4 }, 0),
+    ];
+
+    /// The largest tiles of a result (`rows`, `columns`) that keep the GPU busy, and in how many shares of the inner dimension
+    /// cubes make each of them: at most as many as `most` returns for such tiles.
+    fn of(rows: usize, columns: usize, most: impl Fn(Self) -> usize) -> (Self, usize) {
+        let shares = |tile: Self| SHARED_OUT.div_ceil(tile.count(rows, columns)).min(most(tile)).max(1);
+        let tile = |tile: Self| (tile, shares(tile));
+        let busy = |&(tile, least): &(Self, usize)| tile.count(rows, columns) * shares(tile) >= least;
+        tile(Self::ALL.iter().find(|all| busy(all)).unwrap_or(&Self::ALL[3]).0)
+    }
+
+    /// How many tiles a result (`rows`, `columns`) has.
+    fn count(self, rows: usize, columns: usize) -> usize {
+        rows.div_ceil(self.side()) * columns.div_ceil(self.side())
+    }
+
+    /// Units along a side of the tile.
+    pub fn across(self) -> usize {
+        if self.parts > 1 { SIDE / 2 } else { SIDE }
+    }
+
+    /// Rows and columns of the tile.
+    pub fn side(self) -> usize {
+        self.across() * self.edge
+    }
+
+    /// Length of a stretch of the inner dimension.
+    pub fn depth(self) -> usize {
+        FETCHED * UNITS / self.side()
+    }
+}
+
 impl LayerPlan {
     /// The targets of the loss, if it is the last layer.
     pub fn targets(&self) -> Targets {
         Targets { classes: self.outputs, smoothing: self.smoothing }
-    }
-}
-
-impl StripPlan {
-    /// The plan for a network of `layers`, if it can be done so.
-    fn new(layers: &[LayerPlan]) -> Option<Self> {
-        let [first, last] = layers else { return None };
-        let narrow = first.outputs <= NARROW && first.inputs <= 4 * UNITS;
-        narrow.then(|| Self {
-            inputs: first.inputs,
-            hidden: first.outputs,
-            classes: last.outputs,
-            weights: [first.weights, last.weights],
-            biases: [first, last].map(|layer| layer.weights + layer.inputs * layer.outputs),
-            record: first.record,
-            smoothing: last.smoothing,
-        })
-    }
-
-    /// The targets of the loss.
-    pub fn targets(&self) -> Targets {
-        Targets { classes: self.classes, smoothing: self.smoothing }
-    }
-
-    /// How many cubes.
-    pub fn cubes(&self) -> usize {
-        self.hidden.div_ceil(STRIP)
-    }
-
-    /// Numbers of scratch memory for batches of `rows` images (B): each cube's activations, (cubes, B, S), each cube's
-    /// shares of the logits, twice (cubes, B, K), the last layer's biases, twice (K).
-    fn scratch(&self, rows: usize) -> usize {
-        self.cubes() * rows * (STRIP + 2 * self.classes) + 2 * self.classes
     }
 }
 
@@ -157,9 +160,9 @@ impl UpdatePlan {
 /// The network and how its steps are done.
 pub struct NetworkPlan {
     pub layers: Vec<LayerPlan>,
-    /// How a step is done in one launch, where it can be.
-    pub strip: Option<StripPlan>,
     pub update: UpdatePlan,
+    /// Whether the last layer is updated in the launch of the hidden layer before it, by one unit for each parameter.
+    pub last_together: bool,
     /// The largest batch that the scratch memory has space for.
     pub rows: usize,
     /// How many numbers the scratch memory has.
@@ -170,10 +173,9 @@ impl NetworkPlan {
     /// The plan for batches of at most `rows` images.
     pub fn new(recipe: &Recipe, rows: usize) -> Self {
         let (layers, scratch) = plan_layers(recipe, rows);
-        let strip = StripPlan::new(&layers);
-        let scratch = scratch.max(strip.map_or(0, |strip| strip.scratch(rows)));
         let update = UpdatePlan::new(&recipe.optimizer, recipe.shape.parameter_count());
-        Self { layers, strip, update, rows, scratch }
+        let last_together = recipe.batch_size <= SMALL_BATCH && last_fits(&layers);
+        Self { layers, update, last_together, rows, scratch }
     }
 
     /// The record of an evaluation of `length` images: nothing is dropped.
@@ -182,6 +184,13 @@ impl NetworkPlan {
         record[LENGTH] = length as u32;
         record
     }
+}
+
+/// Whether the cubes of the last hidden layer's update have a unit for each parameter of the last layer.
+fn last_fits(layers: &[LayerPlan]) -> bool {
+    let [.., hidden, last] = layers else { return false };
+    let units = UNITS * hidden.tile.count(hidden.inputs + 1, hidden.outputs);
+    hidden.shares == 1 && (last.inputs + 1) * last.outputs <= units
 }
 
 /// Whether the kernels can train `recipe`.
@@ -222,6 +231,9 @@ fn plan_layers(recipe: &Recipe, rows: usize) -> (Vec<LayerPlan>, usize) {
     };
     let activations: Vec<usize> = layers[..last].iter().map(&mut place).collect();
     let deltas: Vec<usize> = layers.iter().map(&mut place).collect();
+    let batch = recipe.batch_size.min(rows);
+    let gradient =
+        |layer: &Layer| TilePlan::of(layer.inputs + 1, layer.outputs, |tile| batch / (STRETCHES * tile.depth()));
     let before = |l: usize, places: &[usize]| l.checked_sub(1).map_or(0, |before| places[before]);
     let plan = |(l, layer): (usize, &Layer)| LayerPlan {
         inputs: layer.inputs,
@@ -233,18 +245,23 @@ fn plan_layers(recipe: &Recipe, rows: usize) -> (Vec<LayerPlan>, usize) {
         deltas_in: before(l, &deltas),
         deltas_out: deltas[l],
         record: MASK_KEYS + 2 * last,
-        edge: 1,
+        tile: gradient(layer).0,
+        shares: gradient(layer).1,
+        gradients: end,
         smoothing: (recipe.label_smoothing as f32).to_bits(),
     };
-    (layers.iter().enumerate().map(plan).collect(), end)
+    let plans: Vec<LayerPlan> = layers.iter().enumerate().map(plan).collect();
+    let gradients =
+        |layer: &LayerPlan| if layer.shares > 1 { layer.shares * (layer.inputs + 1) * layer.outputs } else { 0 };
+    // The layers' shares take turns at one place.
+    let most = plans.iter().map(gradients).max().unwrap_or_default();
+    (plans, end + most)
 }
 
-/// How many cubes a product with a result (`rows`, `columns`) takes along x and y, and the layer with its tiles' size.
-pub fn tiles(layer: &LayerPlan, rows: usize, columns: usize) -> ([usize; 2], LayerPlan) {
-    let count = |edge: usize| [columns, rows].map(|length| length.div_ceil(SIDE * edge));
-    let [x, y] = count(LARGE);
-    let edge = if x * y >= BUSY { LARGE } else { 1 };
-    (count(edge), LayerPlan { edge, ..*layer })
+/// `layer` with the tiles of a product with a result (`rows`, `columns`), which every cube makes as a whole.
+pub fn whole_tiles(layer: &LayerPlan, rows: usize, columns: usize) -> LayerPlan {
+    let (tile, shares) = TilePlan::of(rows, columns, |_| 1);
+    LayerPlan { tile, shares, ..*layer }
 }
 
 #[cfg(test)]
@@ -258,11 +275,16 @@ mod tests {
     }
 
     #[test]
-    fn only_a_network_with_one_narrow_hidden_layer_takes_one_launch_a_step() {
-        let strip = |hidden: &[usize]| NetworkPlan::new(&recipe(hidden, 10), 32).strip;
-        assert_eq!(strip(&[128]).map(|strip| strip.cubes()), Some(16));
-        assert!(strip(&[512]).is_some());
-        assert!([&[][..], &[513], &[64, 64]].into_iter().all(|hidden| strip(hidden).is_none()));
+    fn few_tiles_are_small_or_shared_out() {
+        let plan =
+            |batch: usize| NetworkPlan::new(&Recipe { batch_size: batch, ..recipe(&[128], 10) }, batch).layers[0];
+        let forward = |batch: usize| whole_tiles(&plan(batch), batch, 128).tile;
+        assert_eq!([32, 256, 1024, 8192].map(|batch| forward(batch).side()), [8, 16, 32, 64]);
+        let shares = [32, 1024, 4096].map(|batch| (plan(batch).tile.side(), plan(batch).shares));
+        assert_eq!(shares, [(32, 1), (32, 4), (64, 16)]);
+        for (tile, _) in TilePlan::ALL {
+            assert_eq!(tile.side() * tile.depth(), FETCHED * UNITS);
+        }
     }
 
     #[test]

@@ -2,17 +2,84 @@
 
 #![expect(unsafe_code, reason = "kernels index buffers unchecked")]
 
-use std::ops::Range;
-
-use cubecl::client::Client;
+use cubecl::client::{Client, Graph};
 use cubecl::prelude::*;
+use cubecl::server::ServerError;
 
 use super::kernels::{StepInputsLaunch, StepMemoryLaunch};
+use super::layers;
 use super::memory::{DeviceBuffer, GpuEpoch};
-use super::plan::{LayerPlan, NetworkPlan, SIDE, StripPlan, UNITS, tiles};
-use super::strip::StripStepsLaunch;
-use super::{layers, strip};
+use super::plan::{LayerPlan, NetworkPlan, SIDE, UNITS, whole_tiles};
 use crate::engine::dropout;
+
+/// Cubes along x, at most. Every device can do twice as many.
+const MOST_CUBES: usize = 1 << 15;
+
+/// How many steps are recorded, to be queued at once. An even number, so that their turns stay right.
+const RECORDED: usize = 16;
+
+/// The training steps of an epoch, queued one after the other.
+///
+/// The runtime takes some 20 microseconds for a launch, which is longer than a small one takes on a large GPU. A recording of
+/// launches is queued in a fraction of that.
+pub struct EpochSteps<'a> {
+    queue: StepQueue<'a>,
+    /// How many images a batch has, at most.
+    rows: usize,
+    /// How many steps the epoch has.
+    steps: usize,
+    /// How many of them are queued.
+    queued: usize,
+    recording: Option<Graph>,
+}
+
+impl<'a> EpochSteps<'a> {
+    /// `steps` steps with batches of at most `rows` images.
+    pub fn new(queue: StepQueue<'a>, rows: usize, steps: usize) -> Self {
+        Self { queue, rows, steps, queued: 0, recording: None }
+    }
+
+    /// Queues all steps before number `end`, or some more. Returns how many are queued.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn advance(&mut self, end: usize) -> Result<usize, ServerError> {
+        if self.queued == 0 && self.steps >= 2 + RECORDED {
+            self.record();
+        }
+        while self.queued < end {
+            match &self.recording {
+                Some(recording) if self.queued % 2 == 0 && self.queued + RECORDED <= end => {
+                    // SAFETY: the buffers live as long as the queue that the recording was made of. Nobody else uses them, and
+                    // all work is done by one client.
+                    unsafe { recording.replay()? };
+                    self.queued += RECORDED;
+                }
+                _ => self.step(),
+            }
+        }
+        Ok(self.queued)
+    }
+
+    fn step(&mut self) {
+        self.queue.step(self.queued % 2, self.rows);
+        self.queued += 1;
+    }
+
+    /// Queues two steps, so that every kernel is compiled, and records the next ones without doing them. Without a recording,
+    /// every launch is queued by itself.
+    fn record(&mut self) {
+        let client = self.queue.client;
+        let prepared = client.graph_prepare();
+        self.step();
+        self.step();
+        let recording = prepared.and_then(|()| client.start_capture()).and_then(|()| {
+            (0..RECORDED).for_each(|step| self.queue.step(step % 2, self.rows));
+            client.stop_capture()
+        });
+        self.recording = recording.ok();
+    }
+}
 
 /// Everything that steps need, to launch their kernels.
 pub struct StepQueue<'a> {
@@ -24,7 +91,7 @@ pub struct StepQueue<'a> {
     pub pixels: &'a DeviceBuffer,
     /// (N).
     pub labels: &'a DeviceBuffer,
-    /// Indices below N, the plan of the steps, the scores.
+    /// Indices below N, the plan of the steps, the scores, the clock.
     pub epoch: &'a GpuEpoch,
     /// (1 + slots, P).
     pub state: &'a DeviceBuffer,
@@ -33,58 +100,52 @@ pub struct StepQueue<'a> {
 }
 
 impl StepQueue<'_> {
-    /// Queues the training steps with these numbers of the epoch, with batches of at most `rows` images.
-    pub fn train(&self, steps: Range<usize>, rows: usize) {
-        match self.plan.strip {
-            None => steps.for_each(|step| self.step(step, rows)),
-            // A launch ends one step and begins the next.
-            Some(strip) => (steps.start..=steps.end).for_each(|step| self.strip(step, &steps, strip)),
-        }
-    }
-
     /// Queues an evaluation of the epoch's only batch, of `rows` images: logits (N,K) into the scores.
     pub fn evaluate(&self, rows: usize) {
         let last = self.forward(0, rows, 1.0);
         // SAFETY: the plan's record says B = `rows`, the order has B indices below N, and the scores have (B,K) numbers. The
         // kernel checks image and class against B and K, and the scratch memory has space for batches of B.
         unsafe {
-            let count = images_count(rows);
+            let count = row_of_cubes(rows);
             layers::logits::launch_unchecked(self.client, count, square(), self.inputs(), self.memory(), last);
         }
     }
 
-    /// Queues a training step, layer by layer.
-    fn step(&self, step: usize, rows: usize) {
-        let last = self.forward(step, rows, self.scale());
+    /// Queues the launches of the clock's step, of a batch of at most `rows` images.
+    fn step(&self, turn: usize, rows: usize) {
+        let last = self.forward(turn, rows, self.scale());
         // SAFETY: as in `forward`; besides, the kernel reads the labels (N) of the batch's images, and writes two scores for
         // each index of the order, for which the scores have place.
         unsafe {
             let (inputs, memory) = (self.inputs(), self.memory());
             layers::loss::launch_unchecked(
                 self.client,
-                images_count(rows),
+                row_of_cubes(rows),
                 square(),
                 inputs,
                 memory,
-                step,
+                turn,
                 self.scale(),
                 last,
             );
         }
         let hidden = &self.plan.layers[..self.plan.layers.len() - 1];
         for layer in hidden.iter().skip(1).rev() {
-            self.backward(step, rows, layer);
+            self.backward(turn, rows, layer);
         }
-        for layer in &self.plan.layers {
-            self.update(step, layer);
+        for (l, layer) in hidden.iter().enumerate() {
+            self.update(turn, layer, (l + 1 == hidden.len() && self.plan.last_together).then_some(last));
+        }
+        if !self.plan.last_together {
+            self.update(turn, &last, None);
         }
     }
 
     /// Queues the hidden layers of a step and returns the last layer.
-    fn forward(&self, step: usize, rows: usize, scale: f32) -> LayerPlan {
+    fn forward(&self, turn: usize, rows: usize, scale: f32) -> LayerPlan {
         let (last, hidden) = self.plan.layers.split_last().expect("a network has at least one layer");
         for layer in hidden {
-            let (count, layer) = tiles(layer, rows, layer.outputs);
+            let layer = whole_tiles(layer, rows, layer.outputs);
             // SAFETY: the step is one of the plan's. The order has the B indices that its record names, each below N. The
             // kernel checks images against B, inputs against I and outputs against O, and the state and the scratch memory
             // were taken by the plan that the layer is from, for batches of at least B.
@@ -92,11 +153,11 @@ impl StepQueue<'_> {
                 let (inputs, memory) = (self.inputs(), self.memory());
                 layers::forward::launch_unchecked(
                     self.client,
-                    cubes(count),
+                    cubes(&layer, rows, layer.outputs),
                     square(),
                     inputs,
                     memory,
-                    step,
+                    turn,
                     scale,
                     layer,
                 );
@@ -105,51 +166,39 @@ impl StepQueue<'_> {
         *last
     }
 
-    fn backward(&self, step: usize, rows: usize, layer: &LayerPlan) {
-        let (count, layer) = tiles(layer, rows, layer.inputs);
+    fn backward(&self, turn: usize, rows: usize, layer: &LayerPlan) {
+        let layer = whole_tiles(layer, rows, layer.inputs);
         // SAFETY: as in `forward`; the kernel reads neither images nor order.
         unsafe {
             let (inputs, memory, scale) = (self.inputs(), self.memory(), self.scale());
-            layers::backward::launch_unchecked(self.client, cubes(count), square(), inputs, memory, step, scale, layer);
+            let count = cubes(&layer, rows, layer.inputs);
+            layers::backward::launch_unchecked(self.client, count, square(), inputs, memory, turn, scale, layer);
         }
     }
 
-    fn update(&self, step: usize, layer: &LayerPlan) {
-        let (count, layer) = tiles(layer, layer.inputs + 1, layer.outputs);
-        // SAFETY: as in `forward`; besides, the kernel writes the layer's parameters (I+1,O) and their slots, for which the
-        // state has place: it was made for this optimizer.
+    /// Queues the update of `layer`, together with that of the `last` layer, if it is given.
+    fn update(&self, turn: usize, layer: &LayerPlan, last: Option<LayerPlan>) {
+        let planes = layer.shares + usize::from(last.is_some());
+        let count = cubes(&LayerPlan { shares: planes, ..*layer }, layer.inputs + 1, layer.outputs);
+        // SAFETY: as in `forward`; besides, the kernels write the layers' parameters (I+1,O) and their slots, for which the
+        // state has place: it was made for this optimizer. The scratch memory has place for the shares of the gradient.
         unsafe {
-            layers::update::launch_unchecked(
-                self.client,
-                cubes(count),
-                square(),
-                self.inputs(),
-                self.memory(),
-                step,
-                layer,
-                self.plan.update,
-            );
-        }
-    }
-
-    /// Queues the end of step `step` - 1 and the beginning of `step`, of `steps`.
-    fn strip(&self, step: usize, steps: &Range<usize>, strip: StripPlan) {
-        let steps = StripStepsLaunch::new(step, steps.start, steps.end, self.plan.rows, self.scale());
-        // SAFETY: the kernel works on steps of the plan alone: from `steps.start` to before `steps.end`. The order has the B
-        // indices that a step's record names, each below N. The kernel checks images against B, pixels
-        // against D, units against H and classes against K, and the state and the scratch memory were taken by the same
-        // plan, for batches of `rows` images, which is at least B.
-        unsafe {
-            strip::strip::launch_unchecked(
-                self.client,
-                cubes([strip.cubes(), 1]),
-                CubeDim::new_1d(UNITS as u32),
-                self.inputs(),
-                self.memory(),
-                steps,
-                strip,
-                self.plan.update,
-            );
+            let (inputs, memory, plan) = (self.inputs(), self.memory(), self.plan.update);
+            layers::update::launch_unchecked(self.client, count, square(), inputs, memory, turn, *layer, last, plan);
+            if layer.shares > 1 {
+                let count = row_of_cubes(((layer.inputs + 1) * layer.outputs).div_ceil(UNITS));
+                let (inputs, memory) = (self.inputs(), self.memory());
+                layers::update_by_shares::launch_unchecked(
+                    self.client,
+                    count,
+                    square(),
+                    inputs,
+                    memory,
+                    turn,
+                    *layer,
+                    plan,
+                );
+            }
         }
     }
 
@@ -160,8 +209,9 @@ impl StepQueue<'_> {
     }
 
     fn memory(&self) -> StepMemoryLaunch {
-        let [state, scratch, scores] = [self.state, self.scratch, &self.epoch.scores].map(argument);
-        StepMemoryLaunch::new(state, scratch, scores)
+        let arguments = [self.state, self.scratch, &self.epoch.scores, &self.epoch.clock].map(argument);
+        let [state, scratch, scores, clock] = arguments;
+        StepMemoryLaunch::new(state, scratch, scores, clock)
     }
 
     /// The factor for units that dropout keeps.
@@ -175,13 +225,15 @@ fn argument(buffer: &DeviceBuffer) -> BufferArg {
     unsafe { BufferArg::from_raw_parts(buffer.handle.clone(), buffer.length) }
 }
 
-/// Cubes for the last layer of `rows` images.
-fn images_count(rows: usize) -> CubeCount {
-    cubes([rows.div_ceil(SIDE), 1])
+/// So many cubes, at least.
+fn row_of_cubes(count: usize) -> CubeCount {
+    CubeCount::Static(count.min(MOST_CUBES) as u32, count.div_ceil(MOST_CUBES) as u32, 1)
 }
 
-fn cubes([x, y]: [usize; 2]) -> CubeCount {
-    CubeCount::Static(x as u32, y as u32, 1)
+/// A cube for each tile of a result (`rows`, `columns`) and each share of it.
+fn cubes(layer: &LayerPlan, rows: usize, columns: usize) -> CubeCount {
+    let [x, y] = [columns, rows].map(|length| length.div_ceil(layer.tile.side()) as u32);
+    CubeCount::Static(x, y, layer.shares as u32)
 }
 
 /// A cube of 16 x 16 units.
