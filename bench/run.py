@@ -347,7 +347,11 @@ def cpu():
 
 
 def output(*command):
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    """What a program prints; "unknown" where there is no such program."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    except FileNotFoundError:
+        return "unknown"
 
 
 def arguments():
