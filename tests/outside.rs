@@ -84,7 +84,7 @@ fn read_by_tensorboard(sandbox: &Sandbox) -> Option<Value> {
 /// Holds the runs that TensorBoard shows against metrics.json: training and `split`, both with the same names of values.
 #[track_caller]
 fn shows_the_run(runs: &Value, sandbox: &Sandbox, epochs: usize, split: &str) {
-    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    let metrics = sandbox.metrics("model");
     let curves = [
         ("train", "epoch_loss", "loss".to_string()),
         ("train", "epoch_accuracy", "accuracy".into()),
@@ -119,7 +119,7 @@ fn tensorboard_shows_validation_beside_training_and_the_test_at_the_end() {
     sandbox.train("--train_epochs 3 --validation=0.1").done();
     let Some(runs) = read_by_tensorboard(&sandbox) else { return };
     shows_the_run(&runs, &sandbox, 3, "validation");
-    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    let metrics = sandbox.metrics("model");
     let [point] = &runs["test"]["epoch_accuracy"].as_array().unwrap()[..] else { panic!("{runs}") };
     assert_eq!(point[0], 3);
     assert!((point[1].as_f64().unwrap() - metrics["test"]["accuracy"].as_f64().unwrap()).abs() < 1e-6, "{runs}");
