@@ -145,6 +145,27 @@ fn tensorboard_does_not_mix_the_runs_of_one_directory() {
 }
 
 #[test]
+fn tensorboard_shows_a_training_that_goes_on_as_one() {
+    let sandbox = Sandbox::with_data();
+    let later = || std::thread::sleep(Duration::from_millis(1100));
+    sandbox.train("--train_epochs 4 --snapshots=1 --validation=0.1").done();
+    // As if it had been killed in epoch 3, after it had shown two more epochs than the newest snapshot has.
+    for epoch in [3, 4] {
+        std::fs::remove_file(sandbox.path(format!("model/snapshots/epoch-{epoch:03}.safetensors"))).unwrap();
+    }
+    later();
+    sandbox.train("--train_epochs 6 --snapshots=1 --validation=0.1 --resume").done();
+    let Some(runs) = read_by_tensorboard(&sandbox) else { return };
+    shows_the_run(&runs, &sandbox, 6, "validation");
+    let steps = |run: &str| runs[run]["epoch_loss"].as_array().unwrap().iter().map(|point| point[0].clone());
+    assert_eq!(steps("test").collect::<Vec<_>>(), [json!(6)], "{runs}");
+    // Nothing is left to train: what is shown stays.
+    later();
+    sandbox.train("--train_epochs 6 --snapshots=1 --validation=0.1 --resume").done();
+    assert_eq!(read_by_tensorboard(&sandbox).unwrap(), runs);
+}
+
+#[test]
 fn tensorboard_shows_epochs_while_others_are_trained() {
     let sandbox = Sandbox::with_data();
     let mut command = sandbox.program();
