@@ -14,6 +14,7 @@ use mnist::files::lock;
 use mnist::model::file::Unfinished;
 use mnist::output::artifacts;
 use mnist::output::event::Listeners;
+use mnist::output::machine::processor;
 use mnist::parameters::Parameters;
 use mnist::simd::InstructionSet;
 use mnist::task::train::{Begin, Plan, carry_out};
@@ -68,7 +69,7 @@ fn a_run_leaves_logs_model_metrics_and_parameters_and_nothing_else() {
         assert_eq!(file["sha256"], digest);
     }
     assert_eq!(metrics["program_version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(metrics["splits"], json!({ "train": 300, "test": 100 }));
+    assert!(metrics.get("splits").is_none(), "data has the numbers of images");
 
     let log = sandbox.read("logs/mlcube_mnist_train.log");
     assert!(log.contains(" INFO epoch 3/3: loss "), "{log}");
@@ -95,8 +96,9 @@ fn the_metrics_hold_what_a_later_comparison_needs() {
     let metrics = sandbox.metrics("model");
     let (began, finished) = (seconds_of(&metrics["began"]), seconds_of(&metrics["finished"]));
     assert!(before <= began && began <= finished && finished <= now(), "{began} {finished}");
-    assert_eq!(metrics["host"], lock::host());
-    assert_eq!(metrics["splits"], json!({ "train": 270, "validation": 30, "test": 100 }));
+    assert_eq!((&metrics["host"], &metrics["processor"]), (&json!(lock::host()), &json!(processor())));
+    let images = |split: &str| metrics["data"][format!("{split}_images")].as_u64().unwrap();
+    assert_eq!(["train", "validation", "test"].map(images), [270, 30, 100]);
     assert_eq!(metrics["unfinished"], Value::Null);
     // As they were asked for: the outcome for this machine stands beside them.
     let parameters = &metrics["parameters"];
@@ -106,17 +108,18 @@ fn the_metrics_hold_what_a_later_comparison_needs() {
     let epochs = metrics["epochs"].as_array().unwrap();
     let loss = |epoch: &Value| epoch["validation_loss"].as_f64().unwrap();
     let best = epochs.iter().min_by(|a, b| loss(a).total_cmp(&loss(b))).unwrap();
-    assert_eq!((&metrics["best_epoch"], &metrics["epoch"]), (&best["epoch"], &best["epoch"]));
+    assert_eq!((&metrics["best_epoch"], &metrics["kept_epoch"]), (&best["epoch"], &best["epoch"]));
     assert_eq!(metrics["validation"]["loss"], best["validation_loss"]);
 
     sandbox.train("--train_epochs=2 --validation=0.1").done();
     let metrics = sandbox.metrics("model");
-    assert_eq!(metrics["epoch"], 2);
+    assert_eq!(metrics["kept_epoch"], 2);
 
     sandbox.run("evaluate --data_dir=data --log_dir=logs --model_dir=model").done();
     let metrics = sandbox.metrics("logs");
-    assert_eq!((&metrics["splits"], &metrics["unfinished"]), (&json!({ "test": 100 }), &Value::Null));
-    assert!(metrics["began"].is_string() && metrics.get("parameters").is_none() && metrics.get("epoch").is_none());
+    assert_eq!((&metrics["data"]["test_images"], &metrics["unfinished"]), (&json!(100), &Value::Null));
+    assert!(metrics["began"].is_string() && metrics["processor"].is_string());
+    assert!(metrics.get("parameters").is_none() && metrics.get("kept_epoch").is_none());
 }
 
 #[test]
@@ -125,11 +128,11 @@ fn the_metrics_of_an_unfinished_training_say_why_it_ended() {
     sandbox.train("--train_epochs=100000 --max_seconds=0.3").done();
     let metrics = sandbox.metrics("model");
     let unfinished = &metrics["unfinished"];
-    assert_eq!((&unfinished["epochs"], &unfinished["of"]), (&metrics["epoch"], &json!(100_000)));
+    assert_eq!((&unfinished["epochs"], &unfinished["of"]), (&metrics["kept_epoch"], &json!(100_000)));
     assert!(unfinished["reason"].as_str().unwrap().contains("max_seconds"), "{unfinished}");
     sandbox.run("evaluate --data_dir=data --log_dir=logs --model_dir=model").done();
     let evaluated = sandbox.metrics("logs");
-    assert_eq!(evaluated["unfinished"], json!({ "epochs": metrics["epoch"], "of": 100_000 }));
+    assert_eq!(evaluated["unfinished"], json!({ "epochs": metrics["kept_epoch"], "of": 100_000 }));
 }
 
 #[test]
@@ -721,6 +724,7 @@ fn the_report_describes_the_run_and_needs_no_network() {
     let metrics = sandbox.metrics("model");
     let accuracy = format!("{:.2} %", 100.0 * metrics["test"]["accuracy"].as_f64().unwrap());
     assert!(report.contains(&format!("<h1>{accuracy}")), "{accuracy}");
+    assert!(!report.contains("The model is that of epoch") && !report.contains("is kept</title>"));
     for expected in ["784–5–10", "3,985 parameters", "train_epochs", "Program and machine", "The 5 units"] {
         assert!(report.contains(expected), "{expected}");
     }
@@ -745,8 +749,12 @@ fn the_report_and_the_logs_name_the_split() {
     let metrics = sandbox.metrics("model");
     let percent = |split: &str| format!("{:.2} %", 100.0 * metrics[split]["accuracy"].as_f64().unwrap());
     let headline = format!("<h1>{} <span>of 100 test digits", percent("test"));
-    let kept = format!("<th scope=\"row\">{} (kept)</th>", metrics["epoch"]);
-    let legend = "<span class=\"validation\">■╍ validation set</span></span>";
+    let kept = format!("<th scope=\"row\">{} (kept)</th>", metrics["kept_epoch"]);
+    let legend = "<span class=\"validation\">■╍ validation set</span>";
+    // The kept epoch stands in the headline and in both charts too.
+    let of = format!(" The model is that of epoch {} of 4. ", metrics["kept_epoch"]);
+    let mark = format!("<title>epoch {} is kept</title></line>", metrics["kept_epoch"]);
+    assert_eq!((report.matches(&of).count(), report.matches(&mark).count()), (1, 2), "{of} {mark}");
     for expected in
         [&headline, &kept, legend, "and validated on 30 in", "<polyline class=\"validation\"", "validation loss</th>"]
     {
