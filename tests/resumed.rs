@@ -66,3 +66,15 @@ fn the_epoch_of_the_model_is_named_wherever_it_is_a_choice() {
     // In the last epoch too.
     assert!(kept("--train_epochs=1 --validation=0.1 --keep=best"));
 }
+
+#[test]
+fn a_training_that_is_stopped_says_how_to_go_on() {
+    let sandbox = Sandbox::with_data();
+    let stopped = "--train_epochs=100000 --max_seconds=0.3";
+    let ended = sandbox.train(&format!("{stopped} --snapshots=1000")).done();
+    let hint = "hint: call it again with --resume, and training goes on from here\n";
+    assert!(ended.stderr.contains(hint), "{ended:#?}");
+    let ended = sandbox.train(stopped).done();
+    let hint = "hint: --init=model begins with this model; with --snapshots=1 a training can go on by --resume\n";
+    assert!(ended.stderr.contains(hint), "{ended:#?}");
+}

@@ -314,6 +314,7 @@ fn stops(signal: Signal, name: &str, code: i32, times: u32) {
     names.push("unfinished");
     assert_eq!(sandbox.files("model"), names);
     assert!(stderr.contains("warning: model/unfinished: holds a model that is unfinished, after "), "{stderr}");
+    assert!(stderr.contains("\nhint: --init=model/unfinished begins with this model; with --snapshots=1 "), "{stderr}");
     assert!(stderr.contains("warning: model: still holds the finished model of before\n"), "{stderr}");
     assert_eq!(sandbox.files("logs"), ["mlcube_mnist_train.log", "mllog_train.log", "test", "train"]);
     assert_eq!(sandbox.files("logs/train"), ["events.out.tfevents.", "events.out.tfevents."]);

@@ -236,6 +236,7 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
     if let Some(unfinished) = &trained.model.unfinished {
         listener.on(RunEvent::Unfinished);
         warn!("{}: holds a model that is {unfinished}", directory.display());
+        info!("hint: {}", next_step(recorder.is_some(), &directory));
         if directory != model_dir {
             warn!("{}: still holds the finished model of before", model_dir.display());
         }
@@ -280,6 +281,15 @@ fn announce(parameters: &Parameters, data: &Provenance, engine: &engine::EngineI
     if let Some(warning) = parameters.optimizer.warning(&parameters.optimizer_options()) {
         warn!("{warning}");
     }
+}
+
+/// How to go on from an unfinished training that leaves its model in `directory`.
+fn next_step(snapshots: bool, directory: &Path) -> String {
+    if snapshots {
+        return "call it again with --resume, and training goes on from here".into();
+    }
+    let directory = directory.display();
+    format!("--init={directory} begins with this model; with --snapshots=1 a training can go on by --resume")
 }
 
 fn summary(finished: &Finished, files: &[(&str, PathBuf)]) -> String {
