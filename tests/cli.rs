@@ -8,7 +8,6 @@ use crate::common::{self, Sandbox, end};
 use mnist::output::artifacts;
 use mnist::parameters::Parameters;
 use mnist::task::demo::DEFAULT_PARAMETERS;
-use serde_json::Value;
 
 // ---- wrong arguments: exit code 2, nothing done
 
@@ -188,8 +187,7 @@ fn evaluate_scores_the_model_of_train() {
     sandbox.train("--train_epochs 5").done();
     let ended = sandbox.run("evaluate --data_dir=data --log_dir=evaluate_logs --model_dir=model").done();
     assert_eq!(sandbox.files("evaluate_logs"), ["metrics.json", "mlcube_mnist_evaluate.log", "mllog_evaluate.log"]);
-    let metrics = |path: &str| -> Value { serde_json::from_str(&sandbox.read(path)).unwrap() };
-    let (trained, evaluated) = (metrics("model/metrics.json"), metrics("evaluate_logs/metrics.json"));
+    let (trained, evaluated) = (sandbox.metrics("model"), sandbox.metrics("evaluate_logs"));
     assert_eq!(trained["test"], evaluated["test"]);
     assert_eq!(trained["classes"], evaluated["classes"]);
     let accuracy = format!("accuracy       {:.2} %\n", 100.0 * trained["test"]["accuracy"].as_f64().unwrap());

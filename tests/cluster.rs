@@ -20,14 +20,15 @@ fn script(sandbox: &Sandbox, nth: Option<&str>, parameters: &[&str], singularity
     let bin = sandbox.path("bin");
     fs::create_dir_all(&bin).unwrap();
     let scontrol = format!("echo \"$@\" >> {}", sandbox.path("scontrol").display());
-    for (name, script) in [("srun", "exec \"$@\""), ("singularity", singularity), ("scontrol", &scontrol)] {
+    let srun = "[[ $1 == --cpus-per-task=3 ]] || exit 9; shift; exec \"$@\"";
+    for (name, script) in [("srun", srun), ("singularity", singularity), ("scontrol", &scontrol)] {
         fs::write(bin.join(name), format!("#!/bin/bash\n{script}\n")).unwrap();
         fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
     }
     let mut command = Command::new("bash");
     command.arg(file("slurm.sbatch")).args(parameters).current_dir(sandbox.path("the cube"));
     command.env("PATH", format!("{}:/usr/bin:/bin", bin.display())).env_remove("WORKSPACE").env_remove("IMAGE");
-    command.env("SLURM_JOB_ID", "77");
+    command.env("SLURM_JOB_ID", "77").env("SLURM_CPUS_PER_TASK", "3");
     command.env_remove("SLURM_ARRAY_TASK_ID").envs(nth.map(|nth| ("SLURM_ARRAY_TASK_ID", nth)));
     command
 }
@@ -178,6 +179,9 @@ fn the_kubernetes_manifest_has_our_flags_and_valid_parameters() {
         let arguments = pod[containers][0]["args"].as_sequence().unwrap();
         let arguments: Vec<&str> = arguments.iter().map(|argument| argument.as_str().unwrap()).collect();
         assert_eq!(arguments[0], task);
+        // A name that no registry can have (RFC 2606): nobody pulls another program by mistake.
+        let image = format!("registry.example/mnist:{}", env!("CARGO_PKG_VERSION"));
+        assert_eq!(pod[containers][0]["image"].as_str(), Some(&*image));
         are_flags(task, arguments[1..].iter().copied());
     }
     let parameters = of_kind("ConfigMap")["data"].as_mapping().unwrap();

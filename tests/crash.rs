@@ -109,7 +109,7 @@ impl Training {
         assert!(found == self.old || found == self.new, "{attempt}: neither the old model nor the new one");
         let evaluated = sandbox.run("evaluate --data_dir=data --log_dir=logs2 --model_dir=model").done();
         assert!(!evaluated.stderr.contains("made from another model"), "{attempt}: {evaluated:#?}");
-        let metrics: Value = serde_json::from_str(&sandbox.read("logs2/metrics.json")).unwrap();
+        let metrics = sandbox.metrics("logs2");
         assert_eq!(metrics["model_sha256"], found, "{attempt}");
         sandbox.run(&format!("{TRAIN} --seed=2")).done();
         assert_eq!(whole_set(&sandbox.path("model")), self.new, "{attempt}");
@@ -336,7 +336,7 @@ fn files_of_another_model_are_named() {
                    parameters.yaml, report.html, model.onnx\n";
     let ended = sandbox.run("evaluate --data_dir=data --log_dir=logs2 --model_dir=model").done();
     assert!(ended.stderr.contains(warning), "{ended:#?}");
-    let evaluated: Value = serde_json::from_str(&sandbox.read("logs2/metrics.json")).unwrap();
+    let evaluated = sandbox.metrics("logs2");
     assert_eq!(evaluated["model_sha256"], training.new);
     sandbox.write("digit.pgm", [b"P5 28 28 255 ".to_vec(), [[0u8; 28], [200; 28]].concat().repeat(14)].concat());
     let ended = sandbox.run("predict --model_dir=model digit.pgm");

@@ -47,7 +47,6 @@ mod with_gpus {
     use mnist::data::dataset::Images;
     use mnist::engine::fused_gpu::FusedGpuEngine;
     use mnist::parameters::Parameters;
-    use serde_json::Value;
 
     use super::*;
     use crate::common::{self, any_adapter, real_mnist};
@@ -78,7 +77,7 @@ mod with_gpus {
             let train = || {
                 // 300 images, with a short batch at the end.
                 sandbox.train(&format!("--engine={engine} --device={device} --train_epochs=12 --batch_size=64")).done();
-                let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+                let metrics = sandbox.metrics("model");
                 (metrics, std::fs::read(sandbox.path("model/model.safetensors")).unwrap())
             };
             let (metrics, first) = train();
@@ -88,7 +87,7 @@ mod with_gpus {
             assert!(train().1 == first, "{engine}");
 
             sandbox.train(&format!("--engine={engine} --device=cpu --train_epochs=12 --batch_size=64")).done();
-            let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+            let metrics = sandbox.metrics("model");
             let on_cpu = metrics["test"]["accuracy"].as_f64().unwrap();
             assert!((on_gpu - on_cpu).abs() <= 0.02 && on_cpu > 0.4, "{engine}: {on_gpu}, {on_cpu}");
         }
@@ -105,7 +104,7 @@ mod with_gpus {
         sandbox.write("parameters.yaml", "train_epochs: 5\nlearning_rate: 0.003\nhidden_layers: [64]\n");
         let accuracy = |device: &str| {
             sandbox.train(&format!("--device={device}")).done();
-            let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+            let metrics = sandbox.metrics("model");
             metrics["test"]["accuracy"].as_f64().unwrap()
         };
         let (on_gpu, on_cpu) = (accuracy(&device), accuracy("cpu"));

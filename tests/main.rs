@@ -27,6 +27,7 @@ mod predict;
 mod reading;
 mod readme;
 mod resume;
+mod resumed;
 mod schema;
 mod sets;
 mod train;

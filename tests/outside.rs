@@ -84,7 +84,7 @@ fn read_by_tensorboard(sandbox: &Sandbox) -> Option<Value> {
 /// Holds the runs that TensorBoard shows against metrics.json: training and `split`, both with the same names of values.
 #[track_caller]
 fn shows_the_run(runs: &Value, sandbox: &Sandbox, epochs: usize, split: &str) {
-    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    let metrics = sandbox.metrics("model");
     let curves = [
         ("train", "epoch_loss", "loss".to_string()),
         ("train", "epoch_accuracy", "accuracy".into()),
@@ -119,7 +119,7 @@ fn tensorboard_shows_validation_beside_training_and_the_test_at_the_end() {
     sandbox.train("--train_epochs 3 --validation=0.1").done();
     let Some(runs) = read_by_tensorboard(&sandbox) else { return };
     shows_the_run(&runs, &sandbox, 3, "validation");
-    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    let metrics = sandbox.metrics("model");
     let [point] = &runs["test"]["epoch_accuracy"].as_array().unwrap()[..] else { panic!("{runs}") };
     assert_eq!(point[0], 3);
     assert!((point[1].as_f64().unwrap() - metrics["test"]["accuracy"].as_f64().unwrap()).abs() < 1e-6, "{runs}");
@@ -142,6 +142,27 @@ fn tensorboard_does_not_mix_the_runs_of_one_directory() {
     let runs = read_by_tensorboard(&sandbox).unwrap();
     shows_the_run(&runs, &sandbox, 2, "validation");
     assert_eq!(runs["test"]["epoch_loss"].as_array().unwrap().len(), 1, "{runs}");
+}
+
+#[test]
+fn tensorboard_shows_a_training_that_goes_on_as_one() {
+    let sandbox = Sandbox::with_data();
+    let later = || std::thread::sleep(Duration::from_millis(1100));
+    sandbox.train("--train_epochs 4 --snapshots=1 --validation=0.1").done();
+    // As if it had been killed in epoch 3, after it had shown two more epochs than the newest snapshot has.
+    for epoch in [3, 4] {
+        std::fs::remove_file(sandbox.path(format!("model/snapshots/epoch-{epoch:03}.safetensors"))).unwrap();
+    }
+    later();
+    sandbox.train("--train_epochs 6 --snapshots=1 --validation=0.1 --resume").done();
+    let Some(runs) = read_by_tensorboard(&sandbox) else { return };
+    shows_the_run(&runs, &sandbox, 6, "validation");
+    let steps = |run: &str| runs[run]["epoch_loss"].as_array().unwrap().iter().map(|point| point[0].clone());
+    assert_eq!(steps("test").collect::<Vec<_>>(), [json!(6)], "{runs}");
+    // Nothing is left to train: what is shown stays.
+    later();
+    sandbox.train("--train_epochs 6 --snapshots=1 --validation=0.1 --resume").done();
+    assert_eq!(read_by_tensorboard(&sandbox).unwrap(), runs);
 }
 
 #[test]

@@ -123,7 +123,7 @@ fn the_newest_sound_snapshot_is_taken_and_faults_are_named() {
     refused("--train_epochs=4", "train_epochs: expected at least 30, found 4");
     let ended = sandbox.train("");
     let warning =
-        "warning: model: has snapshots of an earlier training, which stay: --resume goes on from the newest\n";
+        "warning: model: holds snapshots of an earlier training; they are kept, and --resume would use the newest\n";
     assert!(ended.stderr.contains(warning), "{ended:#?}");
     mnist::data::synthetic::write(&sandbox.path("data"), 299, 100).unwrap();
     refused("", "is of a training on other data: ");

@@ -113,7 +113,7 @@ fn a_schema_of_something_else_is_refused() {
 }
 
 /// Parameters files, each wrong or right in one place.
-const PARAMETERS: [&str; 32] = [
+const PARAMETERS: [&str; 59] = [
     "optimizer: adam",
     "optimizer: SGD",
     "optimizer: lion",
@@ -146,7 +146,38 @@ const PARAMETERS: [&str; 32] = [
     "device: gpu:NVIDIA",
     "device: \"gpu:\"",
     "device: tpu",
+    // Parameters that do not go together, each beside one of those that do.
+    "keep: best",
+    "keep: Best\nvalidation: 0",
+    "keep: best\nvalidation: 100",
+    "keep: last",
+    "early_stopping: 2",
+    "early_stopping: 2\nvalidation: 0.1",
+    "early_stopping: 0",
+    "early_stopping: 2\nvalidation: 0.1\nmin_delta: 0.1",
+    "min_delta: 0.1",
+    "min_delta: 0",
+    "momentum: 0.9",
+    "momentum: 0",
+    "optimizer: adam\nmomentum: 0.9",
+    "optimizer: Sgd\nmomentum: 0.9",
+    "optimizer: rmsprop\nmomentum: 0.9",
+    "optimizer: rmsprop\nmomentum: 0.9\nnesterov: true",
+    "optimizer: sgd\nnesterov: true",
+    "optimizer: sgd\nmomentum: 0\nnesterov: true",
+    "nesterov: false",
+    "final_learning_rate: 0.1",
+    "schedule: Constant\nfinal_learning_rate: 0.1",
+    "schedule: STEP\nfinal_learning_rate: 0.1",
+    "schedule: exponential\nfinal_learning_rate: 0",
+    "schedule: exponential\nfinal_learning_rate: 0.1",
+    "schedule: exponential",
+    "warmup: 2\ntrain_epochs: 3",
+    "optimizer: adagrad\nnesterov: true",
 ];
+
+/// The only thing that the schema takes and the program refuses; the schema says so.
+const BEYOND_SCHEMA: &str = "warmup: 3\ntrain_epochs: 3";
 
 #[test]
 fn pythons_jsonschema_says_of_every_file_what_the_program_says() {
@@ -169,6 +200,10 @@ fn pythons_jsonschema_says_of_every_file_what_the_program_says() {
         sandbox.write(&name, text);
         files.push(sandbox.path(name));
     }
+    sandbox.write("beyond.yaml", BEYOND_SCHEMA);
+    assert_eq!(verdicts("parameters", &[sandbox.path("beyond.yaml")]), [""]);
+    assert!(Parameters::read(&sandbox.path("beyond.yaml"), &[]).is_err());
+    assert!(schema("parameters")["description"].as_str().unwrap().contains("warmup"));
     for (file, fault) in files.iter().zip(verdicts("parameters", &files)) {
         let read = Parameters::read(file, &[]);
         let text = fs::read_to_string(file).unwrap();

@@ -14,6 +14,7 @@ use mnist::files::lock;
 use mnist::model::file::Unfinished;
 use mnist::output::artifacts;
 use mnist::output::event::Listeners;
+use mnist::output::machine::processor;
 use mnist::parameters::Parameters;
 use mnist::simd::InstructionSet;
 use mnist::task::train::{Begin, Plan, carry_out};
@@ -45,7 +46,7 @@ fn a_run_leaves_logs_model_metrics_and_parameters_and_nothing_else() {
     assert_eq!(artifact_names(), model_files);
     assert!(ended.stdout.starts_with("test accuracy  "), "{}", ended.stdout);
 
-    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    let metrics = sandbox.metrics("model");
     assert_eq!(metrics["epochs"].as_array().unwrap().len(), 3);
     for key in ["loss", "accuracy", "seconds", "test_loss", "test_accuracy"] {
         assert!(metrics["epochs"][2][key].is_number(), "{key}");
@@ -68,7 +69,7 @@ fn a_run_leaves_logs_model_metrics_and_parameters_and_nothing_else() {
         assert_eq!(file["sha256"], digest);
     }
     assert_eq!(metrics["program_version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(metrics["splits"], json!({ "train": 300, "test": 100 }));
+    assert!(metrics.get("splits").is_none(), "data has the numbers of images");
 
     let log = sandbox.read("logs/mlcube_mnist_train.log");
     assert!(log.contains(" INFO epoch 3/3: loss "), "{log}");
@@ -92,11 +93,12 @@ fn the_metrics_hold_what_a_later_comparison_needs() {
     let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let before = now();
     sandbox.train("--train_epochs=6 --learning_rate=0.05 --validation=0.1 --keep=best --seed=7").done();
-    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    let metrics = sandbox.metrics("model");
     let (began, finished) = (seconds_of(&metrics["began"]), seconds_of(&metrics["finished"]));
     assert!(before <= began && began <= finished && finished <= now(), "{began} {finished}");
-    assert_eq!(metrics["host"], lock::host());
-    assert_eq!(metrics["splits"], json!({ "train": 270, "validation": 30, "test": 100 }));
+    assert_eq!((&metrics["host"], &metrics["processor"]), (&json!(lock::host()), &json!(processor())));
+    let images = |split: &str| metrics["data"][format!("{split}_images")].as_u64().unwrap();
+    assert_eq!(["train", "validation", "test"].map(images), [270, 30, 100]);
     assert_eq!(metrics["unfinished"], Value::Null);
     // As they were asked for: the outcome for this machine stands beside them.
     let parameters = &metrics["parameters"];
@@ -106,30 +108,31 @@ fn the_metrics_hold_what_a_later_comparison_needs() {
     let epochs = metrics["epochs"].as_array().unwrap();
     let loss = |epoch: &Value| epoch["validation_loss"].as_f64().unwrap();
     let best = epochs.iter().min_by(|a, b| loss(a).total_cmp(&loss(b))).unwrap();
-    assert_eq!((&metrics["best_epoch"], &metrics["epoch"]), (&best["epoch"], &best["epoch"]));
+    assert_eq!((&metrics["best_epoch"], &metrics["kept_epoch"]), (&best["epoch"], &best["epoch"]));
     assert_eq!(metrics["validation"]["loss"], best["validation_loss"]);
 
     sandbox.train("--train_epochs=2 --validation=0.1").done();
-    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
-    assert_eq!(metrics["epoch"], 2);
+    let metrics = sandbox.metrics("model");
+    assert_eq!(metrics["kept_epoch"], 2);
 
     sandbox.run("evaluate --data_dir=data --log_dir=logs --model_dir=model").done();
-    let metrics: Value = serde_json::from_str(&sandbox.read("logs/metrics.json")).unwrap();
-    assert_eq!((&metrics["splits"], &metrics["unfinished"]), (&json!({ "test": 100 }), &Value::Null));
-    assert!(metrics["began"].is_string() && metrics.get("parameters").is_none() && metrics.get("epoch").is_none());
+    let metrics = sandbox.metrics("logs");
+    assert_eq!((&metrics["data"]["test_images"], &metrics["unfinished"]), (&json!(100), &Value::Null));
+    assert!(metrics["began"].is_string() && metrics["processor"].is_string());
+    assert!(metrics.get("parameters").is_none() && metrics.get("kept_epoch").is_none());
 }
 
 #[test]
 fn the_metrics_of_an_unfinished_training_say_why_it_ended() {
     let sandbox = Sandbox::with_data();
     sandbox.train("--train_epochs=100000 --max_seconds=0.3").done();
-    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    let metrics = sandbox.metrics("model");
     let unfinished = &metrics["unfinished"];
-    assert_eq!((&unfinished["epochs"], &unfinished["of"]), (&metrics["epoch"], &json!(100_000)));
+    assert_eq!((&unfinished["epochs"], &unfinished["of"]), (&metrics["kept_epoch"], &json!(100_000)));
     assert!(unfinished["reason"].as_str().unwrap().contains("max_seconds"), "{unfinished}");
     sandbox.run("evaluate --data_dir=data --log_dir=logs --model_dir=model").done();
-    let evaluated: Value = serde_json::from_str(&sandbox.read("logs/metrics.json")).unwrap();
-    assert_eq!(evaluated["unfinished"], json!({ "epochs": metrics["epoch"], "of": 100_000 }));
+    let evaluated = sandbox.metrics("logs");
+    assert_eq!(evaluated["unfinished"], json!({ "epochs": metrics["kept_epoch"], "of": 100_000 }));
 }
 
 #[test]
@@ -143,7 +146,7 @@ fn the_environment_chooses_the_instruction_set_among_those_there_are() {
     let names: Vec<&str> = InstructionSet::available().iter().map(|set| set.name()).collect();
     for name in &names {
         train(name).done();
-        let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+        let metrics = sandbox.metrics("model");
         assert_eq!(metrics["instruction_set"], *name);
     }
     let refused = train("mmx");
@@ -161,7 +164,7 @@ fn the_environment_chooses_the_instruction_set_among_those_there_are() {
 fn the_burn_engine_is_there_when_asked_for() {
     let sandbox = Sandbox::with_data();
     sandbox.train("--engine burn").done();
-    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    let metrics = sandbox.metrics("model");
     assert_eq!(metrics["engine"], "burn");
 }
 
@@ -234,7 +237,7 @@ fn the_synthetic_set_is_never_passed_off_as_mnist() {
     sandbox.run("download --synthetic --data_dir=data --log_dir=logs").done();
     let ended = sandbox.train("").done();
     assert!(ended.stdout.contains("SYNTHETIC digits (a stand-in, not MNIST)"), "{}", ended.stdout);
-    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    let metrics = sandbox.metrics("model");
     assert_eq!((&metrics["trained_on"], &metrics["data"]["source"]), (&"synthetic".into(), &"synthetic".into()));
     assert!(sandbox.read("logs/mlcube_mnist_train.log").contains("SYNTHETIC"));
     assert!(sandbox.read("model/report.html").contains("<strong>SYNTHETIC</strong>"));
@@ -251,7 +254,7 @@ fn a_network_learns_more_of_the_synthetic_digits_than_a_linear_classifier() {
     let accuracy = |parameters: &str| {
         sandbox.write("parameters.yaml", parameters);
         sandbox.train("").done();
-        let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+        let metrics = sandbox.metrics("model");
         metrics["test"]["accuracy"].as_f64().unwrap()
     };
     let (network, linear) = (accuracy("train_epochs: 5\n"), accuracy("train_epochs: 5\nhidden_layers: []\n"));
@@ -277,7 +280,7 @@ fn the_default_network_learns_the_real_mnist() {
     let mut command = sandbox.program();
     command.arg("train").arg("--data_dir").arg(data);
     end(command.args(["--log_dir=logs", "--model_dir=model", "--parameters_file=parameters.yaml"])).done();
-    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    let metrics = sandbox.metrics("model");
     assert_eq!(metrics["data"]["source"], "mnist");
     let accuracy = metrics["test"]["accuracy"].as_f64().unwrap();
     assert!((0.974..0.99).contains(&accuracy), "{accuracy}");
@@ -311,6 +314,7 @@ fn stops(signal: Signal, name: &str, code: i32, times: u32) {
     names.push("unfinished");
     assert_eq!(sandbox.files("model"), names);
     assert!(stderr.contains("warning: model/unfinished: holds a model that is unfinished, after "), "{stderr}");
+    assert!(stderr.contains("\nhint: --init=model/unfinished begins with this model; with --snapshots=1 "), "{stderr}");
     assert!(stderr.contains("warning: model: still holds the finished model of before\n"), "{stderr}");
     assert_eq!(sandbox.files("logs"), ["mlcube_mnist_train.log", "mllog_train.log", "test", "train"]);
     assert_eq!(sandbox.files("logs/train"), ["events.out.tfevents.", "events.out.tfevents."]);
@@ -718,9 +722,10 @@ fn the_report_describes_the_run_and_needs_no_network() {
     let sandbox = Sandbox::with_data();
     sandbox.train("--train_epochs 3 --hidden_layers 5").done();
     let report = sandbox.read("model/report.html");
-    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    let metrics = sandbox.metrics("model");
     let accuracy = format!("{:.2} %", 100.0 * metrics["test"]["accuracy"].as_f64().unwrap());
     assert!(report.contains(&format!("<h1>{accuracy}")), "{accuracy}");
+    assert!(!report.contains("The model is that of epoch") && !report.contains("is kept</title>"));
     for expected in ["784–5–10", "3,985 parameters", "train_epochs", "Program and machine", "The 5 units"] {
         assert!(report.contains(expected), "{expected}");
     }
@@ -742,11 +747,15 @@ fn the_report_and_the_logs_name_the_split() {
         .train("--train_epochs=4 --learning_rate=0.05 --validation=30 --keep=best --schedule=linear --warmup=1")
         .done();
     let report = sandbox.read("model/report.html");
-    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    let metrics = sandbox.metrics("model");
     let percent = |split: &str| format!("{:.2} %", 100.0 * metrics[split]["accuracy"].as_f64().unwrap());
     let headline = format!("<h1>{} <span>of 100 test digits", percent("test"));
-    let kept = format!("<th scope=\"row\">{} (kept)</th>", metrics["epoch"]);
-    let legend = "<span class=\"validation\">■╍ validation set</span></span>";
+    let kept = format!("<th scope=\"row\">{} (kept)</th>", metrics["kept_epoch"]);
+    let legend = "<span class=\"validation\">■╍ validation set</span>";
+    // The kept epoch stands in the headline and in both charts too.
+    let of = format!(" The model is that of epoch {} of 4. ", metrics["kept_epoch"]);
+    let mark = format!("<title>epoch {} is kept</title></line>", metrics["kept_epoch"]);
+    assert_eq!((report.matches(&of).count(), report.matches(&mark).count()), (1, 2), "{of} {mark}");
     for expected in
         [&headline, &kept, legend, "and validated on 30 in", "<polyline class=\"validation\"", "validation loss</th>"]
     {
@@ -786,7 +795,7 @@ fn the_report_and_the_logs_of_an_unfinished_training_say_so() {
     let sandbox = Sandbox::with_data();
     sandbox.train("--train_epochs=100000 --max_seconds=0.3 --validation=30").done();
     let report = sandbox.read("model/report.html");
-    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    let metrics = sandbox.metrics("model");
     let accuracy = format!("{:.2} %", 100.0 * metrics["validation"]["accuracy"].as_f64().unwrap());
     let warning = format!("<strong>Unfinished</strong>, after {} of 100000 epochs: ", metrics["unfinished"]["epochs"]);
     let headline = format!("<h1>{accuracy} <span>of 30 validation digits");
@@ -922,6 +931,6 @@ fn a_device_that_is_lost_leaves_the_model_of_the_epochs_before() {
     let [left, whole] = ["model", "finished"].map(|name| mnist::model::file::load(&sandbox.path(name)).unwrap());
     assert_eq!((left.parameters, left.unfinished), (whole.parameters, Some(Unfinished { epochs: 2, of: 5 })));
     assert!(sandbox.read("model/parameters.yaml").contains("train_epochs: 5"));
-    let metrics: Value = serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap();
+    let metrics = sandbox.metrics("model");
     assert_eq!(metrics["epochs"].as_array().unwrap().len(), 2);
 }

@@ -8,6 +8,7 @@ use mnist::data::synthetic;
 use mnist::engine;
 use mnist::model::file::Model;
 use mnist::output::tensorboard;
+use serde_json::Value;
 
 pub mod cube;
 pub mod server;
@@ -56,6 +57,12 @@ impl Sandbox {
     /// The text of a file in it.
     pub fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// The `metrics.json` in `directory`.
+    #[track_caller]
+    pub fn metrics(&self, directory: &str) -> Value {
+        serde_json::from_str(&self.read(&format!("{directory}/metrics.json"))).unwrap()
     }
 
     /// The program, set to run in it, without the proxies and mirrors of this environment.

@@ -25,10 +25,11 @@ pub enum OptimizerOption {
 }
 
 impl OptimizerOption {
-    const ALL: [Self; 2] = [Self::Momentum, Self::Nesterov];
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Momentum, Self::Nesterov];
 
     /// The name in the parameters file.
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Momentum => "momentum",
             Self::Nesterov => "nesterov",

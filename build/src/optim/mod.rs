@@ -12,6 +12,9 @@
 //! 6. the lazy update (`lazy.rs`), for the fused engine: many steps without gradient at once
 //! 7. the update on GPUs
 //!
+//! Weight decay is the same for all, and decoupled: before its update, a step with the rate r multiplies every weight and
+//! every bias by `1 - r weight_decay`. Keras' decays biases too; many PyTorch programs leave them out.
+//!
 //! The formula stands several times in a file on purpose: each engine is checked against the others.
 //!
 //! **To add an optimizer**, write its file and add it to both lists of `optimizers!` below. The compiler asks for the rest,

@@ -1,7 +1,7 @@
 //! The events of a run, and who hears them. Engines and the training loop print nothing and write no file: they send
 //! events, and the log files, the lines and the bars are made from these.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -83,6 +83,8 @@ pub enum RunEvent<'a> {
     Parameters(&'a Parameters),
     /// Everything is prepared; the work itself begins.
     RunStarted,
+    /// The epochs of a training begin, after those of earlier runs that it goes on from. It ends at `deadline` at the latest.
+    TrainingStarted { epochs: u32, before: &'a [EpochRecord], deadline: Option<Instant> },
     /// An epoch (from 1) of `epochs` begins, with `images` images.
     EpochStarted { epoch: u32, epochs: u32, images: usize },
     /// Some steps of the epoch are done.
@@ -95,7 +97,7 @@ pub enum RunEvent<'a> {
     Evaluated { evaluation: &'a Evaluation, epoch: Option<u32> },
     /// The epoch is over, with its evaluations.
     EpochFinished { epochs: u32, record: &'a EpochRecord },
-    /// Training was ended before its end; the model of the last whole epoch is written.
+    /// Training was ended before its end; the model so far is written.
     Unfinished,
 }
 

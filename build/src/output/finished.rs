@@ -7,7 +7,7 @@ use crate::engine::EngineInfo;
 use crate::error::Error;
 use crate::model::file::Model;
 use crate::output::event::{EpochRecord, Evaluation};
-use crate::parameters::Parameters;
+use crate::parameters::{Keep, Parameters};
 
 /// The model that training gave.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ pub struct Finished<'a> {
     pub engine: &'a EngineInfo,
     /// The whole epochs.
     pub epochs: &'a [EpochRecord],
+    /// How many of them are of earlier runs, which this one went on from.
+    pub before: usize,
     /// The model.
     pub trained: &'a Trained,
     /// The contents of the model's file.
@@ -55,6 +57,11 @@ impl<'a> Finished<'a> {
     /// When training ended.
     pub fn ended(&self) -> SystemTime {
         self.began + Duration::from_secs_f64(self.seconds)
+    }
+
+    /// Whether it is worth saying of which epoch the model is.
+    pub fn has_choice(&self) -> bool {
+        self.parameters.keep == Keep::Best || self.trained.epoch as usize != self.epochs.len()
     }
 
     /// The last evaluation, and the images that it is about.

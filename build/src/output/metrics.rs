@@ -1,6 +1,5 @@
 //! `metrics.json`: the results of `train` or `evaluate`, with their data and engine, for programs to read.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use serde::ser::SerializeMap;
@@ -14,6 +13,7 @@ use crate::model::file::Unfinished;
 use crate::output::artifact::Artifact;
 use crate::output::event::{EpochRecord, Evaluation, SplitScore};
 use crate::output::finished::Finished;
+use crate::output::machine;
 use crate::parameters::{Parameters, schema};
 use crate::score::Score;
 use crate::text::rfc3339;
@@ -52,8 +52,6 @@ pub struct Metrics<'a> {
     pub unfinished: Option<Unfinished>,
     /// What only `train` knows.
     pub training: Option<TrainingMetrics<'a>>,
-    /// The images of each split that the task used.
-    pub splits: Vec<(&'static str, usize)>,
     /// The scores of the model.
     pub evaluations: &'a [Evaluation],
 }
@@ -65,8 +63,10 @@ pub struct TrainingMetrics<'a> {
     pub parameters: &'a Parameters,
     /// Each epoch.
     pub epochs: Vec<EpochMetrics<'a>>,
+    /// How many of them are of earlier runs, which this one went on from.
+    pub epochs_before: usize,
     /// The epoch whose model is kept.
-    pub epoch: u32,
+    pub kept_epoch: u32,
     /// The epoch with the lowest loss on the split that is evaluated after every epoch.
     pub best_epoch: u32,
     /// What ended training before its end.
@@ -80,6 +80,7 @@ struct Contents<'a> {
     task: &'static str,
     program_version: &'static str,
     host: String,
+    processor: String,
     began: String,
     finished: String,
     seconds: f64,
@@ -90,7 +91,6 @@ struct Contents<'a> {
     trained_on: &'a str,
     model_sha256: &'a str,
     parameter_count: usize,
-    splits: BTreeMap<&'static str, usize>,
     #[serde(flatten)]
     training: Option<&'a TrainingMetrics<'a>>,
     /// Each split's score, under the split's name.
@@ -161,7 +161,8 @@ impl<'a> Metrics<'a> {
         let training = TrainingMetrics {
             parameters: finished.parameters,
             epochs: finished.epochs.iter().map(EpochMetrics).collect(),
-            epoch: trained.epoch,
+            epochs_before: finished.before,
+            kept_epoch: trained.epoch,
             best_epoch: finished.epochs.iter().reduce(best).map_or(trained.epoch, |epoch| epoch.epoch),
             unfinished_because: trained.unfinished.as_ref().map(ToString::to_string),
         };
@@ -176,7 +177,6 @@ impl<'a> Metrics<'a> {
             parameter_count: trained.model.parameters.len(),
             unfinished: trained.model.unfinished,
             training: Some(training),
-            splits: finished.dataset.splits().map(|(split, images)| (split, images.len())).collect(),
             evaluations: &trained.evaluations,
         }
     }
@@ -189,6 +189,7 @@ impl<'a> Metrics<'a> {
             task: self.task,
             program_version: env!("CARGO_PKG_VERSION"),
             host: host(),
+            processor: machine::processor(),
             began: rfc3339(self.began),
             finished: rfc3339(self.began + Duration::from_secs_f64(self.seconds)),
             seconds: self.seconds,
@@ -198,7 +199,6 @@ impl<'a> Metrics<'a> {
             trained_on: self.trained_on,
             model_sha256: self.model_sha256,
             parameter_count: self.parameter_count,
-            splits: self.splits.iter().copied().collect(),
             training: self.training.as_ref(),
             evaluations: self.evaluations,
             classes: test.map(|test| ClassScore::all(&test.score)).unwrap_or_default(),

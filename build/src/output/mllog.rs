@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::data::dataset::{TEST, TRAIN, VALIDATION};
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
-use crate::output::event::{Evaluation, Listener, RunEvent};
+use crate::output::event::{EpochRecord, Listener, RunEvent, SplitScore};
 use crate::output::names;
 use crate::parameters::Parameters;
 use crate::parameters::table::KEYS;
@@ -148,11 +148,15 @@ impl MlLog {
     }
 
     #[track_caller]
-    fn evaluated(&mut self, evaluation: &Evaluation, epoch: Option<u32>) {
-        let metadata = self.evaluation_metadata(evaluation.split, epoch);
-        self.line(EventType::Point, "eval_loss", json!(evaluation.score.loss), metadata.clone());
-        self.line(EventType::Point, "eval_accuracy", json!(evaluation.score.accuracy), metadata.clone());
-        self.line(EventType::End, "eval_stop", Value::Null, metadata);
+    fn scored(&mut self, score: &SplitScore, epoch: Option<u32>) {
+        let metadata = self.evaluation_metadata(score.split, epoch);
+        self.line(EventType::Point, "eval_loss", json!(score.loss), metadata.clone());
+        self.line(EventType::Point, "eval_accuracy", json!(score.accuracy), metadata);
+    }
+
+    #[track_caller]
+    fn trained(&mut self, record: &EpochRecord) {
+        self.line(EventType::Point, "train_loss", json!(record.loss), json!({ "epoch_num": record.epoch }));
     }
 
     /// One line, with its fields in the order of the original.
@@ -214,6 +218,12 @@ impl Listener for MlLog {
                 lines.into_iter().for_each(|(key, value)| self.point(&key, value));
             }
             RunEvent::RunStarted => self.run_start(),
+            RunEvent::TrainingStarted { before, .. } => {
+                for record in before {
+                    record.splits.iter().for_each(|score| self.scored(score, Some(record.epoch)));
+                    self.trained(record);
+                }
+            }
             RunEvent::EpochStarted { epoch, .. } => self.start("epoch_start", json!({ "epoch_num": epoch })),
             RunEvent::Progress(_) => {}
             RunEvent::EpochTrained { epoch } => {
@@ -222,11 +232,11 @@ impl Listener for MlLog {
             RunEvent::EvaluationStarted { split, epoch } => {
                 self.start("eval_start", self.evaluation_metadata(split, epoch));
             }
-            RunEvent::Evaluated { evaluation, epoch } => self.evaluated(evaluation, epoch),
-            RunEvent::EpochFinished { record, .. } => {
-                let metadata = json!({ "epoch_num": record.epoch });
-                self.line(EventType::Point, "train_loss", json!(record.loss), metadata);
+            RunEvent::Evaluated { evaluation, epoch } => {
+                self.scored(&evaluation.summary(), epoch);
+                self.line(EventType::End, "eval_stop", Value::Null, self.evaluation_metadata(evaluation.split, epoch));
             }
+            RunEvent::EpochFinished { record, .. } => self.trained(record),
             RunEvent::Unfinished => self.unfinished = true,
         }
     }

@@ -8,6 +8,7 @@ pub mod console;
 pub mod event;
 pub mod finished;
 pub mod logs;
+pub mod machine;
 pub mod metrics;
 pub mod mllog;
 pub mod names;

@@ -88,12 +88,9 @@ impl Parameters {
         if self.final_learning_rate == Some(0.0) && schedule == ScheduleKind::Exponential {
             return Err("final_learning_rate: expected a number above 0 with schedule exponential, found 0".into());
         }
-        let needs_split = [
-            (self.keep == Keep::Best, "keep: best is the epoch with the lowest validation loss"),
-            (self.early_stopping > 0, "early_stopping: it watches the validation loss"),
-        ];
+        let needs_split = [(self.keep == Keep::Best, "keep: best"), (self.early_stopping > 0, "early_stopping")];
         if let Some((_, what)) = needs_split.iter().find(|(is_set, _)| *is_set && self.validation == 0.0) {
-            return Err(format!("{what}: expected a validation split with it, such as validation: 0.1, found none"));
+            return Err(format!("{what} needs a validation split, such as validation: 0.1"));
         }
         if self.min_delta > 0.0 && self.early_stopping == 0 {
             return Err("min_delta: expected early_stopping above 0 with it, found 0".into());

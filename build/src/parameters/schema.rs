@@ -1,7 +1,7 @@
 //! The JSON Schema of parameters files, made from the table of parameters. Editors complete and check a file by it.
 //!
-//! Format: <https://json-schema.org/draft/2020-12>. A schema judges one parameter at a time; the program also checks that
-//! they go together.
+//! Format: <https://json-schema.org/draft/2020-12>. Its rules say which parameters go together, except that a warmup has
+//! fewer epochs than `train_epochs`: no rule compares two values.
 
 use std::ops::Bound;
 
@@ -11,6 +11,7 @@ use super::key::{Key, ValueKind};
 use super::table::KEYS;
 use super::values::Parameters;
 use crate::model::{MOST_HIDDEN_LAYERS, MOST_UNITS};
+use crate::optim::{OptimizerKind, OptimizerOption, ScheduleKind};
 
 /// The version of JSON Schema.
 pub const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
@@ -19,15 +20,53 @@ pub const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
 pub fn schema() -> Value {
     let names = |key: &'static Key| [Some(key.name), key.synonym].into_iter().flatten();
     let properties = KEYS.iter().flat_map(|key| names(key).map(|name| (name.to_string(), property(key))));
-    let synonyms = KEYS.iter().filter_map(|key| Some([key.name, key.synonym?]));
+    let synonyms = KEYS.iter().filter_map(|key| Some(json!({ "not": { "required": [key.name, key.synonym?] } })));
     json!({
         "$schema": DRAFT,
         "title": "Parameters of mnist train",
+        "description": "mnist train also checks that a warmup of 1 or more is less than train_epochs",
         "type": "object",
         "properties": properties.collect::<Map<_, _>>(),
         "additionalProperties": false,
-        "allOf": synonyms.map(|both| json!({ "not": { "required": both } })).collect::<Vec<_>>(),
+        "allOf": synonyms.chain(rules()).collect::<Vec<_>>(),
     })
+}
+
+/// Which parameters go together: what [`Parameters`] checks, as far as a schema can say it.
+fn rules() -> Vec<Value> {
+    let above_0 = || json!({ "exclusiveMinimum": 0 });
+    let split = || set("validation", &above_0());
+    let options = OptimizerOption::ALL.map(|option| {
+        let is_set = if option == OptimizerOption::Nesterov { json!({ "const": true }) } else { above_0() };
+        let takers = OptimizerKind::ALL.iter().filter(|(_, kind)| kind.takes(option)).map(|(name, _)| *name);
+        rule(set(option.name(), &is_set), choice("optimizer", takers))
+    });
+    let with_final = ScheduleKind::ALL.iter().filter(|(_, kind)| kind.takes_final()).map(|(name, _)| *name);
+    let exponential = choice("schedule", [ScheduleKind::Exponential.name()]);
+    let mut rules = vec![
+        rule(choice("keep", ["best"]), split()),
+        rule(set("early_stopping", &above_0()), split()),
+        rule(set("min_delta", &above_0()), set("early_stopping", &above_0())),
+        rule(set("nesterov", &json!({ "const": true })), set("momentum", &above_0())),
+        rule(json!({ "required": ["final_learning_rate"] }), choice("schedule", with_final)),
+        rule(exponential, json!({ "properties": { "final_learning_rate": above_0() } })),
+    ];
+    rules.extend(options);
+    rules
+}
+
+fn rule(condition: Value, consequence: Value) -> Value {
+    json!({ "if": condition, "then": consequence })
+}
+
+/// A parameter that is given with a value as `value` says. None of the rules holds for a default.
+fn set(name: &str, value: &Value) -> Value {
+    json!({ "properties": { name: value }, "required": [name] })
+}
+
+/// A parameter that is given with one of the values `choices`.
+fn choice<'a>(name: &str, choices: impl IntoIterator<Item = &'a str>) -> Value {
+    set(name, &text(&choices.into_iter().collect::<Vec<_>>()))
 }
 
 fn property(key: &Key) -> Value {

@@ -55,7 +55,7 @@ pub static KEYS: [Key; 25] = [
     ),
     Key::new(
         "weight_decay",
-        "Decoupled weight decay, per step and times the learning rate",
+        "Decoupled decay of weights and biases, per step and times the learning rate",
         ValueKind::Number {
             expected: "a number from 0 to 1",
             range: (Included(0.0), Included(1.0)),
@@ -77,7 +77,7 @@ pub static KEYS: [Key; 25] = [
     .logged_as("dropout"),
     Key::new(
         "label_smoothing",
-        "The fraction of each target that is spread over all classes",
+        "s: training targets are (1 - s) onehot + s / K, for K classes",
         fraction(|p, value| p.label_smoothing = value),
     )
     .logged_as("label_smoothing"),
@@ -92,7 +92,7 @@ pub static KEYS: [Key; 25] = [
     .logged_as("opt_learning_rate_decay_schedule"),
     Key::new(
         "warmup",
-        "The steps in which the rate rises: below 1 a share of all, from 1 on a number of epochs",
+        "The steps in which the rate rises: a share of all or, if 1 or more, this many epochs",
         ValueKind::Number {
             expected: "a share from 0 to below 1, or a number of epochs up to 100000",
             range: (Included(0.0), Included(100_000.0)),
@@ -113,7 +113,7 @@ pub static KEYS: [Key; 25] = [
     .logged_as("opt_end_learning_rate"),
     Key::new(
         "ema",
-        "Average the weights with this decay per step, such as 0.999, and keep the average; 0: no average",
+        "Decay per step of the averaged weights, such as 0.999, which are evaluated and saved; 0: none",
         fraction(|p, value| p.ema = value),
     )
     .logged_as("model_eval_ema_factor"),
@@ -132,7 +132,7 @@ pub static KEYS: [Key; 25] = [
     ),
     Key::new(
         "early_stopping",
-        "End after so many epochs without a lower validation loss; 0: never",
+        "End after this many epochs without a lower validation loss; 0: never",
         ValueKind::Whole { least: 0, most: 100_000, set: |p, value| p.early_stopping = value as u32 },
     ),
     Key::new(
@@ -156,7 +156,7 @@ pub static KEYS: [Key; 25] = [
     .logged_as("target_accuracy"),
     Key::new(
         "max_seconds",
-        "End after so many seconds with the last whole epoch's model; 0: no limit",
+        "End after this many seconds with the model so far, as keep chooses it; 0: no limit",
         ValueKind::Number {
             expected: "a number from 0 to 1e9",
             range: (Included(0.0), Included(1e9)),
@@ -165,7 +165,7 @@ pub static KEYS: [Key; 25] = [
     ),
     Key::new(
         "snapshots",
-        "Every how many epochs to write the state that --resume goes on from; 0: never",
+        "Write the state for --resume every this many epochs; 0: never",
         ValueKind::Whole { least: 0, most: 100_000, set: |p, value| p.snapshots = value as u32 },
     ),
     Key::new(

@@ -69,8 +69,7 @@ pub fn evaluate(
         warn!("this is the synthetic stand-in: the score says nothing about {}", original.title);
     }
 
-    let splits = vec![(TEST, dataset.test.len())];
-    listener.on(RunEvent::Data { source, images: &splits });
+    listener.on(RunEvent::Data { source, images: &[(TEST, dataset.test.len())] });
     listener.on(RunEvent::RunStarted);
     let evaluation = training::evaluate(network.as_mut(), TEST, &dataset.test, None, listener)?;
     let metrics = Metrics {
@@ -84,7 +83,6 @@ pub fn evaluate(
         parameter_count: model.parameters.len(),
         unfinished: model.unfinished,
         training: None,
-        splits,
         evaluations: std::slice::from_ref(&evaluation),
     };
     let metrics_path = args.log_dir.join(metrics::FILE_NAME);

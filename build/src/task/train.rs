@@ -155,7 +155,9 @@ fn resumed(args: &Train) -> Result<Option<(PathBuf, Snapshot)>> {
     if !args.resume {
         if snapshots::exist(model_dir) {
             let model_dir = model_dir.display();
-            warn!("{model_dir}: has snapshots of an earlier training, which stay: --resume goes on from the newest");
+            warn!(
+                "{model_dir}: holds snapshots of an earlier training; they are kept, and --resume would use the newest"
+            );
         }
         return Ok(None);
     }
@@ -202,6 +204,7 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
     listener.on(RunEvent::Parameters(&used));
     listener.on(RunEvent::RunStarted);
     let limit = (used.max_seconds > 0.0).then(|| Duration::from_secs_f64(used.max_seconds));
+    let before = course.epochs.len();
     let training = Training {
         parameters: &used,
         dataset: &dataset,
@@ -220,6 +223,7 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
         dataset: &dataset,
         engine: &trainer.info(),
         epochs: &run.epochs,
+        before,
         trained: &trained,
         model_sha256: &text::hexadecimal(&Sha256::digest(&weights)),
         weights: &weights,
@@ -232,6 +236,7 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
     if let Some(unfinished) = &trained.model.unfinished {
         listener.on(RunEvent::Unfinished);
         warn!("{}: holds a model that is {unfinished}", directory.display());
+        info!("hint: {}", next_step(recorder.is_some(), &directory));
         if directory != model_dir {
             warn!("{}: still holds the finished model of before", model_dir.display());
         }
@@ -278,6 +283,15 @@ fn announce(parameters: &Parameters, data: &Provenance, engine: &engine::EngineI
     }
 }
 
+/// How to go on from an unfinished training that leaves its model in `directory`.
+fn next_step(snapshots: bool, directory: &Path) -> String {
+    if snapshots {
+        return "call it again with --resume, and training goes on from here".into();
+    }
+    let directory = directory.display();
+    format!("--init={directory} begins with this model; with --snapshots=1 a training can go on by --resume")
+}
+
 fn summary(finished: &Finished, files: &[(&str, PathBuf)]) -> String {
     let mut lines = String::new();
     for Evaluation { split, score, .. } in &finished.trained.evaluations {
@@ -287,11 +301,12 @@ fn summary(finished: &Finished, files: &[(&str, PathBuf)]) -> String {
         ]);
     }
     let (count, training, all) = (finished.epochs.len(), training_seconds(finished.epochs), finished.seconds);
-    lines += &text::named_values(&[
-        ("data", finished.dataset.provenance.source.description()),
-        ("epochs", format!("{count} in {training:.1} s, {all:.1} s with everything")),
-    ]);
-    if finished.trained.epoch as usize != count {
+    let epochs = match count - finished.before {
+        now if now < count => format!("{count} in {training:.1} s, {now} of them now; this run {all:.1} s"),
+        _ => format!("{count} in {training:.1} s, {all:.1} s with everything"),
+    };
+    lines += &text::named_values(&[("data", finished.dataset.provenance.source.description()), ("epochs", epochs)]);
+    if finished.has_choice() {
         lines += &text::named_values(&[("kept", format!("the model of epoch {}", finished.trained.epoch))]);
     }
     let files: Vec<_> = files.iter().map(|(name, path)| (*name, path.display().to_string())).collect();

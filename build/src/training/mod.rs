@@ -61,6 +61,8 @@ pub struct TrainingRun {
 impl Training<'_> {
     /// Trains for the epochs of the parameters, with an evaluation after each, then scores the model that is kept.
     pub fn run(mut self) -> TrainingRun {
+        let (epochs, before, deadline) = (self.parameters.train_epochs, &self.course.epochs, self.deadline);
+        self.listener.on(RunEvent::TrainingStarted { epochs, before, deadline });
         let mut failure = self.evaluate_kept().err();
         while failure.is_none() && self.course.whole() < self.parameters.train_epochs {
             if let Some(over) = self.course.over(self.parameters) {

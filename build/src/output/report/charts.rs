@@ -16,9 +16,13 @@ pub struct Chart {
     height: f64,
     left: f64,
     right: f64,
+    top: f64,
+    bottom: f64,
     x_ticks: Vec<Tick>,
     y_ticks: Vec<Tick>,
     lines: Vec<Curve>,
+    /// The place of the epoch whose model is kept, if that is worth a mark.
+    kept: Option<Tick>,
 }
 
 #[derive(Debug, Serialize)]
@@ -90,8 +94,8 @@ impl Axis {
 
 impl Chart {
     /// A chart of `epochs`, at least one, with a curve for training and one for each evaluated split. All values are
-    /// finite.
-    pub fn new(epochs: &[EpochRecord], axis: Axis) -> Self {
+    /// finite. The epoch `kept` has a mark.
+    pub fn new(epochs: &[EpochRecord], axis: Axis, kept: Option<u32>) -> Self {
         let Axis { title, train, split, most, least_width, name } = axis;
         let mut curves: Vec<(&str, Vec<f64>)> = vec![(TRAIN, epochs.iter().map(train).collect())];
         for (at, first) in epochs[0].splits.iter().enumerate() {
@@ -122,12 +126,15 @@ impl Chart {
             height: HEIGHT,
             left: LEFT,
             right: RIGHT,
+            top: TOP,
+            bottom: BOTTOM,
             x_ticks: (0..epochs.len())
                 .step_by(epochs.len().div_ceil(10))
                 .map(|epoch| Tick { at: tenths(x(epoch)), label: (epoch + 1).to_string() })
                 .collect(),
             y_ticks: range.values().map(|value| Tick { at: y(value), label: name(value) }).collect(),
             lines: curves.iter().map(line).collect(),
+            kept: kept.map(|epoch| Tick { at: tenths(x(epoch as usize - 1)), label: format!("epoch {epoch} is kept") }),
         }
     }
 }
@@ -221,7 +228,7 @@ mod tests {
                 splits: vec![SplitScore { split: "test", loss: 2.0 / f64::from(epoch), accuracy: 0.5 }],
                 finished: std::time::SystemTime::UNIX_EPOCH,
             };
-            let chart = Chart::new(&(1..=epochs).map(record).collect::<Vec<_>>(), Axis::LOSS);
+            let chart = Chart::new(&(1..=epochs).map(record).collect::<Vec<_>>(), Axis::LOSS, Some(1));
             assert!(chart.x_ticks.len() <= 10 && chart.y_ticks.len() >= 2);
             for place in chart.lines.iter().flat_map(|line| line.points.split(' ')) {
                 let (x, y) = place.split_once(',').unwrap();

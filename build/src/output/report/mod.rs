@@ -66,6 +66,8 @@ struct Page {
     classes: &'static [&'static str],
     /// How far training came and what ended it, if that was before its end.
     unfinished: Option<String>,
+    /// The epoch whose model is kept and the number of epochs, where that is worth saying.
+    kept: Option<String>,
     layers: String,
     parameter_count: String,
     train_images: String,
@@ -140,6 +142,7 @@ impl Page {
         let trained = finished.trained;
         let model = &trained.model;
         let data = &dataset.provenance;
+        let kept = finished.has_choice().then_some(trained.epoch);
         let (evaluation, evaluated) = finished.final_evaluation();
         let score = &evaluation.score;
         let mistaken = images::mistaken(&evaluation.logits, &evaluated.labels, score.classes());
@@ -158,6 +161,7 @@ impl Page {
             inputs: model.shape.inputs(),
             classes: evaluated.classes,
             unfinished: unfinished(trained),
+            kept: kept.map(|epoch| format!("epoch {epoch} of {}", epochs.len())),
             layers: widths(model).join("–"),
             parameter_count: grouped(model.parameters.len()),
             train_images: grouped(data.train_images),
@@ -169,7 +173,7 @@ impl Page {
             loss: format!("{:.4}", score.loss),
             dropout: finished.parameters.dropout > 0.0 && model.shape.widths().len() > 2,
             splits: epochs[0].splits.iter().map(|score| score.split).collect(),
-            charts: [Chart::new(epochs, Axis::LOSS), Chart::new(epochs, Axis::ACCURACY)],
+            charts: [Axis::LOSS, Axis::ACCURACY].map(|axis| Chart::new(epochs, axis, kept)),
             epochs: epochs.iter().map(|epoch| EpochRow::new(epoch, epoch.epoch == trained.epoch)).collect(),
             confusion: confusion(score),
             precisions: (0..score.classes()).map(|digit| rate(score.precision(digit))).collect(),
@@ -293,6 +297,7 @@ mod tests {
             dataset: &Dataset { train: Arc::default(), validation: None, test, provenance },
             engine: &engine,
             epochs: &[record],
+            before: 0,
             trained: &trained,
             weights: &[],
             model_sha256: "",

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::engine::EngineInfo;
 use crate::output::finished::Finished;
+use crate::output::machine;
 use crate::text::{self, grouped};
 
 /// A table of names and values.
@@ -33,7 +34,7 @@ pub fn all(finished: &Finished) -> Vec<Table> {
     files.extend(data.files.iter().map(|file| row(&file.name, format!("SHA-256 {}", file.sha256))));
     vec![
         Table { title: "Parameters", rows: parameters(finished) },
-        Table { title: "Program and machine", rows: machine(finished) },
+        Table { title: "Program and machine", rows: program_and_machine(finished) },
         Table { title: "Data", rows: files },
     ]
 }
@@ -50,7 +51,11 @@ fn parameters(finished: &Finished) -> Vec<Row> {
     parameters.into_iter().map(|(name, value)| row(&name, text(value))).collect()
 }
 
-fn machine(finished: &Finished) -> Vec<Row> {
+fn program_and_machine(finished: &Finished) -> Vec<Row> {
+    let earlier = match finished.before {
+        0 => String::new(),
+        before => format!(", without the {} of earlier runs", text::counted(before, "epoch")),
+    };
     let EngineInfo { engine, device, backend, instruction_set, threads } = finished.engine;
     vec![
         row("program", format!("mnist {}", env!("CARGO_PKG_VERSION"))),
@@ -58,16 +63,9 @@ fn machine(finished: &Finished) -> Vec<Row> {
         row("device", *device),
         row("instruction set", instruction_set),
         row("threads", threads.to_string()),
-        row("processor", processor()),
+        row("processor", machine::processor()),
         row("system", format!("{}, {}", std::env::consts::OS, std::env::consts::ARCH)),
-        row("time until this report", format!("{:.2} s", finished.seconds)),
+        row("time until this report", format!("{:.2} s{earlier}", finished.seconds)),
         row("finished", text::utc(finished.ended())),
     ]
-}
-
-/// The processor's name where the system has it, else its architecture.
-fn processor() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    name.map_or_else(|| std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
 }
