@@ -112,6 +112,10 @@ fn the_newest_sound_snapshot_is_taken_and_faults_are_named() {
     assert!(ended.stderr.contains("epoch-030.safetensors: is not a safetensors file: "), "{ended:#?}");
     assert!(ended.stderr.contains("epoch-028.safetensors: training goes on after epoch 28 of 30\n"), "{ended:#?}");
     assert!(model(&sandbox) == expected);
+    let left = [&names[..], &["epoch-030.safetensors.damaged"]].concat();
+    assert_eq!(sandbox.files("model/snapshots"), left);
+    let ended = sandbox.train("--resume").done();
+    assert!(!ended.stderr.contains("is not a safetensors file"), "{ended:#?}");
 
     let refused = |flags: &str, message: &str| {
         let ended = sandbox.train(&format!("--resume {flags}"));
