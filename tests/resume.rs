@@ -2,6 +2,7 @@
 //! never disturbed.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -76,17 +77,24 @@ fn burn_goes_on_with_the_same_bytes_too() {
     }
 }
 
+/// Waits until `child` has trained three epochs, does `work`, and sends SIGTERM. Returns its messages.
+fn terminated_after_epoch_3(child: &mut Child, work: impl FnOnce()) -> String {
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut lines = String::new();
+    while !lines.contains("epoch 3/30") {
+        assert!(stderr.read_line(&mut lines).unwrap() > 0, "{lines}");
+    }
+    work();
+    kill_process(Pid::from_child(child), Signal::TERM).unwrap();
+    stderr.read_to_string(&mut lines).unwrap();
+    lines
+}
+
 #[test]
 fn a_signal_leaves_a_snapshot_of_the_last_whole_epoch_to_go_on_from() {
     let (sandbox, expected, _) = undisturbed("--snapshots=1000");
     let mut child = start(&sandbox, "--snapshots=1000");
-    let mut stderr = std::io::BufReader::new(child.stderr.take().unwrap());
-    let mut lines = String::new();
-    while !lines.contains("epoch 3/30") {
-        assert!(std::io::BufRead::read_line(&mut stderr, &mut lines).unwrap() > 0, "{lines}");
-    }
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    std::io::Read::read_to_string(&mut stderr, &mut lines).unwrap();
+    let lines = terminated_after_epoch_3(&mut child, || {});
     assert_eq!(child.wait().unwrap().code(), Some(143), "{lines}");
     assert_eq!(sandbox.files("model/snapshots").len(), 1);
     assert!(mnist::model::file::is_unfinished(&sandbox.path("model")));

@@ -226,6 +226,8 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
         began: begin.time,
         seconds: begin.seconds(),
     };
+    // Before the files, which may not be written: a training that goes on from the snapshot writes them.
+    let snapshots = recorder.map(Recorder::close);
     verdict::warn_of(&finished, &model_dir);
     let directory = artifacts::directory(&model_dir, trained.unfinished.is_some())?;
     let written = artifacts::write_all(&finished, &directory, lock.as_deref())?;
@@ -239,7 +241,7 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
         artifacts::remove_unfinished(&model_dir);
     }
     let summary = summary(&finished, &written.files);
-    recorder.map_or(Ok(()), Recorder::close)?;
+    snapshots.transpose()?;
     if let Some(failure) = written.failure {
         warn!("{}: holds the model, but not all files that are made from it", directory.display());
         return Err(failure);
