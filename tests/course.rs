@@ -102,7 +102,21 @@ fn a_time_limit_leaves_an_unfinished_model_but_never_in_place_of_a_finished_one(
     let ended = sandbox.train(limited).done();
     let left = model_file::load(&sandbox.path("model")).unwrap();
     let Some(Unfinished { epochs, of: 100_000 }) = left.unfinished else { panic!("{:?}", left.unfinished) };
-    assert!(epochs > 0 && ended.stderr.contains("warning: model: holds a model that is unfinished"), "{ended:#?}");
+    let reason = "stopped after 0.5 s, as max_seconds says";
+    let message =
+        format!("warning: model: holds a model that is unfinished, after {epochs} of 100000 epochs: {reason}\n");
+    assert!(epochs > 0 && ended.stderr.contains(&message), "{ended:#?}");
+    assert!(ended.stderr.contains("to begin with this model, train again with --init=model\n"), "{ended:#?}");
+    assert!(!ended.stderr.contains("the test set was not scored"), "{ended:#?}");
+    let log = sandbox.read("logs/mlcube_mnist_train.log");
+    assert!(log.trim_end().ends_with(&format!(" train: unfinished: {reason}")), "{log}");
+    let ended = sandbox.train(&format!("{limited} --validation=0.1 --snapshots=1000")).done();
+    for next in
+        ["to go on, train again with --resume\n", "was not scored: `mnist evaluate --model_dir=model` does it\n"]
+    {
+        assert!(ended.stderr.contains(next), "{ended:#?}");
+    }
+    fs::remove_dir_all(sandbox.path("model/snapshots")).unwrap();
     for task in ["evaluate --data_dir=data --log_dir=logs2", "predict data/train-images-idx3-ubyte"] {
         let ended = sandbox.run(&format!("{task} --model_dir=model"));
         assert!(ended.stderr.contains("warning: model: the model is unfinished, after "), "{ended:#?}");

@@ -227,7 +227,7 @@ impl Listener for MlLog {
                 let metadata = json!({ "epoch_num": record.epoch });
                 self.line(EventType::Point, "train_loss", json!(record.loss), metadata);
             }
-            RunEvent::Unfinished => self.unfinished = true,
+            RunEvent::Unfinished { .. } => self.unfinished = true,
         }
     }
 }

@@ -230,13 +230,14 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
     let snapshots = recorder.map(Recorder::close);
     verdict::warn_of(&finished, &model_dir);
     let directory = artifacts::directory(&model_dir, trained.unfinished.is_some())?;
-    let written = artifacts::write_all(&finished, &directory, lock.as_deref())?;
-    if let Some(unfinished) = &trained.model.unfinished {
-        listener.on(RunEvent::Unfinished);
-        warn!("{}: holds a model that is {unfinished}", directory.display());
-        if directory != model_dir {
-            warn!("{}: still holds the finished model of before", model_dir.display());
+    let written = artifacts::write_all(&finished, &directory, lock.as_deref()).inspect_err(|_| {
+        if matches!(snapshots, Some(Ok(()))) {
+            info!("the state of this training is in a snapshot: train again with --resume to write the files");
         }
+    })?;
+    if let Some(reason) = &trained.unfinished {
+        listener.on(RunEvent::Unfinished { reason });
+        verdict::tell_unfinished(&trained, reason, &directory, &model_dir, matches!(snapshots, Some(Ok(()))));
     } else {
         artifacts::remove_unfinished(&model_dir);
     }
