@@ -75,7 +75,8 @@ fn training_ends_early_without_improvement() {
         best = if waited.last() == Some(&0) { *loss } else { best };
     }
     assert_eq!(waited.iter().position(|waited| *waited == 3), Some(losses.len() - 1), "{losses:?}");
-    assert!(losses.len() < 40 && ended.stderr.contains("no lower validation loss for 3 epochs"), "{ended:#?}");
+    let message = "validation loss not lower by more than min_delta 0.01 for 3 epochs: training ends";
+    assert!(losses.len() < 40 && ended.stderr.contains(message), "{ended:#?}");
     assert_eq!(model_file::load(&sandbox.path("model")).unwrap().unfinished, None);
 }
 

@@ -74,13 +74,14 @@ impl Training<'_> {
     }
 
     fn tell(&self, over: Over) {
-        let Parameters { early_stopping, target_accuracy, .. } = *self.parameters;
+        let Parameters { early_stopping, min_delta, target_accuracy, .. } = *self.parameters;
         let (split, epoch) = (self.dataset.watched().0, self.course.whole());
         match over {
             Over::Target => info!("epoch {epoch}: target_accuracy {} is reached", text::percent(target_accuracy)),
             Over::EarlyStop => {
                 let epochs = text::counted(early_stopping as usize, "epoch");
-                info!("epoch {epoch}: no lower {split} loss for {epochs}: training ends, as early_stopping says");
+                let by = if min_delta > 0.0 { format!(" by more than min_delta {min_delta}") } else { String::new() };
+                info!("epoch {epoch}: {split} loss not lower{by} for {epochs}: training ends, as early_stopping says");
             }
         }
     }
