@@ -88,12 +88,53 @@ fn a_target_ends_the_training_that_reaches_it_and_fails_the_one_that_does_not() 
     let reached = metrics(&sandbox);
     let epochs = reached["epochs"].as_array().unwrap().len();
     assert!(epochs < 50 && reached["test"]["accuracy"].as_f64() >= Some(0.6));
+    assert_eq!(reached["target_reached"], true);
 
     let ended = sandbox.train("--train_epochs=1 --target_accuracy=0.999 --validation=0.2");
     assert_eq!(ended.code, Some(1));
     let message = "error: target_accuracy: expected a validation accuracy of 99.90 %, found ";
     assert!(ended.stderr.contains(message), "{ended:#?}");
     assert_eq!(metrics(&sandbox)["epochs"].as_array().unwrap().len(), 1, "the files are written");
+    assert_eq!(metrics(&sandbox)["target_reached"], false);
+    sandbox.train("").done();
+    assert!(metrics(&sandbox)["target_reached"].is_null());
+}
+
+/// Parameters with which a later epoch than the best is the first to reach an accuracy, that epoch and the accuracy.
+fn reached_after_the_best(sandbox: &Sandbox) -> (String, u64, f64) {
+    for seed in 1..20 {
+        let flags =
+            format!("--validation=0.3 --learning_rate=0.03 --dropout=0 --keep=best --train_epochs=12 --seed={seed}");
+        sandbox.train(&flags).done();
+        let metrics = metrics(sandbox);
+        let mut before = 0.0;
+        for epoch in metrics["epochs"].as_array().unwrap() {
+            let (epoch, accuracy) = (epoch["epoch"].as_u64().unwrap(), epoch["validation_accuracy"].as_f64().unwrap());
+            if accuracy > before && Some(epoch) > metrics["best_epoch"].as_u64() {
+                return (flags, epoch, accuracy);
+            }
+            before = accuracy.max(before);
+        }
+    }
+    panic!("no seed makes a test");
+}
+
+#[test]
+fn the_model_that_reaches_the_target_is_kept_and_the_best_one_remembered() {
+    let sandbox = Sandbox::with_data();
+    let (flags, epoch, accuracy) = reached_after_the_best(&sandbox);
+    let (best, best_epoch) = (model(&sandbox), metrics(&sandbox)["best_epoch"].clone());
+    let target = format!("{flags} --snapshots=1 --target_accuracy={accuracy}");
+    for flags in [target.clone(), format!("{target} --resume")] {
+        let ended = sandbox.train(&flags).done();
+        let metrics = metrics(&sandbox);
+        assert_eq!((metrics["epoch"].as_u64(), &metrics["best_epoch"]), (Some(epoch), &best_epoch), "{flags}");
+        assert_eq!(metrics["validation"]["accuracy"].as_f64(), Some(accuracy));
+        assert!(ended.stderr.contains(" is reached: its model is kept\n"), "{ended:#?}");
+    }
+    assert!(model(&sandbox) != best);
+    sandbox.train(&format!("{flags} --resume")).done();
+    assert!(model(&sandbox) == best, "another model than without a target");
 }
 
 #[test]

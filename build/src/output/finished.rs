@@ -27,6 +27,12 @@ impl Trained {
     pub fn final_evaluation(&self) -> &Evaluation {
         self.evaluations.last().unwrap_or_else(|| unreachable!("every whole epoch is evaluated"))
     }
+
+    /// Whether it reaches `target_accuracy` on the split that is watched; none without a target.
+    pub fn target_reached(&self, parameters: &Parameters) -> Option<bool> {
+        let target = parameters.target_accuracy;
+        (target > 0.0).then(|| self.evaluations.first().is_some_and(|watched| watched.score.accuracy >= target))
+    }
 }
 
 /// A training run that gave a model.

@@ -65,6 +65,8 @@ pub struct TrainingMetrics<'a> {
     pub parameters: &'a Parameters,
     /// Each epoch.
     pub epochs: Vec<EpochMetrics<'a>>,
+    /// Whether the model reaches `target_accuracy`; none without a target.
+    pub target_reached: Option<bool>,
     /// The epoch whose model is kept.
     pub epoch: u32,
     /// The epoch with the lowest loss on the split that is evaluated after every epoch.
@@ -161,6 +163,7 @@ impl<'a> Metrics<'a> {
         let training = TrainingMetrics {
             parameters: finished.parameters,
             epochs: finished.epochs.iter().map(EpochMetrics).collect(),
+            target_reached: trained.target_reached(finished.parameters),
             epoch: trained.epoch,
             best_epoch: finished.epochs.iter().reduce(best).map_or(trained.epoch, |epoch| epoch.epoch),
             unfinished_because: trained.unfinished.as_ref().map(ToString::to_string),

@@ -80,5 +80,8 @@ pub fn of(parameters: &Parameters, trained: Trained) -> Result<()> {
     }
     let watched = &trained.evaluations[0];
     let (expected, found) = (parameters.target_accuracy, watched.score.accuracy);
-    if found < expected { Err(Error::TargetMissed { split: watched.split, expected, found }) } else { Ok(()) }
+    match trained.target_reached(parameters) {
+        Some(false) => Err(Error::TargetMissed { split: watched.split, expected, found }),
+        _ => Ok(()),
+    }
 }
