@@ -169,8 +169,14 @@ fn resumed(args: &Train) -> Result<Option<(PathBuf, Snapshot)>> {
 /// Brings `trainer` to where `snapshot`, read from `path`, was taken.
 fn go_on(path: &Path, snapshot: Snapshot, parameters: &Parameters, trainer: &mut dyn Trainer) -> Result<Course> {
     let (epoch, epochs) = (snapshot.epoch(), parameters.train_epochs);
-    if snapshot.parameters["train_epochs"] != epochs && parameters.schedule != ScheduleKind::Constant {
-        warn!("train_epochs is another than before: from here on the schedule is that of {epochs} epochs");
+    let before = &snapshot.parameters["train_epochs"];
+    let rates_change =
+        parameters.schedule != ScheduleKind::Constant || 0.0 < parameters.warmup && parameters.warmup < 1.0;
+    if *before != epochs && rates_change {
+        warn!(
+            "train_epochs: {epochs} instead of {before} changes the learning rates from here on: the model will differ from \
+             that of an undisturbed training of {epochs} epochs"
+        );
     }
     info!("{}: training goes on after epoch {epoch} of {epochs}", path.display());
     let (state, course) = snapshot.into_course();
