@@ -124,6 +124,7 @@ fn the_newest_sound_snapshot_is_taken_and_faults_are_named() {
     assert_eq!(sandbox.files("model/snapshots"), left);
     let ended = sandbox.train("--resume").done();
     assert!(!ended.stderr.contains("is not a safetensors file"), "{ended:#?}");
+    assert!(ended.stderr.contains("epoch-030.safetensors: training was finished already, after epoch 30 of 30\n"));
 
     let refused = |flags: &str, message: &str| {
         let ended = sandbox.train(&format!("--resume {flags}"));
@@ -151,5 +152,18 @@ fn more_epochs_go_on_where_fewer_ended() {
     sandbox.train("--train_epochs=6 --snapshots=1 --resume").done();
     assert!(model(&sandbox) == six);
     let ended = sandbox.train("--train_epochs=6 --snapshots=1 --resume").done();
-    assert!(ended.stderr.contains("training goes on after epoch 6 of 6") && model(&sandbox) == six, "{ended:#?}");
+    assert!(ended.stderr.contains("finished already, after epoch 6 of 6") && model(&sandbox) == six, "{ended:#?}");
+}
+
+#[test]
+fn more_epochs_that_change_the_learning_rates_are_named() {
+    let sandbox = Sandbox::with_data();
+    let warning = "warning: train_epochs: 6 instead of 3 changes the learning rates from here on: the model will differ from \
+                   that of an undisturbed training of 6 epochs\n";
+    for (flags, warned) in [("--warmup=1", false), ("--warmup=0.5", true), ("--schedule=step", true)] {
+        sandbox.train(&format!("{flags} --train_epochs=3 --snapshots=1")).done();
+        let ended = sandbox.train(&format!("{flags} --train_epochs=6 --snapshots=1 --resume")).done();
+        assert_eq!(ended.stderr.contains(warning), warned, "{flags}: {ended:#?}");
+        fs::remove_dir_all(sandbox.path("model")).unwrap();
+    }
 }

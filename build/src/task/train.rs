@@ -178,8 +178,12 @@ fn go_on(path: &Path, snapshot: Snapshot, parameters: &Parameters, trainer: &mut
              that of an undisturbed training of {epochs} epochs"
         );
     }
-    info!("{}: training goes on after epoch {epoch} of {epochs}", path.display());
     let (state, course) = snapshot.into_course();
+    if epoch == epochs || course.over(parameters).is_some() {
+        info!("{}: training was finished already, after epoch {epoch} of {epochs}", path.display());
+    } else {
+        info!("{}: training goes on after epoch {epoch} of {epochs}", path.display());
+    }
     trainer.load_state(&state).map(|()| course)
 }
 
