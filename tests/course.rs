@@ -4,9 +4,11 @@
 use std::fs;
 
 use mnist::model::file::{self as model_file, Unfinished};
-use serde_json::Value;
+use mnist::text::hexadecimal;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
-use crate::common::Sandbox;
+use crate::common::{Sandbox, end};
 
 fn metrics(sandbox: &Sandbox) -> Value {
     serde_json::from_str(&sandbox.read("model/metrics.json")).unwrap()
@@ -205,8 +207,11 @@ fn a_training_may_begin_with_a_model() {
     let sandbox = Sandbox::with_data();
     sandbox.train("--train_epochs=5").done();
     fs::rename(sandbox.path("model"), sandbox.path("first")).unwrap();
-    for flag in ["--init", "--model_in"] {
-        sandbox.train(&format!("{flag}=first --optimizer=sgd --learning_rate=1e-12")).done();
+    let sha256 = hexadecimal(&Sha256::digest(fs::read(sandbox.path("first/model.safetensors")).unwrap()));
+    for init in ["--init=first", "--model_in=first", "--init=first/model.safetensors"] {
+        sandbox.train(&format!("{init} --optimizer=sgd --learning_rate=1e-12")).done();
+        let init = json!({ "path": "first/model.safetensors", "sha256": sha256 });
+        assert_eq!(metrics(&sandbox)["init"], init);
         let [first, next] = ["first", "model"].map(|name| model_file::load(&sandbox.path(name)).unwrap().parameters);
         let change = first.iter().zip(&next).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(change < 1e-6, "{change}");
@@ -215,9 +220,14 @@ fn a_training_may_begin_with_a_model() {
         "first/model.safetensors: expected a model with layers [784, 8, 10], as the parameters say, found [784, 16, 10]\n\
          hint: set hidden_layers to those of the model",
     );
-    sandbox.train("--init=nowhere").failed_with(
-        "nowhere: has no model: expected a file model.safetensors\nhint: train one first with `mnist train`",
-    );
+    for path in ["nowhere", "parameters.yaml"] {
+        sandbox.train(&format!("--init={path}")).failed_with(&format!(
+            "{path}: has no model: expected a file model.safetensors\nhint: train one first with `mnist train`"
+        ));
+    }
+    let inside = sandbox.path("first");
+    let init = ["train", "--data_dir=../data", "--log_dir=l", "--model_dir=m", "--parameters_file=../parameters.yaml"];
+    end(sandbox.program().current_dir(inside).args(init).arg("--init=model.safetensors")).done();
 }
 
 #[test]

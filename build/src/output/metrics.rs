@@ -13,7 +13,7 @@ use crate::files::lock::host;
 use crate::model::file::Unfinished;
 use crate::output::artifact::Artifact;
 use crate::output::event::{EpochRecord, Evaluation, SplitScore};
-use crate::output::finished::Finished;
+use crate::output::finished::{Finished, InitialModel};
 use crate::parameters::{Parameters, schema};
 use crate::score::Score;
 use crate::text::rfc3339;
@@ -65,6 +65,8 @@ pub struct TrainingMetrics<'a> {
     pub parameters: &'a Parameters,
     /// Each epoch.
     pub epochs: Vec<EpochMetrics<'a>>,
+    /// The model that gave the first weights, with `--init`.
+    pub init: Option<&'a InitialModel>,
     /// Whether the model reaches `target_accuracy`; none without a target.
     pub target_reached: Option<bool>,
     /// The epoch whose model is kept.
@@ -163,6 +165,7 @@ impl<'a> Metrics<'a> {
         let training = TrainingMetrics {
             parameters: finished.parameters,
             epochs: finished.epochs.iter().map(EpochMetrics).collect(),
+            init: finished.init,
             target_reached: trained.target_reached(finished.parameters),
             epoch: trained.epoch,
             best_epoch: finished.epochs.iter().reduce(best).map_or(trained.epoch, |epoch| epoch.epoch),

@@ -15,12 +15,12 @@ use crate::files::OutputDirectory;
 use crate::files::lock::DirectoryLock;
 use crate::interrupt;
 use crate::memory;
-use crate::model::file as model_file;
+use crate::model::file::{self as model_file, Model};
 use crate::optim::ScheduleKind;
 use crate::output::artifacts;
 use crate::output::console::{self, Console};
 use crate::output::event::{Evaluation, Listener, Listeners, RunEvent};
-use crate::output::finished::{Finished, training_seconds};
+use crate::output::finished::{Finished, InitialModel, training_seconds};
 use crate::output::logs::with_logs;
 use crate::output::tensorboard::EventFiles;
 use crate::parameters::Parameters;
@@ -133,14 +133,18 @@ pub fn prepare(
     announce(&used, &dataset.provenance, &trainer.info());
     let run = resumed.as_ref().map_or_else(RunId::now, |(_, snapshot)| snapshot.run.clone());
     let course = match (resumed, &args.init) {
-        (Some((path, snapshot)), _) => {
+        (Some((path, snapshot)), given) => {
             snapshot.check(&path, &used, &dataset.provenance, &recipe)?;
+            if let Some(given) = given {
+                snapshot.check_init(&path, &initial_model(given)?.1)?;
+            }
             go_on(&path, snapshot, &used, trainer.as_mut())?
         }
-        (None, Some(directory)) => begin_with(directory, &recipe, trainer.as_mut())?,
+        (None, Some(given)) => begin_with(given, &recipe, trainer.as_mut())?,
         (None, None) => Course::default(),
     };
-    let recorder = Recorder::new(&args.model_dir, run, &used, &dataset.provenance, &recipe.optimizer, lock.clone())?;
+    let (data, optimizer) = (&dataset.provenance, &recipe.optimizer);
+    let recorder = Recorder::new(&args.model_dir, run, &used, data, optimizer, trainer.info(), lock.clone())?;
     let extra = training::memory(&used, &recipe);
     memory::require(extra, "averages, the best model and snapshots")?;
     let images = dataset.splits().map(|(_, images)| images.pixels.len() as u64).sum::<u64>();
@@ -178,6 +182,13 @@ fn go_on(path: &Path, snapshot: Snapshot, parameters: &Parameters, trainer: &mut
              that of an undisturbed training of {epochs} epochs"
         );
     }
+    let instruction_set = trainer.info().instruction_set;
+    if let Some(before) = snapshot.instruction_set.as_ref().filter(|before| **before != instruction_set) {
+        warn!(
+            "the instruction set is {instruction_set}, before it was {before}: the model will differ a little from that of an \
+             undisturbed training"
+        );
+    }
     let (state, course) = snapshot.into_course();
     if epoch == epochs || course.over(parameters).is_some() {
         info!("{}: training was finished already, after epoch {epoch} of {epochs}", path.display());
@@ -187,17 +198,24 @@ fn go_on(path: &Path, snapshot: Snapshot, parameters: &Parameters, trainer: &mut
     trainer.load_state(&state).map(|()| course)
 }
 
-/// Gives `trainer` the weights of the model in `directory`.
-fn begin_with(directory: &Path, recipe: &Recipe, trainer: &mut dyn Trainer) -> Result<Course> {
-    let model = model_file::load(directory)?;
+/// The model at `path`, which is a directory or the file in it, for a training to begin with.
+fn initial_model(path: &Path) -> Result<(Model, InitialModel)> {
+    let directory = model_file::directory_of(path);
+    let (model, sha256) = model_file::load_hashed(directory)?;
+    Ok((model, InitialModel { path: directory.join(model_file::FILE_NAME).display().to_string(), sha256 }))
+}
+
+/// Gives `trainer` the weights of the model at `path`.
+fn begin_with(path: &Path, recipe: &Recipe, trainer: &mut dyn Trainer) -> Result<Course> {
+    let (model, init) = initial_model(path)?;
     let (expected, found) = (recipe.shape.widths(), model.shape.widths());
     if expected != found {
-        let path = directory.join(model_file::FILE_NAME);
-        return Err(Error::OtherNetwork { path, expected: expected.into(), found: found.into() });
+        return Err(Error::OtherNetwork { path: init.path.into(), expected: expected.into(), found: found.into() });
     }
     trainer.load_state(&TrainingState::new(&recipe.optimizer, model.parameters))?;
-    info!("{}: training begins with the weights of the model there", directory.display());
-    Ok(Course::default())
+    info!("{}: training begins with the weights of this model", init.path);
+    info!(target: console::LOG, "{}: SHA-256 {}", init.path, init.sha256);
+    Ok(Course { init: Some(init), ..Course::default() })
 }
 
 /// Trains as planned, writes the files, and returns a summary for people. MODEL_DIR is touched only after the last epoch.
@@ -212,6 +230,7 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
     listener.on(RunEvent::Parameters(&used));
     listener.on(RunEvent::RunStarted);
     let limit = (used.max_seconds > 0.0).then(|| Duration::from_secs_f64(used.max_seconds));
+    let init = course.init.clone();
     let training = Training {
         parameters: &used,
         dataset: &dataset,
@@ -229,6 +248,7 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
         parameters: &parameters,
         dataset: &dataset,
         engine: &trainer.info(),
+        init: init.as_ref(),
         epochs: &run.epochs,
         trained: &trained,
         model_sha256: &text::hexadecimal(&Sha256::digest(&weights)),

@@ -2,6 +2,7 @@
 //! that follow from them.
 
 use crate::output::event::{EpochRecord, Evaluation, SplitScore};
+use crate::output::finished::InitialModel;
 use crate::parameters::{Keep, Parameters};
 
 /// A training after some whole epochs. With the trainer's state it is all that the epochs to come depend on.
@@ -15,6 +16,8 @@ pub struct Course {
     pub last: Option<Kept>,
     /// The model of the epoch with the lowest loss, with `keep: best`.
     pub best: Option<Kept>,
+    /// The model that gave the weights before the first epoch, with `--init`.
+    pub init: Option<InitialModel>,
 }
 
 /// The model of an epoch.

@@ -10,7 +10,7 @@ use super::course::{Course, Kept};
 use super::snapshot::{RunId, Snapshot, values_of};
 use super::snapshots::SnapshotWriter;
 use crate::data::dataset::{FileHash, Provenance};
-use crate::engine::TrainingState;
+use crate::engine::{EngineInfo, TrainingState};
 use crate::error::{Error, Result};
 use crate::files::lock::DirectoryLock;
 use crate::optim::OptimizerSettings;
@@ -24,6 +24,7 @@ pub struct Recorder {
     data: Vec<FileHash>,
     slots: Vec<String>,
     every: u32,
+    instruction_set: String,
     writer: SnapshotWriter,
     /// The lock of MODEL_DIR.
     lock: Option<Arc<DirectoryLock>>,
@@ -44,6 +45,7 @@ impl Recorder {
         parameters: &Parameters,
         data: &Provenance,
         optimizer: &OptimizerSettings,
+        engine: EngineInfo,
         lock: Option<Arc<DirectoryLock>>,
     ) -> Result<Option<Self>> {
         if parameters.snapshots == 0 {
@@ -55,6 +57,7 @@ impl Recorder {
             data: data.files.clone(),
             slots: optimizer.slots().iter().map(|slot| slot.name.into()).collect(),
             every: parameters.snapshots,
+            instruction_set: engine.instruction_set,
             writer: SnapshotWriter::new(model_dir)?,
             lock,
             lost: None,
@@ -77,6 +80,8 @@ impl Recorder {
                 evaluation: None,
             }),
             epochs: course.epochs.clone(),
+            init: course.init.clone(),
+            instruction_set: Some(self.instruction_set.clone()),
         };
         if course.whole().is_multiple_of(self.every) {
             self.last = None;
@@ -112,12 +117,12 @@ impl Recorder {
 impl Snapshot {
     /// The training's state for a trainer, and its course.
     pub fn into_course(self) -> (TrainingState, Course) {
-        let Self { state, average, kept, epochs, .. } = self;
+        let Self { state, average, kept, epochs, init, .. } = self;
         let last = Kept {
             epoch: epochs.len() as u32,
             parameters: average.as_ref().unwrap_or(&state.parameters).clone(),
             evaluation: None,
         };
-        (state, Course { epochs, average, last: Some(last), best: kept, ..Course::default() })
+        (state, Course { epochs, average, last: Some(last), best: kept, init })
     }
 }

@@ -292,6 +292,7 @@ mod tests {
             parameters: &parameters,
             dataset: &Dataset { train: Arc::default(), validation: None, test, provenance },
             engine: &engine,
+            init: None,
             epochs: &[record],
             trained: &trained,
             weights: &[],
