@@ -98,6 +98,10 @@ fn a_target_ends_the_training_that_reaches_it_and_fails_the_one_that_does_not() 
     assert!(ended.stderr.contains(message), "{ended:#?}");
     assert_eq!(metrics(&sandbox)["epochs"].as_array().unwrap().len(), 1, "the files are written");
     assert_eq!(metrics(&sandbox)["target_reached"], false);
+    assert!(
+        ended.stdout.starts_with("validation accuracy ") && ended.stdout.ends_with("logs           logs\n"),
+        "{ended:#?}"
+    );
     sandbox.train("").done();
     assert!(metrics(&sandbox)["target_reached"].is_null());
 }

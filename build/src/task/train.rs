@@ -77,33 +77,45 @@ impl Begin {
     }
 }
 
-/// Runs the task and prints its results.
+/// Runs the task and prints its results, also those of a training that was stopped or missed its target.
 ///
 /// # Errors
 /// See [`logged`]; the logs hold the reason too.
 pub fn run(args: &Train, console: &Console) -> Result<()> {
-    console::print(&logged(args, || Dataset::load(&args.data_dir), console)?)
+    let mut results = String::new();
+    let ended = logged(args, || Dataset::load(&args.data_dir), console, &mut results);
+    console::print(&results)?;
+    ended
 }
 
-/// Trains as `args` say on `data` and returns a summary for people. The log files of the task and its events for TensorBoard
-/// go into a LOG_DIR that no other training writes at the same time.
+/// Trains as `args` say on `data`, and sets `results` to a summary for people once the files are written, even if an error
+/// follows. The log files of the task and its events for TensorBoard go into a LOG_DIR that no other training writes at the
+/// same time.
 ///
 /// # Errors
 /// See [`prepare`] and [`carry_out`]; or another training writes there, or one of these files cannot be written.
-pub fn logged(args: &Train, data: impl FnOnce() -> Result<Dataset>, console: &Console) -> Result<String> {
+pub fn logged(
+    args: &Train,
+    data: impl FnOnce() -> Result<Dataset>,
+    console: &Console,
+    results: &mut String,
+) -> Result<()> {
     let mut log_dir = OutputDirectory::open(&args.log_dir)?;
     if log_dir.is(&args.model_dir) {
         log_dir = artifacts::open(&args.log_dir)?; // before it is locked
     }
     let lock = log_dir.lock()?.map(Arc::new);
-    with_logs(console, &log_dir, "train", |listener| {
+    let ended = with_logs(console, &log_dir, "train", |listener| {
         let plan = prepare(args, data, lock.clone())?;
         // Not before: TensorBoard would show every mistake in the parameters as a run.
         let mut events = EventFiles::create(log_dir.path())?;
-        let summary = carry_out(plan, &mut Listeners(vec![listener, &mut events]))?;
-        events.close()?;
-        Ok(summary + &text::named_values(&[("logs", args.log_dir.display().to_string())]))
-    })
+        carry_out(plan, &mut Listeners(vec![listener, &mut events]), results)?;
+        events.close()
+    });
+    if !results.is_empty() {
+        *results += &text::named_values(&[("logs", args.log_dir.display().to_string())]);
+    }
+    ended
 }
 
 /// Checks all that can fail before the first step, and builds the engine. `log_lock` is the lock of LOG_DIR.
@@ -218,12 +230,12 @@ fn begin_with(path: &Path, recipe: &Recipe, trainer: &mut dyn Trainer) -> Result
     Ok(Course { init: Some(init), ..Course::default() })
 }
 
-/// Trains as planned, writes the files, and returns a summary for people. MODEL_DIR is touched only after the last epoch.
+/// Trains as planned, writes the files, and sets `results` to a summary for people. MODEL_DIR is touched only after the last epoch.
 ///
 /// # Errors
 /// Training failed, see [`training::TrainingRun`], or a file cannot be written, or the target accuracy was not reached.
 /// What ends training after the first epoch, a signal or a device that fails, leaves the files of an unfinished training.
-pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
+pub fn carry_out(plan: Plan, listener: &mut dyn Listener, results: &mut String) -> Result<()> {
     let Plan { parameters, used, dataset, mut trainer, course, mut recorder, model_dir, lock, begin } = plan;
     let images: Vec<_> = dataset.splits().map(|(split, images)| (split, images.len())).collect();
     listener.on(RunEvent::Data { source: dataset.provenance.source, images: &images });
@@ -271,14 +283,13 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
     } else {
         artifacts::remove_unfinished(&model_dir);
     }
-    let summary = summary(&finished, &written.files);
+    *results = summary(&finished, &written.files);
     snapshots.transpose()?;
     if let Some(failure) = written.failure {
         warn!("{}: holds the model, but not all files that are made from it", directory.display());
         return Err(failure);
     }
-    verdict::of(&parameters, trained)?;
-    Ok(summary)
+    verdict::of(&parameters, trained)
 }
 
 /// Names data, parameters and engine, and warns of settings that are probably a mistake.
