@@ -4,9 +4,11 @@
 use std::fs;
 
 use mnist::model::file::{self as model_file, Unfinished};
-use serde_json::Value;
+use mnist::text::hexadecimal;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
-use crate::common::Sandbox;
+use crate::common::{Sandbox, end};
 
 /// The losses of each epoch on `split`.
 fn losses(metrics: &Value, split: &str) -> Vec<f64> {
@@ -71,7 +73,8 @@ fn training_ends_early_without_improvement() {
         best = if waited.last() == Some(&0) { *loss } else { best };
     }
     assert_eq!(waited.iter().position(|waited| *waited == 3), Some(losses.len() - 1), "{losses:?}");
-    assert!(losses.len() < 40 && ended.stderr.contains("no lower validation loss for 3 epochs"), "{ended:#?}");
+    let message = "validation loss not lower by more than min_delta 0.01 for 3 epochs: training ends";
+    assert!(losses.len() < 40 && ended.stderr.contains(message), "{ended:#?}");
     assert_eq!(model_file::load(&sandbox.path("model")).unwrap().unfinished, None);
 }
 
@@ -83,12 +86,57 @@ fn a_target_ends_the_training_that_reaches_it_and_fails_the_one_that_does_not() 
     let reached = sandbox.metrics("model");
     let epochs = reached["epochs"].as_array().unwrap().len();
     assert!(epochs < 50 && reached["test"]["accuracy"].as_f64() >= Some(0.6));
+    assert_eq!(reached["target_reached"], true);
 
     let ended = sandbox.train("--train_epochs=1 --target_accuracy=0.999 --validation=0.2");
     assert_eq!(ended.code, Some(1));
     let message = "error: target_accuracy: expected a validation accuracy of 99.90 %, found ";
     assert!(ended.stderr.contains(message), "{ended:#?}");
     assert_eq!(sandbox.metrics("model")["epochs"].as_array().unwrap().len(), 1, "the files are written");
+    assert_eq!(sandbox.metrics("model")["target_reached"], false);
+    assert!(
+        ended.stdout.starts_with("validation accuracy ") && ended.stdout.ends_with("logs           logs\n"),
+        "{ended:#?}"
+    );
+    sandbox.train("").done();
+    assert!(sandbox.metrics("model")["target_reached"].is_null());
+}
+
+/// Parameters with which a later epoch than the best is the first to reach an accuracy, that epoch and the accuracy.
+fn reached_after_the_best(sandbox: &Sandbox) -> (String, u64, f64) {
+    for seed in 1..20 {
+        let flags =
+            format!("--validation=0.3 --learning_rate=0.03 --dropout=0 --keep=best --train_epochs=12 --seed={seed}");
+        sandbox.train(&flags).done();
+        let metrics = sandbox.metrics("model");
+        let mut before = 0.0;
+        for epoch in metrics["epochs"].as_array().unwrap() {
+            let (epoch, accuracy) = (epoch["epoch"].as_u64().unwrap(), epoch["validation_accuracy"].as_f64().unwrap());
+            if accuracy > before && Some(epoch) > metrics["best_epoch"].as_u64() {
+                return (flags, epoch, accuracy);
+            }
+            before = accuracy.max(before);
+        }
+    }
+    panic!("no seed makes a test");
+}
+
+#[test]
+fn the_model_that_reaches_the_target_is_kept_and_the_best_one_remembered() {
+    let sandbox = Sandbox::with_data();
+    let (flags, epoch, accuracy) = reached_after_the_best(&sandbox);
+    let (best, best_epoch) = (model(&sandbox), sandbox.metrics("model")["best_epoch"].clone());
+    let target = format!("{flags} --snapshots=1 --target_accuracy={accuracy}");
+    for flags in [target.clone(), format!("{target} --resume")] {
+        let ended = sandbox.train(&flags).done();
+        let metrics = sandbox.metrics("model");
+        assert_eq!((metrics["kept_epoch"].as_u64(), &metrics["best_epoch"]), (Some(epoch), &best_epoch), "{flags}");
+        assert_eq!(metrics["validation"]["accuracy"].as_f64(), Some(accuracy));
+        assert!(ended.stderr.contains(" is reached: its model is kept\n"), "{ended:#?}");
+    }
+    assert!(model(&sandbox) != best);
+    sandbox.train(&format!("{flags} --resume")).done();
+    assert!(model(&sandbox) == best, "another model than without a target");
 }
 
 #[test]
@@ -98,7 +146,21 @@ fn a_time_limit_leaves_an_unfinished_model_but_never_in_place_of_a_finished_one(
     let ended = sandbox.train(limited).done();
     let left = model_file::load(&sandbox.path("model")).unwrap();
     let Some(Unfinished { epochs, of: 100_000 }) = left.unfinished else { panic!("{:?}", left.unfinished) };
-    assert!(epochs > 0 && ended.stderr.contains("warning: model: holds a model that is unfinished"), "{ended:#?}");
+    let reason = "stopped after 0.5 s, as max_seconds says";
+    let message =
+        format!("warning: model: holds a model that is unfinished, after {epochs} of 100000 epochs: {reason}\n");
+    assert!(epochs > 0 && ended.stderr.contains(&message), "{ended:#?}");
+    assert!(ended.stderr.contains("to begin with this model, train again with --init=model\n"), "{ended:#?}");
+    assert!(!ended.stderr.contains("the test set was not scored"), "{ended:#?}");
+    let log = sandbox.read("logs/mlcube_mnist_train.log");
+    assert!(log.trim_end().ends_with(&format!(" train: unfinished: {reason}")), "{log}");
+    let ended = sandbox.train(&format!("{limited} --validation=0.1 --snapshots=1000")).done();
+    for next in
+        ["to go on, train again with --resume\n", "was not scored: `mnist evaluate --model_dir=model` does it\n"]
+    {
+        assert!(ended.stderr.contains(next), "{ended:#?}");
+    }
+    fs::remove_dir_all(sandbox.path("model/snapshots")).unwrap();
     for task in ["evaluate --data_dir=data --log_dir=logs2", "predict data/train-images-idx3-ubyte"] {
         let ended = sandbox.run(&format!("{task} --model_dir=model"));
         assert!(ended.stderr.contains("warning: model: the model is unfinished, after "), "{ended:#?}");
@@ -145,8 +207,11 @@ fn a_training_may_begin_with_a_model() {
     let sandbox = Sandbox::with_data();
     sandbox.train("--train_epochs=5").done();
     fs::rename(sandbox.path("model"), sandbox.path("first")).unwrap();
-    for flag in ["--init", "--model_in"] {
-        sandbox.train(&format!("{flag}=first --optimizer=sgd --learning_rate=1e-12")).done();
+    let sha256 = hexadecimal(&Sha256::digest(fs::read(sandbox.path("first/model.safetensors")).unwrap()));
+    for init in ["--init=first", "--model_in=first", "--init=first/model.safetensors"] {
+        sandbox.train(&format!("{init} --optimizer=sgd --learning_rate=1e-12")).done();
+        let init = json!({ "path": "first/model.safetensors", "sha256": sha256 });
+        assert_eq!(sandbox.metrics("model")["init"], init);
         let [first, next] = ["first", "model"].map(|name| model_file::load(&sandbox.path(name)).unwrap().parameters);
         let change = first.iter().zip(&next).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(change < 1e-6, "{change}");
@@ -155,9 +220,14 @@ fn a_training_may_begin_with_a_model() {
         "first/model.safetensors: expected a model with layers [784, 8, 10], as the parameters say, found [784, 16, 10]\n\
          hint: set hidden_layers to those of the model",
     );
-    sandbox.train("--init=nowhere").failed_with(
-        "nowhere: has no model: expected a file model.safetensors\nhint: train one first with `mnist train`",
-    );
+    for path in ["nowhere", "parameters.yaml"] {
+        sandbox.train(&format!("--init={path}")).failed_with(&format!(
+            "{path}: has no model: expected a file model.safetensors\nhint: train one first with `mnist train`"
+        ));
+    }
+    let inside = sandbox.path("first");
+    let init = ["train", "--data_dir=../data", "--log_dir=l", "--model_dir=m", "--parameters_file=../parameters.yaml"];
+    end(sandbox.program().current_dir(inside).args(init).arg("--init=model.safetensors")).done();
 }
 
 #[test]

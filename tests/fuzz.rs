@@ -221,6 +221,8 @@ fn snapshots() {
             average: (slots == 1).then(|| vec![2.0; 50]),
             kept: (slots == 2).then(|| Kept { epoch: 1, parameters: vec![3.0; 50], evaluation: None }),
             epochs: (1..=2).map(record).collect(),
+            init: None,
+            instruction_set: None,
         };
         snapshot::encode(&snapshot)
     });

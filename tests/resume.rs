@@ -2,13 +2,15 @@
 //! never disturbed.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use mnist::rng::{Purpose, Stream};
+use mnist::simd::InstructionSet;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::Sandbox;
+use crate::common::{Ended, Sandbox, end, skipped};
 
 /// All that a snapshot must hold: dropout, a schedule, an average, the best model, early stopping that never comes.
 const PARAMETERS: &str = "train_epochs: 30\nbatch_size: 16\nhidden_layers: [24, 16]\ndropout: 0.3\nschedule: cosine\n\
@@ -76,17 +78,24 @@ fn burn_goes_on_with_the_same_bytes_too() {
     }
 }
 
+/// Waits until `child` has trained three epochs, does `work`, and sends SIGTERM. Returns its messages.
+fn terminated_after_epoch_3(child: &mut Child, work: impl FnOnce()) -> String {
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut lines = String::new();
+    while !lines.contains("epoch 3/30") {
+        assert!(stderr.read_line(&mut lines).unwrap() > 0, "{lines}");
+    }
+    work();
+    kill_process(Pid::from_child(child), Signal::TERM).unwrap();
+    stderr.read_to_string(&mut lines).unwrap();
+    lines
+}
+
 #[test]
 fn a_signal_leaves_a_snapshot_of_the_last_whole_epoch_to_go_on_from() {
     let (sandbox, expected, _) = undisturbed("--snapshots=1000");
     let mut child = start(&sandbox, "--snapshots=1000");
-    let mut stderr = std::io::BufReader::new(child.stderr.take().unwrap());
-    let mut lines = String::new();
-    while !lines.contains("epoch 3/30") {
-        assert!(std::io::BufRead::read_line(&mut stderr, &mut lines).unwrap() > 0, "{lines}");
-    }
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    std::io::Read::read_to_string(&mut stderr, &mut lines).unwrap();
+    let lines = terminated_after_epoch_3(&mut child, || {});
     assert_eq!(child.wait().unwrap().code(), Some(143), "{lines}");
     assert_eq!(sandbox.files("model/snapshots").len(), 1);
     assert!(mnist::model::file::is_unfinished(&sandbox.path("model")));
@@ -112,6 +121,11 @@ fn the_newest_sound_snapshot_is_taken_and_faults_are_named() {
     assert!(ended.stderr.contains("epoch-030.safetensors: is not a safetensors file: "), "{ended:#?}");
     assert!(ended.stderr.contains("epoch-028.safetensors: training goes on after epoch 28 of 30\n"), "{ended:#?}");
     assert!(model(&sandbox) == expected);
+    let left = [&names[..], &["epoch-030.safetensors.damaged"]].concat();
+    assert_eq!(sandbox.files("model/snapshots"), left);
+    let ended = sandbox.train("--resume").done();
+    assert!(!ended.stderr.contains("is not a safetensors file"), "{ended:#?}");
+    assert!(ended.stderr.contains("epoch-030.safetensors: training was finished already, after epoch 30 of 30\n"));
 
     let refused = |flags: &str, message: &str| {
         let ended = sandbox.train(&format!("--resume {flags}"));
@@ -139,5 +153,92 @@ fn more_epochs_go_on_where_fewer_ended() {
     sandbox.train("--train_epochs=6 --snapshots=1 --resume").done();
     assert!(model(&sandbox) == six);
     let ended = sandbox.train("--train_epochs=6 --snapshots=1 --resume").done();
-    assert!(ended.stderr.contains("training goes on after epoch 6 of 6") && model(&sandbox) == six, "{ended:#?}");
+    assert!(ended.stderr.contains("finished already, after epoch 6 of 6") && model(&sandbox) == six, "{ended:#?}");
+}
+
+#[test]
+fn more_epochs_that_change_the_learning_rates_are_named() {
+    let sandbox = Sandbox::with_data();
+    let warning = "warning: train_epochs: 6 instead of 3 changes the learning rates from here on: the model will differ from \
+                   that of an undisturbed training of 6 epochs\n";
+    for (flags, warned) in [("--warmup=1", false), ("--warmup=0.5", true), ("--schedule=step", true)] {
+        sandbox.train(&format!("{flags} --train_epochs=3 --snapshots=1")).done();
+        let ended = sandbox.train(&format!("{flags} --train_epochs=6 --snapshots=1 --resume")).done();
+        assert_eq!(ended.stderr.contains(warning), warned, "{flags}: {ended:#?}");
+        fs::remove_dir_all(sandbox.path("model")).unwrap();
+    }
+}
+
+#[test]
+fn a_training_that_goes_on_began_with_the_same_model_or_says_so() {
+    let sandbox = Sandbox::with_data();
+    for (seed, name) in [(1, "first"), (2, "other")] {
+        sandbox.train(&format!("--seed={seed}")).done();
+        fs::rename(sandbox.path("model"), sandbox.path(name)).unwrap();
+    }
+    let init = |sandbox: &Sandbox| -> serde_json::Value {
+        serde_json::from_str::<serde_json::Value>(&sandbox.read("model/metrics.json")).unwrap()["init"].clone()
+    };
+    sandbox.train("--init=first --train_epochs=4").done();
+    let (undisturbed, began_with) = (model(&sandbox), init(&sandbox));
+    sandbox.train("--init=first --train_epochs=2 --snapshots=1").done();
+    fs::rename(sandbox.path("first"), sandbox.path("moved")).unwrap();
+    for (epochs, flags) in [(3, ""), (4, "--init=moved")] {
+        sandbox.train(&format!("--train_epochs={epochs} --snapshots=1 --resume {flags}")).done();
+        assert_eq!(init(&sandbox), began_with);
+    }
+    assert!(model(&sandbox) == undisturbed);
+    let refused = |flags: &str, message: &str| {
+        let ended = sandbox.train(&format!("--train_epochs=4 --snapshots=1 --resume {flags}"));
+        assert!(ended.code == Some(1) && ended.stderr.contains(message), "{flags}: {ended:#?}");
+    };
+    refused("--init=other", "is of a training with another --init: expected first/model.safetensors with the SHA-256 ");
+    refused("--init=other", "..., found other/model.safetensors with the SHA-256 ");
+    refused(
+        "--init=other",
+        "\nhint: give --init=first/model.safetensors, or leave it out, or train without --resume\n",
+    );
+    refused("--init=nowhere", "nowhere: has no model: ");
+    fs::remove_dir_all(sandbox.path("model")).unwrap();
+    sandbox.train("--train_epochs=4 --snapshots=1").done();
+    refused("--init=other", "another --init: expected none, found other/model.safetensors with the SHA-256 ");
+}
+
+#[test]
+fn another_instruction_set_is_named() {
+    let sandbox = Sandbox::with_data();
+    let train = |set: &str, flags: &str| {
+        let mut command = sandbox.program();
+        command.args(["train", "--data_dir=data", "--log_dir=logs", "--model_dir=model", "--snapshots=1"]);
+        command.args(["--parameters_file=parameters.yaml"]).args(flags.split_whitespace());
+        end(command.env("MNIST_INSTRUCTION_SET", set)).done()
+    };
+    train("portable", "");
+    let warned = |ended: &Ended| ended.stderr.contains("warning: the instruction set is ");
+    let same = train("portable", "--resume --train_epochs=2");
+    assert!(!warned(&same), "{same:#?}");
+    let available = InstructionSet::available();
+    let Some(fastest) = available.iter().map(|set| set.name()).find(|set| *set != "portable") else {
+        return skipped("this processor has only the portable instruction set");
+    };
+    let other = train(fastest, "--resume --train_epochs=3");
+    let message = format!(
+        "warning: the instruction set is {fastest}, before it was portable: the model will differ a little from that of an \
+         undisturbed training\n"
+    );
+    assert!(other.stderr.contains(&message), "{other:#?}");
+}
+
+#[test]
+fn the_last_state_is_there_even_if_the_files_cannot_be_written() {
+    let (sandbox, expected, _) = undisturbed("--snapshots=1000");
+    let mut child = start(&sandbox, "--snapshots=1000");
+    let block = || fs::create_dir(sandbox.path("model/metrics.json")).unwrap();
+    let lines = terminated_after_epoch_3(&mut child, block);
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{lines}");
+    assert_eq!(sandbox.files("model/snapshots").len(), 1, "{lines}");
+    assert!(lines.contains("is in a snapshot: train again with --resume to write the files\n"), "{lines}");
+    fs::remove_dir(sandbox.path("model/metrics.json")).unwrap();
+    sandbox.train("--snapshots=1000 --resume").done();
+    assert!(model(&sandbox) == expected);
 }

@@ -50,7 +50,7 @@ fn hold(whole: &Value, schema: &Value, value: &Value, place: &str) {
 fn metrics(sandbox: &Sandbox) -> Vec<PathBuf> {
     let runs = [
         "--train_epochs=2",
-        "--train_epochs=3 --validation=0.1 --keep=best --schedule=cosine --early_stopping=2 --min_delta=0.01",
+        "--train_epochs=3 --validation=0.1 --init=model0 --keep=best --schedule=cosine --early_stopping=2 --min_delta=0.01",
         "--train_epochs=100000 --max_seconds=0.3 --validation=30",
     ];
     let mut files = vec![];

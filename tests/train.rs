@@ -922,7 +922,7 @@ fn a_device_that_is_lost_leaves_the_model_of_the_epochs_before() {
         let (used, course, begin) = (parameters.clone(), Course::default(), Begin::now());
         let recorder = None;
         let plan = Plan { parameters, used, dataset, trainer, course, recorder, model_dir, lock: None, begin };
-        carry_out(plan, &mut Listeners(vec![])).unwrap_err()
+        carry_out(plan, &mut Listeners(vec![]), &mut String::new()).unwrap_err()
     };
     assert!(matches!(train(0), Error::Device { .. }));
     assert_eq!(sandbox.files("model"), [""; 0]);

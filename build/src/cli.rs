@@ -109,7 +109,7 @@ pub struct Train {
     /// Go on from the newest snapshot in MODEL_DIR; without one, begin anew
     #[arg(long)]
     pub resume: bool,
-    /// Begin with the weights of the model in this directory, such as an earlier MODEL_DIR
+    /// Begin with the weights of this model: an earlier MODEL_DIR, or the model.safetensors in it
     #[arg(long, alias = "model_in", alias = "model-in", value_name = "DIR", value_parser = path())]
     pub init: Option<PathBuf>,
     /// Parameters given as flags.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Cursor, Read, Seek};
+use std::io::{Cursor, ErrorKind, Read, Seek};
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
@@ -132,7 +132,7 @@ pub fn load_hashed(model_dir: &Path) -> Result<(Model, String)> {
 
 fn open_and_read(model_dir: &Path) -> Result<(Model, File)> {
     let mut file = match set::open(model_dir, FILE_NAME) {
-        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+        Err(Error::Io { source, .. }) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Err(Error::NoModel { model_dir: model_dir.to_path_buf() });
         }
         opened => opened?,
@@ -143,6 +143,20 @@ fn open_and_read(model_dir: &Path) -> Result<(Model, File)> {
         Ok(model) => Ok((model, file)),
         Err(Fault::Unreadable(error)) => Err(Error::io("read", path)(error)),
         Err(Fault::Wrong(problem) | Fault::Newer(problem)) => Err(Error::Model { path, problem }),
+    }
+}
+
+/// The directory of the model at `path`: a directory itself, or its file [`FILE_NAME`].
+pub fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if path.ends_with(FILE_NAME) && path.is_file() => {
+            if parent.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                parent
+            }
+        }
+        _ => path,
     }
 }
 

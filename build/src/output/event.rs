@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::data::dataset::{TEST, TRAIN, VALIDATION};
 use crate::data::sets::DataSource;
 use crate::engine::Progress;
+use crate::error::Error;
 use crate::parameters::Parameters;
 use crate::score::Score;
 
@@ -97,8 +98,8 @@ pub enum RunEvent<'a> {
     Evaluated { evaluation: &'a Evaluation, epoch: Option<u32> },
     /// The epoch is over, with its evaluations.
     EpochFinished { epochs: u32, record: &'a EpochRecord },
-    /// Training was ended before its end; the model so far is written.
-    Unfinished,
+    /// Training was ended before its end by this; the model so far is written.
+    Unfinished { reason: &'a Error },
 }
 
 /// Hears the events of a run.

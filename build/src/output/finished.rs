@@ -2,12 +2,23 @@
 
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use crate::data::dataset::{Dataset, Images};
 use crate::engine::EngineInfo;
 use crate::error::Error;
 use crate::model::file::Model;
 use crate::output::event::{EpochRecord, Evaluation};
 use crate::parameters::{Keep, Parameters};
+
+/// The model that gave a training its first weights.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitialModel {
+    /// The path of its file, as it was given.
+    pub path: String,
+    /// SHA-256 of the file, in hexadecimal.
+    pub sha256: String,
+}
 
 /// The model that training gave.
 #[derive(Debug)]
@@ -27,6 +38,12 @@ impl Trained {
     pub fn final_evaluation(&self) -> &Evaluation {
         self.evaluations.last().unwrap_or_else(|| unreachable!("every whole epoch is evaluated"))
     }
+
+    /// Whether it reaches `target_accuracy` on the split that is watched; none without a target.
+    pub fn target_reached(&self, parameters: &Parameters) -> Option<bool> {
+        let target = parameters.target_accuracy;
+        (target > 0.0).then(|| self.evaluations.first().is_some_and(|watched| watched.score.accuracy >= target))
+    }
 }
 
 /// A training run that gave a model.
@@ -37,6 +54,8 @@ pub struct Finished<'a> {
     pub dataset: &'a Dataset,
     /// The engine that trained.
     pub engine: &'a EngineInfo,
+    /// The model that gave the first weights, with `--init`.
+    pub init: Option<&'a InitialModel>,
     /// The whole epochs.
     pub epochs: &'a [EpochRecord],
     /// How many of them are of earlier runs, which this one went on from.

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::files::OutputDirectory;
 use crate::interrupt;
 use crate::output::console::{Console, LOG};
-use crate::output::event::{Listener, Listeners};
+use crate::output::event::{Listener, Listeners, RunEvent};
 use crate::output::mllog::{self, MlLog};
 use crate::output::names;
 use crate::output::progress::{Bars, Lines};
@@ -25,10 +25,11 @@ pub fn with_logs<T>(
     console.open_log(log_dir.path(), task)?;
     let mut mllog = MlLog::create(log_dir.path(), task, mllog::system_clock)?;
     info!(target: LOG, "mnist {} {task}", env!("CARGO_PKG_VERSION"));
+    let mut unfinished = Reason(None);
     let result = {
         let mut bars = console.bars().cloned().map(Bars::new);
         let mut lines = Lines;
-        let mut listeners = Listeners(vec![&mut mllog, &mut lines]);
+        let mut listeners = Listeners(vec![&mut mllog, &mut unfinished, &mut lines]);
         listeners.0.extend(bars.as_mut().map(|bars| bars as &mut dyn Listener));
         work(&mut listeners)
     };
@@ -40,8 +41,23 @@ pub fn with_logs<T>(
         problem.lines().iter().for_each(|line| error!(target: LOG, "{line}"));
     }
     let closed = mllog.close(result.is_ok());
-    info!(target: LOG, "{task}: {}", if result.is_ok() { "success" } else { "aborted" });
+    match (&result, unfinished.0) {
+        (Err(_), _) => info!(target: LOG, "{task}: aborted"),
+        (Ok(_), Some(reason)) => info!(target: LOG, "{task}: unfinished: {reason}"),
+        (Ok(_), None) => info!(target: LOG, "{task}: success"),
+    }
     let closed = closed.and(console.close_log());
     let done = result?;
     closed.map(|()| done)
+}
+
+/// Why a training was ended before its end, if it was.
+struct Reason(Option<String>);
+
+impl Listener for Reason {
+    fn on(&mut self, event: RunEvent) {
+        if let RunEvent::Unfinished { reason } = event {
+            self.0 = Some(reason.to_string());
+        }
+    }
 }

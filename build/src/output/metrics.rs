@@ -12,7 +12,7 @@ use crate::files::lock::host;
 use crate::model::file::Unfinished;
 use crate::output::artifact::Artifact;
 use crate::output::event::{EpochRecord, Evaluation, SplitScore};
-use crate::output::finished::Finished;
+use crate::output::finished::{Finished, InitialModel};
 use crate::output::machine;
 use crate::parameters::{Parameters, schema};
 use crate::score::Score;
@@ -65,6 +65,10 @@ pub struct TrainingMetrics<'a> {
     pub epochs: Vec<EpochMetrics<'a>>,
     /// How many of them are of earlier runs, which this one went on from.
     pub epochs_before: usize,
+    /// The model that gave the first weights, with `--init`.
+    pub init: Option<&'a InitialModel>,
+    /// Whether the model reaches `target_accuracy`; none without a target.
+    pub target_reached: Option<bool>,
     /// The epoch whose model is kept.
     pub kept_epoch: u32,
     /// The epoch with the lowest loss on the split that is evaluated after every epoch.
@@ -162,6 +166,8 @@ impl<'a> Metrics<'a> {
             parameters: finished.parameters,
             epochs: finished.epochs.iter().map(EpochMetrics).collect(),
             epochs_before: finished.before,
+            init: finished.init,
+            target_reached: trained.target_reached(finished.parameters),
             kept_epoch: trained.epoch,
             best_epoch: finished.epochs.iter().reduce(best).map_or(trained.epoch, |epoch| epoch.epoch),
             unfinished_because: trained.unfinished.as_ref().map(ToString::to_string),

@@ -237,7 +237,7 @@ impl Listener for MlLog {
                 self.line(EventType::End, "eval_stop", Value::Null, self.evaluation_metadata(evaluation.split, epoch));
             }
             RunEvent::EpochFinished { record, .. } => self.trained(record),
-            RunEvent::Unfinished => self.unfinished = true,
+            RunEvent::Unfinished { .. } => self.unfinished = true,
         }
     }
 }

@@ -11,6 +11,9 @@ pub const SNAPSHOTS: &str = "snapshots";
 /// The beginning and the end of a snapshot's name.
 const SNAPSHOT: (&str, &str) = ("epoch-", ".safetensors");
 
+/// The end of a damaged snapshot's name, after its own.
+pub const DAMAGED: &str = ".damaged";
+
 /// The snapshot after `epoch`.
 pub fn snapshot(epoch: u32) -> String {
     format!("{}{epoch:03}{}", SNAPSHOT.0, SNAPSHOT.1)
@@ -46,7 +49,7 @@ pub fn mllog(task: &str) -> String {
 pub fn is_ours(flag: &str, name: &str) -> bool {
     let is_final = match flag {
         "model_dir" | UNFINISHED => artifacts::names().any(|artifact| artifact == name),
-        SNAPSHOTS => is_snapshot(name),
+        SNAPSHOTS => is_snapshot(name.strip_suffix(DAMAGED).unwrap_or(name)),
         "log_dir" => is_log(name),
         EVENTS => name.starts_with(tensorboard::PREFIX) && name.ends_with(tensorboard::SUFFIX),
         _ => false,
@@ -93,7 +96,10 @@ mod tests {
             (EVENTS, "events.out.tfevents.1.h.2.0.mnist"),
             ("log_dir", ".mllog_train.log.abc.mnist-part"),
             ("data_dir", ".t10k-labels-idx1-ubyte.abc.mnist-part"),
-            ("snapshots", "epoch-003.safetensors epoch-1000.safetensors .epoch-004.safetensors.abc.mnist-part"),
+            (
+                "snapshots",
+                "epoch-003.safetensors epoch-003.safetensors.damaged epoch-1000.safetensors .epoch-004.safetensors.abc.mnist-part",
+            ),
             ("unfinished", "model.safetensors metrics.json"),
         ];
         let others = [
@@ -105,7 +111,10 @@ mod tests {
             (EVENTS, "events.out.tfevents.1.h.2.0.v2 mllog_train.log"),
             ("data_dir", "t10k-labels-idx1-ubyte metrics.json .model.onnx.abc.part"),
             ("other_dir", "model.safetensors"),
-            ("snapshots", "epoch-3.safetensors epoch-003.safetensors.bak epoch-+03.safetensors model.safetensors"),
+            (
+                "snapshots",
+                "epoch-3.safetensors mine.damaged epoch-003.safetensors.bak epoch-+03.safetensors model.safetensors",
+            ),
             ("model_dir", "epoch-003.safetensors snapshots"),
             ("unfinished", "epoch-003.safetensors notes.txt"),
         ];

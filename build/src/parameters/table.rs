@@ -124,7 +124,7 @@ pub static KEYS: [Key; 25] = [
     ),
     Key::new(
         "keep",
-        "The model that is kept: last, or best by validation loss",
+        "The model that is kept: last, or best by validation loss; one that reaches target_accuracy in any case",
         ValueKind::Text {
             choices: || names(Keep::ALL),
             set: |p, text| named(Keep::ALL, text).map(|value| p.keep = value),
@@ -146,7 +146,7 @@ pub static KEYS: [Key; 25] = [
     ),
     Key::new(
         "target_accuracy",
-        "End at this validation or test accuracy, and fail if it is not reached; 0: none",
+        "End at this validation or test accuracy and keep its model; fail if it is not reached; 0: none",
         ValueKind::Number {
             expected: "a share from 0 to 1, such as 0.98",
             range: (Included(0.0), Included(1.0)),

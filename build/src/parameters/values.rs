@@ -39,13 +39,13 @@ pub struct Parameters {
     pub ema: f64,
     /// Images taken from the end of the training set to validate with: below 1 a share of it, from 1 on a number.
     pub validation: f64,
-    /// Which epoch's model is kept.
+    /// Which epoch's model is kept, if none reaches `target_accuracy`.
     pub keep: Keep,
     /// Epochs without improvement of the validation loss after which training ends; 0: never.
     pub early_stopping: u32,
     /// By how much the loss must fall to be an improvement.
     pub min_delta: f64,
-    /// The accuracy, from 0 to 1, at which training ends, and below which it fails; 0: none.
+    /// The accuracy, from 0 to 1, at which training ends with the model that has it, and below which it fails; 0: none.
     pub target_accuracy: f64,
     /// The time after which training ends with what there is, in seconds; 0: none.
     pub max_seconds: f64,

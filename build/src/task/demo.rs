@@ -80,7 +80,7 @@ pub fn run(args: &Demo, console: &Console) -> Result<()> {
             overrides: Overrides::default(),
         };
         let data = || Ok(dataset.clone());
-        train::logged(&args, data, console)?;
+        train::logged(&args, data, console, &mut String::new())?;
     }
     let args = Evaluate {
         data_dir: workspace.data.clone(),

@@ -15,12 +15,12 @@ use crate::files::OutputDirectory;
 use crate::files::lock::DirectoryLock;
 use crate::interrupt;
 use crate::memory;
-use crate::model::file as model_file;
+use crate::model::file::{self as model_file, Model};
 use crate::optim::ScheduleKind;
 use crate::output::artifacts;
 use crate::output::console::{self, Console};
 use crate::output::event::{Evaluation, Listener, Listeners, RunEvent};
-use crate::output::finished::{Finished, training_seconds};
+use crate::output::finished::{Finished, InitialModel, training_seconds};
 use crate::output::logs::with_logs;
 use crate::output::tensorboard::EventFiles;
 use crate::parameters::Parameters;
@@ -77,33 +77,45 @@ impl Begin {
     }
 }
 
-/// Runs the task and prints its results.
+/// Runs the task and prints its results, also those of a training that was stopped or missed its target.
 ///
 /// # Errors
 /// See [`logged`]; the logs hold the reason too.
 pub fn run(args: &Train, console: &Console) -> Result<()> {
-    console::print(&logged(args, || Dataset::load(&args.data_dir), console)?)
+    let mut results = String::new();
+    let ended = logged(args, || Dataset::load(&args.data_dir), console, &mut results);
+    console::print(&results)?;
+    ended
 }
 
-/// Trains as `args` say on `data` and returns a summary for people. The log files of the task and its events for TensorBoard
-/// go into a LOG_DIR that no other training writes at the same time.
+/// Trains as `args` say on `data`, and sets `results` to a summary for people once the files are written, even if an error
+/// follows. The log files of the task and its events for TensorBoard go into a LOG_DIR that no other training writes at the
+/// same time.
 ///
 /// # Errors
 /// See [`prepare`] and [`carry_out`]; or another training writes there, or one of these files cannot be written.
-pub fn logged(args: &Train, data: impl FnOnce() -> Result<Dataset>, console: &Console) -> Result<String> {
+pub fn logged(
+    args: &Train,
+    data: impl FnOnce() -> Result<Dataset>,
+    console: &Console,
+    results: &mut String,
+) -> Result<()> {
     let mut log_dir = OutputDirectory::open(&args.log_dir)?;
     if log_dir.is(&args.model_dir) {
         log_dir = artifacts::open(&args.log_dir)?; // before it is locked
     }
     let lock = log_dir.lock()?.map(Arc::new);
-    with_logs(console, &log_dir, "train", |listener| {
+    let ended = with_logs(console, &log_dir, "train", |listener| {
         let plan = prepare(args, data, lock.clone())?;
         // Not before: TensorBoard would show every mistake in the parameters as a run.
         let mut events = EventFiles::create(log_dir.path())?;
-        let summary = carry_out(plan, &mut Listeners(vec![listener, &mut events]))?;
-        events.close()?;
-        Ok(summary + &text::named_values(&[("logs", args.log_dir.display().to_string())]))
-    })
+        carry_out(plan, &mut Listeners(vec![listener, &mut events]), results)?;
+        events.close()
+    });
+    if !results.is_empty() {
+        *results += &text::named_values(&[("logs", args.log_dir.display().to_string())]);
+    }
+    ended
 }
 
 /// Checks all that can fail before the first step, and builds the engine. `log_lock` is the lock of LOG_DIR.
@@ -133,14 +145,18 @@ pub fn prepare(
     announce(&used, &dataset.provenance, &trainer.info());
     let run = resumed.as_ref().map_or_else(RunId::now, |(_, snapshot)| snapshot.run.clone());
     let course = match (resumed, &args.init) {
-        (Some((path, snapshot)), _) => {
+        (Some((path, snapshot)), given) => {
             snapshot.check(&path, &used, &dataset.provenance, &recipe)?;
+            if let Some(given) = given {
+                snapshot.check_init(&path, &initial_model(given)?.1)?;
+            }
             go_on(&path, snapshot, &used, trainer.as_mut())?
         }
-        (None, Some(directory)) => begin_with(directory, &recipe, trainer.as_mut())?,
+        (None, Some(given)) => begin_with(given, &recipe, trainer.as_mut())?,
         (None, None) => Course::default(),
     };
-    let recorder = Recorder::new(&args.model_dir, run, &used, &dataset.provenance, &recipe.optimizer, lock.clone())?;
+    let (data, optimizer) = (&dataset.provenance, &recipe.optimizer);
+    let recorder = Recorder::new(&args.model_dir, run, &used, data, optimizer, trainer.info(), lock.clone())?;
     let extra = training::memory(&used, &recipe);
     memory::require(extra, "averages, the best model and snapshots")?;
     let images = dataset.splits().map(|(_, images)| images.pixels.len() as u64).sum::<u64>();
@@ -171,33 +187,57 @@ fn resumed(args: &Train) -> Result<Option<(PathBuf, Snapshot)>> {
 /// Brings `trainer` to where `snapshot`, read from `path`, was taken.
 fn go_on(path: &Path, snapshot: Snapshot, parameters: &Parameters, trainer: &mut dyn Trainer) -> Result<Course> {
     let (epoch, epochs) = (snapshot.epoch(), parameters.train_epochs);
-    if snapshot.parameters["train_epochs"] != epochs && parameters.schedule != ScheduleKind::Constant {
-        warn!("train_epochs is another than before: from here on the schedule is that of {epochs} epochs");
+    let before = &snapshot.parameters["train_epochs"];
+    let rates_change =
+        parameters.schedule != ScheduleKind::Constant || 0.0 < parameters.warmup && parameters.warmup < 1.0;
+    if *before != epochs && rates_change {
+        warn!(
+            "train_epochs: {epochs} instead of {before} changes the learning rates from here on: the model will differ from \
+             that of an undisturbed training of {epochs} epochs"
+        );
     }
-    info!("{}: training goes on after epoch {epoch} of {epochs}", path.display());
+    let instruction_set = trainer.info().instruction_set;
+    if let Some(before) = snapshot.instruction_set.as_ref().filter(|before| **before != instruction_set) {
+        warn!(
+            "the instruction set is {instruction_set}, before it was {before}: the model will differ a little from that of an \
+             undisturbed training"
+        );
+    }
     let (state, course) = snapshot.into_course();
+    if epoch == epochs || course.over(parameters).is_some() {
+        info!("{}: training was finished already, after epoch {epoch} of {epochs}", path.display());
+    } else {
+        info!("{}: training goes on after epoch {epoch} of {epochs}", path.display());
+    }
     trainer.load_state(&state).map(|()| course)
 }
 
-/// Gives `trainer` the weights of the model in `directory`.
-fn begin_with(directory: &Path, recipe: &Recipe, trainer: &mut dyn Trainer) -> Result<Course> {
-    let model = model_file::load(directory)?;
-    let (expected, found) = (recipe.shape.widths(), model.shape.widths());
-    if expected != found {
-        let path = directory.join(model_file::FILE_NAME);
-        return Err(Error::OtherNetwork { path, expected: expected.into(), found: found.into() });
-    }
-    trainer.load_state(&TrainingState::new(&recipe.optimizer, model.parameters))?;
-    info!("{}: training begins with the weights of the model there", directory.display());
-    Ok(Course::default())
+/// The model at `path`, which is a directory or the file in it, for a training to begin with.
+fn initial_model(path: &Path) -> Result<(Model, InitialModel)> {
+    let directory = model_file::directory_of(path);
+    let (model, sha256) = model_file::load_hashed(directory)?;
+    Ok((model, InitialModel { path: directory.join(model_file::FILE_NAME).display().to_string(), sha256 }))
 }
 
-/// Trains as planned, writes the files, and returns a summary for people. MODEL_DIR is touched only after the last epoch.
+/// Gives `trainer` the weights of the model at `path`.
+fn begin_with(path: &Path, recipe: &Recipe, trainer: &mut dyn Trainer) -> Result<Course> {
+    let (model, init) = initial_model(path)?;
+    let (expected, found) = (recipe.shape.widths(), model.shape.widths());
+    if expected != found {
+        return Err(Error::OtherNetwork { path: init.path.into(), expected: expected.into(), found: found.into() });
+    }
+    trainer.load_state(&TrainingState::new(&recipe.optimizer, model.parameters))?;
+    info!("{}: training begins with the weights of this model", init.path);
+    info!(target: console::LOG, "{}: SHA-256 {}", init.path, init.sha256);
+    Ok(Course { init: Some(init), ..Course::default() })
+}
+
+/// Trains as planned, writes the files, and sets `results` to a summary for people. MODEL_DIR is touched only after the last epoch.
 ///
 /// # Errors
 /// Training failed, see [`training::TrainingRun`], or a file cannot be written, or the target accuracy was not reached.
 /// What ends training after the first epoch, a signal or a device that fails, leaves the files of an unfinished training.
-pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
+pub fn carry_out(plan: Plan, listener: &mut dyn Listener, results: &mut String) -> Result<()> {
     let Plan { parameters, used, dataset, mut trainer, course, mut recorder, model_dir, lock, begin } = plan;
     let images: Vec<_> = dataset.splits().map(|(split, images)| (split, images.len())).collect();
     listener.on(RunEvent::Data { source: dataset.provenance.source, images: &images });
@@ -205,6 +245,7 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
     listener.on(RunEvent::RunStarted);
     let limit = (used.max_seconds > 0.0).then(|| Duration::from_secs_f64(used.max_seconds));
     let before = course.epochs.len();
+    let init = course.init.clone();
     let training = Training {
         parameters: &used,
         dataset: &dataset,
@@ -222,6 +263,7 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
         parameters: &parameters,
         dataset: &dataset,
         engine: &trainer.info(),
+        init: init.as_ref(),
         epochs: &run.epochs,
         before,
         trained: &trained,
@@ -230,27 +272,28 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
         began: begin.time,
         seconds: begin.seconds(),
     };
+    // Before the files, which may not be written: a training that goes on from the snapshot writes them.
+    let snapshots = recorder.map(Recorder::close);
     verdict::warn_of(&finished, &model_dir);
     let directory = artifacts::directory(&model_dir, trained.unfinished.is_some())?;
-    let written = artifacts::write_all(&finished, &directory, lock.as_deref())?;
-    if let Some(unfinished) = &trained.model.unfinished {
-        listener.on(RunEvent::Unfinished);
-        warn!("{}: holds a model that is {unfinished}", directory.display());
-        info!("hint: {}", next_step(recorder.is_some(), &directory));
-        if directory != model_dir {
-            warn!("{}: still holds the finished model of before", model_dir.display());
+    let written = artifacts::write_all(&finished, &directory, lock.as_deref()).inspect_err(|_| {
+        if matches!(snapshots, Some(Ok(()))) {
+            info!("the state of this training is in a snapshot: train again with --resume to write the files");
         }
+    })?;
+    if let Some(reason) = &trained.unfinished {
+        listener.on(RunEvent::Unfinished { reason });
+        verdict::tell_unfinished(&trained, reason, &directory, &model_dir, matches!(snapshots, Some(Ok(()))));
     } else {
         artifacts::remove_unfinished(&model_dir);
     }
-    let summary = summary(&finished, &written.files);
-    recorder.map_or(Ok(()), Recorder::close)?;
+    *results = summary(&finished, &written.files);
+    snapshots.transpose()?;
     if let Some(failure) = written.failure {
         warn!("{}: holds the model, but not all files that are made from it", directory.display());
         return Err(failure);
     }
-    verdict::of(&parameters, trained)?;
-    Ok(summary)
+    verdict::of(&parameters, trained)
 }
 
 /// Names data, parameters and engine, and warns of settings that are probably a mistake.
@@ -281,15 +324,6 @@ fn announce(parameters: &Parameters, data: &Provenance, engine: &engine::EngineI
     if let Some(warning) = parameters.optimizer.warning(&parameters.optimizer_options()) {
         warn!("{warning}");
     }
-}
-
-/// How to go on from an unfinished training that leaves its model in `directory`.
-fn next_step(snapshots: bool, directory: &Path) -> String {
-    if snapshots {
-        return "call it again with --resume, and training goes on from here".into();
-    }
-    let directory = directory.display();
-    format!("--init={directory} begins with this model; with --snapshots=1 a training can go on by --resume")
 }
 
 fn summary(finished: &Finished, files: &[(&str, PathBuf)]) -> String {

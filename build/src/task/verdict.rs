@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::data::dataset::TEST;
 use crate::error::{Error, Result};
@@ -50,6 +50,24 @@ fn accuracy_before(model_dir: &Path, data: &str) -> Option<f64> {
     metrics[TEST]["accuracy"].as_f64()
 }
 
+/// Says how far the training came whose model is now in `directory`, what ended it, and how to go on: from the snapshot in
+/// `model_dir` if there is one, else from the model.
+pub fn tell_unfinished(trained: &Trained, reason: &Error, directory: &Path, model_dir: &Path, snapshot: bool) {
+    let Some(unfinished) = &trained.model.unfinished else { return };
+    warn!("{}: holds a model that is {unfinished}: {reason}", directory.display());
+    if directory != model_dir {
+        warn!("{}: still holds the finished model of before", model_dir.display());
+    }
+    let model = text::quoted(directory);
+    match snapshot {
+        true => info!("to go on, train again with --resume"),
+        false => info!("to begin with this model, train again with --init={model}"),
+    }
+    if trained.final_evaluation().split != TEST {
+        info!("the test set was not scored: `mnist evaluate --model_dir={model}` does it");
+    }
+}
+
 /// Checks that the training came to its end and reached its target.
 ///
 /// # Errors
@@ -62,5 +80,8 @@ pub fn of(parameters: &Parameters, trained: Trained) -> Result<()> {
     }
     let watched = &trained.evaluations[0];
     let (expected, found) = (parameters.target_accuracy, watched.score.accuracy);
-    if found < expected { Err(Error::TargetMissed { split: watched.split, expected, found }) } else { Ok(()) }
+    match trained.target_reached(parameters) {
+        Some(false) => Err(Error::TargetMissed { split: watched.split, expected, found }),
+        _ => Ok(()),
+    }
 }

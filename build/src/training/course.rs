@@ -2,6 +2,7 @@
 //! that follow from them.
 
 use crate::output::event::{EpochRecord, Evaluation, SplitScore};
+use crate::output::finished::InitialModel;
 use crate::parameters::{Keep, Parameters};
 
 /// A training after some whole epochs. With the trainer's state it is all that the epochs to come depend on.
@@ -11,8 +12,12 @@ pub struct Course {
     pub epochs: Vec<EpochRecord>,
     /// The moving average of the weights (P), with `ema`.
     pub average: Option<Vec<f32>>,
-    /// The model that is kept; none before the first epoch.
-    pub kept: Option<Kept>,
+    /// The model of the last epoch.
+    pub last: Option<Kept>,
+    /// The model of the epoch with the lowest loss, with `keep: best`.
+    pub best: Option<Kept>,
+    /// The model that gave the weights before the first epoch, with `--init`.
+    pub init: Option<InitialModel>,
 }
 
 /// The model of an epoch.
@@ -29,7 +34,7 @@ pub struct Kept {
 /// Why a training is over before its last epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Over {
-    /// `target_accuracy` is reached.
+    /// The last epoch reached `target_accuracy`.
     Target,
     /// The loss did not improve for as many epochs as `early_stopping` says.
     EarlyStop,
@@ -43,16 +48,12 @@ impl Course {
 
     /// Whether training is over, by the results so far.
     pub fn over(&self, parameters: &Parameters) -> Option<Over> {
-        if parameters.target_accuracy > 0.0 && self.best_accuracy() >= Some(parameters.target_accuracy) {
+        let accuracy = self.watched().next_back().map(|score| score.accuracy);
+        if parameters.target_accuracy > 0.0 && accuracy >= Some(parameters.target_accuracy) {
             return Some(Over::Target);
         }
         let patience = parameters.early_stopping;
         (patience > 0 && self.epochs_without_improvement(parameters.min_delta) >= patience).then_some(Over::EarlyStop)
-    }
-
-    /// The highest accuracy on the watched split.
-    pub fn best_accuracy(&self) -> Option<f64> {
-        self.watched().map(|score| score.accuracy).reduce(f64::max)
     }
 
     /// Epochs since the loss on the watched split was last lower than the lowest before, by more than `min_delta`.
@@ -70,19 +71,30 @@ impl Course {
         without
     }
 
-    /// Whether the model of the last epoch is to be kept: with `keep: best` if its loss is lower than all before, or if it
-    /// reaches the target, which ends the training.
-    pub fn keeps_last(&self, parameters: &Parameters) -> bool {
-        if parameters.keep == Keep::Last {
-            return true;
+    /// Takes the model of the last epoch, whose record is the last of `epochs`.
+    pub fn add(&mut self, model: Kept, parameters: &Parameters) {
+        if parameters.keep == Keep::Best && self.last_is_best() {
+            self.best = Some(model.clone());
         }
+        self.last = Some(model);
+    }
+
+    /// The model that is kept, none before the first epoch: with `keep: best` that of the lowest loss, but if the last epoch
+    /// reached the target, its own. The best one stays beside it: a training that goes on without the target ends as if it
+    /// never had one.
+    pub fn kept(&mut self, parameters: &Parameters) -> &mut Option<Kept> {
+        let best = parameters.keep == Keep::Best && self.over(parameters) != Some(Over::Target);
+        if best { &mut self.best } else { &mut self.last }
+    }
+
+    /// Whether the loss of the last epoch is lower than all before.
+    fn last_is_best(&self) -> bool {
         let losses: Vec<f64> = self.watched().map(|score| score.loss).collect();
-        let Some((last, before)) = losses.split_last() else { return false };
-        before.iter().all(|loss| last < loss) || self.over(parameters) == Some(Over::Target)
+        losses.split_last().is_some_and(|(last, before)| before.iter().all(|loss| last < loss))
     }
 
     /// The scores on the watched split, one for each epoch.
-    fn watched(&self) -> impl Iterator<Item = &SplitScore> {
+    fn watched(&self) -> impl DoubleEndedIterator<Item = &SplitScore> {
         self.epochs.iter().filter_map(|record| record.splits.first())
     }
 }
@@ -122,13 +134,26 @@ mod tests {
     }
 
     #[test]
-    fn the_best_model_has_the_lowest_loss_or_reaches_the_target() {
-        let asked = Parameters { keep: Keep::Best, target_accuracy: 0.9, ..Parameters::default() };
-        let scores = [(1.0, 0.5), (0.8, 0.6), (0.8, 0.7), (0.9, 0.9)];
-        let kept: Vec<bool> = (1..=4).map(|epochs| course(&scores[..epochs]).keeps_last(&asked)).collect();
-        assert_eq!(kept, [true, true, false, true]);
+    fn the_best_model_has_the_lowest_loss_and_that_which_reaches_the_target_stays_beside_it() {
+        let without = Parameters { keep: Keep::Best, ..Parameters::default() };
+        let asked = Parameters { target_accuracy: 0.9, ..without.clone() };
+        let scores = [(1.0, 0.5), (0.8, 0.6), (0.8, 0.7), (0.9, 0.9), (0.7, 0.8)];
+        let mut grown = Course::default();
+        let mut kept = |parameters: &Parameters, epoch: u32| {
+            if grown.whole() < epoch {
+                grown.epochs = course(&scores[..epoch as usize]).epochs;
+                grown.add(Kept { epoch, parameters: vec![], evaluation: None }, parameters);
+            }
+            grown.kept(parameters).as_ref().map(|kept| kept.epoch)
+        };
+        assert_eq!(kept(&asked, 0), None);
+        assert_eq!([1, 2, 3, 4].map(|epoch| kept(&asked, epoch)), [1, 2, 2, 4].map(Some));
+        assert_eq!(kept(&without, 4), Some(2));
+        assert_eq!(kept(&without, 5), Some(5));
+        assert_eq!(kept(&Parameters::default(), 5), Some(5));
         assert_eq!(course(&scores[..3]).over(&asked), None);
-        assert_eq!(course(&scores).over(&asked), Some(Over::Target));
-        assert!((1..=4).all(|epochs| course(&scores[..epochs]).keeps_last(&Parameters::default())));
+        assert_eq!(course(&scores[..4]).over(&asked), Some(Over::Target));
+        // Only what the last epoch reached counts: the model of an earlier one is gone.
+        assert_eq!(course(&scores).over(&asked), None);
     }
 }

@@ -76,20 +76,26 @@ impl Training<'_> {
     }
 
     fn tell(&self, over: Over) {
-        let Parameters { early_stopping, target_accuracy, .. } = *self.parameters;
+        let Parameters { early_stopping, min_delta, target_accuracy, .. } = *self.parameters;
         let (split, epoch) = (self.dataset.watched().0, self.course.whole());
         match over {
-            Over::Target => info!("epoch {epoch}: target_accuracy {} is reached", text::percent(target_accuracy)),
+            Over::Target => {
+                info!(
+                    "epoch {epoch}: target_accuracy {} is reached: its model is kept",
+                    text::percent(target_accuracy)
+                );
+            }
             Over::EarlyStop => {
                 let epochs = text::counted(early_stopping as usize, "epoch");
-                info!("epoch {epoch}: no lower {split} loss for {epochs}: training ends, as early_stopping says");
+                let by = if min_delta > 0.0 { format!(" by more than min_delta {min_delta}") } else { String::new() };
+                info!("epoch {epoch}: {split} loss not lower{by} for {epochs}: training ends, as early_stopping says");
             }
         }
     }
 
     /// The kept model with its evaluations; `failure` ended training.
     fn outcome(&mut self, failure: Option<Error>) -> Result<Trained> {
-        let Some(kept) = self.course.kept.take_if(|kept| kept.evaluation.is_some()) else {
+        let Some(kept) = self.course.kept(self.parameters).take_if(|kept| kept.evaluation.is_some()) else {
             return Err(failure.unwrap_or_else(|| unreachable!("train_epochs is at least 1")));
         };
         let mut evaluations: Vec<Evaluation> = kept.evaluation.into_iter().collect();
@@ -117,10 +123,11 @@ impl Training<'_> {
 
     /// Evaluates the model that was kept before, which a snapshot holds without its answers.
     fn evaluate_kept(&mut self) -> Result<()> {
-        let Some(Kept { epoch, parameters, evaluation: None }) = self.course.kept.clone() else { return Ok(()) };
+        let kept = self.course.kept(self.parameters).clone();
+        let Some(Kept { epoch, parameters, evaluation: None }) = kept else { return Ok(()) };
         let (split, images) = self.dataset.watched();
         let evaluation = self.evaluate_as(&parameters, split, images, None)?;
-        self.course.kept = Some(Kept { epoch, parameters, evaluation: Some(evaluation) });
+        *self.course.kept(self.parameters) = Some(Kept { epoch, parameters, evaluation: Some(evaluation) });
         Ok(())
     }
 
@@ -156,9 +163,7 @@ impl Training<'_> {
             splits: vec![evaluation.summary()],
             finished: SystemTime::now(),
         });
-        if self.course.keeps_last(self.parameters) {
-            self.course.kept = Some(Kept { epoch, parameters, evaluation: Some(evaluation) });
-        }
+        self.course.add(Kept { epoch, parameters, evaluation: Some(evaluation) }, self.parameters);
         if let Some(recorder) = &mut self.recorder {
             recorder.epoch_done(self.trainer.state()?, &self.course);
         }
@@ -211,7 +216,7 @@ pub fn memory(parameters: &Parameters, recipe: &Recipe) -> u64 {
     // The state makes room for the average, or at last for the best model, in an evaluation.
     let evaluation = if average + best > 0 { 2 * state } else { 0 };
     // One snapshot is being written, one waits, and one is taken.
-    let blocks = 2 * average + best + evaluation + 3 * snapshots * (state + average + best);
+    let blocks = 2 * (average + best) + evaluation + 3 * snapshots * (state + average + best);
     (blocks * size_of::<f32>() * recipe.shape.parameter_count()) as u64
 }
 

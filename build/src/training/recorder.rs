@@ -10,11 +10,11 @@ use super::course::{Course, Kept};
 use super::snapshot::{RunId, Snapshot, values_of};
 use super::snapshots::SnapshotWriter;
 use crate::data::dataset::{FileHash, Provenance};
-use crate::engine::TrainingState;
+use crate::engine::{EngineInfo, TrainingState};
 use crate::error::{Error, Result};
 use crate::files::lock::DirectoryLock;
 use crate::optim::OptimizerSettings;
-use crate::parameters::{Keep, Parameters};
+use crate::parameters::Parameters;
 
 /// Takes a snapshot every so many epochs, and at last one of the state that training ends in.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct Recorder {
     data: Vec<FileHash>,
     slots: Vec<String>,
     every: u32,
-    keep: Keep,
+    instruction_set: String,
     writer: SnapshotWriter,
     /// The lock of MODEL_DIR.
     lock: Option<Arc<DirectoryLock>>,
@@ -45,6 +45,7 @@ impl Recorder {
         parameters: &Parameters,
         data: &Provenance,
         optimizer: &OptimizerSettings,
+        engine: EngineInfo,
         lock: Option<Arc<DirectoryLock>>,
     ) -> Result<Option<Self>> {
         if parameters.snapshots == 0 {
@@ -56,7 +57,7 @@ impl Recorder {
             data: data.files.clone(),
             slots: optimizer.slots().iter().map(|slot| slot.name.into()).collect(),
             every: parameters.snapshots,
-            keep: parameters.keep,
+            instruction_set: engine.instruction_set,
             writer: SnapshotWriter::new(model_dir)?,
             lock,
             lost: None,
@@ -66,8 +67,6 @@ impl Recorder {
 
     /// Takes note of the trainer's `state` and the `course` after a whole epoch.
     pub fn epoch_done(&mut self, state: TrainingState, course: &Course) {
-        // The last model is the state's own.
-        let kept = course.kept.as_ref().filter(|_| self.keep == Keep::Best);
         let snapshot = Snapshot {
             run: self.run.clone(),
             parameters: self.parameters.clone(),
@@ -75,12 +74,14 @@ impl Recorder {
             slots: self.slots.clone(),
             state,
             average: course.average.clone(),
-            kept: kept.map(|Kept { epoch, parameters, .. }| Kept {
+            kept: course.best.as_ref().map(|Kept { epoch, parameters, .. }| Kept {
                 epoch: *epoch,
                 parameters: parameters.clone(),
                 evaluation: None,
             }),
             epochs: course.epochs.clone(),
+            init: course.init.clone(),
+            instruction_set: Some(self.instruction_set.clone()),
         };
         if course.whole().is_multiple_of(self.every) {
             self.last = None;
@@ -116,12 +117,12 @@ impl Recorder {
 impl Snapshot {
     /// The training's state for a trainer, and its course.
     pub fn into_course(self) -> (TrainingState, Course) {
-        let Self { state, average, kept, epochs, .. } = self;
-        let kept = kept.unwrap_or_else(|| Kept {
+        let Self { state, average, kept, epochs, init, .. } = self;
+        let last = Kept {
             epoch: epochs.len() as u32,
             parameters: average.as_ref().unwrap_or(&state.parameters).clone(),
             evaluation: None,
-        });
-        (state, Course { epochs, average, kept: Some(kept) })
+        };
+        (state, Course { epochs, average, last: Some(last), best: kept, init })
     }
 }

@@ -9,6 +9,7 @@ use crate::data::dataset::Provenance;
 use crate::engine::Recipe;
 use crate::engine::choice::{Choice, DeviceChoice, EngineChoice};
 use crate::error::{Error, Result};
+use crate::output::finished::InitialModel;
 use crate::parameters::Parameters;
 use crate::parameters::table::KEYS;
 use crate::text;
@@ -68,6 +69,21 @@ impl Snapshot {
             return Err(fault(problem, anew.into()));
         }
         Ok(())
+    }
+
+    /// Checks that the training began with the model `given`. `path` is for messages.
+    ///
+    /// # Errors
+    /// It began with another one, or with none.
+    pub fn check_init(&self, path: &Path, given: &InitialModel) -> Result<()> {
+        let shown = |model: &InitialModel| format!("{} with the SHA-256 {}", model.path, shortened(&model.sha256));
+        let (expected, next) = match &self.init {
+            Some(init) if init.sha256 == given.sha256 => return Ok(()),
+            Some(init) => (shown(init), format!("give --init={}, or leave it out", text::quoted(init.path.as_ref()))),
+            None => ("none".into(), "leave out --init".into()),
+        };
+        let problem = format!("is of a training with another --init: expected {expected}, found {}", shown(given));
+        Err(Error::Snapshot { path: path.into(), problem, next: format!("{next}, or train without --resume") })
     }
 
     /// Compares with the parameters `given`. The error names the first that differs and may not, and the next step.

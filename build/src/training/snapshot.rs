@@ -17,6 +17,7 @@ use crate::files::lock;
 use crate::model::tensors::{self, Fault, Header, read_values};
 use crate::optim::MAX_SLOTS;
 use crate::output::event::EpochRecord;
+use crate::output::finished::InitialModel;
 use crate::parameters::Parameters;
 
 /// The kind and the version of the file's contents that this program writes and reads.
@@ -62,6 +63,10 @@ pub struct Snapshot {
     pub kept: Option<Kept>,
     /// Every epoch so far, at least one.
     pub epochs: Vec<EpochRecord>,
+    /// The model that gave the first weights, with `--init`.
+    pub init: Option<InitialModel>,
+    /// That of the engine, see [`EngineInfo`](crate::engine::EngineInfo); none in a file of an older program.
+    pub instruction_set: Option<String>,
 }
 
 /// The file's description of itself.
@@ -80,6 +85,8 @@ struct Description<Data, Slots, Epochs> {
     average: bool,
     kept_epoch: Option<u32>,
     epochs: Epochs,
+    init: Option<InitialModel>,
+    instruction_set: Option<String>,
 }
 
 /// A description that was read.
@@ -99,7 +106,7 @@ pub fn encode(snapshot: &Snapshot) -> Vec<u8> {
 
 /// Writes the file's bytes for `snapshot`, without a copy of its tensors.
 pub(super) fn write(snapshot: &Snapshot, to: &mut impl Write) -> io::Result<()> {
-    let Snapshot { run, parameters, data, slots, state, average, kept, epochs } = snapshot;
+    let Snapshot { run, parameters, data, slots, state, average, kept, epochs, init, instruction_set } = snapshot;
     let description = Description {
         kind: KIND.into(),
         format_version: FORMAT_VERSION,
@@ -113,6 +120,8 @@ pub(super) fn write(snapshot: &Snapshot, to: &mut impl Write) -> io::Result<()> 
         average: average.is_some(),
         kept_epoch: kept.as_ref().map(|kept| kept.epoch),
         epochs,
+        init: init.clone(),
+        instruction_set: instruction_set.clone(),
     };
     let description =
         serde_json::to_string(&description).unwrap_or_else(|e| unreachable!("plain fields become JSON: {e}"));
@@ -192,7 +201,9 @@ impl SnapshotHead {
                 false => Err("expected finite values, found infinite ones or NaN".to_string().into()),
             }
         };
-        let Described { run, step, parameters, data, slots, average, kept_epoch, epochs, .. } = description;
+        let Described {
+            run, step, parameters, data, slots, average, kept_epoch, epochs, init, instruction_set, ..
+        } = description;
         let state =
             TrainingState { parameters: next()?, slots: slots.iter().map(|_| next()).collect::<Result<_, _>>()?, step };
         let average = if average { Some(next()?) } else { None };
@@ -200,7 +211,7 @@ impl SnapshotHead {
             Some(epoch) => Some(Kept { epoch, parameters: next()?, evaluation: None }),
             None => None,
         };
-        Ok(Snapshot { run, parameters, data, slots, state, average, kept, epochs })
+        Ok(Snapshot { run, parameters, data, slots, state, average, kept, epochs, init, instruction_set })
     }
 }
 
@@ -283,6 +294,8 @@ pub(super) mod tests {
             average: Some(values(4.0)),
             kept: Some(Kept { epoch: 1, parameters: values(5.0), evaluation: None }),
             epochs: (1..=epochs).map(record).collect(),
+            init: Some(InitialModel { path: "first/model.safetensors".into(), sha256: "89abcdef".repeat(8) }),
+            instruction_set: Some("avx2".into()),
         }
     }
 
@@ -291,9 +304,20 @@ pub(super) mod tests {
         let whole = example(1, 3);
         assert_eq!(encode(&whole), encode(&whole.clone()));
         assert_eq!(decode(&encode(&whole)), Ok(whole.clone()));
-        let mut small = Snapshot { average: None, kept: None, slots: vec![], ..whole };
+        let mut small =
+            Snapshot { average: None, kept: None, slots: vec![], init: None, instruction_set: None, ..whole };
         small.state.slots.clear();
         assert_eq!(decode(&encode(&small)), Ok(small));
+    }
+
+    #[test]
+    fn a_file_of_an_older_program_without_the_newer_entries_is_read() {
+        let mut bytes = encode(&example(1, 3));
+        for name in ["\"init\\\"", "\"instruction_set\\\""] {
+            let at = bytes.windows(name.len()).position(|window| window == name.as_bytes()).unwrap();
+            bytes[at + 1] = b'x';
+        }
+        assert_eq!(decode(&bytes), Ok(Snapshot { init: None, instruction_set: None, ..example(1, 3) }));
     }
 
     #[test]

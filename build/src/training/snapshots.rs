@@ -26,7 +26,7 @@ pub fn exist(model_dir: &Path) -> bool {
 }
 
 /// The newest sound snapshot in `model_dir` and its path: that of the last epoch of the training that began last. A damaged
-/// one is passed over with a warning.
+/// one is passed over with a warning, and gets another name, so that there is only one.
 ///
 /// # Errors
 /// One cannot be read, is of a newer format or needs more memory than there is, or two of the newest epoch differ.
@@ -86,7 +86,12 @@ fn sound<T>(path: &Path, read: std::result::Result<T, Fault>) -> Result<Option<T
     match read {
         Ok(read) => Ok(Some(read)),
         Err(Fault::Wrong(problem)) => {
-            warn!("{}: {problem}: passed over for the next older snapshot, if there is one", path.display());
+            let mut aside = path.as_os_str().to_owned();
+            aside.push(names::DAMAGED);
+            let moved = fs::rename(path, &aside);
+            let kept = moved.map_or(String::new(), |()| format!(", kept as {}", aside.display()));
+            let next = "passed over for the next older snapshot, if there is one";
+            warn!("{}: {problem}: {next}{kept}", path.display());
             Ok(None)
         }
         Err(Fault::Unreadable(error)) => Err(Error::io("read", path)(error)),
@@ -282,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_ones_are_passed_over() {
+    fn damaged_ones_are_passed_over_and_get_another_name() {
         let dir = model_dir(&[
             ("epoch-001.safetensors", &example(1, 1)),
             ("epoch-002.safetensors", &example(1, 2)),
@@ -294,6 +299,7 @@ mod tests {
         };
         cut("epoch-003.safetensors", 2000);
         assert_eq!(found(&dir), named("epoch-002.safetensors", example(1, 2)));
+        assert_eq!(files(&dir)[1..], ["epoch-002.safetensors", "epoch-003.safetensors.damaged"]);
         let mut infinite = example(1, 2);
         infinite.state.slots[0][0] = f32::NAN;
         fs::write(dir.path().join("snapshots/epoch-002.safetensors"), snapshot::encode(&infinite)).unwrap();

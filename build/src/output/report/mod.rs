@@ -296,6 +296,7 @@ mod tests {
             parameters: &parameters,
             dataset: &Dataset { train: Arc::default(), validation: None, test, provenance },
             engine: &engine,
+            init: None,
             epochs: &[record],
             before: 0,
             trained: &trained,
