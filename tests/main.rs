@@ -30,3 +30,4 @@ mod resume;
 mod schema;
 mod sets;
 mod train;
+mod unfinished;

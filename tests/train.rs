@@ -14,6 +14,7 @@ use mnist::files::lock;
 use mnist::model::file::Unfinished;
 use mnist::output::artifacts;
 use mnist::output::event::Listeners;
+use mnist::output::unfinished::UnfinishedDirectory;
 use mnist::parameters::Parameters;
 use mnist::simd::InstructionSet;
 use mnist::task::train::{Begin, Plan, carry_out};
@@ -912,7 +913,9 @@ fn a_device_that_is_lost_leaves_the_model_of_the_epochs_before() {
         let trainer = Box::new(Lost { engine, epochs });
         let (used, course, begin) = (parameters.clone(), Course::default(), Begin::now());
         let recorder = None;
-        let plan = Plan { parameters, used, dataset, trainer, course, recorder, model_dir, lock: None, begin };
+        let unfinished = UnfinishedDirectory::of(&model_dir).unwrap();
+        let plan =
+            Plan { parameters, used, dataset, trainer, course, recorder, model_dir, lock: None, unfinished, begin };
         carry_out(plan, &mut Listeners(vec![])).unwrap_err()
     };
     assert!(matches!(train(0), Error::Device { .. }));

@@ -36,6 +36,9 @@ pub enum Error {
     /// Something of a user's in the place of a file that only this program writes.
     #[error("{}: expected a file of this program with one name, found {found}", path.display())]
     InTheWay { path: PathBuf, found: String },
+    /// A user's model, or something else, in the place of the directory for an unfinished one.
+    #[error("{}: expected the directory of an unfinished training, found {found}", path.display())]
+    NotUnfinished { path: PathBuf, found: &'static str },
     /// A file system without rename, and a file in the way.
     #[error("{}: is there already, and this file system cannot replace files", path.display())]
     NoRename { path: PathBuf },
@@ -283,7 +286,9 @@ impl Error {
             Error::LockLost { .. } => {
                 Some("see who works in that directory, then bring the new files to where they belong".into())
             }
-            Error::InTheWay { .. } => Some("move it elsewhere, or choose another directory".into()),
+            Error::InTheWay { .. } | Error::NotUnfinished { .. } => {
+                Some("move it elsewhere, or choose another directory".into())
+            }
             Error::NoRename { .. } => Some("choose an empty directory, or one on another file system".into()),
             Error::DanglingLink { .. } => Some("make the directory that it leads to, or give another one".into()),
             Error::Memory { purpose, .. } => {

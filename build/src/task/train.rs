@@ -17,12 +17,13 @@ use crate::interrupt;
 use crate::memory;
 use crate::model::file as model_file;
 use crate::optim::ScheduleKind;
-use crate::output::artifacts;
+use crate::output::artifacts::{self, Written};
 use crate::output::console::{self, Console};
 use crate::output::event::{Evaluation, Listener, Listeners, RunEvent};
 use crate::output::finished::{Finished, training_seconds};
 use crate::output::logs::with_logs;
 use crate::output::tensorboard::EventFiles;
+use crate::output::unfinished::UnfinishedDirectory;
 use crate::parameters::Parameters;
 use crate::task::verdict;
 use crate::text;
@@ -54,6 +55,8 @@ pub struct Plan {
     pub model_dir: PathBuf,
     /// Keeps other trainings out of MODEL_DIR; none where the file system has no locks.
     pub lock: Option<Arc<DirectoryLock>>,
+    /// Where the files of an unfinished training go if a finished model stands in MODEL_DIR.
+    pub unfinished: UnfinishedDirectory,
     /// When the task began.
     pub begin: Begin,
 }
@@ -123,6 +126,7 @@ pub fn prepare(
     let model_dir = artifacts::open(&args.model_dir)?;
     model_dir.check(artifacts::names())?;
     let lock = if model_dir.is(&args.log_dir) { log_lock } else { model_dir.lock()?.map(Arc::new) };
+    let unfinished = UnfinishedDirectory::of(model_dir.path())?;
     let mut dataset = data()?;
     dataset.split(parameters.validation)?;
     let recipe = used.recipe(&dataset.train);
@@ -146,7 +150,8 @@ pub fn prepare(
     let images = dataset.splits().map(|(_, images)| images.pixels.len() as u64).sum::<u64>();
     let engine = choice::memory(&recipe, &chosen, &dataset.train);
     info!("memory: about {}", text::bytes(PROGRAM_BYTES + images + engine + extra));
-    Ok(Plan { parameters, used, dataset, trainer, course, recorder, model_dir: args.model_dir.clone(), lock, begin })
+    let model_dir = args.model_dir.clone();
+    Ok(Plan { parameters, used, dataset, trainer, course, recorder, model_dir, lock, unfinished, begin })
 }
 
 /// The snapshot to go on from, and its path.
@@ -196,7 +201,8 @@ fn begin_with(directory: &Path, recipe: &Recipe, trainer: &mut dyn Trainer) -> R
 /// Training failed, see [`training::TrainingRun`], or a file cannot be written, or the target accuracy was not reached.
 /// What ends training after the first epoch, a signal or a device that fails, leaves the files of an unfinished training.
 pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
-    let Plan { parameters, used, dataset, mut trainer, course, mut recorder, model_dir, lock, begin } = plan;
+    let Plan { parameters, used, dataset, mut trainer, course, mut recorder, model_dir, lock, unfinished, begin } =
+        plan;
     let images: Vec<_> = dataset.splits().map(|(split, images)| (split, images.len())).collect();
     listener.on(RunEvent::Data { source: dataset.provenance.source, images: &images });
     listener.on(RunEvent::Parameters(&used));
@@ -227,25 +233,48 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
         seconds: begin.seconds(),
     };
     verdict::warn_of(&finished, &model_dir);
-    let directory = artifacts::directory(&model_dir, trained.unfinished.is_some())?;
-    let written = artifacts::write_all(&finished, &directory, lock.as_deref())?;
-    if let Some(unfinished) = &trained.model.unfinished {
+    let written = write_files(&finished, &model_dir, lock.as_deref(), unfinished)?;
+    if trained.unfinished.is_some() {
         listener.on(RunEvent::Unfinished);
-        warn!("{}: holds a model that is {unfinished}", directory.display());
-        if directory != model_dir {
-            warn!("{}: still holds the finished model of before", model_dir.display());
-        }
-    } else {
-        artifacts::remove_unfinished(&model_dir);
     }
     let summary = summary(&finished, &written.files);
     recorder.map_or(Ok(()), Recorder::close)?;
-    if let Some(failure) = written.failure {
-        warn!("{}: holds the model, but not all files that are made from it", directory.display());
-        return Err(failure);
-    }
+    written.failure.map_or(Ok(()), Err)?;
     verdict::of(&parameters, trained)?;
     Ok(summary)
+}
+
+/// Writes the files of `finished` into `model_dir`, or into `unfinished` if a finished model stands there and it is not.
+///
+/// # Errors
+/// See [`artifacts::write_all`]; or `unfinished` cannot be used any more.
+fn write_files(
+    finished: &Finished,
+    model_dir: &Path,
+    lock: Option<&DirectoryLock>,
+    unfinished: UnfinishedDirectory,
+) -> Result<Written> {
+    let state = finished.trained.model.unfinished;
+    let beside = state.is_some() && artifacts::is_finished(model_dir);
+    let unfinished = match beside {
+        true => unfinished.make().map_err(|problem| artifacts::keep_all(finished, model_dir, problem))?,
+        false => unfinished,
+    };
+    let (directory, lock) = if beside { (unfinished.path(), unfinished.lock()) } else { (model_dir, lock) };
+    let written = artifacts::write_all(finished, directory, lock)?;
+    if let Some(state) = state {
+        warn!("{}: holds a model that is {state}", directory.display());
+    }
+    if beside {
+        warn!("{}: still holds the finished model of before", model_dir.display());
+    }
+    if written.failure.is_some() {
+        warn!("{}: holds the model, but not all files that are made from it", directory.display());
+    }
+    if state.is_none() {
+        unfinished.remove().unwrap_or_else(|problem| warn!("{problem}"));
+    }
+    Ok(written)
 }
 
 /// Names data, parameters and engine, and warns of settings that are probably a mistake.
