@@ -130,7 +130,7 @@ pub enum Error {
     #[error("stopped after {seconds} s, as max_seconds says")]
     OutOfTime { seconds: f64 },
     /// The accuracy that was asked for was not reached.
-    #[error("target_accuracy: expected a {split} accuracy of {}, found {}", text::percent(*expected), text::percent(*found))]
+    #[error("target_accuracy: expected a {split} accuracy of {}", text::different_percents(*expected, *found).join(", found "))]
     TargetMissed { split: &'static str, expected: f64, found: f64 },
     /// A model to begin with that does not fit the parameters.
     #[error("{}: expected a model with layers {expected:?}, as the parameters say, found {found:?}", path.display())]
