@@ -130,6 +130,18 @@ fn the_newest_sound_snapshot_is_taken_and_faults_are_named() {
 }
 
 #[test]
+fn a_stop_before_the_model_of_a_snapshot_is_evaluated_says_that_the_snapshot_stays() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--snapshots=1 --train_epochs=2").done();
+    fs::remove_file(sandbox.path("model/model.safetensors")).unwrap();
+    let ended = sandbox.train("--train_epochs=2 --resume --max_seconds=0.000001");
+    let warning = "no model is written: that of the snapshot is not evaluated yet, which stays for the next --resume\n";
+    assert!(ended.code == Some(1) && ended.stderr.contains(warning), "{ended:#?}");
+    sandbox.train("--train_epochs=2 --resume").done();
+    assert!(sandbox.path("model/model.safetensors").exists());
+}
+
+#[test]
 fn more_epochs_go_on_where_fewer_ended() {
     let sandbox = Sandbox::with_data();
     sandbox.train("--train_epochs=6").done();

@@ -325,7 +325,7 @@ impl Error {
             Error::Validation { .. } => {
                 Some("set validation to a smaller share, such as 0.1, or a smaller number of images".into())
             }
-            Error::OutOfTime { .. } => Some("give more max_seconds: there is no whole epoch yet".into()),
+            Error::OutOfTime { .. } => Some("give more max_seconds: no epoch was trained and evaluated by then".into()),
             Error::TargetMissed { .. } => {
                 Some("the files are written; train more epochs, or with other parameters".into())
             }

@@ -72,7 +72,7 @@ pub fn evaluate(
     let splits = vec![(TEST, dataset.test.len())];
     listener.on(RunEvent::Data { source, images: &splits });
     listener.on(RunEvent::RunStarted);
-    let evaluation = training::evaluate(network.as_mut(), TEST, &dataset.test, None, listener)?;
+    let evaluation = training::evaluate(network.as_mut(), TEST, &dataset.test, None, None, listener)?;
     let metrics = Metrics {
         task: "evaluate",
         began,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
@@ -32,7 +32,7 @@ use crate::training::course::Course;
 use crate::training::recorder::Recorder;
 use crate::training::snapshot::{RunId, Snapshot};
 use crate::training::snapshots;
-use crate::training::{self, Training};
+use crate::training::{self, Deadline, Training};
 
 /// The memory of the program without data and network.
 const PROGRAM_BYTES: u64 = 15_000_000;
@@ -207,14 +207,13 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
     listener.on(RunEvent::Data { source: dataset.provenance.source, images: &images });
     listener.on(RunEvent::Parameters(&used));
     listener.on(RunEvent::RunStarted);
-    let limit = (used.max_seconds > 0.0).then(|| Duration::from_secs_f64(used.max_seconds));
     let training = Training {
         parameters: &used,
         dataset: &dataset,
         trainer: trainer.as_mut(),
         listener,
         course,
-        deadline: limit.and_then(|limit| begin.instant.checked_add(limit)),
+        deadline: (used.max_seconds > 0.0).then(|| Deadline::after(begin.instant, used.max_seconds)),
         recorder: recorder.as_mut(),
     };
     let run = training.run();
