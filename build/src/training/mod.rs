@@ -175,6 +175,8 @@ impl Training<'_> {
         };
         let infinite = parameters.iter().find(|parameter| !parameter.is_finite());
         infinite.map_or(Ok(()), |&parameter| check_finite(epoch, "a weight", parameter.into()))?;
+        // Before the epoch counts: nothing after that may fail, or a file would lack what another has.
+        let state = self.recorder.is_some().then(|| self.trainer.state()).transpose()?;
         let schedule = self.parameters.schedule(order.len());
         self.course.epochs.push(EpochRecord {
             epoch,
@@ -189,8 +191,8 @@ impl Training<'_> {
         if self.course.keeps_last(self.parameters) {
             self.course.kept = Some(Kept { epoch, parameters, evaluation: Some(evaluation) });
         }
-        if let Some(recorder) = &mut self.recorder {
-            recorder.epoch_done(self.trainer.state()?, &self.course);
+        if let (Some(recorder), Some(state)) = (&mut self.recorder, state) {
+            recorder.epoch_done(state, &self.course);
         }
         let record = &self.course.epochs[self.course.epochs.len() - 1];
         self.listener.on(RunEvent::EpochFinished { epochs, record });
@@ -359,6 +361,35 @@ mod tests {
         let (train_images, test_images) = (images.len(), images.len());
         let provenance = Provenance { source, train_images, validation_images: 0, test_images, files: vec![] };
         Dataset { train: Arc::new(images.clone()), validation: None, test: images, provenance }
+    }
+
+    #[test]
+    fn an_epoch_counts_only_if_its_state_is_known() {
+        struct Counter(usize);
+        impl Listener for Counter {
+            fn on(&mut self, event: RunEvent) {
+                self.0 += usize::from(matches!(event, RunEvent::EpochFinished { .. }));
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let parameters = Parameters { snapshots: 1, ..Parameters::default() };
+        let dataset = dataset(1);
+        let optimizer = parameters.recipe(&dataset.train).optimizer;
+        let run = snapshot::RunId::now();
+        let mut recorder = Recorder::new(dir.path(), run, &parameters, &dataset.provenance, &optimizer, None).unwrap();
+        let mut listener = Counter(0);
+        let training = Training {
+            parameters: &parameters,
+            dataset: &dataset,
+            trainer: &mut Interrupted,
+            listener: &mut listener,
+            course: Course::default(),
+            deadline: None,
+            recorder: recorder.as_mut(),
+        };
+        let run = training.run();
+        assert!(matches!(run.result, Err(Error::Interrupted { signal: 15 })));
+        assert_eq!((run.epochs.len(), listener.0), (0, 0));
     }
 
     #[test]
