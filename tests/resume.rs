@@ -6,6 +6,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use mnist::rng::{Purpose, Stream};
+use mnist::training::snapshot;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::Sandbox;
@@ -122,11 +123,26 @@ fn the_newest_sound_snapshot_is_taken_and_faults_are_named() {
     refused("--hidden_layers=8", "hidden_layers: expected [24,16], found [8]");
     refused("--train_epochs=4", "train_epochs: expected at least 30, found 4");
     let ended = sandbox.train("");
-    let warning =
-        "warning: model: has snapshots of an earlier training, which stay: --resume goes on from the newest\n";
-    assert!(ended.stderr.contains(warning), "{ended:#?}");
+    let warning = "warning: model: has snapshots of an earlier training, which stay";
+    assert!(ended.stderr.contains(&format!("{warning}, but for those of the same epochs: these are replaced\n")));
+    let ended = sandbox.train("--snapshots=0").done();
+    let warning = format!("{warning}: --resume goes on from the newest\n");
+    assert!(ended.stderr.contains(&warning), "{ended:#?}");
     mnist::data::synthetic::write(&sandbox.path("data"), 299, 100).unwrap();
     refused("", "is of a training on other data: ");
+}
+
+#[test]
+fn a_training_whose_clock_was_ahead_does_not_stay_the_newest() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--snapshots=1 --train_epochs=2").done();
+    let path = sandbox.path("model/snapshots/epoch-002.safetensors");
+    let mut ahead = snapshot::decode(&fs::read(&path).unwrap()).unwrap();
+    ahead.run.begin *= 2;
+    fs::write(&path, snapshot::encode(&ahead)).unwrap();
+    sandbox.train("--snapshots=1 --train_epochs=1 --seed=7").done();
+    let ended = sandbox.train("--snapshots=1 --train_epochs=1 --seed=7 --resume").done();
+    assert!(ended.stderr.contains("epoch-001.safetensors: training goes on after epoch 1 of 1\n"), "{ended:#?}");
 }
 
 #[test]

@@ -30,7 +30,7 @@ use crate::text;
 use crate::threads;
 use crate::training::course::Course;
 use crate::training::recorder::Recorder;
-use crate::training::snapshot::{RunId, Snapshot};
+use crate::training::snapshot::Snapshot;
 use crate::training::snapshots;
 use crate::training::{self, Deadline, Training};
 
@@ -130,12 +130,13 @@ pub fn prepare(
     let mut dataset = data()?;
     dataset.split(parameters.validation)?;
     let recipe = used.recipe(&dataset.train);
-    let resumed = resumed(args)?;
+    let resumed = resumed(args, &used)?;
     let choice = resumed.as_ref().map_or_else(|| used.choice(), |(_, snapshot)| snapshot.choice(used.choice()));
     let (mut trainer, chosen) = choice::trainer(&recipe, &choice, used.train_epochs, &dataset.train)?;
     (used.engine, used.device) = (chosen.engine, chosen.device.clone());
     announce(&used, &dataset.provenance, &trainer.info());
-    let run = resumed.as_ref().map_or_else(RunId::now, |(_, snapshot)| snapshot.run.clone());
+    let run =
+        resumed.as_ref().map_or_else(|| snapshots::new_run(&args.model_dir), |(_, snapshot)| snapshot.run.clone());
     let course = match (resumed, &args.init) {
         (Some((path, snapshot)), _) => {
             snapshot.check(&path, &used, &dataset.provenance, &recipe)?;
@@ -155,12 +156,15 @@ pub fn prepare(
 }
 
 /// The snapshot to go on from, and its path.
-fn resumed(args: &Train) -> Result<Option<(PathBuf, Snapshot)>> {
+fn resumed(args: &Train, parameters: &Parameters) -> Result<Option<(PathBuf, Snapshot)>> {
     let model_dir = &args.model_dir;
     if !args.resume {
         if snapshots::exist(model_dir) {
-            let model_dir = model_dir.display();
-            warn!("{model_dir}: has snapshots of an earlier training, which stay: --resume goes on from the newest");
+            let what_happens = match parameters.snapshots {
+                0 => "which stay: --resume goes on from the newest",
+                _ => "which stay, but for those of the same epochs: these are replaced",
+            };
+            warn!("{}: has snapshots of an earlier training, {what_happens}", model_dir.display());
         }
         return Ok(None);
     }
