@@ -29,5 +29,6 @@ mod readme;
 mod resume;
 mod schema;
 mod sets;
+mod snapshots;
 mod train;
 mod unfinished;

@@ -327,7 +327,7 @@ impl Error {
             }
             Error::OutOfTime { .. } => Some("give more max_seconds: no epoch was trained and evaluated by then".into()),
             Error::TargetMissed { .. } => {
-                Some("the files are written; train more epochs, or with other parameters".into())
+                Some("train more epochs, or with other parameters".into())
             }
             Error::OtherNetwork { .. } => Some("set hidden_layers to those of the model".into()),
             Error::InstructionSet { .. } => Some("unset it, and the fastest is taken".into()),

@@ -1,5 +1,6 @@
 //! `mnist train`: checks everything that can fail, trains, and writes the files of [`artifacts::ALL`].
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -22,6 +23,7 @@ use crate::output::console::{self, Console};
 use crate::output::event::{Evaluation, Listener, Listeners, RunEvent};
 use crate::output::finished::{Finished, training_seconds};
 use crate::output::logs::with_logs;
+use crate::output::names;
 use crate::output::tensorboard::EventFiles;
 use crate::output::unfinished::UnfinishedDirectory;
 use crate::parameters::Parameters;
@@ -236,15 +238,39 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
         seconds: begin.seconds(),
     };
     verdict::warn_of(&finished, &model_dir);
-    let written = write_files(&finished, &model_dir, lock.as_deref(), unfinished)?;
-    if trained.unfinished.is_some() {
-        listener.on(RunEvent::Unfinished);
+    let mut failures = vec![];
+    let files = match write_files(&finished, &model_dir, lock.as_deref(), unfinished) {
+        Ok(written) => {
+            if trained.unfinished.is_some() {
+                listener.on(RunEvent::Unfinished);
+            }
+            failures.extend(written.failure);
+            written.files
+        }
+        Err(failure) => {
+            warn_of_full_disk(&failure, &model_dir);
+            failures.push(failure);
+            vec![]
+        }
+    };
+    let summary = summary(&finished, &files);
+    failures.extend(recorder.and_then(|recorder| recorder.close().err()));
+    failures.extend(verdict::of(&parameters, trained).err());
+    verdict::end(failures).map(|()| summary)
+}
+
+/// Says how to come to the model if snapshots have taken its place on the disk.
+fn warn_of_full_disk(failure: &Error, model_dir: &Path) {
+    let problem = if let Error::Kept { problem, .. } = failure { problem } else { failure };
+    let Error::Io { source, .. } = problem else { return };
+    if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) && snapshots::exist(model_dir)
+    {
+        let directory = model_dir.join(names::SNAPSHOTS);
+        warn!(
+            "{}: takes space on that disk: move older snapshots elsewhere, then train with --resume",
+            directory.display()
+        );
     }
-    let summary = summary(&finished, &written.files);
-    recorder.map_or(Ok(()), Recorder::close)?;
-    written.failure.map_or(Ok(()), Err)?;
-    verdict::of(&parameters, trained)?;
-    Ok(summary)
 }
 
 /// Writes the files of `finished` into `model_dir`, or into `unfinished` if a finished model stands there and it is not.

@@ -7,6 +7,7 @@ use tracing::warn;
 use crate::data::dataset::TEST;
 use crate::error::{Error, Result};
 use crate::open;
+use crate::output::console;
 use crate::output::finished::{Finished, Trained};
 use crate::output::metrics;
 use crate::parameters::Parameters;
@@ -50,6 +51,21 @@ fn accuracy_before(model_dir: &Path, data: &str) -> Option<f64> {
     metrics[TEST]["accuracy"].as_f64()
 }
 
+/// Ends a training that had `failures`. All are named: one by what this returns, which is the signal, since its exit code is
+/// awaited, or else the first.
+///
+/// # Errors
+/// There is one.
+pub fn end(mut failures: Vec<Error>) -> Result<()> {
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let signal = failures.iter().position(|failure| matches!(failure, Error::Interrupted { .. }));
+    let named_last = failures.remove(signal.unwrap_or(0));
+    failures.iter().for_each(console::report);
+    Err(named_last)
+}
+
 /// Checks that the training came to its end and reached its target.
 ///
 /// # Errors
@@ -63,4 +79,21 @@ pub fn of(parameters: &Parameters, trained: Trained) -> Result<()> {
     let watched = &trained.evaluations[0];
     let (expected, found) = (parameters.target_accuracy, watched.score.accuracy);
     if found < expected { Err(Error::TargetMissed { split: watched.split, expected, found }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_the_end_whatever_else_failed() {
+        assert!(end(vec![]).is_ok());
+        let failures = || vec![Error::OutOfTime { seconds: 1.0 }, Error::Unconfirmed];
+        assert!(matches!(end(failures()), Err(Error::OutOfTime { .. })));
+        for at in 0..=2 {
+            let mut failures = failures();
+            failures.insert(at, Error::Interrupted { signal: 15 });
+            assert_eq!(end(failures).unwrap_err().exit_code(), 143);
+        }
+    }
 }
