@@ -108,3 +108,13 @@ fn files_of_the_user_stay_there() {
     sandbox.train("").done();
     assert_eq!(sandbox.files("model/unfinished"), ["metrics.json", "notes.txt"]);
 }
+
+#[test]
+fn where_only_an_unfinished_model_is_the_message_names_it() {
+    let sandbox = finished();
+    sandbox.train(LIMITED).done();
+    fs::remove_file(sandbox.path("model/model.safetensors")).unwrap();
+    sandbox.run("evaluate --data_dir=data --log_dir=logs2 --model_dir=model").failed_with(
+        "model: has no model: expected a file model.safetensors\nhint: give model/unfinished, which has one",
+    );
+}

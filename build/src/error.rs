@@ -80,7 +80,11 @@ pub enum Error {
     // ---- models
     /// No model where one was expected.
     #[error("{}: has no model: expected a file model.safetensors", model_dir.display())]
-    NoModel { model_dir: PathBuf },
+    NoModel {
+        model_dir: PathBuf,
+        /// The directory in it that has the model of an unfinished training.
+        unfinished: Option<PathBuf>,
+    },
     /// The metrics of `evaluate` would replace those of `train`.
     #[error("{}: expected a directory for logs alone, found model.safetensors there", log_dir.display())]
     LogsBesideModel { log_dir: PathBuf },
@@ -311,6 +315,9 @@ impl Error {
                  --data_dir=DIR; `mnist download` brings it"
                     .into(),
             ),
+            Error::NoModel { unfinished: Some(directory), .. } => {
+                Some(format!("give {}, which has one", quoted(directory)))
+            }
             Error::NoModel { .. } => Some("train one first with `mnist train`".into()),
             Error::Model { .. } => Some("train the model again with `mnist train`, or bring the file back".into()),
             _ => None,
@@ -483,7 +490,7 @@ mod tests {
         let answers = vec![("http://m\n".to_string(), "404\r\nforged\u{1b}[0m".to_string())];
         let error = Error::Download { failures: vec![Unfetched { file: "a".into(), answers }] };
         assert_eq!(error.lines(), ["a: no mirror has it", r"  http://m\n: 404\r\nforged\u001b[0m"]);
-        let error = Error::NoModel { model_dir: "a\nb".into() };
+        let error = Error::NoModel { model_dir: "a\nb".into(), unfinished: None };
         assert_eq!(error.lines().len(), 1);
     }
 }

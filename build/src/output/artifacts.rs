@@ -38,9 +38,6 @@ pub const PARAMETERS: Artifact = Artifact {
     },
 };
 
-/// The directory below MODEL_DIR for the files of an unfinished training where those of a finished one stand.
-pub const UNFINISHED: &str = "unfinished";
-
 /// The files that were written.
 #[derive(Debug, Default)]
 pub struct Written {

@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::artifacts::{self, UNFINISHED};
+use super::artifacts;
 use crate::error::{Error, Result};
 use crate::files::lock::DirectoryLock;
 use crate::files::{self, make_directory};
@@ -29,7 +29,7 @@ impl UnfinishedDirectory {
     /// Something else has its name, it holds another model than an unfinished one, another process writes there, or it
     /// cannot be written.
     pub fn of(model_dir: &Path) -> Result<Self> {
-        Self::at(model_dir.join(UNFINISHED))
+        Self::at(model_dir.join(weights::UNFINISHED))
     }
 
     fn at(path: PathBuf) -> Result<Self> {
