@@ -131,7 +131,7 @@ pub enum Error {
     #[error("validation: {part} of the {images} training images {problem}")]
     Validation { part: f64, images: usize, problem: String },
     /// `max_seconds` are over.
-    #[error("stopped after {seconds} s, as max_seconds says")]
+    #[error("stopped after {} s, as max_seconds says", text::number(*seconds))]
     OutOfTime { seconds: f64 },
     /// The accuracy that was asked for was not reached.
     #[error("target_accuracy: expected a {split} accuracy of {}", text::different_percents(*expected, *found).join(", found "))]

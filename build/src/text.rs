@@ -123,6 +123,12 @@ pub fn different_percents(one: f64, other: f64) -> [String; 2] {
     (2..17).map(with).find(|[one, other]| one != other).unwrap_or_else(|| with(2))
 }
 
+/// A number with its power of ten where it would have many zeros.
+pub fn number(number: f64) -> String {
+    let is_short = number == 0.0 || (1e-6..1e15).contains(&number.abs());
+    if is_short { number.to_string() } else { format!("{number:e}") }
+}
+
 /// A text short enough for a message.
 pub fn shortened(text: &str) -> String {
     match text.char_indices().nth(60) {
@@ -240,6 +246,14 @@ mod tests {
         assert_eq!(different_hashes("none", &one), "expected the SHA-256 none, found abababababab...");
         assert_eq!(different_percents(0.9, 0.5), ["90.00 %", "50.00 %"]);
         assert_eq!(different_percents(0.902, 0.90197), ["90.200 %", "90.197 %"]);
+    }
+
+    #[test]
+    fn a_number_has_no_row_of_zeros() {
+        for (value, text) in [(0.0, "0"), (0.000001, "0.000001"), (90.5, "90.5"), (5e-324, "5e-324"), (-1e20, "-1e20")]
+        {
+            assert_eq!(number(value), text);
+        }
     }
 
     #[test]
