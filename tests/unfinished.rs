@@ -9,7 +9,7 @@ use mnist::model::file as model_file;
 
 use crate::common::{Sandbox, fifo};
 
-const LIMITED: &str = "--train_epochs=100000 --max_seconds=0.4";
+const LIMITED: &str = "--train_epochs=100000 --max_seconds=0.8";
 
 /// A sandbox with a finished model in `model`.
 fn finished() -> Sandbox {

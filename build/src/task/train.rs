@@ -223,8 +223,9 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener) -> Result<String> {
         recorder: recorder.as_mut(),
     };
     let run = training.run();
+    // A trained model, and snapshots that wait for a slow disk, are worth more than an end within a second.
+    interrupt::acknowledge();
     let trained = run.result?;
-    interrupt::acknowledge(); // a trained model is worth more than an end within a second
     let weights = model_file::encode(&trained.model);
     let finished = Finished {
         parameters: &parameters,

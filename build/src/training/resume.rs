@@ -45,9 +45,11 @@ impl Snapshot {
         for file in &data.files {
             let before = self.data.iter().find(|before| before.name == file.name);
             if before.is_none_or(|before| before.sha256 != file.sha256) {
-                let before = before.map_or("none", |before| &before.sha256);
-                let (name, hashes) = (&file.name, text::different_hashes(before, &file.sha256));
-                let problem = format!("is of a training on other data: {name}: {hashes}");
+                let differs = match before {
+                    Some(before) => text::different_hashes(&before.sha256, &file.sha256),
+                    None => "expected none, found one".into(),
+                };
+                let problem = format!("is of a training on other data: {}: {differs}", file.name);
                 return Err(fault(problem, format!("give the data set of that training as --data_dir, or {anew}")));
             }
         }
