@@ -152,7 +152,7 @@ fn a_training_whose_directory_was_replaced_writes_nothing_over_what_is_there_now
         kill_process(Pid::from_child(&child), Signal::INT).unwrap();
         let output = child.wait_with_output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert_eq!(output.status.code(), Some(130), "{stderr}");
         let error = "error: model/.mnist-lock: expected the lock of this process, found that of another";
         assert!(stderr.contains(error), "{stderr}");
         assert_eq!(sandbox.read("other/metrics.json"), "theirs");

@@ -19,7 +19,7 @@ use mnist::files::set::{self, JOURNAL};
 use mnist::model::MlpShape;
 use mnist::model::file::{self as model_file, Model};
 use mnist::output::event::{EpochRecord, SplitScore};
-use mnist::parameters::Parameters;
+use mnist::parameters::{Keep, Parameters};
 use mnist::rng::{Purpose, Stream};
 use mnist::task::cube::PROGRAM;
 use mnist::training::course::Kept;
@@ -214,10 +214,14 @@ fn snapshots() {
         };
         let snapshot = Snapshot {
             run: RunId { begin: 1, host: "here".into(), process: 1 },
-            parameters: snapshot::values_of(&Parameters::default()),
+            parameters: snapshot::values_of(&Parameters {
+                ema: if slots == 1 { 0.5 } else { 0.0 },
+                keep: if slots == 2 { Keep::Best } else { Keep::Last },
+                ..Parameters::default()
+            }),
             data: vec![],
             slots: vec!["velocity".into(); slots],
-            state: TrainingState { parameters: vec![1.0; 50], slots: vec![vec![0.5; 50]; slots], step: 7 },
+            state: TrainingState { parameters: vec![1.0; 50], slots: vec![vec![0.5; 50]; slots], step: 8 },
             average: (slots == 1).then(|| vec![2.0; 50]),
             kept: (slots == 2).then(|| Kept { epoch: 1, parameters: vec![3.0; 50], evaluation: None }),
             epochs: (1..=2).map(record).collect(),

@@ -30,4 +30,6 @@ mod resume;
 mod resumed;
 mod schema;
 mod sets;
+mod snapshots;
 mod train;
+mod unfinished;

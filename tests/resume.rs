@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use mnist::rng::{Purpose, Stream};
 use mnist::simd::InstructionSet;
+use mnist::training::snapshot;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::{Ended, Sandbox, end, skipped};
@@ -136,11 +137,41 @@ fn the_newest_sound_snapshot_is_taken_and_faults_are_named() {
     refused("--hidden_layers=8", "hidden_layers: expected [24,16], found [8]");
     refused("--train_epochs=4", "train_epochs: expected at least 30, found 4");
     let ended = sandbox.train("");
-    let warning =
-        "warning: model: holds snapshots of an earlier training; they are kept, and --resume would use the newest\n";
-    assert!(ended.stderr.contains(warning), "{ended:#?}");
+    let warning = "warning: model: holds snapshots of an earlier training; they are kept, ";
+    assert!(ended.stderr.contains(&format!("{warning}but for those of the same epochs: these are replaced\n")));
+    let ended = sandbox.train("--snapshots=0").done();
+    let warning = format!("{warning}and --resume would use the newest\n");
+    assert!(ended.stderr.contains(&warning), "{ended:#?}");
     mnist::data::synthetic::write(&sandbox.path("data"), 299, 100).unwrap();
     refused("", "is of a training on other data: ");
+}
+
+#[test]
+fn a_training_whose_clock_was_ahead_does_not_stay_the_newest() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--snapshots=1 --train_epochs=2").done();
+    let path = sandbox.path("model/snapshots/epoch-002.safetensors");
+    let mut ahead = snapshot::decode(&fs::read(&path).unwrap()).unwrap();
+    ahead.run.begin *= 2;
+    fs::write(&path, snapshot::encode(&ahead)).unwrap();
+    sandbox.train("--snapshots=1 --train_epochs=1 --seed=7").done();
+    let ended = sandbox.train("--snapshots=1 --train_epochs=1 --seed=7 --resume").done();
+    assert!(
+        ended.stderr.contains("epoch-001.safetensors: training was finished already, after epoch 1 of 1\n"),
+        "{ended:#?}"
+    );
+}
+
+#[test]
+fn a_stop_before_the_model_of_a_snapshot_is_evaluated_says_that_the_snapshot_stays() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--snapshots=1 --train_epochs=2").done();
+    fs::remove_file(sandbox.path("model/model.safetensors")).unwrap();
+    let ended = sandbox.train("--train_epochs=2 --resume --max_seconds=0.000001");
+    let warning = "no model is written: that of the snapshot is not evaluated yet, which stays for the next --resume\n";
+    assert!(ended.code == Some(1) && ended.stderr.contains(warning), "{ended:#?}");
+    sandbox.train("--train_epochs=2 --resume").done();
+    assert!(sandbox.path("model/model.safetensors").exists());
 }
 
 #[test]
@@ -235,7 +266,7 @@ fn the_last_state_is_there_even_if_the_files_cannot_be_written() {
     let mut child = start(&sandbox, "--snapshots=1000");
     let block = || fs::create_dir(sandbox.path("model/metrics.json")).unwrap();
     let lines = terminated_after_epoch_3(&mut child, block);
-    assert_eq!(child.wait().unwrap().code(), Some(1), "{lines}");
+    assert_eq!(child.wait().unwrap().code(), Some(143), "{lines}");
     assert_eq!(sandbox.files("model/snapshots").len(), 1, "{lines}");
     assert!(lines.contains("is in a snapshot: train again with --resume to write the files\n"), "{lines}");
     fs::remove_dir(sandbox.path("model/metrics.json")).unwrap();

@@ -72,9 +72,9 @@ fn a_training_that_is_stopped_says_how_to_go_on() {
     let sandbox = Sandbox::with_data();
     let stopped = "--train_epochs=100000 --max_seconds=0.3";
     let ended = sandbox.train(&format!("{stopped} --snapshots=1000")).done();
-    let hint = "hint: call it again with --resume, and training goes on from here\n";
+    let hint = "\nto go on, train again with --resume\n";
     assert!(ended.stderr.contains(hint), "{ended:#?}");
     let ended = sandbox.train(stopped).done();
-    let hint = "hint: --init=model begins with this model; with --snapshots=1 a training can go on by --resume\n";
+    let hint = "\nto begin with this model, train again with --init=model\n";
     assert!(ended.stderr.contains(hint), "{ended:#?}");
 }

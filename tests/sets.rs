@@ -90,7 +90,7 @@ fn sixteen_classes_need_a_row_and_no_code() {
     assert_eq!(read, trained.model);
     dataset.check_fit(dir.path(), &read).unwrap();
     let mut network = choice::network(&read.shape, &read.parameters).unwrap();
-    let again = training::evaluate(network.as_mut(), TEST, &dataset.test, None, &mut nobody).unwrap();
+    let again = training::evaluate(network.as_mut(), TEST, &dataset.test, None, None, &mut nobody).unwrap();
     assert_eq!(again.score, *score);
     assert!(onnx::encode(&read, "").unwrap().windows(4).any(|bytes| bytes == b"Gemm"));
 }

@@ -15,6 +15,7 @@ use mnist::model::file::Unfinished;
 use mnist::output::artifacts;
 use mnist::output::event::Listeners;
 use mnist::output::machine::processor;
+use mnist::output::unfinished::UnfinishedDirectory;
 use mnist::parameters::Parameters;
 use mnist::simd::InstructionSet;
 use mnist::task::train::{Begin, Plan, carry_out};
@@ -314,7 +315,7 @@ fn stops(signal: Signal, name: &str, code: i32, times: u32) {
     names.push("unfinished");
     assert_eq!(sandbox.files("model"), names);
     assert!(stderr.contains("warning: model/unfinished: holds a model that is unfinished, after "), "{stderr}");
-    assert!(stderr.contains("\nhint: --init=model/unfinished begins with this model; with --snapshots=1 "), "{stderr}");
+    assert!(stderr.contains("\nto begin with this model, train again with --init=model/unfinished\n"), "{stderr}");
     assert!(stderr.contains("warning: model: still holds the finished model of before\n"), "{stderr}");
     assert_eq!(sandbox.files("logs"), ["mlcube_mnist_train.log", "mllog_train.log", "test", "train"]);
     assert_eq!(sandbox.files("logs/train"), ["events.out.tfevents.", "events.out.tfevents."]);
@@ -921,7 +922,9 @@ fn a_device_that_is_lost_leaves_the_model_of_the_epochs_before() {
         let trainer = Box::new(Lost { engine, epochs });
         let (used, course, begin) = (parameters.clone(), Course::default(), Begin::now());
         let recorder = None;
-        let plan = Plan { parameters, used, dataset, trainer, course, recorder, model_dir, lock: None, begin };
+        let unfinished = UnfinishedDirectory::of(&model_dir).unwrap();
+        let plan =
+            Plan { parameters, used, dataset, trainer, course, recorder, model_dir, lock: None, unfinished, begin };
         carry_out(plan, &mut Listeners(vec![]), &mut String::new()).unwrap_err()
     };
     assert!(matches!(train(0), Error::Device { .. }));

@@ -36,6 +36,9 @@ pub enum Error {
     /// Something of a user's in the place of a file that only this program writes.
     #[error("{}: expected a file of this program with one name, found {found}", path.display())]
     InTheWay { path: PathBuf, found: String },
+    /// A user's model, or something else, in the place of the directory for an unfinished one.
+    #[error("{}: expected the directory of an unfinished training, found {found}", path.display())]
+    NotUnfinished { path: PathBuf, found: &'static str },
     /// A file system without rename, and a file in the way.
     #[error("{}: is there already, and this file system cannot replace files", path.display())]
     NoRename { path: PathBuf },
@@ -77,7 +80,11 @@ pub enum Error {
     // ---- models
     /// No model where one was expected.
     #[error("{}: has no model: expected a file model.safetensors", model_dir.display())]
-    NoModel { model_dir: PathBuf },
+    NoModel {
+        model_dir: PathBuf,
+        /// The directory in it that has the model of an unfinished training.
+        unfinished: Option<PathBuf>,
+    },
     /// The metrics of `evaluate` would replace those of `train`.
     #[error("{}: expected a directory for logs alone, found model.safetensors there", log_dir.display())]
     LogsBesideModel { log_dir: PathBuf },
@@ -124,10 +131,10 @@ pub enum Error {
     #[error("validation: {part} of the {images} training images {problem}")]
     Validation { part: f64, images: usize, problem: String },
     /// `max_seconds` are over.
-    #[error("stopped after {seconds} s, as max_seconds says")]
+    #[error("stopped after {} s, as max_seconds says", text::number(*seconds))]
     OutOfTime { seconds: f64 },
     /// The accuracy that was asked for was not reached.
-    #[error("target_accuracy: expected a {split} accuracy of {}, found {}", text::percent(*expected), text::percent(*found))]
+    #[error("target_accuracy: expected a {split} accuracy of {}", text::different_percents(*expected, *found).join(", found "))]
     TargetMissed { split: &'static str, expected: f64, found: f64 },
     /// A model to begin with that does not fit the parameters.
     #[error("{}: expected a model with layers {expected:?}, as the parameters say, found {found:?}", path.display())]
@@ -283,7 +290,9 @@ impl Error {
             Error::LockLost { .. } => {
                 Some("see who works in that directory, then bring the new files to where they belong".into())
             }
-            Error::InTheWay { .. } => Some("move it elsewhere, or choose another directory".into()),
+            Error::InTheWay { .. } | Error::NotUnfinished { .. } => {
+                Some("move it elsewhere, or choose another directory".into())
+            }
             Error::NoRename { .. } => Some("choose an empty directory, or one on another file system".into()),
             Error::DanglingLink { .. } => Some("make the directory that it leads to, or give another one".into()),
             Error::Memory { purpose, .. } => {
@@ -306,6 +315,9 @@ impl Error {
                  --data_dir=DIR; `mnist download` brings it"
                     .into(),
             ),
+            Error::NoModel { unfinished: Some(directory), .. } => {
+                Some(format!("give {}, which has one", quoted(directory)))
+            }
             Error::NoModel { .. } => Some("train one first with `mnist train`".into()),
             Error::Model { .. } => Some("train the model again with `mnist train`, or bring the file back".into()),
             _ => None,
@@ -320,9 +332,9 @@ impl Error {
             Error::Validation { .. } => {
                 Some("set validation to a smaller share, such as 0.1, or a smaller number of images".into())
             }
-            Error::OutOfTime { .. } => Some("give more max_seconds: there is no whole epoch yet".into()),
+            Error::OutOfTime { .. } => Some("give more max_seconds: no epoch was trained and evaluated by then".into()),
             Error::TargetMissed { .. } => {
-                Some("the files are written; train more epochs, or with other parameters".into())
+                Some("train more epochs, or with other parameters".into())
             }
             Error::OtherNetwork { .. } => Some("set hidden_layers to those of the model".into()),
             Error::InstructionSet { .. } => Some("unset it, and the fastest is taken".into()),
@@ -478,7 +490,7 @@ mod tests {
         let answers = vec![("http://m\n".to_string(), "404\r\nforged\u{1b}[0m".to_string())];
         let error = Error::Download { failures: vec![Unfetched { file: "a".into(), answers }] };
         assert_eq!(error.lines(), ["a: no mirror has it", r"  http://m\n: 404\r\nforged\u001b[0m"]);
-        let error = Error::NoModel { model_dir: "a\nb".into() };
+        let error = Error::NoModel { model_dir: "a\nb".into(), unfinished: None };
         assert_eq!(error.lines().len(), 1);
     }
 }

@@ -94,7 +94,7 @@ fn unexpected(expected: &str, found: FileType) -> io::Error {
     io::Error::new(error, format!("expected {expected}, found {}", kind(found)))
 }
 
-/// What `found` is, if it is no regular file.
+/// What `found` is.
 pub fn kind(found: FileType) -> &'static str {
     #[cfg(unix)]
     {
@@ -109,6 +109,8 @@ pub fn kind(found: FileType) -> &'static str {
     }
     if found.is_dir() {
         "a directory"
+    } else if found.is_file() {
+        "a file"
     } else if found.is_symlink() {
         "a link"
     } else {

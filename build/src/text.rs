@@ -106,6 +106,29 @@ pub fn one_of<T: Display>(names: &[T]) -> String {
     }
 }
 
+/// `expected the SHA-256 ..., found ...`, with as many characters of two hashes as tell them apart.
+pub fn different_hashes(expected: &str, found: &str) -> String {
+    const LEAST: usize = 12;
+    let common = expected.chars().zip(found.chars()).take_while(|(a, b)| a == b).count();
+    let shown = |hash: &str| match hash.chars().nth(LEAST.max(common + 1)) {
+        None => hash.to_string(),
+        Some(_) => hash.chars().take(LEAST.max(common + 1)).chain("...".chars()).collect(),
+    };
+    format!("expected the SHA-256 {}, found {}", shown(expected), shown(found))
+}
+
+/// Two shares from 0 to 1 as percentages with as many decimals as tell them apart, two at least.
+pub fn different_percents(one: f64, other: f64) -> [String; 2] {
+    let with = |decimals: usize| [one, other].map(|share| format!("{:.decimals$} %", 100.0 * share));
+    (2..17).map(with).find(|[one, other]| one != other).unwrap_or_else(|| with(2))
+}
+
+/// A number with its power of ten where it would have many zeros.
+pub fn number(number: f64) -> String {
+    let is_short = number == 0.0 || (1e-6..1e15).contains(&number.abs());
+    if is_short { number.to_string() } else { format!("{number:e}") }
+}
+
 /// A text short enough for a message.
 pub fn shortened(text: &str) -> String {
     match text.char_indices().nth(60) {
@@ -212,6 +235,26 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn two_that_differ_are_shown_so_that_they_do() {
+        let [one, other] = ["ab".repeat(32), "ab".repeat(31) + "ac"];
+        assert_eq!(different_hashes(&one, &other), format!("expected the SHA-256 {one}, found {other}"));
+        let other = "ab".repeat(10) + &"cd".repeat(22);
+        let shown = "ab".repeat(10);
+        assert_eq!(different_hashes(&one, &other), format!("expected the SHA-256 {shown}a..., found {shown}c..."));
+        assert_eq!(different_hashes("none", &one), "expected the SHA-256 none, found abababababab...");
+        assert_eq!(different_percents(0.9, 0.5), ["90.00 %", "50.00 %"]);
+        assert_eq!(different_percents(0.902, 0.90197), ["90.200 %", "90.197 %"]);
+    }
+
+    #[test]
+    fn a_number_has_no_row_of_zeros() {
+        for (value, text) in [(0.0, "0"), (0.000001, "0.000001"), (90.5, "90.5"), (5e-324, "5e-324"), (-1e20, "-1e20")]
+        {
+            assert_eq!(number(value), text);
+        }
+    }
 
     #[test]
     fn nearest_finds_misspellings_and_nothing_far() {

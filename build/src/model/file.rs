@@ -24,6 +24,9 @@ use crate::text::hexadecimal;
 /// The name of the file in MODEL_DIR.
 pub const FILE_NAME: &str = "model.safetensors";
 
+/// The directory in MODEL_DIR for the model of an unfinished training where that of a finished one stands.
+pub const UNFINISHED: &str = "unfinished";
+
 /// The version of the file's contents that this program writes and reads.
 const FORMAT_VERSION: u32 = 1;
 /// The longest header that is read, in bytes. Those of the largest networks have 10,000.
@@ -133,7 +136,8 @@ pub fn load_hashed(model_dir: &Path) -> Result<(Model, String)> {
 fn open_and_read(model_dir: &Path) -> Result<(Model, File)> {
     let mut file = match set::open(model_dir, FILE_NAME) {
         Err(Error::Io { source, .. }) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Err(Error::NoModel { model_dir: model_dir.to_path_buf() });
+            let unfinished = Some(model_dir.join(UNFINISHED)).filter(|directory| directory.join(FILE_NAME).exists());
+            return Err(Error::NoModel { model_dir: model_dir.to_path_buf(), unfinished });
         }
         opened => opened?,
     };

@@ -1,7 +1,8 @@
 //! Safetensors files of this program: how models and snapshots are read, which may be damaged or hostile, and written.
 //!
 //! The metadata entry `mnist` holds JSON that describes the tensors. It is the only entry, since the format fixes no order
-//! of several, and equal runs must give equal bytes. Format: <https://github.com/huggingface/safetensors#format>.
+//! of several, and equal runs must give equal bytes. In what [`write`] writes it ends with a SHA-256: that of the
+//! description before it and of the tensors. Format: <https://github.com/huggingface/safetensors#format>.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -10,6 +11,9 @@ use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+use crate::text::{different_hashes, hexadecimal};
 
 /// The name of the metadata entry.
 pub(crate) const ENTRY: &str = "mnist";
@@ -17,6 +21,8 @@ pub(crate) const ENTRY: &str = "mnist";
 const LENGTH_BYTES: usize = 8;
 /// Values that are read or written at once.
 const PIECE: usize = 4096;
+/// What stands before and after the SHA-256 at the end of a description.
+const HASH: (&str, &str) = (",\"sha256\":\"", "\"}");
 /// A description without a kind is a model's.
 const MODEL: &str = "model";
 
@@ -113,6 +119,28 @@ impl Header {
         Ok(serde_json::from_str(text).map_err(unreadable)?)
     }
 
+    /// Checks the description and the tensors in `from` against the SHA-256 at the description's end.
+    pub(crate) fn check_hash(&self, from: &mut (impl Read + Seek)) -> Result<(), Fault> {
+        let text = self.metadata.metadata().as_ref().and_then(|metadata| metadata.get(ENTRY));
+        let parts = text.and_then(|text| text.strip_suffix(HASH.1)?.rsplit_once(HASH.0));
+        let (description, expected) = parts
+            .ok_or_else(|| format!("expected a SHA-256 at the end of the metadata entry `{ENTRY}`, found none"))?;
+        let mut hash = Sha256::new_with_prefix(description);
+        from.seek(SeekFrom::Start(self.data))?;
+        let mut piece = [0; 4 * PIECE];
+        loop {
+            match from.read(&mut piece)? {
+                0 => break,
+                count => hash.update(&piece[..count]),
+            }
+        }
+        let found = hexadecimal(&hash.finalize());
+        match found == expected {
+            true => Ok(()),
+            false => Err(format!("is damaged: {}", different_hashes(expected, &found)).into()),
+        }
+    }
+
     /// How many tensors there are.
     pub(crate) fn count(&self) -> usize {
         self.metadata.offset_keys().len()
@@ -151,27 +179,39 @@ pub(crate) fn read_values(
     Ok(())
 }
 
-/// Writes a file with this description and these tensors, each of one dimension, without a copy of them all.
-pub(crate) fn write(to: &mut impl Write, description: String, tensors: &[(String, &[f32])]) -> io::Result<()> {
+/// Writes a file with this description, a JSON object, and these tensors, each of one dimension, without a copy of them all.
+pub(crate) fn write(to: &mut impl Write, description: &str, tensors: &[(String, &[f32])]) -> io::Result<()> {
     let mut end = 0;
     let infos = tensors.iter().map(|(name, values)| {
         let begin = end;
         end += size_of_val(*values);
         (name.clone(), TensorInfo { dtype: Dtype::F32, shape: vec![values.len()], data_offsets: (begin, end) })
     });
+    let description = description.strip_suffix('}').unwrap_or_else(|| unreachable!("an object ends with a brace"));
+    let mut hash = Sha256::new_with_prefix(description);
+    in_pieces(tensors, |piece| {
+        hash.update(piece);
+        Ok(())
+    })?;
+    let description = format!("{description}{}{}{}", HASH.0, hexadecimal(&hash.finalize()), HASH.1);
     let metadata = Metadata::new(Some(HashMap::from([(ENTRY.to_string(), description)])), infos.collect())
         .unwrap_or_else(|e| unreachable!("the tensors lie side by side: {e}"));
     let mut header = serde_json::to_vec(&metadata).unwrap_or_else(|e| unreachable!("plain fields become JSON: {e}"));
     header.resize(header.len().next_multiple_of(LENGTH_BYTES), b' ');
     to.write_all(&(header.len() as u64).to_le_bytes())?;
     to.write_all(&header)?;
+    in_pieces(tensors, |piece| to.write_all(piece))
+}
+
+/// Calls `each` with the bytes of `tensors`, some at a time.
+fn in_pieces(tensors: &[(String, &[f32])], mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let mut piece = [0; 4 * PIECE];
     for values in tensors.iter().flat_map(|(_, values)| values.chunks(PIECE)) {
         let bytes = &mut piece[..4 * values.len()];
         for (to, value) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(values) {
             *to = value.to_le_bytes();
         }
-        to.write_all(bytes)?;
+        each(bytes)?;
     }
     Ok(())
 }

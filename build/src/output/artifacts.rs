@@ -3,15 +3,14 @@
 //! A new kind of file is a module of its own with an [`Artifact`], and an entry in [`ALL`]. `train` checks and writes the
 //! list, `demo` looks for it, and tests compare it with the README.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use tracing::warn;
 
 use crate::error::{Error, Result};
+use crate::files::OutputDirectory;
 use crate::files::lock::DirectoryLock;
 use crate::files::set::{self, FileSet};
-use crate::files::{self, OutputDirectory};
 use crate::model::file as weights;
 use crate::output::artifact::{Artifact, MODEL_SHA256};
 use crate::output::finished::Finished;
@@ -39,9 +38,6 @@ pub const PARAMETERS: Artifact = Artifact {
     },
 };
 
-/// The directory below MODEL_DIR for the files of an unfinished training where those of a finished one stand.
-pub const UNFINISHED: &str = "unfinished";
-
 /// The files that were written.
 #[derive(Debug, Default)]
 pub struct Written {
@@ -52,7 +48,7 @@ pub struct Written {
 }
 
 /// The names of the files.
-pub fn names() -> impl Iterator<Item = &'static str> {
+pub fn names() -> impl DoubleEndedIterator<Item = &'static str> {
     ALL.iter().map(|artifact| artifact.file_name)
 }
 
@@ -71,32 +67,9 @@ pub fn open(directory: &Path) -> Result<OutputDirectory> {
     Ok(directory)
 }
 
-/// Where the files of a training go that is `unfinished` or not: into `model_dir` itself, but never in place of a finished
-/// model by an unfinished one.
-///
-/// # Errors
-/// The directory for unfinished ones cannot be made or written.
-pub fn directory(model_dir: &Path, unfinished: bool) -> Result<PathBuf> {
-    let stands = model_dir.join(weights::FILE_NAME).exists() && !weights::is_unfinished(model_dir);
-    if !unfinished || !stands {
-        return Ok(model_dir.into());
-    }
-    let directory = open(&model_dir.join(UNFINISHED))?;
-    directory.check(names())?;
-    Ok(directory.path().into())
-}
-
-/// Removes the files of an unfinished training from the directory of its own in `model_dir`, after a finished one.
-pub fn remove_unfinished(model_dir: &Path) {
-    let directory = model_dir.join(UNFINISHED);
-    if directory.is_dir() && open(&directory).is_ok() {
-        let removed: Result<Vec<()>> = names().map(|name| files::remove(&directory.join(name))).collect();
-        // The directory stays where the user put something into it.
-        match removed {
-            Ok(_) => drop(fs::remove_dir(&directory)),
-            Err(problem) => warn!("{problem}"),
-        }
-    }
+/// Whether `model_dir` holds a model that is not marked as unfinished.
+pub fn is_finished(model_dir: &Path) -> bool {
+    set::locate(model_dir, weights::FILE_NAME).exists() && !weights::is_unfinished(model_dir)
 }
 
 /// Replaces the files in `directory`, which `lock` keeps others out of, by those of `finished`. A file that is not essential
@@ -125,6 +98,18 @@ pub fn write_all(finished: &Finished, directory: &Path, lock: Option<&DirectoryL
     }
     set.commit(&left_out)?;
     Ok(written)
+}
+
+/// Keeps the files of `finished` in `directory` under other names than their own, which are not theirs to take. Returns
+/// `error` with these names.
+pub fn keep_all(finished: &Finished, directory: &Path, error: Error) -> Error {
+    let mut set = FileSet::new(directory, None);
+    for Artifact { file_name, encode, .. } in ALL {
+        if let Some(Err(problem)) = encode(finished).map(|bytes| set.add(file_name, &bytes)) {
+            warn!("{problem}");
+        }
+    }
+    set.keep_after(error)
 }
 
 #[cfg(test)]

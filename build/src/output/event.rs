@@ -1,7 +1,7 @@
 //! The events of a run, and who hears them. Engines and the training loop print nothing and write no file: they send
 //! events, and the log files, the lines and the bars are made from these.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -66,6 +66,44 @@ pub struct EpochRecord {
     pub finished: SystemTime,
 }
 
+/// No loss is lower: what rounding may make of 0.
+const LEAST_LOSS: f64 = -1e-3;
+/// The end of the year 9999, in seconds since 1970. Later times have no text.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+impl EpochRecord {
+    /// Checks that a training which scores each epoch on the split `watched` alone can have given every value.
+    ///
+    /// # Errors
+    /// The first that it cannot have given, the expected and the found.
+    pub fn check(&self, watched: SplitName) -> Result<(), String> {
+        let [score] = &*self.splits else {
+            return Err(format!("expected one score, on the {watched} set, found {}", self.splits.len()));
+        };
+        if score.split != watched {
+            return Err(format!("expected a score on the {watched} set, found one on the {} set", score.split));
+        }
+        for (name, value, least, most) in [
+            ("loss", self.loss, LEAST_LOSS, f64::MAX),
+            ("accuracy", self.accuracy, 0.0, 1.0),
+            ("seconds", self.seconds, 0.0, f64::MAX),
+            ("images_per_second", self.images_per_second, 0.0, f64::MAX),
+            ("learning_rate", self.learning_rate, 0.0, f64::MAX),
+            ("loss of the score", score.loss, LEAST_LOSS, f64::MAX),
+            ("accuracy of the score", score.accuracy, 0.0, 1.0),
+        ] {
+            if !(least..=most).contains(&value) {
+                let expected = if most == 1.0 { "0 to 1" } else { "a number from 0 on" };
+                return Err(format!("{name}: expected {expected}, found {value:?}"));
+            }
+        }
+        match self.finished.duration_since(UNIX_EPOCH) {
+            Ok(since) if since.as_secs() < LAST_SECOND => Ok(()),
+            _ => Err("finished: expected a time from 1970 to 9999, found another".into()),
+        }
+    }
+}
+
 /// Reads the name of a split.
 fn split_named<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SplitName, D::Error> {
     let name = String::deserialize(deserializer)?;
@@ -114,5 +152,53 @@ pub struct Listeners<'a>(pub Vec<&'a mut dyn Listener>);
 impl Listener for Listeners<'_> {
     fn on(&mut self, event: RunEvent) {
         self.0.iter_mut().for_each(|listener| listener.on(event));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn records_that_cannot_be_are_refused() {
+        let sound = EpochRecord {
+            epoch: 2,
+            loss: 0.0,
+            accuracy: 1.0,
+            seconds: 0.1,
+            images_per_second: 1e6,
+            learning_rate: 0.0,
+            splits: vec![SplitScore { split: VALIDATION, loss: 1e300, accuracy: 0.0 }],
+            finished: UNIX_EPOCH + Duration::from_secs(1_790_000_000),
+        };
+        assert_eq!(sound.check(VALIDATION), Ok(()));
+        let wrong = "expected a score on the test set, found one on the validation set";
+        assert_eq!(sound.check(TEST), Err(wrong.into()));
+        let broken = |change: fn(&mut EpochRecord)| {
+            let mut record = sound.clone();
+            change(&mut record);
+            record.check(VALIDATION).unwrap_err()
+        };
+        assert_eq!(broken(|r| r.accuracy = 1.5), "accuracy: expected 0 to 1, found 1.5");
+        assert_eq!(broken(|r| r.splits[0].accuracy = -7.0), "accuracy of the score: expected 0 to 1, found -7.0");
+        assert_eq!(broken(|r| r.loss = -1.0), "loss: expected a number from 0 on, found -1.0");
+        assert_eq!(
+            broken(|r| r.splits[0].loss = -1e308),
+            "loss of the score: expected a number from 0 on, found -1e308"
+        );
+        assert_eq!(broken(|r| r.seconds = -5.0), "seconds: expected a number from 0 on, found -5.0");
+        assert_eq!(
+            broken(|r| r.images_per_second = -1.0),
+            "images_per_second: expected a number from 0 on, found -1.0"
+        );
+        assert_eq!(broken(|r| r.learning_rate = f64::NAN), "learning_rate: expected a number from 0 on, found NaN");
+        assert_eq!(broken(|r| r.splits.clear()), "expected one score, on the validation set, found 0");
+        let twice = |r: &mut EpochRecord| r.splits.extend(r.splits.clone());
+        assert_eq!(broken(twice), "expected one score, on the validation set, found 2");
+        let late = "finished: expected a time from 1970 to 9999, found another";
+        assert_eq!(broken(|r| r.finished = UNIX_EPOCH + Duration::from_secs(1 << 40)), late);
+        assert_eq!(broken(|r| r.finished = UNIX_EPOCH - Duration::from_secs(1)), late);
     }
 }

@@ -20,3 +20,4 @@ pub mod report;
 mod screen;
 pub mod tensorboard;
 pub mod transfers;
+pub mod unfinished;

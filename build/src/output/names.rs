@@ -3,8 +3,8 @@
 use crate::data::sets::SETS;
 use crate::files::atomic::TEMPORARY;
 use crate::files::{lock, set};
-use crate::output::artifacts::{self, UNFINISHED};
-use crate::output::{metrics, tensorboard};
+use crate::model::file::UNFINISHED;
+use crate::output::{artifacts, metrics, tensorboard};
 
 /// The directory of snapshots in MODEL_DIR.
 pub const SNAPSHOTS: &str = "snapshots";
@@ -61,7 +61,7 @@ pub fn is_ours(flag: &str, name: &str) -> bool {
 pub fn subdirectory(flag: &str, name: &str) -> Option<&'static str> {
     match flag {
         "log_dir" if tensorboard::DIRECTORIES.contains(&name) => Some(EVENTS),
-        "model_dir" if name == artifacts::UNFINISHED => Some("model_dir"),
+        "model_dir" if name == UNFINISHED => Some("model_dir"),
         _ => None,
     }
 }

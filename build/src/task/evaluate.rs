@@ -71,7 +71,7 @@ pub fn evaluate(
 
     listener.on(RunEvent::Data { source, images: &[(TEST, dataset.test.len())] });
     listener.on(RunEvent::RunStarted);
-    let evaluation = training::evaluate(network.as_mut(), TEST, &dataset.test, None, listener)?;
+    let evaluation = training::evaluate(network.as_mut(), TEST, &dataset.test, None, None, listener)?;
     let metrics = Metrics {
         task: "evaluate",
         began,

@@ -1,8 +1,9 @@
 //! `mnist train`: checks everything that can fail, trains, and writes the files of [`artifacts::ALL`].
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
@@ -17,21 +18,23 @@ use crate::interrupt;
 use crate::memory;
 use crate::model::file::{self as model_file, Model};
 use crate::optim::ScheduleKind;
-use crate::output::artifacts;
+use crate::output::artifacts::{self, Written};
 use crate::output::console::{self, Console};
 use crate::output::event::{Evaluation, Listener, Listeners, RunEvent};
 use crate::output::finished::{Finished, InitialModel, training_seconds};
 use crate::output::logs::with_logs;
+use crate::output::names;
 use crate::output::tensorboard::EventFiles;
+use crate::output::unfinished::UnfinishedDirectory;
 use crate::parameters::Parameters;
 use crate::task::verdict;
 use crate::text;
 use crate::threads;
 use crate::training::course::Course;
 use crate::training::recorder::Recorder;
-use crate::training::snapshot::{RunId, Snapshot};
+use crate::training::snapshot::Snapshot;
 use crate::training::snapshots;
-use crate::training::{self, Training};
+use crate::training::{self, Deadline, Training};
 
 /// The memory of the program without data and network.
 const PROGRAM_BYTES: u64 = 15_000_000;
@@ -54,6 +57,8 @@ pub struct Plan {
     pub model_dir: PathBuf,
     /// Keeps other trainings out of MODEL_DIR; none where the file system has no locks.
     pub lock: Option<Arc<DirectoryLock>>,
+    /// Where the files of an unfinished training go if a finished model stands in MODEL_DIR.
+    pub unfinished: UnfinishedDirectory,
     /// When the task began.
     pub begin: Begin,
 }
@@ -135,15 +140,17 @@ pub fn prepare(
     let model_dir = artifacts::open(&args.model_dir)?;
     model_dir.check(artifacts::names())?;
     let lock = if model_dir.is(&args.log_dir) { log_lock } else { model_dir.lock()?.map(Arc::new) };
+    let unfinished = UnfinishedDirectory::of(model_dir.path())?;
     let mut dataset = data()?;
     dataset.split(parameters.validation)?;
     let recipe = used.recipe(&dataset.train);
-    let resumed = resumed(args)?;
+    let resumed = resumed(args, &used)?;
     let choice = resumed.as_ref().map_or_else(|| used.choice(), |(_, snapshot)| snapshot.choice(used.choice()));
     let (mut trainer, chosen) = choice::trainer(&recipe, &choice, used.train_epochs, &dataset.train)?;
     (used.engine, used.device) = (chosen.engine, chosen.device.clone());
     announce(&used, &dataset.provenance, &trainer.info());
-    let run = resumed.as_ref().map_or_else(RunId::now, |(_, snapshot)| snapshot.run.clone());
+    let run =
+        resumed.as_ref().map_or_else(|| snapshots::new_run(&args.model_dir), |(_, snapshot)| snapshot.run.clone());
     let course = match (resumed, &args.init) {
         (Some((path, snapshot)), given) => {
             snapshot.check(&path, &used, &dataset.provenance, &recipe)?;
@@ -162,18 +169,20 @@ pub fn prepare(
     let images = dataset.splits().map(|(_, images)| images.pixels.len() as u64).sum::<u64>();
     let engine = choice::memory(&recipe, &chosen, &dataset.train);
     info!("memory: about {}", text::bytes(PROGRAM_BYTES + images + engine + extra));
-    Ok(Plan { parameters, used, dataset, trainer, course, recorder, model_dir: args.model_dir.clone(), lock, begin })
+    let model_dir = args.model_dir.clone();
+    Ok(Plan { parameters, used, dataset, trainer, course, recorder, model_dir, lock, unfinished, begin })
 }
 
 /// The snapshot to go on from, and its path.
-fn resumed(args: &Train) -> Result<Option<(PathBuf, Snapshot)>> {
+fn resumed(args: &Train, parameters: &Parameters) -> Result<Option<(PathBuf, Snapshot)>> {
     let model_dir = &args.model_dir;
     if !args.resume {
         if snapshots::exist(model_dir) {
-            let model_dir = model_dir.display();
-            warn!(
-                "{model_dir}: holds snapshots of an earlier training; they are kept, and --resume would use the newest"
-            );
+            let what_happens = match parameters.snapshots {
+                0 => "they are kept, and --resume would use the newest",
+                _ => "they are kept, but for those of the same epochs: these are replaced",
+            };
+            warn!("{}: holds snapshots of an earlier training; {what_happens}", model_dir.display());
         }
         return Ok(None);
     }
@@ -238,12 +247,12 @@ fn begin_with(path: &Path, recipe: &Recipe, trainer: &mut dyn Trainer) -> Result
 /// Training failed, see [`training::TrainingRun`], or a file cannot be written, or the target accuracy was not reached.
 /// What ends training after the first epoch, a signal or a device that fails, leaves the files of an unfinished training.
 pub fn carry_out(plan: Plan, listener: &mut dyn Listener, results: &mut String) -> Result<()> {
-    let Plan { parameters, used, dataset, mut trainer, course, mut recorder, model_dir, lock, begin } = plan;
+    let Plan { parameters, used, dataset, mut trainer, course, mut recorder, model_dir, lock, unfinished, begin } =
+        plan;
     let images: Vec<_> = dataset.splits().map(|(split, images)| (split, images.len())).collect();
     listener.on(RunEvent::Data { source: dataset.provenance.source, images: &images });
     listener.on(RunEvent::Parameters(&used));
     listener.on(RunEvent::RunStarted);
-    let limit = (used.max_seconds > 0.0).then(|| Duration::from_secs_f64(used.max_seconds));
     let before = course.epochs.len();
     let init = course.init.clone();
     let training = Training {
@@ -252,12 +261,13 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener, results: &mut String) 
         trainer: trainer.as_mut(),
         listener,
         course,
-        deadline: limit.and_then(|limit| begin.instant.checked_add(limit)),
+        deadline: (used.max_seconds > 0.0).then(|| Deadline::after(begin.instant, used.max_seconds)),
         recorder: recorder.as_mut(),
     };
     let run = training.run();
+    // A trained model, and snapshots that wait for a slow disk, are worth more than an end within a second.
+    interrupt::acknowledge();
     let trained = run.result?;
-    interrupt::acknowledge(); // a trained model is worth more than an end within a second
     let weights = model_file::encode(&trained.model);
     let finished = Finished {
         parameters: &parameters,
@@ -272,28 +282,75 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener, results: &mut String) 
         began: begin.time,
         seconds: begin.seconds(),
     };
-    // Before the files, which may not be written: a training that goes on from the snapshot writes them.
-    let snapshots = recorder.map(Recorder::close);
     verdict::warn_of(&finished, &model_dir);
-    let directory = artifacts::directory(&model_dir, trained.unfinished.is_some())?;
-    let written = artifacts::write_all(&finished, &directory, lock.as_deref()).inspect_err(|_| {
-        if matches!(snapshots, Some(Ok(()))) {
-            info!("the state of this training is in a snapshot: train again with --resume to write the files");
+    let written = write_files(&finished, &model_dir, lock.as_deref(), unfinished);
+    // Even if they cannot be written: a training that goes on from the snapshot writes them.
+    let snapshots = recorder.map(Recorder::close);
+    let snapshot = matches!(snapshots, Some(Ok(())));
+    let mut failures = vec![];
+    match written {
+        Ok((directory, written)) => {
+            if let Some(reason) = &trained.unfinished {
+                listener.on(RunEvent::Unfinished { reason });
+                verdict::tell_unfinished(&trained, reason, &directory, &model_dir, snapshot);
+            }
+            *results = summary(&finished, &written.files);
+            failures.extend(written.failure);
         }
-    })?;
-    if let Some(reason) = &trained.unfinished {
-        listener.on(RunEvent::Unfinished { reason });
-        verdict::tell_unfinished(&trained, reason, &directory, &model_dir, matches!(snapshots, Some(Ok(()))));
-    } else {
-        artifacts::remove_unfinished(&model_dir);
+        Err(failure) => {
+            tell_unwritten(&failure, &model_dir, snapshot);
+            failures.push(failure);
+        }
     }
-    *results = summary(&finished, &written.files);
-    snapshots.transpose()?;
-    if let Some(failure) = written.failure {
+    failures.extend(snapshots.and_then(Result::err));
+    failures.extend(verdict::of(&parameters, trained).err());
+    verdict::end(failures)
+}
+
+/// Says how to come to the files that `failure` kept from being written: from a `snapshot`, for which older ones may have to
+/// give up their place on the disk.
+fn tell_unwritten(failure: &Error, model_dir: &Path, snapshot: bool) {
+    if snapshot {
+        info!("the state of this training is in a snapshot: train again with --resume to write the files");
+    }
+    let problem = if let Error::Kept { problem, .. } = failure { problem } else { failure };
+    let Error::Io { source, .. } = problem else { return };
+    if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) && snapshots::exist(model_dir)
+    {
+        let directory = model_dir.join(names::SNAPSHOTS);
+        warn!(
+            "{}: takes space on that disk: move older snapshots elsewhere, then train with --resume",
+            directory.display()
+        );
+    }
+}
+
+/// Writes the files of `finished` into `model_dir`, or into `unfinished` if a finished model stands there and it is not.
+///
+/// # Errors
+/// See [`artifacts::write_all`]; or `unfinished` cannot be used any more.
+fn write_files(
+    finished: &Finished,
+    model_dir: &Path,
+    lock: Option<&DirectoryLock>,
+    unfinished: UnfinishedDirectory,
+) -> Result<(PathBuf, Written)> {
+    let state = finished.trained.model.unfinished;
+    let beside = state.is_some() && artifacts::is_finished(model_dir);
+    let unfinished = match beside {
+        true => unfinished.make().map_err(|problem| artifacts::keep_all(finished, model_dir, problem))?,
+        false => unfinished,
+    };
+    let (directory, lock) = if beside { (unfinished.path(), unfinished.lock()) } else { (model_dir, lock) };
+    let written = artifacts::write_all(finished, directory, lock)?;
+    if written.failure.is_some() {
         warn!("{}: holds the model, but not all files that are made from it", directory.display());
-        return Err(failure);
     }
-    verdict::of(&parameters, trained)
+    let directory = directory.to_path_buf();
+    if state.is_none() {
+        unfinished.remove().unwrap_or_else(|problem| warn!("{problem}"));
+    }
+    Ok((directory, written))
 }
 
 /// Names data, parameters and engine, and warns of settings that are probably a mistake.

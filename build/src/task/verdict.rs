@@ -7,6 +7,7 @@ use tracing::{info, warn};
 use crate::data::dataset::TEST;
 use crate::error::{Error, Result};
 use crate::open;
+use crate::output::console;
 use crate::output::finished::{Finished, Trained};
 use crate::output::metrics;
 use crate::parameters::Parameters;
@@ -68,6 +69,21 @@ pub fn tell_unfinished(trained: &Trained, reason: &Error, directory: &Path, mode
     }
 }
 
+/// Ends a training that had `failures`. All are named: one by what this returns, which is the signal, since its exit code is
+/// awaited, or else the first.
+///
+/// # Errors
+/// There is one.
+pub fn end(mut failures: Vec<Error>) -> Result<()> {
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let signal = failures.iter().position(|failure| matches!(failure, Error::Interrupted { .. }));
+    let named_last = failures.remove(signal.unwrap_or(0));
+    failures.iter().for_each(console::report);
+    Err(named_last)
+}
+
 /// Checks that the training came to its end and reached its target.
 ///
 /// # Errors
@@ -83,5 +99,22 @@ pub fn of(parameters: &Parameters, trained: Trained) -> Result<()> {
     match trained.target_reached(parameters) {
         Some(false) => Err(Error::TargetMissed { split: watched.split, expected, found }),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_the_end_whatever_else_failed() {
+        assert!(end(vec![]).is_ok());
+        let failures = || vec![Error::OutOfTime { seconds: 1.0 }, Error::Unconfirmed];
+        assert!(matches!(end(failures()), Err(Error::OutOfTime { .. })));
+        for at in 0..=2 {
+            let mut failures = failures();
+            failures.insert(at, Error::Interrupted { signal: 15 });
+            assert_eq!(end(failures).unwrap_err().exit_code(), 143);
+        }
     }
 }

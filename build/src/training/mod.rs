@@ -12,9 +12,9 @@ pub mod resume;
 pub mod snapshot;
 pub mod snapshots;
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use tracing::info;
+use tracing::{info, warn};
 
 use self::course::{Course, Kept, Over};
 use self::recorder::Recorder;
@@ -30,6 +30,10 @@ use crate::parameters::{Keep, Parameters};
 use crate::score::Score;
 use crate::text;
 
+/// As many images are evaluated between two looks at the clock. Burn takes as many at a time, and the other engines answer
+/// for each image alone, so that the answers are the same with a time limit.
+const EVALUATED_AT_ONCE: usize = 2_000;
+
 /// A training in progress.
 pub struct Training<'a> {
     /// The parameters.
@@ -43,9 +47,35 @@ pub struct Training<'a> {
     /// The epochs so far; none for a training from the beginning.
     pub course: Course,
     /// When `max_seconds` are over.
-    pub deadline: Option<Instant>,
+    pub deadline: Option<Deadline>,
     /// Takes snapshots.
     pub recorder: Option<&'a mut Recorder>,
+}
+
+/// A moment at which work ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline {
+    /// The moment; none if no clock comes so far.
+    at: Option<Instant>,
+    /// The time until there, for the message.
+    seconds: f64,
+}
+
+impl Deadline {
+    /// `seconds` after `begin`.
+    pub fn after(begin: Instant, seconds: f64) -> Self {
+        let limit = Duration::try_from_secs_f64(seconds).ok();
+        Self { at: limit.and_then(|limit| begin.checked_add(limit)), seconds }
+    }
+
+    /// # Errors
+    /// It is over.
+    fn check(self) -> Result<()> {
+        if self.at.is_some_and(|at| Instant::now() >= at) {
+            return Err(Error::OutOfTime { seconds: self.seconds });
+        }
+        Ok(())
+    }
 }
 
 /// A run of the training loop that is over.
@@ -61,7 +91,8 @@ pub struct TrainingRun {
 impl Training<'_> {
     /// Trains for the epochs of the parameters, with an evaluation after each, then scores the model that is kept.
     pub fn run(mut self) -> TrainingRun {
-        let (epochs, before, deadline) = (self.parameters.train_epochs, &self.course.epochs, self.deadline);
+        let (epochs, before, deadline) =
+            (self.parameters.train_epochs, &self.course.epochs, self.deadline.and_then(|deadline| deadline.at));
         self.listener.on(RunEvent::TrainingStarted { epochs, before, deadline });
         let mut failure = self.evaluate_kept().err();
         while failure.is_none() && self.course.whole() < self.parameters.train_epochs {
@@ -126,7 +157,9 @@ impl Training<'_> {
         let kept = self.course.kept(self.parameters).clone();
         let Some(Kept { epoch, parameters, evaluation: None }) = kept else { return Ok(()) };
         let (split, images) = self.dataset.watched();
-        let evaluation = self.evaluate_as(&parameters, split, images, None)?;
+        let evaluation = self.evaluate_as(&parameters, split, images, None).inspect_err(|_| {
+            warn!("no model is written: that of the snapshot is not evaluated yet, which stays for the next --resume");
+        })?;
         *self.course.kept(self.parameters) = Some(Kept { epoch, parameters, evaluation: Some(evaluation) });
         Ok(())
     }
@@ -145,13 +178,15 @@ impl Training<'_> {
         let (split, images) = self.dataset.watched();
         let (evaluation, parameters) = match self.course.average.clone() {
             None => {
-                let evaluation = evaluate(self.trainer, split, images, Some(epoch), self.listener)?;
+                let evaluation = evaluate(self.trainer, split, images, Some(epoch), self.deadline, self.listener)?;
                 (evaluation, self.trainer.parameters()?)
             }
             Some(average) => (self.evaluate_as(&average, split, images, Some(epoch))?, average),
         };
         let infinite = parameters.iter().find(|parameter| !parameter.is_finite());
         infinite.map_or(Ok(()), |&parameter| check_finite(epoch, "a weight", parameter.into()))?;
+        // Before the epoch counts: nothing after that may fail, or a file would lack what another has.
+        let state = self.recorder.is_some().then(|| self.trainer.state()).transpose()?;
         let schedule = self.parameters.schedule(order.len());
         self.course.epochs.push(EpochRecord {
             epoch,
@@ -164,8 +199,8 @@ impl Training<'_> {
             finished: SystemTime::now(),
         });
         self.course.add(Kept { epoch, parameters, evaluation: Some(evaluation) }, self.parameters);
-        if let Some(recorder) = &mut self.recorder {
-            recorder.epoch_done(self.trainer.state()?, &self.course);
+        if let (Some(recorder), Some(state)) = (&mut self.recorder, state) {
+            recorder.epoch_done(state, &self.course);
         }
         let record = &self.course.epochs[self.course.epochs.len() - 1];
         self.listener.on(RunEvent::EpochFinished { epochs, record });
@@ -181,7 +216,7 @@ impl Training<'_> {
             let before = totals;
             totals += self.trainer.train_epoch(images, &mut |progress: Progress| {
                 self.listener.on(RunEvent::Progress(before.and(progress)));
-                self.deadline.map_or(Ok(()), |deadline| check_time(deadline, self.parameters))?;
+                self.deadline.map_or(Ok(()), Deadline::check)?;
                 interrupt::check()
             })?;
             if ema > 0.0 {
@@ -202,7 +237,7 @@ impl Training<'_> {
     ) -> Result<Evaluation> {
         let own = self.trainer.state()?;
         self.trainer.load_state(&TrainingState { parameters: parameters.to_vec(), ..own.clone() })?;
-        let evaluation = evaluate(self.trainer, split, images, epoch, self.listener);
+        let evaluation = evaluate(self.trainer, split, images, epoch, self.deadline, self.listener);
         self.trainer.load_state(&own)?;
         evaluation
     }
@@ -220,24 +255,31 @@ pub fn memory(parameters: &Parameters, recipe: &Recipe) -> u64 {
     (blocks * size_of::<f32>() * recipe.shape.parameter_count()) as u64
 }
 
-fn check_time(deadline: Instant, parameters: &Parameters) -> Result<()> {
-    if Instant::now() < deadline { Ok(()) } else { Err(Error::OutOfTime { seconds: parameters.max_seconds }) }
-}
-
-/// Scores `network` on the images of `split`, after `epoch` or by itself.
+/// Scores `network` on the images of `split`, after `epoch` or by itself, before `deadline`.
 ///
 /// # Errors
-/// SIGINT or SIGTERM arrived, the device failed, or after an epoch the loss is infinite or NaN.
+/// SIGINT or SIGTERM arrived, the time is over, the device failed, or after an epoch the loss is infinite or NaN.
 pub fn evaluate<N: Network + ?Sized>(
     network: &mut N,
     split: &'static str,
     images: &Images,
     epoch: Option<u32>,
+    deadline: Option<Deadline>,
     listener: &mut dyn Listener,
 ) -> Result<Evaluation> {
     interrupt::check()?;
     listener.on(RunEvent::EvaluationStarted { split, epoch });
-    let logits = network.logits(&images.pixels)?;
+    let logits = match deadline {
+        None => network.logits(&images.pixels)?,
+        Some(deadline) => {
+            let mut logits = Vec::with_capacity(images.len() * images.classes.len());
+            for part in images.pixels.chunks(EVALUATED_AT_ONCE * images.inputs()) {
+                deadline.check()?;
+                logits.extend(network.logits(part)?);
+            }
+            logits
+        }
+    };
     let evaluation = Evaluation { split, score: Score::new(&logits, &images.labels, images.classes.len()), logits };
     if let Some(epoch) = epoch {
         check_finite(epoch, "the loss", evaluation.score.loss)?;
@@ -288,12 +330,92 @@ mod tests {
         }
     }
 
+    /// A trainer whose state cannot be read after an epoch.
+    struct Interrupted;
+
+    impl Network for Interrupted {
+        fn info(&self) -> EngineInfo {
+            Broken.info()
+        }
+        fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>> {
+            Ok(vec![0.0; pixels.len() / 784 * 10])
+        }
+    }
+
+    impl Trainer for Interrupted {
+        fn train_epoch(&mut self, _: &[u32], _: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
+            Ok(EpochTotals { images: 1, loss_sum: 1.0, correct: 0 })
+        }
+        fn set_images(&mut self, _: Arc<Images>) -> Result<()> {
+            Ok(())
+        }
+        fn state(&mut self) -> Result<TrainingState> {
+            Err(Error::Interrupted { signal: 15 })
+        }
+        fn parameters(&mut self) -> Result<Vec<f32>> {
+            Ok(vec![1.0])
+        }
+        fn load_state(&mut self, _: &TrainingState) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A data set of `images` black images.
+    fn dataset(images: usize) -> Dataset {
+        let side = 28;
+        let images =
+            Images { side, classes: SYNTHETIC.classes, pixels: vec![0; side * side * images], labels: vec![0; images] };
+        let source = DataSource(None);
+        let (train_images, test_images) = (images.len(), images.len());
+        let provenance = Provenance { source, train_images, validation_images: 0, test_images, files: vec![] };
+        Dataset { train: Arc::new(images.clone()), validation: None, test: images, provenance }
+    }
+
+    #[test]
+    fn an_epoch_counts_only_if_its_state_is_known() {
+        struct Counter(usize);
+        impl Listener for Counter {
+            fn on(&mut self, event: RunEvent) {
+                self.0 += usize::from(matches!(event, RunEvent::EpochFinished { .. }));
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let parameters = Parameters { snapshots: 1, ..Parameters::default() };
+        let dataset = dataset(1);
+        let optimizer = parameters.recipe(&dataset.train).optimizer;
+        let run = snapshot::RunId::now();
+        let (data, engine) = (&dataset.provenance, Interrupted.info());
+        let mut recorder = Recorder::new(dir.path(), run, &parameters, data, &optimizer, engine, None).unwrap();
+        let mut listener = Counter(0);
+        let training = Training {
+            parameters: &parameters,
+            dataset: &dataset,
+            trainer: &mut Interrupted,
+            listener: &mut listener,
+            course: Course::default(),
+            deadline: None,
+            recorder: recorder.as_mut(),
+        };
+        let run = training.run();
+        assert!(matches!(run.result, Err(Error::Interrupted { signal: 15 })));
+        assert_eq!((run.epochs.len(), listener.0), (0, 0));
+    }
+
+    #[test]
+    fn an_evaluation_hears_the_time_limit_and_gives_the_same_answers_with_one() {
+        let images = dataset(EVALUATED_AT_ONCE + 1).test;
+        let mut nobody = Listeners(vec![]);
+        let mut limited = |seconds: Option<f64>| {
+            let deadline = seconds.map(|seconds| Deadline::after(Instant::now(), seconds));
+            evaluate(&mut Interrupted, TEST, &images, None, deadline, &mut nobody)
+        };
+        assert!(matches!(limited(Some(0.0)), Err(Error::OutOfTime { seconds: 0.0 })));
+        assert_eq!(limited(Some(1e300)).unwrap(), limited(None).unwrap());
+    }
+
     #[test]
     fn a_weight_that_is_nan_ends_the_training_even_if_the_loss_is_finite() {
-        let images = Images { side: 28, classes: SYNTHETIC.classes, pixels: vec![0; 784], labels: vec![0] };
-        let source = DataSource(None);
-        let provenance = Provenance { source, train_images: 1, validation_images: 0, test_images: 1, files: vec![] };
-        let dataset = Dataset { train: Arc::new(images.clone()), validation: None, test: images, provenance };
+        let dataset = dataset(1);
         let training = Training {
             parameters: &Parameters::default(),
             dataset: &dataset,

@@ -83,24 +83,19 @@ impl Recorder {
             init: course.init.clone(),
             instruction_set: Some(self.instruction_set.clone()),
         };
-        if course.whole().is_multiple_of(self.every) {
-            self.last = None;
-            self.write(snapshot);
-        } else {
-            self.last = Some(snapshot);
-        }
+        let is_due = course.whole().is_multiple_of(self.every);
+        self.last = if is_due && self.may_write() { self.writer.write(snapshot) } else { Some(snapshot) };
     }
 
-    fn write(&mut self, snapshot: Snapshot) {
+    /// Whether MODEL_DIR is still locked, with a warning when it is no more.
+    fn may_write(&mut self) -> bool {
         if self.lost.is_none()
             && let Some(error) = self.lock.as_ref().and_then(|lock| lock.check_held().err())
         {
             warn!("{error}: the training goes on without snapshots");
             self.lost = Some(error);
         }
-        if self.lost.is_none() {
-            self.writer.write(snapshot);
-        }
+        self.lost.is_none()
     }
 
     /// Writes the state after the last whole epoch, and waits until all snapshots are written.
@@ -108,8 +103,8 @@ impl Recorder {
     /// # Errors
     /// The first that could not be written.
     pub fn close(mut self) -> Result<()> {
-        self.last.take().into_iter().for_each(|snapshot| self.write(snapshot));
-        self.writer.close()?;
+        let last = self.last.take().filter(|_| self.may_write());
+        self.writer.close(last)?;
         self.lost.map_or(Ok(()), Err)
     }
 }

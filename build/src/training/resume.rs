@@ -17,8 +17,6 @@ use crate::text;
 /// The parameters that may differ when a training goes on, since none of them changes a step: how long it goes on, and how
 /// fast. A smaller `train_epochs` than the epochs that are done is refused.
 const MAY_CHANGE: [&str; 5] = ["train_epochs", "target_accuracy", "max_seconds", "snapshots", "threads"];
-/// Characters of a hash in a message.
-const SHOWN_OF_HASH: usize = 12;
 
 impl Snapshot {
     /// The engine and the device of the training, where `asked` leaves them open: others would give other bytes.
@@ -48,10 +46,11 @@ impl Snapshot {
         for file in &data.files {
             let before = self.data.iter().find(|before| before.name == file.name);
             if before.is_none_or(|before| before.sha256 != file.sha256) {
-                let before = before.map_or("none".into(), |before| shortened(&before.sha256));
-                let (name, found) = (&file.name, shortened(&file.sha256));
-                let problem =
-                    format!("is of a training on other data: {name}: expected the SHA-256 {before}, found {found}");
+                let differs = match before {
+                    Some(before) => text::different_hashes(&before.sha256, &file.sha256),
+                    None => "expected none, found one".into(),
+                };
+                let problem = format!("is of a training on other data: {}: {differs}", file.name);
                 return Err(fault(problem, format!("give the data set of that training as --data_dir, or {anew}")));
             }
         }
@@ -68,6 +67,12 @@ impl Snapshot {
             let problem = format!("is of another optimizer: expected its slots {slots:?}, found {:?}", self.slots);
             return Err(fault(problem, anew.into()));
         }
+        let (epoch, per_epoch) = (self.epoch(), data.train_images.div_ceil(parameters.batch_size));
+        if self.state.step != u64::from(epoch) * per_epoch as u64 {
+            let (steps, found) = (text::counted(per_epoch, "step"), self.state.step);
+            let problem = format!("expected {steps} in each of {epoch} epochs, found {found} in all");
+            return Err(fault(problem, anew.into()));
+        }
         Ok(())
     }
 
@@ -76,7 +81,8 @@ impl Snapshot {
     /// # Errors
     /// It began with another one, or with none.
     pub fn check_init(&self, path: &Path, given: &InitialModel) -> Result<()> {
-        let shown = |model: &InitialModel| format!("{} with the SHA-256 {}", model.path, shortened(&model.sha256));
+        let shown =
+            |model: &InitialModel| format!("{} with the SHA-256 {}", model.path, text::shortened(&model.sha256));
         let (expected, next) = match &self.init {
             Some(init) if init.sha256 == given.sha256 => return Ok(()),
             Some(init) => (shown(init), format!("give --init={}, or leave it out", text::quoted(init.path.as_ref()))),
@@ -113,11 +119,6 @@ impl Snapshot {
 /// A value as it is typed in a parameters file.
 fn typed(value: &Value) -> String {
     text::shortened(&value.as_str().map_or_else(|| value.to_string(), String::from))
-}
-
-/// The beginning of a hash.
-fn shortened(hash: &str) -> String {
-    hash.chars().take(SHOWN_OF_HASH).chain("...".chars()).collect()
 }
 
 #[cfg(test)]
@@ -197,7 +198,11 @@ mod tests {
         small.state.parameters.pop();
         let message = refused(&small, &parameters(), &small.data).unwrap_err();
         assert!(message.contains("is of another network: expected 10 parameters, found 9"), "{message}");
-        let other = Snapshot { slots: vec!["velocity".into()], ..snapshot };
+        let other = Snapshot { slots: vec!["velocity".into()], ..snapshot.clone() };
         assert!(refused(&other, &parameters(), &other.data).unwrap_err().contains("is of another optimizer"));
+        let mut more = snapshot;
+        more.state.step = 6;
+        let message = refused(&more, &parameters(), &more.data).unwrap_err();
+        assert!(message.starts_with("s: expected 1 step in each of 3 epochs, found 6 in all; train "), "{message}");
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::course::Kept;
-use crate::data::dataset::FileHash;
+use crate::data::dataset::{FileHash, TEST, VALIDATION};
 use crate::engine::TrainingState;
 use crate::files::lock;
 use crate::model::tensors::{self, Fault, Header, read_values};
@@ -25,6 +25,7 @@ const KIND: &str = "snapshot";
 const FORMAT_VERSION: u32 = 1;
 /// The longest header that is read, in bytes. That of the longest training, 100,000 epochs with two splits, has 42 million.
 const LONGEST_HEADER: u64 = 1 << 26;
+
 /// A training, from its first epoch on; one that is resumed stays the same. A later one is greater.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RunId {
@@ -129,7 +130,7 @@ pub(super) fn write(snapshot: &Snapshot, to: &mut impl Write) -> io::Result<()> 
     all.extend(state.slots.iter().enumerate().map(|(s, slot)| (slot_name(s), &**slot)));
     all.extend(average.iter().map(|average| ("average".into(), &**average)));
     all.extend(kept.iter().map(|kept| ("kept".into(), &*kept.parameters)));
-    tensors::write(to, description, &all)
+    tensors::write(to, &description, &all)
 }
 
 /// Reads a snapshot from the bytes of a file, which may be damaged or hostile.
@@ -147,6 +148,7 @@ pub fn decode(bytes: &[u8]) -> Result<Snapshot, String> {
 
 /// A snapshot without its tensors.
 pub(super) struct SnapshotHead {
+    header: Header,
     description: Described,
     /// P.
     length: usize,
@@ -170,7 +172,7 @@ impl SnapshotHead {
         let missing = || "expected a tensor parameters of one dimension, found none".to_string();
         let length = header.length(&names[0]).ok_or_else(missing)?;
         let places = names.iter().map(|name| header.place(name, &[length])).collect::<Result<_, _>>()?;
-        Ok(Self { description, length, places })
+        Ok(Self { header, description, length, places })
     }
 
     /// The training.
@@ -188,9 +190,10 @@ impl SnapshotHead {
         self.places.len() as u64 * size_of::<f32>() as u64 * self.length as u64
     }
 
-    /// Reads the tensors.
+    /// Checks the whole file against its hash, and reads the tensors.
     pub(super) fn tensors(self, from: &mut (impl Read + Seek)) -> Result<Snapshot, Fault> {
-        let Self { description, length, places } = self;
+        let Self { header, description, length, places } = self;
+        header.check_hash(from)?;
         let mut places = places.into_iter();
         let mut next = || -> Result<Vec<f32>, Fault> {
             let place = places.next().unwrap_or_else(|| unreachable!("each tensor has a place"));
@@ -216,24 +219,40 @@ impl SnapshotHead {
 }
 
 impl Described {
-    /// Checks that the numbers go together.
+    /// Checks that the numbers are possible and go together.
     fn check(&self) -> Result<(), String> {
-        let Self { epoch, step, slots, kept_epoch, epochs, .. } = self;
+        let Self { epoch, step, slots, average, kept_epoch, epochs, .. } = self;
         if *epoch == 0 || !epochs.iter().map(|record| record.epoch).eq(1..=*epoch) {
             return Err(format!("expected the records of epochs 1 to {epoch}, found {} others", epochs.len()));
         }
-        if *step == 0 {
-            return Err("expected at least one step, found none".into());
+        if *step == 0 || !step.is_multiple_of((*epoch).into()) {
+            return Err(format!("expected as many steps in each of {epoch} epochs, found {step} in all"));
         }
         if slots.len() > MAX_SLOTS {
             return Err(format!("expected at most {MAX_SLOTS} slots, found {}", slots.len()));
         }
-        match kept_epoch {
-            Some(kept) if !(1..=*epoch).contains(kept) => {
-                Err(format!("expected a kept model of one of the epochs 1 to {epoch}, found one of epoch {kept}"))
+        let best = self.parameters["keep"] == "best";
+        for (name, expected, found) in
+            [("average", self.number("ema") > 0.0, *average), ("kept_epoch", best, kept_epoch.is_some())]
+        {
+            let text = |there: bool| if there { "one" } else { "none" };
+            if expected != found {
+                let (expected, found) = (text(expected), text(found));
+                return Err(format!("{name}: expected {expected}, as the parameters say, found {found}"));
             }
-            _ => Ok(()),
         }
+        if let Some(kept) = kept_epoch.filter(|kept| !(1..=*epoch).contains(kept)) {
+            return Err(format!("expected a kept model of one of the epochs 1 to {epoch}, found one of epoch {kept}"));
+        }
+        let watched = if self.number("validation") > 0.0 { VALIDATION } else { TEST };
+        epochs.iter().try_for_each(|record| {
+            record.check(watched).map_err(|problem| format!("the record of epoch {}: {problem}", record.epoch))
+        })
+    }
+
+    /// The number that a parameter had; 0 if it was not there yet.
+    fn number(&self, parameter: &str) -> f64 {
+        self.parameters[parameter].as_f64().unwrap_or_default()
     }
 }
 
@@ -251,9 +270,9 @@ fn slot_name(slot: usize) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::data::dataset::TEST;
     use crate::engine::choice::{DeviceChoice, EngineChoice};
     use crate::output::event::SplitScore;
+    use crate::parameters::Keep;
 
     /// Parameters of a small network, with no `auto`.
     pub(in crate::training) fn parameters() -> Parameters {
@@ -264,6 +283,9 @@ pub(super) mod tests {
             engine: EngineChoice::Fused,
             threads: 2,
             train_epochs: 9,
+            ema: 0.5,
+            keep: Keep::Best,
+            validation: 0.5,
             ..Parameters::default()
         }
     }
@@ -277,7 +299,7 @@ pub(super) mod tests {
             seconds: 0.07 * third,
             images_per_second: 1e6 * third,
             learning_rate: third / 7.0,
-            splits: vec![SplitScore { split: TEST, loss: 5e-324, accuracy: third }],
+            splits: vec![SplitScore { split: VALIDATION, loss: 5e-324, accuracy: third }],
             finished: UNIX_EPOCH + std::time::Duration::new(1_790_000_000, 123_456_789),
         }
     }
@@ -290,7 +312,11 @@ pub(super) mod tests {
             parameters: values_of(&parameters()),
             data: vec![FileHash { name: "train-images".into(), sha256: "0123456789abcdef".repeat(4) }],
             slots: vec!["first_moment".into(), "second_moment".into()],
-            state: TrainingState { parameters: values(1.0), slots: vec![values(2.0), values(-3.0)], step: 1 << 60 },
+            state: TrainingState {
+                parameters: values(1.0),
+                slots: vec![values(2.0), values(-3.0)],
+                step: epochs.into(),
+            },
             average: Some(values(4.0)),
             kept: Some(Kept { epoch: 1, parameters: values(5.0), evaluation: None }),
             epochs: (1..=epochs).map(record).collect(),
@@ -304,20 +330,18 @@ pub(super) mod tests {
         let whole = example(1, 3);
         assert_eq!(encode(&whole), encode(&whole.clone()));
         assert_eq!(decode(&encode(&whole)), Ok(whole.clone()));
-        let mut small =
-            Snapshot { average: None, kept: None, slots: vec![], init: None, instruction_set: None, ..whole };
+        let parameters = values_of(&Parameters { ema: 0.0, keep: Keep::Last, ..parameters() });
+        let mut small = Snapshot {
+            average: None,
+            kept: None,
+            slots: vec![],
+            parameters,
+            init: None,
+            instruction_set: None,
+            ..whole
+        };
         small.state.slots.clear();
         assert_eq!(decode(&encode(&small)), Ok(small));
-    }
-
-    #[test]
-    fn a_file_of_an_older_program_without_the_newer_entries_is_read() {
-        let mut bytes = encode(&example(1, 3));
-        for name in ["\"init\\\"", "\"instruction_set\\\""] {
-            let at = bytes.windows(name.len()).position(|window| window == name.as_bytes()).unwrap();
-            bytes[at + 1] = b'x';
-        }
-        assert_eq!(decode(&bytes), Ok(Snapshot { init: None, instruction_set: None, ..example(1, 3) }));
     }
 
     #[test]
@@ -328,10 +352,10 @@ pub(super) mod tests {
             let mut number = || loop {
                 let bits = u64::from(stream.next_u32()) << 32 | u64::from(stream.next_u32());
                 if f64::from_bits(bits).is_finite() {
-                    break f64::from_bits(bits);
+                    break f64::from_bits(bits).abs();
                 }
             };
-            (record.loss, record.accuracy, record.seconds) = (number(), number(), number());
+            (record.loss, record.accuracy, record.seconds) = (number(), number().min(1.0), number());
         }
         assert_eq!(decode(&encode(&snapshot)), Ok(snapshot));
     }
@@ -371,7 +395,35 @@ pub(super) mod tests {
             "expected a kept model of one of the epochs 1 to 3, found one of epoch 4"
         );
         assert_eq!(replaced("\"average\":{", "\"averagx\":{"), "expected a tensor average, found none");
-        assert!(replaced("split\\\":\\\"test", "split\\\":\\\"text").contains("unknown variant `text`"));
+        assert!(replaced("split\\\":\\\"vali", "split\\\":\\\"vale").contains("unknown variant `valedation`"));
+    }
+
+    #[test]
+    fn a_change_of_any_part_is_found() {
+        let good = encode(&example(1, 3));
+        let data = good.len() - 5 * 40;
+        for at in [data, data + 77, good.len() - 1] {
+            let mut bytes = good.clone();
+            bytes[at] ^= 1;
+            let message = decode(&bytes).unwrap_err();
+            assert!(message.starts_with("is damaged: expected the SHA-256 "), "{at}: {message}");
+        }
+        let mut zeroed = good.clone();
+        zeroed[data..].fill(0);
+        assert!(decode(&zeroed).unwrap_err().starts_with("is damaged: "));
+        // A digit of a number that may have any value.
+        let text = b"nanos_since_epoch\\\":12345678";
+        let at = good.windows(text.len()).position(|window| window == text).unwrap();
+        let mut bytes = good.clone();
+        bytes[at + text.len() - 1] = b'7';
+        assert!(decode(&bytes).unwrap_err().starts_with("is damaged: "));
+        let text = b"sha256\\\":\\\"";
+        let at = good.windows(text.len()).rposition(|window| window == text).unwrap();
+        let mut bytes = good.clone();
+        bytes[at] = b'S';
+        let none = "expected a SHA-256 at the end of the metadata entry `mnist`, found none";
+        let message = decode(&bytes).unwrap_err();
+        assert!(message == none || message.starts_with("is damaged: "), "{message}");
     }
 
     #[test]
@@ -381,7 +433,13 @@ pub(super) mod tests {
             change(&mut snapshot);
             decode(&encode(&snapshot)).unwrap_err()
         };
-        assert_eq!(broken(|s| s.state.step = 0), "expected at least one step, found none");
+        let steps = |found: u64| format!("expected as many steps in each of 3 epochs, found {found} in all");
+        assert_eq!(broken(|s| s.state.step = 0), steps(0));
+        assert_eq!(broken(|s| s.state.step = 7), steps(7));
+        assert_eq!(broken(|s| s.average = None), "average: expected one, as the parameters say, found none");
+        let problem = "the record of epoch 2: accuracy: expected 0 to 1, found 1.5";
+        assert_eq!(broken(|s| s.epochs[1].accuracy = 1.5), problem);
+        assert!(broken(|s| s.epochs[1].loss = f64::NAN).starts_with("cannot read the metadata entry `mnist`: "));
         assert_eq!(broken(|s| s.epochs.clear()), "expected the records of epochs 1 to 0, found 0 others");
         assert_eq!(broken(|s| s.epochs[1].epoch = 1), "expected the records of epochs 1 to 3, found 3 others");
         assert_eq!(broken(|s| s.slots = vec!["a".into(); 3]), "expected at most 2 slots, found 3");

@@ -3,14 +3,16 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, SyncSender};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{self, SyncSender, TrySendError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tracing::warn;
 
 use super::snapshot::{self, RunId, Snapshot, SnapshotHead};
 use crate::error::{Error, Result};
 use crate::files::{self, AtomicFile, OutputDirectory, atomic};
+use crate::interrupt;
 use crate::memory;
 use crate::model::tensors::Fault;
 use crate::open;
@@ -19,21 +21,33 @@ use crate::threads;
 
 /// How many snapshots of a training stay: the newest, and others should it be damaged.
 pub const NEWEST_KEPT: usize = 3;
+/// How often the training that waits to hand over a snapshot looks for a signal.
+const TICK: Duration = Duration::from_millis(5);
 
 /// Whether there are snapshots in `model_dir`, sound or not.
 pub fn exist(model_dir: &Path) -> bool {
     paths(&model_dir.join(names::SNAPSHOTS)).is_ok_and(|paths| !paths.is_empty())
 }
 
-/// The newest sound snapshot in `model_dir` and its path: that of the last epoch of the training that began last. A damaged
-/// one is passed over with a warning, and gets another name, so that there is only one.
+/// The run id of a training that begins now, after all that have snapshots in `model_dir`, whatever the clock says.
+pub fn new_run(model_dir: &Path) -> RunId {
+    let paths = paths(&model_dir.join(names::SNAPSHOTS)).unwrap_or_default();
+    let before = paths.iter().filter_map(|path| Some(opened(path).ok()?.1.run().begin)).max();
+    let now = RunId::now();
+    RunId { begin: before.map_or(now.begin, |before| now.begin.max(before.saturating_add(1))), ..now }
+}
+
+/// The newest sound snapshot in `model_dir` and its path: that of the last epoch of the training that began last. One that
+/// is damaged or cannot be read is passed over with a warning; a damaged one gets another name, so that there is only one.
 ///
 /// # Errors
-/// One cannot be read, is of a newer format or needs more memory than there is, or two of the newest epoch differ.
+/// None is sound and one cannot be read, one is of a newer format or needs more memory than there is, or two of the newest
+/// epoch differ.
 pub fn newest(model_dir: &Path) -> Result<Option<(PathBuf, Snapshot)>> {
     let mut heads = vec![];
+    let mut unreadable = None;
     for path in paths(&model_dir.join(names::SNAPSHOTS))? {
-        if let Some((_, head)) = sound(&path, opened(&path))? {
+        if let Some((_, head)) = sound(&path, opened(&path), &mut unreadable)? {
             heads.push((head.run().clone(), head.epoch(), path));
         }
     }
@@ -43,9 +57,9 @@ pub fn newest(model_dir: &Path) -> Result<Option<(PathBuf, Snapshot)>> {
         if newest.as_ref().is_some_and(|(_, found)| (&found.run, found.epoch()) != (&run, epoch)) {
             break;
         }
-        let Some((mut file, head)) = sound(&path, opened(&path))? else { continue };
+        let Some((mut file, head)) = sound(&path, opened(&path), &mut unreadable)? else { continue };
         memory::require(head.bytes(), &path.display().to_string())?;
-        let Some(read) = sound(&path, head.tensors(&mut file))? else { continue };
+        let Some(read) = sound(&path, head.tensors(&mut file), &mut unreadable)? else { continue };
         match &newest {
             Some((first, found)) if *found != read => {
                 let problem = format!("is of the same training and epoch {epoch} as {}, but differs", first.display());
@@ -56,7 +70,10 @@ pub fn newest(model_dir: &Path) -> Result<Option<(PathBuf, Snapshot)>> {
             None => newest = Some((path, read)),
         }
     }
-    Ok(newest)
+    match (newest, unreadable) {
+        (None, Some(error)) => Err(error),
+        (newest, _) => Ok(newest),
+    }
 }
 
 /// The files in `directory` that have a snapshot's name, sorted.
@@ -81,25 +98,27 @@ fn opened(path: &Path) -> std::result::Result<(File, SnapshotHead), Fault> {
     Ok((file, head))
 }
 
-/// What was read from the file at `path`; none after a warning if it is damaged.
-fn sound<T>(path: &Path, read: std::result::Result<T, Fault>) -> Result<Option<T>> {
-    match read {
-        Ok(read) => Ok(Some(read)),
-        Err(Fault::Wrong(problem)) => {
-            let mut aside = path.as_os_str().to_owned();
-            aside.push(names::DAMAGED);
-            let moved = fs::rename(path, &aside);
-            let kept = moved.map_or(String::new(), |()| format!(", kept as {}", aside.display()));
-            let next = "passed over for the next older snapshot, if there is one";
-            warn!("{}: {problem}: {next}{kept}", path.display());
-            Ok(None)
-        }
-        Err(Fault::Unreadable(error)) => Err(Error::io("read", path)(error)),
+/// Gives a damaged snapshot another name; says which, if it could.
+fn set_aside(path: &Path) -> String {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(names::DAMAGED);
+    fs::rename(path, &aside).map_or(String::new(), |()| format!(", kept as {}", aside.display()))
+}
+
+/// What was read from the file at `path`; none after a warning if it is damaged or cannot be read. The first error of
+/// those that cannot becomes `unreadable`.
+fn sound<T>(path: &Path, read: std::result::Result<T, Fault>, unreadable: &mut Option<Error>) -> Result<Option<T>> {
+    let problem = match read {
+        Ok(read) => return Ok(Some(read)),
         Err(Fault::Newer(problem)) => {
             let next = "use the version of the program that wrote it, or train without --resume".into();
-            Err(Error::Snapshot { path: path.into(), problem, next })
+            return Err(Error::Snapshot { path: path.into(), problem, next });
         }
-    }
+        Err(Fault::Wrong(problem)) => format!("{}: {problem}{}", path.display(), set_aside(path)),
+        Err(Fault::Unreadable(error)) => unreadable.get_or_insert(Error::io("read", path)(error)).to_string(),
+    };
+    warn!("{problem}: passed over for the next older snapshot, if there is one");
+    Ok(None)
 }
 
 /// Writes snapshots of one training, on a thread of its own where the system starts one. Only when one is being
@@ -131,20 +150,34 @@ impl SnapshotWriter {
         Ok(Self { directory, writing: None })
     }
 
-    /// Writes `snapshot` and removes those of its training beyond the [`NEWEST_KEPT`]. The first failure is a warning now
-    /// and the error of [`close`](Self::close).
-    pub fn write(&mut self, snapshot: Snapshot) {
+    /// Writes `snapshot` and removes those of its training beyond the [`NEWEST_KEPT`]. A failure is a warning now, and the
+    /// first is the error of [`close`](Self::close). The snapshot comes back if a signal ends the wait for earlier ones.
+    pub fn write(&mut self, mut snapshot: Snapshot) -> Option<Snapshot> {
         match self.writing.get_or_insert_with(|| Writing::begin(&self.directory)) {
-            Writing::Thread(sender, _) => drop(sender.send(snapshot)), // fails only after a panic, which `close` passes on
+            Writing::Thread(sender, _) => loop {
+                match sender.try_send(snapshot) {
+                    Err(TrySendError::Full(waiting)) if interrupt::is_received() => return Some(waiting),
+                    Err(TrySendError::Full(waiting)) => snapshot = waiting,
+                    Ok(()) | Err(TrySendError::Disconnected(_)) => return None, // after a panic, which `close` passes on
+                }
+                thread::sleep(TICK);
+            },
             Writing::Here(files) => files.add(&snapshot),
         }
+        None
     }
 
-    /// Waits until all snapshots are written.
+    /// Writes `last` and waits until all snapshots are written, whatever signal arrives.
     ///
     /// # Errors
     /// The first that could not be written.
-    pub fn close(mut self) -> Result<()> {
+    pub fn close(mut self, last: Option<Snapshot>) -> Result<()> {
+        if let Some(last) = last {
+            match self.writing.get_or_insert_with(|| Writing::begin(&self.directory)) {
+                Writing::Thread(sender, _) => drop(sender.send(last)),
+                Writing::Here(files) => files.add(&last),
+            }
+        }
         self.end()
     }
 
@@ -201,11 +234,9 @@ impl SnapshotFiles {
     }
 
     fn add(&mut self, snapshot: &Snapshot) {
-        if let Err(error) = self.try_add(snapshot)
-            && self.failure.is_none()
-        {
+        if let Err(error) = self.try_add(snapshot) {
             warn!("{error}: the training goes on without the snapshot after epoch {}", snapshot.epoch());
-            self.failure = Some(error);
+            self.failure.get_or_insert(error);
         }
     }
 
@@ -226,7 +257,10 @@ impl SnapshotFiles {
         written.push((snapshot.epoch(), path));
         written.sort();
         let older = written.len().saturating_sub(NEWEST_KEPT);
-        written.drain(..older).try_for_each(|(_, path)| files::remove(&path))
+        for (_, path) in written.drain(..older) {
+            files::remove(&path).unwrap_or_else(|error| warn!("{error}: this older snapshot stays"));
+        }
+        Ok(())
     }
 }
 
@@ -308,6 +342,41 @@ mod tests {
         assert_eq!(found(&dir), None);
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn what_cannot_be_read_is_passed_over_for_a_sound_one_and_else_an_error() {
+        use std::os::unix::fs::symlink;
+        let dir = model_dir(&[("epoch-002.safetensors", &example(1, 2))]);
+        let path = |name: &str| dir.path().join("snapshots").join(name);
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            path("epoch-005.safetensors"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        symlink("epoch-004.safetensors", path("epoch-004.safetensors")).unwrap();
+        symlink("/dev/zero", path("epoch-003.safetensors")).unwrap();
+        assert_eq!(found(&dir), named("epoch-002.safetensors", example(1, 2)));
+        fs::remove_file(path("epoch-002.safetensors")).unwrap();
+        let message = newest(dir.path()).unwrap_err().to_string();
+        assert!(message.ends_with("epoch-003.safetensors: cannot read: expected a file, found a device"), "{message}");
+    }
+
+    #[test]
+    fn a_new_training_comes_after_all_others_even_if_the_clock_was_ahead() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(new_run(dir.path()).begin < u64::MAX / 4);
+        let ahead = u64::MAX / 2;
+        let dir = model_dir(&[
+            ("epoch-001.safetensors", &example(1, 1)),
+            ("epoch-002.safetensors", &example(ahead, 2)),
+            ("epoch-003.safetensors", &example(5, 3)),
+        ]);
+        assert_eq!(new_run(dir.path()).begin, ahead + 1);
+    }
+
     #[test]
     fn a_newer_format_is_an_error_that_names_the_writer() {
         let dir = model_dir(&[("epoch-001.safetensors", &example(1, 1))]);
@@ -352,9 +421,9 @@ mod tests {
         let mut writer = SnapshotWriter::new(dir.path()).unwrap();
         assert_eq!(files(&dir), ["epoch-001.safetensors", "epoch-900.safetensors"]);
         for epoch in 2..=5 {
-            writer.write(example(2, epoch));
+            assert_eq!(writer.write(example(2, epoch)), None);
         }
-        writer.close().unwrap();
+        writer.close(None).unwrap();
         let expected =
             ["epoch-003.safetensors", "epoch-004.safetensors", "epoch-005.safetensors", "epoch-900.safetensors"];
         assert_eq!(files(&dir), expected);
@@ -364,10 +433,10 @@ mod tests {
     #[test]
     fn the_directory_is_made_for_the_first_snapshot_and_a_writer_that_is_dropped_ends_its_work() {
         let dir = tempfile::tempdir().unwrap();
-        SnapshotWriter::new(dir.path()).unwrap().close().unwrap();
+        SnapshotWriter::new(dir.path()).unwrap().close(None).unwrap();
         assert!(!dir.path().join("snapshots").exists());
         let mut writer = SnapshotWriter::new(dir.path()).unwrap();
-        writer.write(example(1, 1));
+        assert_eq!(writer.write(example(1, 1)), None);
         drop(writer);
         assert_eq!(files(&dir), ["epoch-001.safetensors"]);
     }
@@ -378,9 +447,9 @@ mod tests {
         let directory = dir.path().join("snapshots");
         let writing = Some(Writing::Here(SnapshotFiles::new(&directory)));
         let mut writer = SnapshotWriter { directory, writing };
-        writer.write(example(1, 1));
+        assert_eq!(writer.write(example(1, 1)), None);
         assert_eq!(files(&dir), ["epoch-001.safetensors"]);
-        writer.close().unwrap();
+        writer.close(None).unwrap();
     }
 
     #[test]
@@ -389,9 +458,9 @@ mod tests {
         let blocked = dir.path().join("snapshots/epoch-001.safetensors");
         fs::create_dir_all(&blocked).unwrap();
         let mut writer = SnapshotWriter::new(dir.path()).unwrap();
-        writer.write(example(1, 1));
-        writer.write(example(1, 2));
-        let message = writer.close().unwrap_err().to_string();
+        assert_eq!(writer.write(example(1, 1)), None);
+        assert_eq!(writer.write(example(1, 2)), None);
+        let message = writer.close(None).unwrap_err().to_string();
         assert!(message.starts_with(&format!("{}: cannot write: ", blocked.display())), "{message}");
         assert!(!message.contains("kept"), "{message}");
         assert_eq!(files(&dir), ["epoch-001.safetensors", "epoch-002.safetensors"]);

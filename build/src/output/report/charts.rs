@@ -98,8 +98,9 @@ impl Chart {
     pub fn new(epochs: &[EpochRecord], axis: Axis, kept: Option<u32>) -> Self {
         let Axis { title, train, split, most, least_width, name } = axis;
         let mut curves: Vec<(&str, Vec<f64>)> = vec![(TRAIN, epochs.iter().map(train).collect())];
-        for (at, first) in epochs[0].splits.iter().enumerate() {
-            curves.push((first.split, epochs.iter().map(|epoch| split(&epoch.splits[at])).collect()));
+        for SplitScore { split: name, .. } in &epochs[0].splits {
+            let score = |epoch: &EpochRecord| epoch.splits.iter().find(|score| score.split == *name).map(split);
+            curves.push((name, epochs.iter().filter_map(score).collect()));
         }
         let all = || curves.iter().flat_map(|(_, values)| values).copied();
         let (low, high) = (all().fold(f64::MAX, f64::min), all().fold(f64::MIN, f64::max));
@@ -215,19 +216,32 @@ mod tests {
         }
     }
 
+    fn record(epoch: u32) -> EpochRecord {
+        EpochRecord {
+            epoch,
+            loss: 1.0 / f64::from(epoch),
+            accuracy: 0.5,
+            seconds: 1.0,
+            images_per_second: 1.0,
+            learning_rate: 0.1,
+            splits: vec![SplitScore { split: "test", loss: 2.0 / f64::from(epoch), accuracy: 0.5 }],
+            finished: std::time::SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn epochs_with_other_splits_than_the_first_have_no_point() {
+        let mut epochs: Vec<_> = (1..=3).map(record).collect();
+        epochs[0].splits.push(SplitScore { split: "validation", loss: 1.0, accuracy: 0.5 });
+        epochs[2].splits.clear();
+        let chart = Chart::new(&epochs, Axis::LOSS, None);
+        let points: Vec<usize> = chart.lines.iter().map(|line| line.points.split(' ').count()).collect();
+        assert_eq!(points, [3, 2, 1]);
+    }
+
     #[test]
     fn every_point_is_within_the_image() {
         for epochs in [1, 2, 30, 400] {
-            let record = |epoch| EpochRecord {
-                epoch,
-                loss: 1.0 / f64::from(epoch),
-                accuracy: 0.5,
-                seconds: 1.0,
-                images_per_second: 1.0,
-                learning_rate: 0.1,
-                splits: vec![SplitScore { split: "test", loss: 2.0 / f64::from(epoch), accuracy: 0.5 }],
-                finished: std::time::SystemTime::UNIX_EPOCH,
-            };
             let chart = Chart::new(&(1..=epochs).map(record).collect::<Vec<_>>(), Axis::LOSS, Some(1));
             assert!(chart.x_ticks.len() <= 10 && chart.y_ticks.len() >= 2);
             for place in chart.lines.iter().flat_map(|line| line.points.split(' ')) {
