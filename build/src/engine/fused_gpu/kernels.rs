@@ -60,6 +60,12 @@ pub fn set_next_step(memory: &mut StepMemory, turn: usize, now: usize) {
     memory.clock[1 - turn] = u32::cast_from(now + 1);
 }
 
+/// The number of this cube among those of its plane.
+#[cube]
+pub fn number_of_cube() -> usize {
+    CUBE_POS_Y as usize * CUBE_COUNT_X as usize + CUBE_POS_X as usize
+}
+
 /// The batch of a step.
 #[derive(CubeType)]
 pub struct StepBatch {

@@ -28,6 +28,9 @@ pub const MASK_KEYS: usize = 6;
 
 /// How many numbers of an operand of a product a unit fetches at a time: the pixels of a word.
 pub const FETCHED: usize = 4;
+/// How many numbers a unit reads before it works on them, so that their ways from memory overlap.
+pub const TOGETHER: usize = 8;
+
 /// Up to so many images in a batch, one unit sums them up in no time.
 const SMALL_BATCH: usize = 64;
 /// Where a layer's gradient has fewer tiles, cubes share out the images too, until there are about so many cubes.

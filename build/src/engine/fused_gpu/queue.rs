@@ -7,9 +7,9 @@ use cubecl::prelude::*;
 use cubecl::server::ServerError;
 
 use super::kernels::{StepInputsLaunch, StepMemoryLaunch};
-use super::layers;
 use super::memory::{DeviceBuffer, GpuEpoch};
 use super::plan::{LayerPlan, NetworkPlan, SIDE, UNITS, whole_tiles};
+use super::{layers, update};
 use crate::engine::dropout;
 
 /// Cubes along x, at most. Every device can do twice as many.
@@ -184,11 +184,11 @@ impl StepQueue<'_> {
         // state has place: it was made for this optimizer. The scratch memory has place for the shares of the gradient.
         unsafe {
             let (inputs, memory, plan) = (self.inputs(), self.memory(), self.plan.update);
-            layers::update::launch_unchecked(self.client, count, square(), inputs, memory, turn, *layer, last, plan);
+            update::update::launch_unchecked(self.client, count, square(), inputs, memory, turn, *layer, last, plan);
             if layer.shares > 1 {
                 let count = row_of_cubes(((layer.inputs + 1) * layer.outputs).div_ceil(UNITS));
                 let (inputs, memory) = (self.inputs(), self.memory());
-                layers::update_by_shares::launch_unchecked(
+                update::update_by_shares::launch_unchecked(
                     self.client,
                     count,
                     square(),

@@ -1,0 +1,194 @@
+//! The kernels that compute a layer's gradient and do the optimizer's step on it, a matrix product fused with the optimizer.
+
+use cubecl::prelude::*;
+
+use super::kernels::*;
+use super::plan::{FETCHED, LayerPlan, TOGETHER, UNITS, UpdatePlan};
+use super::tile::*;
+
+/// A layer's gradient, `(I+1,B) x (B,O)`, and the optimizer's step on it in place. Row I is the biases', as if they had an
+/// input that is always 1; they follow the weights in the state too. Where cubes share out the images, their sums go to the
+/// scratch memory instead, for [`update_by_shares`]. A second plane of cubes does the `last` layer, if there is one.
+#[cube(launch_unchecked)]
+pub fn update(
+    inputs: &StepInputs,
+    memory: &mut StepMemory,
+    turn: usize,
+    #[comptime] layer: LayerPlan,
+    #[comptime] last: Option<LayerPlan>,
+    #[comptime] plan: UpdatePlan,
+) {
+    let batch = batch_of(inputs, step_of(memory, turn), layer.record);
+    if comptime!(last.is_none()) || CUBE_POS_Z == 0 {
+        update_tile(inputs, memory, &batch, layer, plan);
+    } else {
+        update_last(inputs, memory, &batch, comptime!(last.unwrap_or(layer)), plan);
+    }
+}
+
+/// [`update`] of one tile.
+#[cube]
+fn update_tile(
+    inputs: &StepInputs,
+    memory: &mut StepMemory,
+    batch: &StepBatch,
+    #[comptime] layer: LayerPlan,
+    #[comptime] plan: UpdatePlan,
+) {
+    let (edge, width, outputs) = comptime!((layer.tile.edge, layer.inputs, layer.outputs));
+    let mut tile = new_tile(layer.tile);
+
+    let each = batch.length.div_ceil(comptime!(layer.tile.depth() * layer.shares));
+    let first = CUBE_POS_Z as usize * each;
+    fetch_update(inputs, memory, batch, &mut tile, first, layer);
+    for stretch in first..first + each {
+        #[unroll]
+        for part in 0..FETCHED {
+            let (k, row) = if comptime!(layer.index == 0) {
+                along_outer_word(part, layer.tile)
+            } else {
+                along_outer(part, layer.tile)
+            };
+            tile.left[k * comptime!(layer.tile.side() + 1) + row] = tile.next_left[part];
+            let (k, column) = along_outer(part, layer.tile);
+            tile.right[k * comptime!(layer.tile.side() + 1) + column] = tile.next_right[part];
+        }
+        sync_cube();
+        fetch_update(inputs, memory, batch, &mut tile, stretch + 1, layer);
+        multiply(&mut tile, layer.tile, comptime!(layer.index == 0));
+        sync_cube();
+    }
+
+    let has = add_parts(&mut tile, layer.tile);
+    let mut run = new_run(comptime!(edge * edge));
+    #[unroll]
+    for r in 0..edge {
+        #[unroll]
+        for c in 0..edge {
+            let (i, o) = (row_of(&tile, r, layer.tile), column_of(&tile, c, layer.tile));
+            if has && i <= width && o < outputs {
+                let at = i * outputs + o;
+                let sum = tile.sums[r * edge + c];
+                if comptime!(layer.shares > 1) {
+                    let share = CUBE_POS_Z as usize * comptime!((width + 1) * outputs);
+                    memory.scratch[comptime!(layer.gradients) + share + at] = sum;
+                } else {
+                    run.places[r * edge + c] = comptime!(layer.weights) + at;
+                    run.gradients[r * edge + c] = sum;
+                }
+            }
+        }
+    }
+    if comptime!(layer.shares == 1) {
+        optimize_run(memory, &mut run, &rates_of(inputs, batch), comptime!(edge * edge), plan);
+    }
+}
+
+/// [`update`] of the last layer by a small batch, one parameter a unit.
+#[cube]
+fn update_last(
+    inputs: &StepInputs,
+    memory: &mut StepMemory,
+    batch: &StepBatch,
+    #[comptime] layer: LayerPlan,
+    #[comptime] plan: UpdatePlan,
+) {
+    let (width, outputs) = comptime!((layer.inputs, layer.outputs));
+    let at = number_of_cube() * UNITS + UNIT_POS as usize;
+    if at < comptime!((width + 1) * outputs) {
+        let (i, o) = (at / outputs, at % outputs);
+        let mut run = new_run(1usize);
+        run.places[0] = comptime!(layer.weights) + at;
+        for group in 0..batch.length.div_ceil(TOGETHER) {
+            #[unroll]
+            for number in 0..TOGETHER {
+                let image = group * TOGETHER + number;
+                if image < batch.length {
+                    let mut a = 1.0f32;
+                    if i < width {
+                        a = memory.scratch[comptime!(layer.activations_in) + image * width + i];
+                    }
+                    run.gradients[0] += a * memory.scratch[comptime!(layer.deltas_out) + image * outputs + o];
+                }
+            }
+        }
+        optimize_run(memory, &mut run, &rates_of(inputs, batch), 1usize, plan);
+    }
+}
+
+/// The optimizer's step on a layer, by the gradient that the cubes of `update` have shared out.
+#[cube(launch_unchecked)]
+pub fn update_by_shares(
+    inputs: &StepInputs,
+    memory: &mut StepMemory,
+    turn: usize,
+    #[comptime] layer: LayerPlan,
+    #[comptime] plan: UpdatePlan,
+) {
+    let parameters = comptime!((layer.inputs + 1) * layer.outputs);
+    let batch = batch_of(inputs, step_of(memory, turn), layer.record);
+    let at = number_of_cube() * UNITS + UNIT_POS as usize;
+    if at < parameters {
+        let mut gradient = 0.0f32;
+        #[unroll]
+        for share in 0..comptime!(layer.shares) {
+            gradient += memory.scratch[comptime!(layer.gradients) + share * parameters + at];
+        }
+        let mut run = new_run(1usize);
+        run.places[0] = comptime!(layer.weights) + at;
+        run.gradients[0] = gradient;
+        optimize_run(memory, &mut run, &rates_of(inputs, &batch), 1usize, plan);
+    }
+}
+
+/// Fetches the unit's share of a stretch of `update`: pixels or activations, with the biases' ones behind them; deltas.
+#[cube]
+fn fetch_update(
+    inputs: &StepInputs,
+    memory: &StepMemory,
+    batch: &StepBatch,
+    tile: &mut Tile,
+    stretch: usize,
+    #[comptime] layer: LayerPlan,
+) {
+    let (depth, width, outputs) = comptime!((layer.tile.depth(), layer.inputs, layer.outputs));
+    let words = comptime!(width.div_ceil(4));
+    let mut word = 0u32;
+    if comptime!(layer.index == 0) {
+        let (k, row) = along_outer_word(0usize, layer.tile);
+        let (image, number) = (stretch * depth + k, (tile.first_row + row) / FETCHED);
+        if image < batch.length && number < words {
+            word = inputs.pixels[inputs.order[batch.begin + image] as usize * words + number];
+        }
+    }
+    #[unroll]
+    for part in 0..FETCHED {
+        let (k, row) = if comptime!(layer.index == 0) {
+            along_outer_word(part, layer.tile)
+        } else {
+            along_outer(part, layer.tile)
+        };
+        let (image, i) = (stretch * depth + k, tile.first_row + row);
+        let mut value = 0.0f32;
+        if image < batch.length {
+            if i < width {
+                value = if comptime!(layer.index == 0) {
+                    pixel(word, part)
+                } else {
+                    memory.scratch[comptime!(layer.activations_in) + image * width + i]
+                };
+            }
+            if i == width {
+                value = 1.0;
+            }
+        }
+        tile.next_left[part] = value;
+        let (k, column) = along_outer(part, layer.tile);
+        let (image, o) = (stretch * depth + k, tile.first_column + column);
+        let mut value = 0.0f32;
+        if image < batch.length && o < outputs {
+            value = memory.scratch[comptime!(layer.deltas_out) + image * outputs + o];
+        }
+        tile.next_right[part] = value;
+    }
+}
