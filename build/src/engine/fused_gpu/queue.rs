@@ -49,7 +49,7 @@ impl<'a> EpochSteps<'a> {
         }
         while self.queued < end {
             match &self.recording {
-                Some(recording) if self.queued % 2 == 0 && self.queued + RECORDED <= end => {
+                Some(recording) if self.queued.is_multiple_of(2) && self.queued + RECORDED <= end => {
                     // SAFETY: the buffers live as long as the queue that the recording was made of. Nobody else uses them, and
                     // all work is done by one client.
                     unsafe { recording.replay()? };
