@@ -249,6 +249,16 @@ fn the_demo_without_a_network_draws_synthetic_digits_and_a_second_call_reuses_th
                download --data_dir=workspace/data --log_dir=workspace/download_logs, then the demo once more\n";
     assert!(second.stderr.starts_with(way), "{}", second.stderr);
 
+    // A model that began with another one is not what the demo trains.
+    let bytes = || fs::read(sandbox.path("workspace/model/model.safetensors")).unwrap();
+    let expected = bytes();
+    let flags = "--data_dir=workspace/data --log_dir=logs --model_dir=workspace/model --init=workspace/model";
+    let parameters = "--parameters_file=workspace/parameters/default.parameters.yaml";
+    sandbox.run(&format!("train {flags} {parameters}")).done();
+    assert!(bytes() != expected);
+    demo().done();
+    assert!(bytes() == expected);
+
     // A mirror that is named is asked, which this time does not help either.
     let empty = tempfile::tempdir().unwrap();
     for by_flag in [true, false] {

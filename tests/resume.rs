@@ -273,3 +273,42 @@ fn the_last_state_is_there_even_if_the_files_cannot_be_written() {
     sandbox.train("--snapshots=1000 --resume").done();
     assert!(model(&sandbox) == expected);
 }
+
+#[test]
+fn a_job_that_begins_with_the_model_in_its_own_directory_can_be_called_again() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--train_epochs=1 --seed=5").done();
+    let job = "--train_epochs=3 --snapshots=1 --resume --init=model";
+    sandbox.train(job).done();
+    let first = model(&sandbox);
+    for directory in ["model", "model/../model"] {
+        sandbox.train(&format!("--train_epochs=3 --snapshots=1 --resume --init={directory}")).done();
+        assert!(model(&sandbox) == first);
+    }
+    fs::remove_file(sandbox.path("model/model.safetensors")).unwrap();
+    sandbox.train(job).done();
+    assert!(model(&sandbox) == first);
+}
+
+#[test]
+fn a_target_that_an_earlier_epoch_reached_is_named() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--train_epochs=2 --snapshots=1").done();
+    let warned = |flags: &str| {
+        let ended = sandbox.train(&format!("--train_epochs=2 --resume {flags}"));
+        ended
+            .stderr
+            .contains("warning: target_accuracy: epoch 1 reached it already, where an undisturbed training ends")
+    };
+    assert!(!warned("") && !warned("--target_accuracy=1") && warned("--target_accuracy=0.001"));
+}
+
+#[test]
+fn a_file_with_the_name_of_a_damaged_snapshot_stays() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--train_epochs=2 --snapshots=1").done();
+    sandbox.write("model/snapshots/epoch-002.safetensors", "cut");
+    sandbox.write("model/snapshots/epoch-002.safetensors.damaged", "mine");
+    sandbox.train("--train_epochs=2 --resume").done();
+    assert_eq!(sandbox.read("model/snapshots/epoch-002.safetensors.damaged"), "mine");
+}

@@ -1,5 +1,6 @@
 //! `metrics.json`: the results of `train` or `evaluate`, with their data and engine, for programs to read.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde::ser::SerializeMap;
@@ -10,6 +11,7 @@ use crate::data::dataset::{Provenance, TEST};
 use crate::engine::EngineInfo;
 use crate::files::lock::host;
 use crate::model::file::Unfinished;
+use crate::open;
 use crate::output::artifact::Artifact;
 use crate::output::event::{EpochRecord, Evaluation, SplitScore};
 use crate::output::finished::{Finished, InitialModel};
@@ -20,6 +22,9 @@ use crate::text::rfc3339;
 
 /// The name of the file.
 pub const FILE_NAME: &str = "metrics.json";
+
+/// The longest metrics file that is read, in bytes. That of 100,000 epochs has 30 million.
+const LONGEST_METRICS: u64 = 1 << 26;
 
 /// The metrics of a training run.
 pub const ARTIFACT: Artifact = Artifact {
@@ -230,4 +235,10 @@ pub fn schema() -> Value {
 
 fn by_split<S: Serializer>(evaluations: &&[Evaluation], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(evaluations.iter().map(|evaluation| (evaluation.split, &evaluation.score)))
+}
+
+/// The metrics in `model_dir`; none if they cannot be read.
+pub fn read(model_dir: &Path) -> Option<Value> {
+    let file = open::regular(&model_dir.join(FILE_NAME)).ok()?;
+    serde_json::from_slice(&open::read_at_most(LONGEST_METRICS, file).ok()??).ok()
 }

@@ -15,7 +15,7 @@ use crate::model::file as weights;
 use crate::output::console::{self, Console, LOG};
 use crate::output::event::RunEvent;
 use crate::output::logs::with_logs;
-use crate::output::{artifacts, report};
+use crate::output::{artifacts, metrics, report};
 use crate::parameters::Parameters;
 use crate::task::{download, evaluate, train};
 use crate::text;
@@ -148,7 +148,7 @@ fn bring_data(workspace: &Workspace, args: &Demo, console: &Console) -> Result<D
     Dataset::load(data_dir)
 }
 
-/// Whether MODEL_DIR holds all files of a model of `data`, trained with the workspace's parameters.
+/// Whether MODEL_DIR holds all files of a model of `data`, trained with the workspace's parameters and no `--init`.
 fn is_trained(workspace: &Workspace, data: DataSource) -> bool {
     let trained = || {
         let wanted = Parameters::read(&workspace.parameters_file, &[]).ok()?;
@@ -156,7 +156,8 @@ fn is_trained(workspace: &Workspace, data: DataSource) -> bool {
         let used = Parameters::read(&used_file, &[]).ok()?;
         let model = weights::load(&workspace.model).ok()?;
         let finished = model.unfinished.is_none() && artifacts::is_complete(&workspace.model);
-        Some(wanted == used && model.data == data.id() && finished)
+        let began_anew = metrics::read(&workspace.model)?["init"].is_null();
+        Some(wanted == used && model.data == data.id() && finished && began_anew)
     };
     trained().unwrap_or(false)
 }

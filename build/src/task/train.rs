@@ -154,7 +154,8 @@ pub fn prepare(
     let course = match (resumed, &args.init) {
         (Some((path, snapshot)), given) => {
             snapshot.check(&path, &used, &dataset.provenance, &recipe)?;
-            if let Some(given) = given {
+            // A model in MODEL_DIR itself changes with every call.
+            if let Some(given) = given.as_ref().filter(|given| !is_within(given, &args.model_dir)) {
                 snapshot.check_init(&path, &initial_model(given)?.1)?;
             }
             go_on(&path, snapshot, &used, trainer.as_mut())?
@@ -171,6 +172,12 @@ pub fn prepare(
     info!("memory: about {}", text::bytes(PROGRAM_BYTES + images + engine + extra));
     let model_dir = args.model_dir.clone();
     Ok(Plan { parameters, used, dataset, trainer, course, recorder, model_dir, lock, unfinished, begin })
+}
+
+/// Whether `path`, which may not exist, is `directory` or in it.
+fn is_within(path: &Path, directory: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    path.starts_with(directory) || real(path).starts_with(real(directory))
 }
 
 /// The snapshot to go on from, and its path.
@@ -213,6 +220,12 @@ fn go_on(path: &Path, snapshot: Snapshot, parameters: &Parameters, trainer: &mut
         );
     }
     let (state, course) = snapshot.into_course();
+    if let Some(before) = course.reached_before(parameters) {
+        warn!(
+            "target_accuracy: epoch {before} reached it already, where an undisturbed training ends: this one ends when \
+             another epoch does"
+        );
+    }
     if epoch == epochs || course.over(parameters).is_some() {
         info!("{}: training was finished already, after epoch {epoch} of {epochs}", path.display());
     } else {
@@ -393,7 +406,7 @@ fn summary(finished: &Finished, files: &[(&str, PathBuf)]) -> String {
     }
     let (count, training, all) = (finished.epochs.len(), training_seconds(finished.epochs), finished.seconds);
     let epochs = match count - finished.before {
-        now if now < count => format!("{count} in {training:.1} s, {now} of them now; this run {all:.1} s"),
+        now if now < count => format!("{count} in {training:.1} s, {now} epochs now; this run {all:.1} s"),
         _ => format!("{count} in {training:.1} s, {all:.1} s with everything"),
     };
     lines += &text::named_values(&[("data", finished.dataset.provenance.source.description()), ("epochs", epochs)]);

@@ -6,7 +6,6 @@ use tracing::{info, warn};
 
 use crate::data::dataset::TEST;
 use crate::error::{Error, Result};
-use crate::open;
 use crate::output::console;
 use crate::output::finished::{Finished, Trained};
 use crate::output::metrics;
@@ -15,9 +14,6 @@ use crate::text;
 
 /// A model whose accuracy is lower by more than this than that of the one that it replaces deserves a warning.
 const POINT: f64 = 0.01;
-/// The longest metrics file that is read, in bytes. That of 100,000 epochs has 30 million.
-const LONGEST_METRICS: u64 = 1 << 26;
-
 /// Warns of a model that is no better than chance, or worse than the one in `model_dir`.
 pub fn warn_of(finished: &Finished, model_dir: &Path) {
     let evaluation = finished.trained.final_evaluation();
@@ -42,9 +38,7 @@ pub fn warn_of(finished: &Finished, model_dir: &Path) {
 
 /// The test accuracy of the finished model in `model_dir`, if it was trained on `data`.
 fn accuracy_before(model_dir: &Path, data: &str) -> Option<f64> {
-    let file = open::regular(&model_dir.join(metrics::FILE_NAME)).ok()?;
-    let text = open::read_at_most(LONGEST_METRICS, file).ok()??;
-    let metrics: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    let metrics = metrics::read(model_dir)?;
     if metrics["trained_on"] != data {
         return None;
     }

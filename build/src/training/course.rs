@@ -56,6 +56,14 @@ impl Course {
         (patience > 0 && self.epochs_without_improvement(parameters.min_delta) >= patience).then_some(Over::EarlyStop)
     }
 
+    /// The first epoch before the last that reached the target: a training that had it from the beginning ended there.
+    pub fn reached_before(&self, parameters: &Parameters) -> Option<u32> {
+        let target = parameters.target_accuracy;
+        let (_, before) = self.epochs.split_last()?;
+        let reached = |record: &&EpochRecord| record.splits.first().is_some_and(|score| score.accuracy >= target);
+        before.iter().find(reached).filter(|_| target > 0.0).map(|record| record.epoch)
+    }
+
     /// Epochs since the loss on the watched split was last lower than the lowest before, by more than `min_delta`.
     ///
     /// Source: Keras' `EarlyStopping` with `monitor="val_loss"`.

@@ -98,10 +98,13 @@ fn opened(path: &Path) -> std::result::Result<(File, SnapshotHead), Fault> {
     Ok((file, head))
 }
 
-/// Gives a damaged snapshot another name; says which, if it could.
+/// Gives a damaged snapshot another name; says which, if it could. What has that name already stays.
 fn set_aside(path: &Path) -> String {
     let mut aside = path.as_os_str().to_owned();
     aside.push(names::DAMAGED);
+    if Path::new(&aside).symlink_metadata().is_ok() {
+        return String::new();
+    }
     fs::rename(path, &aside).map_or(String::new(), |()| format!(", kept as {}", aside.display()))
 }
 
