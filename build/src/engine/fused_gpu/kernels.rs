@@ -7,7 +7,7 @@
 
 use cubecl::prelude::*;
 
-use super::plan::{BEGIN, LENGTH, LOGITS, MASK_KEYS, RATES, THRESHOLD, Targets, UpdatePlan};
+use super::plan::{BEGIN, LENGTH, MASK_KEYS, RATES, THRESHOLD, Targets, UpdatePlan};
 use crate::engine::dropout::DropoutMask;
 use crate::optim::{GpuParameter, GpuRates, update_on_gpu};
 
@@ -130,36 +130,25 @@ fn keeps(unit: u32, key_0: u32, key_1: u32, threshold: u32) -> bool {
     x >= threshold
 }
 
-/// Whose loss it is.
-#[derive(CubeType)]
-pub struct LossOf {
-    /// Its number in the batch.
-    pub image: usize,
-    pub label: usize,
-    /// Whether to write loss and correctness to the scores.
-    pub report: bool,
-}
-
-/// Softmax and cross-entropy: the gradient of the batch's mean loss by the logit at `at` of `logits`, which holds [`LOGITS`]
-/// numbers for each image, so that `at % LOGITS` is the class. The unit of the label reports. All units of a class below K
-/// may call it.
+/// Softmax and cross-entropy of image `image` of the batch: the gradient of the batch's mean loss by the logit of `class`.
+/// `logits` holds one for each class. The unit of the label also writes loss and correctness to the scores. All units of a
+/// class below K may call it.
 #[cube]
 pub fn softmax_loss(
     memory: &mut StepMemory,
     batch: &StepBatch,
     logits: &Shared<[f32]>,
-    at: usize,
-    of: &LossOf,
+    class: usize,
+    image: usize,
+    label: usize,
     #[comptime] targets: Targets,
 ) -> f32 {
     let (classes, smoothing) = comptime!((targets.classes, f32::from_bits(targets.smoothing)));
-    let class = at % LOGITS;
-    let first = at - class;
-    let mut highest = logits[first];
+    let mut highest = logits[0];
     let mut answer = 0usize;
     #[unroll]
     for other in 1..classes {
-        let logit = logits[first + other];
+        let logit = logits[other];
         if logit > highest {
             highest = logit;
             answer = other;
@@ -168,28 +157,26 @@ pub fn softmax_loss(
     let mut sum = 0.0f32;
     #[unroll]
     for other in 0..classes {
-        sum += (logits[first + other] - highest).exp();
+        sum += (logits[other] - highest).exp();
     }
-    let mut delta = (logits[at] - highest).exp() / sum;
+    let mut delta = (logits[class] - highest).exp() / sum;
     if comptime!(smoothing > 0.0) {
         delta -= f32::new(comptime!(smoothing / classes as f32));
     }
-    if class == of.label {
+    if class == label {
         delta -= f32::new(comptime!(1.0 - smoothing));
-        if of.report {
-            let place = 2 * (batch.begin + of.image);
-            let mut loss = sum.ln() + highest - logits[at];
-            if comptime!(smoothing > 0.0) {
-                let mut total = 0.0f32;
-                for other in 0..classes {
-                    total += logits[first + other];
-                }
-                let mean = total / f32::cast_from(classes);
-                loss += f32::new(smoothing) * (logits[at] - mean);
+        let place = 2 * (batch.begin + image);
+        let mut loss = sum.ln() + highest - logits[class];
+        if comptime!(smoothing > 0.0) {
+            let mut total = 0.0f32;
+            for other in 0..classes {
+                total += logits[other];
             }
-            memory.scores[place] = loss;
-            memory.scores[place + 1] = select(answer == of.label, 1.0f32, 0.0f32);
+            let mean = total / f32::cast_from(classes);
+            loss += f32::new(smoothing) * (logits[class] - mean);
         }
+        memory.scores[place] = loss;
+        memory.scores[place + 1] = select(answer == label, 1.0f32, 0.0f32);
     }
     delta / f32::cast_from(batch.length)
 }

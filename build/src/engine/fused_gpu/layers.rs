@@ -6,7 +6,7 @@
 use cubecl::prelude::*;
 
 use super::kernels::*;
-use super::plan::{FETCHED, LOGITS, LayerPlan, SIDE, TOGETHER, UNITS};
+use super::plan::{Along, FETCHED, LOGITS, LayerPlan, SIDE, TOGETHER, UNITS};
 use super::tile::*;
 
 /// A hidden layer: `(B,I) x (I,O) + (O)`, ReLU, dropout. `scale` is the factor for units that dropout keeps.
@@ -16,7 +16,7 @@ pub fn forward(inputs: &StepInputs, memory: &mut StepMemory, turn: usize, scale:
     let batch = batch_of(inputs, step_of(memory, turn), layer.record);
     let mut tile = new_tile(layer.tile);
     // Where the inputs of the image of the unit's words begin.
-    let image = tile.first_row + along_inner_word(0usize, layer.tile).1;
+    let image = tile.first_row + place_of(0usize, Along::InnerWord, layer.tile).1;
     let known = select(image < batch.length, image, 0);
     let mut place = 0usize;
     if comptime!(layer.index == 0) {
@@ -25,18 +25,7 @@ pub fn forward(inputs: &StepInputs, memory: &mut StepMemory, turn: usize, scale:
 
     fetch_forward(inputs, memory, &batch, &mut tile, place, 0usize, layer);
     for stretch in 0..comptime!(width.div_ceil(layer.tile.depth())) {
-        #[unroll]
-        for part in 0..FETCHED {
-            let (k, row) = if comptime!(layer.index == 0) {
-                along_inner_word(part, layer.tile)
-            } else {
-                along_inner(part, layer.tile)
-            };
-            tile.left[k * comptime!(layer.tile.side() + 1) + row] = tile.next_left[part];
-            let (k, column) = along_outer(part, layer.tile);
-            tile.right[k * comptime!(layer.tile.side() + 1) + column] = tile.next_right[part];
-        }
-        sync_cube();
+        put_stretch(&mut tile, comptime!(images_along(&layer)), Along::Outer, layer.tile);
         fetch_forward(inputs, memory, &batch, &mut tile, place, stretch + 1, layer);
         multiply(&mut tile, layer.tile, comptime!(layer.index == 0));
         sync_cube();
@@ -58,6 +47,11 @@ pub fn forward(inputs: &StepInputs, memory: &mut StepMemory, turn: usize, scale:
     }
 }
 
+/// How units fetch the inputs of a layer's images.
+fn images_along(layer: &LayerPlan) -> Along {
+    if layer.index == 0 { Along::InnerWord } else { Along::Inner }
+}
+
 /// Fetches the unit's share of a stretch of `forward`: pixels of the image at `place`, or activations; weights.
 #[cube]
 fn fetch_forward(
@@ -71,7 +65,7 @@ fn fetch_forward(
 ) {
     let (depth, width, outputs) = comptime!((layer.tile.depth(), layer.inputs, layer.outputs));
     if comptime!(layer.index == 0) {
-        let number = (stretch * depth + along_inner_word(0usize, layer.tile).0) / FETCHED;
+        let number = (stretch * depth + place_of(0usize, Along::InnerWord, layer.tile).0) / FETCHED;
         let mut word = 0u32;
         if number < comptime!(width.div_ceil(4)) {
             word = inputs.pixels[place + number];
@@ -84,7 +78,7 @@ fn fetch_forward(
     #[unroll]
     for part in 0..FETCHED {
         if comptime!(layer.index > 0) {
-            let (k, row) = along_inner(part, layer.tile);
+            let (k, row) = place_of(part, Along::Inner, layer.tile);
             let (i, image) = (stretch * depth + k, tile.first_row + row);
             let mut value = 0.0f32;
             if i < width && image < batch.length {
@@ -92,7 +86,7 @@ fn fetch_forward(
             }
             tile.next_left[part] = value;
         }
-        let (k, column) = along_outer(part, layer.tile);
+        let (k, column) = place_of(part, Along::Outer, layer.tile);
         let (i, o) = (stretch * depth + k, tile.first_column + column);
         let mut value = 0.0f32;
         if i < width && o < outputs {
@@ -183,8 +177,7 @@ pub fn loss(inputs: &StepInputs, memory: &mut StepMemory, turn: usize, scale: f3
         logits_of(inputs, memory, &batch, image, &mut parts, &mut logits, layer);
         if unit < classes {
             let label = inputs.labels[inputs.order[batch.begin + image] as usize] as usize;
-            let of = LossOf { image, label, report: true };
-            let delta = softmax_loss(memory, &batch, &logits, unit, &of, comptime!(layer.targets()));
+            let delta = softmax_loss(memory, &batch, &logits, unit, image, label, comptime!(layer.targets()));
             memory.scratch[comptime!(layer.deltas_out) + image * classes + unit] = delta;
             deltas[unit] = delta;
         }
@@ -232,15 +225,9 @@ pub fn backward(inputs: &StepInputs, memory: &mut StepMemory, turn: usize, scale
 
     fetch_backward(memory, &batch, &mut tile, 0usize, layer);
     for stretch in 0..comptime!(outputs.div_ceil(layer.tile.depth())) {
-        #[unroll]
-        for part in 0..FETCHED {
-            let (k, outer) = along_inner(part, layer.tile);
-            tile.left[k * comptime!(layer.tile.side() + 1) + outer] = tile.next_left[part];
-            tile.right[k * comptime!(layer.tile.side() + 1) + outer] = tile.next_right[part];
-        }
-        sync_cube();
+        put_stretch(&mut tile, Along::Inner, Along::Inner, layer.tile);
         fetch_backward(memory, &batch, &mut tile, stretch + 1, layer);
-        multiply(&mut tile, layer.tile, comptime!(layer.index == 0));
+        multiply(&mut tile, layer.tile, false);
         sync_cube();
     }
 
@@ -272,7 +259,7 @@ fn fetch_backward(
     let (width, outputs) = comptime!((layer.inputs, layer.outputs));
     #[unroll]
     for part in 0..FETCHED {
-        let (k, outer) = along_inner(part, layer.tile);
+        let (k, outer) = place_of(part, Along::Inner, layer.tile);
         let o = stretch * comptime!(layer.tile.depth()) + k;
         let (image, i) = (tile.first_row + outer, tile.first_column + outer);
         let mut value = 0.0f32;

@@ -68,7 +68,7 @@ pub struct LayerPlan {
     pub smoothing: u32,
 }
 
-/// A cube's part of a product: a square of the result, of which each unit makes R x R numbers.
+/// The square of a product's result that one cube makes. Each unit makes R x R numbers of it.
 ///
 /// A large product has tiles of 64 x 64 or 32 x 32. In a small one of 8 x 8, four units share out the inner dimension of each
 /// number, since nothing else would keep a large GPU busy.
@@ -78,6 +78,19 @@ pub struct TilePlan {
     pub edge: usize,
     /// In how many parts units share out the inner dimension.
     pub parts: usize,
+}
+
+/// In which order units fetch an operand of a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Along {
+    /// Neighbouring units take neighbours along the inner dimension.
+    Inner,
+    /// Along the outer dimension.
+    Outer,
+    /// A unit takes the pixels of a word, which lie along the inner dimension.
+    InnerWord,
+    /// The same, along the outer dimension.
+    OuterWord,
 }
 
 /// The targets of the loss: `(1 - s) onehot(label) + s / K`.
@@ -142,6 +155,11 @@ impl TilePlan {
 }
 
 impl LayerPlan {
+    /// How many parameters the layer has: weights (I,O), then biases (O).
+    pub fn parameters(&self) -> usize {
+        (self.inputs + 1) * self.outputs
+    }
+
     /// The targets of the loss, if it is the last layer.
     pub fn targets(&self) -> Targets {
         Targets { classes: self.outputs, smoothing: self.smoothing }
@@ -193,7 +211,7 @@ impl NetworkPlan {
 fn last_fits(layers: &[LayerPlan]) -> bool {
     let [.., hidden, last] = layers else { return false };
     let units = UNITS * hidden.tile.count(hidden.inputs + 1, hidden.outputs);
-    hidden.shares == 1 && (last.inputs + 1) * last.outputs <= units
+    hidden.shares == 1 && last.parameters() <= units
 }
 
 /// Whether the kernels can train `recipe`.
@@ -238,24 +256,26 @@ fn plan_layers(recipe: &Recipe, rows: usize) -> (Vec<LayerPlan>, usize) {
     let gradient =
         |layer: &Layer| TilePlan::of(layer.inputs + 1, layer.outputs, |tile| batch / (STRETCHES * tile.depth()));
     let before = |l: usize, places: &[usize]| l.checked_sub(1).map_or(0, |before| places[before]);
-    let plan = |(l, layer): (usize, &Layer)| LayerPlan {
-        inputs: layer.inputs,
-        outputs: layer.outputs,
-        weights: layer.weights.start,
-        index: l,
-        activations_in: before(l, &activations),
-        activations_out: activations.get(l).copied().unwrap_or_default(),
-        deltas_in: before(l, &deltas),
-        deltas_out: deltas[l],
-        record: MASK_KEYS + 2 * last,
-        tile: gradient(layer).0,
-        shares: gradient(layer).1,
-        gradients: end,
-        smoothing: (recipe.label_smoothing as f32).to_bits(),
+    let plan = |(l, layer): (usize, &Layer)| {
+        let (tile, shares) = gradient(layer);
+        LayerPlan {
+            inputs: layer.inputs,
+            outputs: layer.outputs,
+            weights: layer.weights.start,
+            index: l,
+            activations_in: before(l, &activations),
+            activations_out: activations.get(l).copied().unwrap_or_default(),
+            deltas_in: before(l, &deltas),
+            deltas_out: deltas[l],
+            record: MASK_KEYS + 2 * last,
+            tile,
+            shares,
+            gradients: end,
+            smoothing: (recipe.label_smoothing as f32).to_bits(),
+        }
     };
     let plans: Vec<LayerPlan> = layers.iter().enumerate().map(plan).collect();
-    let gradients =
-        |layer: &LayerPlan| if layer.shares > 1 { layer.shares * (layer.inputs + 1) * layer.outputs } else { 0 };
+    let gradients = |layer: &LayerPlan| if layer.shares > 1 { layer.shares * layer.parameters() } else { 0 };
     // The layers' shares take turns at one place.
     let most = plans.iter().map(gradients).max().unwrap_or_default();
     (plans, end + most)

@@ -186,7 +186,7 @@ impl StepQueue<'_> {
             let (inputs, memory, plan) = (self.inputs(), self.memory(), self.plan.update);
             update::update::launch_unchecked(self.client, count, square(), inputs, memory, turn, *layer, last, plan);
             if layer.shares > 1 {
-                let count = row_of_cubes(((layer.inputs + 1) * layer.outputs).div_ceil(UNITS));
+                let count = row_of_cubes(layer.parameters().div_ceil(UNITS));
                 let (inputs, memory) = (self.inputs(), self.memory());
                 update::update_by_shares::launch_unchecked(
                     self.client,

@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::kernels::zeros;
-use super::plan::{FETCHED, SIDE, TilePlan, UNITS};
+use super::plan::{Along, FETCHED, SIDE, TilePlan, UNITS};
 
 /// A cube's part of a product, see [`super::plan::TilePlan`].
 ///
@@ -60,35 +60,37 @@ pub fn column_of(tile: &Tile, c: usize, #[comptime] plan: TilePlan) -> usize {
     tile.first_column + tile.x + c * comptime!(plan.across())
 }
 
-/// Which number (inner, outer) of an operand's stretch is number `part` of the unit's share. Neighbouring units take
-/// neighbours along the outer dimension.
+/// Which number (inner, outer) of an operand's stretch is number `part` of the unit's share.
 #[cube]
-pub fn along_outer(part: usize, #[comptime] plan: TilePlan) -> (usize, usize) {
-    let at = UNIT_POS as usize + part * UNITS;
-    (at / comptime!(plan.side()), at % comptime!(plan.side()))
+pub fn place_of(part: usize, #[comptime] along: Along, #[comptime] plan: TilePlan) -> (usize, usize) {
+    let (side, depth, unit) = (comptime!(plan.side()), comptime!(plan.depth()), UNIT_POS as usize);
+    if comptime!(along == Along::Inner) {
+        let at = unit + part * UNITS;
+        (at % depth, at / depth)
+    } else if comptime!(along == Along::Outer) {
+        let at = unit + part * UNITS;
+        (at / side, at % side)
+    } else if comptime!(along == Along::InnerWord) {
+        let words = comptime!(depth / FETCHED);
+        (unit % words * FETCHED + part, unit / words)
+    } else {
+        let words = comptime!(side / FETCHED);
+        (unit / words, unit % words * FETCHED + part)
+    }
 }
 
-/// The same, where neighbouring units take neighbours along the inner dimension.
+/// Puts the unit's share of the stretch that it has fetched into shared memory, and waits until all units have.
 #[cube]
-pub fn along_inner(part: usize, #[comptime] plan: TilePlan) -> (usize, usize) {
-    let at = UNIT_POS as usize + part * UNITS;
-    (at % comptime!(plan.depth()), at / comptime!(plan.depth()))
-}
-
-/// The same for the pixels of one word, which lie along the outer dimension.
-#[cube]
-pub fn along_outer_word(part: usize, #[comptime] plan: TilePlan) -> (usize, usize) {
-    let words = comptime!(plan.side() / FETCHED);
-    let unit = UNIT_POS as usize;
-    (unit / words, unit % words * FETCHED + part)
-}
-
-/// The same for the pixels of one word, which lie along the inner dimension.
-#[cube]
-pub fn along_inner_word(part: usize, #[comptime] plan: TilePlan) -> (usize, usize) {
-    let words = comptime!(plan.depth() / FETCHED);
-    let unit = UNIT_POS as usize;
-    (unit % words * FETCHED + part, unit / words)
+pub fn put_stretch(tile: &mut Tile, #[comptime] left: Along, #[comptime] right: Along, #[comptime] plan: TilePlan) {
+    let line = comptime!(plan.side() + 1);
+    #[unroll]
+    for part in 0..FETCHED {
+        let (k, outer) = place_of(part, left, plan);
+        tile.left[k * line + outer] = tile.next_left[part];
+        let (k, outer) = place_of(part, right, plan);
+        tile.right[k * line + outer] = tile.next_right[part];
+    }
+    sync_cube();
 }
 
 /// Adds the products of the unit's part of the stretch in `left` and `right`. Where the left operand is images, four of five

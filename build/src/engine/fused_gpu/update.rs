@@ -3,7 +3,7 @@
 use cubecl::prelude::*;
 
 use super::kernels::*;
-use super::plan::{FETCHED, LayerPlan, TOGETHER, UNITS, UpdatePlan};
+use super::plan::{Along, FETCHED, LayerPlan, TOGETHER, UNITS, UpdatePlan};
 use super::tile::*;
 
 /// A layer's gradient, `(I+1,B) x (B,O)`, and the optimizer's step on it in place. Row I is the biases', as if they had an
@@ -42,18 +42,7 @@ fn update_tile(
     let first = CUBE_POS_Z as usize * each;
     fetch_update(inputs, memory, batch, &mut tile, first, layer);
     for stretch in first..first + each {
-        #[unroll]
-        for part in 0..FETCHED {
-            let (k, row) = if comptime!(layer.index == 0) {
-                along_outer_word(part, layer.tile)
-            } else {
-                along_outer(part, layer.tile)
-            };
-            tile.left[k * comptime!(layer.tile.side() + 1) + row] = tile.next_left[part];
-            let (k, column) = along_outer(part, layer.tile);
-            tile.right[k * comptime!(layer.tile.side() + 1) + column] = tile.next_right[part];
-        }
-        sync_cube();
+        put_stretch(&mut tile, comptime!(inputs_along(&layer)), Along::Outer, layer.tile);
         fetch_update(inputs, memory, batch, &mut tile, stretch + 1, layer);
         multiply(&mut tile, layer.tile, comptime!(layer.index == 0));
         sync_cube();
@@ -70,7 +59,7 @@ fn update_tile(
                 let at = i * outputs + o;
                 let sum = tile.sums[r * edge + c];
                 if comptime!(layer.shares > 1) {
-                    let share = CUBE_POS_Z as usize * comptime!((width + 1) * outputs);
+                    let share = CUBE_POS_Z as usize * comptime!(layer.parameters());
                     memory.scratch[comptime!(layer.gradients) + share + at] = sum;
                 } else {
                     run.places[r * edge + c] = comptime!(layer.weights) + at;
@@ -95,7 +84,7 @@ fn update_last(
 ) {
     let (width, outputs) = comptime!((layer.inputs, layer.outputs));
     let at = number_of_cube() * UNITS + UNIT_POS as usize;
-    if at < comptime!((width + 1) * outputs) {
+    if at < comptime!(layer.parameters()) {
         let (i, o) = (at / outputs, at % outputs);
         let mut run = new_run(1usize);
         run.places[0] = comptime!(layer.weights) + at;
@@ -125,7 +114,7 @@ pub fn update_by_shares(
     #[comptime] layer: LayerPlan,
     #[comptime] plan: UpdatePlan,
 ) {
-    let parameters = comptime!((layer.inputs + 1) * layer.outputs);
+    let parameters = comptime!(layer.parameters());
     let batch = batch_of(inputs, step_of(memory, turn), layer.record);
     let at = number_of_cube() * UNITS + UNIT_POS as usize;
     if at < parameters {
@@ -139,6 +128,11 @@ pub fn update_by_shares(
         run.gradients[0] = gradient;
         optimize_run(memory, &mut run, &rates_of(inputs, &batch), 1usize, plan);
     }
+}
+
+/// How units fetch a layer's inputs, transposed.
+fn inputs_along(layer: &LayerPlan) -> Along {
+    if layer.index == 0 { Along::OuterWord } else { Along::Outer }
 }
 
 /// Fetches the unit's share of a stretch of `update`: pixels or activations, with the biases' ones behind them; deltas.
@@ -155,7 +149,7 @@ fn fetch_update(
     let words = comptime!(width.div_ceil(4));
     let mut word = 0u32;
     if comptime!(layer.index == 0) {
-        let (k, row) = along_outer_word(0usize, layer.tile);
+        let (k, row) = place_of(0usize, Along::OuterWord, layer.tile);
         let (image, number) = (stretch * depth + k, (tile.first_row + row) / FETCHED);
         if image < batch.length && number < words {
             word = inputs.pixels[inputs.order[batch.begin + image] as usize * words + number];
@@ -163,11 +157,7 @@ fn fetch_update(
     }
     #[unroll]
     for part in 0..FETCHED {
-        let (k, row) = if comptime!(layer.index == 0) {
-            along_outer_word(part, layer.tile)
-        } else {
-            along_outer(part, layer.tile)
-        };
+        let (k, row) = place_of(part, comptime!(inputs_along(&layer)), layer.tile);
         let (image, i) = (stretch * depth + k, tile.first_row + row);
         let mut value = 0.0f32;
         if image < batch.length {
@@ -183,7 +173,7 @@ fn fetch_update(
             }
         }
         tile.next_left[part] = value;
-        let (k, column) = along_outer(part, layer.tile);
+        let (k, column) = place_of(part, Along::Outer, layer.tile);
         let (image, o) = (stretch * depth + k, tile.first_column + column);
         let mut value = 0.0f32;
         if image < batch.length && o < outputs {
