@@ -14,6 +14,9 @@ use super::fused::{FusedEngine, FusedNetwork};
 use super::fused_gpu::FusedGpuEngine;
 use super::{Network, Recipe, Trainer};
 use crate::data::dataset::Images;
+// A build with GPUs and without ndarray has every device of every engine.
+#[cfg(any(not(feature = "gpu"), feature = "ndarray"))]
+use crate::error::Error;
 use crate::error::Result;
 use crate::memory;
 use crate::model::MlpShape;
@@ -97,16 +100,16 @@ fn supports(recipe: &Recipe, engine: EngineChoice, device: &DeviceChoice) -> Res
         // The feature gpu contains burn.
         #[cfg(not(feature = "burn"))]
         (EngineChoice::Burn, DeviceChoice::Gpu(_)) => {
-            Err(crate::error::Error::NotBuiltIn { parameter: "engine burn on device gpu", feature: "gpu" })
+            Err(Error::NotBuiltIn { parameter: "engine burn on device gpu", feature: "gpu" })
         }
         #[cfg(not(feature = "burn"))]
-        (EngineChoice::Burn, _) => Err(crate::error::Error::NotBuiltIn { parameter: "engine burn", feature: "burn" }),
+        (EngineChoice::Burn, _) => Err(Error::NotBuiltIn { parameter: "engine burn", feature: "burn" }),
         #[cfg(feature = "gpu")]
         (_, DeviceChoice::Gpu(_)) => FusedGpuEngine::supports(recipe),
         #[cfg(not(feature = "gpu"))]
-        (_, DeviceChoice::Gpu(_)) => Err(crate::error::Error::NotBuiltIn { parameter: "device gpu", feature: "gpu" }),
+        (_, DeviceChoice::Gpu(_)) => Err(Error::NotBuiltIn { parameter: "device gpu", feature: "gpu" }),
         #[cfg(feature = "ndarray")]
-        (_, DeviceChoice::Ndarray) => Err(crate::error::Error::Unsupported {
+        (_, DeviceChoice::Ndarray) => Err(Error::Unsupported {
             engine: "fused",
             reason: "expected device cpu or gpu, found ndarray, which is a device of the engine burn".into(),
         }),
@@ -141,7 +144,7 @@ fn build(recipe: &Recipe, choice: &Choice, train: &Arc<Images>) -> Result<Box<dy
             DeviceChoice::Gpu(adapter) => BurnDevice::Gpu(adapter::choose(adapter)?),
             #[cfg(not(feature = "gpu"))]
             DeviceChoice::Gpu(_) => {
-                return Err(crate::error::Error::NotBuiltIn { parameter: "device gpu", feature: "gpu" });
+                return Err(Error::NotBuiltIn { parameter: "device gpu", feature: "gpu" });
             }
         };
         return Ok(Box::new(BurnEngine::new(recipe, train, device)?));
