@@ -41,8 +41,7 @@ impl Trained {
 
     /// Whether it reaches `target_accuracy` on the split that is watched; none without a target.
     pub fn target_reached(&self, parameters: &Parameters) -> Option<bool> {
-        let target = parameters.target_accuracy;
-        (target > 0.0).then(|| self.evaluations.first().is_some_and(|watched| watched.score.accuracy >= target))
+        parameters.reaches_target(self.evaluations.first()?.score.accuracy)
     }
 }
 
@@ -78,7 +77,7 @@ impl<'a> Finished<'a> {
         self.began + Duration::from_secs_f64(self.seconds)
     }
 
-    /// Whether it is worth saying of which epoch the model is.
+    /// Whether the model may be of another epoch than the last, so that its epoch is named.
     pub fn has_choice(&self) -> bool {
         self.parameters.keep == Keep::Best || self.trained.epoch as usize != self.epochs.len()
     }

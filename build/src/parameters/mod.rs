@@ -43,6 +43,11 @@ impl Setting {
 }
 
 impl Parameters {
+    /// Whether `accuracy` reaches `target_accuracy`; none without a target.
+    pub fn reaches_target(&self, accuracy: f64) -> Option<bool> {
+        (self.target_accuracy > 0.0).then_some(accuracy >= self.target_accuracy)
+    }
+
     /// The defaults with `settings` in their place; a later one replaces an earlier one.
     ///
     /// # Errors

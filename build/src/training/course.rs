@@ -48,8 +48,7 @@ impl Course {
 
     /// Whether training is over, by the results so far.
     pub fn over(&self, parameters: &Parameters) -> Option<Over> {
-        let accuracy = self.watched().next_back().map(|score| score.accuracy);
-        if parameters.target_accuracy > 0.0 && accuracy >= Some(parameters.target_accuracy) {
+        if self.watched().next_back().is_some_and(|score| reaches_target(parameters, score)) {
             return Some(Over::Target);
         }
         let patience = parameters.early_stopping;
@@ -58,10 +57,9 @@ impl Course {
 
     /// The first epoch before the last that reached the target: a training that had it from the beginning ended there.
     pub fn reached_before(&self, parameters: &Parameters) -> Option<u32> {
-        let target = parameters.target_accuracy;
-        let (_, before) = self.epochs.split_last()?;
-        let reached = |record: &&EpochRecord| record.splits.first().is_some_and(|score| score.accuracy >= target);
-        before.iter().find(reached).filter(|_| target > 0.0).map(|record| record.epoch)
+        let before = self.epochs.len().saturating_sub(1);
+        let at = self.watched().take(before).position(|score| reaches_target(parameters, score))?;
+        Some(self.epochs[at].epoch)
     }
 
     /// Epochs since the loss on the watched split was last lower than the lowest before, by more than `min_delta`.
@@ -105,6 +103,10 @@ impl Course {
     fn watched(&self) -> impl DoubleEndedIterator<Item = &SplitScore> {
         self.epochs.iter().filter_map(|record| record.splits.first())
     }
+}
+
+fn reaches_target(parameters: &Parameters, score: &SplitScore) -> bool {
+    parameters.reaches_target(score.accuracy) == Some(true)
 }
 
 #[cfg(test)]
