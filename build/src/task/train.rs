@@ -149,8 +149,7 @@ pub fn prepare(
     let (mut trainer, chosen) = choice::trainer(&recipe, &choice, used.train_epochs, &dataset.train)?;
     (used.engine, used.device) = (chosen.engine, chosen.device.clone());
     announce(&used, &dataset.provenance, &trainer.info());
-    let run =
-        resumed.as_ref().map_or_else(|| snapshots::new_run(&args.model_dir), |(_, snapshot)| snapshot.run.clone());
+    let run = resumed.as_ref().map(|(_, snapshot)| snapshot.run.clone());
     let course = match (resumed, &args.init) {
         (Some((path, snapshot)), given) => {
             snapshot.check(&path, &used, &dataset.provenance, &recipe)?;

@@ -154,8 +154,8 @@ impl Training<'_> {
 
     /// Evaluates the model that was kept before, which a snapshot holds without its answers.
     fn evaluate_kept(&mut self) -> Result<()> {
-        let kept = self.course.kept(self.parameters).clone();
-        let Some(Kept { epoch, parameters, evaluation: None }) = kept else { return Ok(()) };
+        let unscored = self.course.kept(self.parameters).take_if(|kept| kept.evaluation.is_none());
+        let Some(Kept { epoch, parameters, .. }) = unscored else { return Ok(()) };
         let (split, images) = self.dataset.watched();
         let evaluation = self.evaluate_as(&parameters, split, images, None).inspect_err(|_| {
             warn!("no model is written: that of the snapshot is not evaluated yet, which stays for the next --resume");
@@ -302,47 +302,23 @@ mod tests {
     use crate::engine::EngineInfo;
     use crate::output::event::Listeners;
 
-    /// A trainer whose answers and losses are finite, but not one of its weights.
-    struct Broken;
+    /// A trainer whose answers and losses are finite. After an epoch its state cannot be read if it is `interrupted`.
+    struct Stub {
+        weight: f32,
+        interrupted: bool,
+    }
 
-    impl Network for Broken {
+    impl Network for Stub {
         fn info(&self) -> EngineInfo {
             let [backend, instruction_set] = ["none", "none"].map(String::from);
-            EngineInfo { engine: "broken", device: "none", backend, instruction_set, threads: 1 }
-        }
-        fn logits(&mut self, _: &[u8]) -> Result<Vec<f32>> {
-            Ok(vec![0.0; 10])
-        }
-    }
-
-    impl Trainer for Broken {
-        fn train_epoch(&mut self, _: &[u32], _: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
-            Ok(EpochTotals { images: 1, loss_sum: 1.0, correct: 0 })
-        }
-        fn set_images(&mut self, _: Arc<Images>) -> Result<()> {
-            Ok(())
-        }
-        fn state(&mut self) -> Result<TrainingState> {
-            Ok(TrainingState { parameters: vec![1.0, f32::NAN], slots: vec![], step: 1 })
-        }
-        fn load_state(&mut self, _: &TrainingState) -> Result<()> {
-            Ok(())
-        }
-    }
-
-    /// A trainer whose state cannot be read after an epoch.
-    struct Interrupted;
-
-    impl Network for Interrupted {
-        fn info(&self) -> EngineInfo {
-            Broken.info()
+            EngineInfo { engine: "stub", device: "none", backend, instruction_set, threads: 1 }
         }
         fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>> {
             Ok(vec![0.0; pixels.len() / 784 * 10])
         }
     }
 
-    impl Trainer for Interrupted {
+    impl Trainer for Stub {
         fn train_epoch(&mut self, _: &[u32], _: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
             Ok(EpochTotals { images: 1, loss_sum: 1.0, correct: 0 })
         }
@@ -350,15 +326,20 @@ mod tests {
             Ok(())
         }
         fn state(&mut self) -> Result<TrainingState> {
-            Err(Error::Interrupted { signal: 15 })
+            if self.interrupted {
+                return Err(Error::Interrupted { signal: 15 });
+            }
+            Ok(TrainingState { parameters: self.parameters()?, slots: vec![], step: 1 })
         }
         fn parameters(&mut self) -> Result<Vec<f32>> {
-            Ok(vec![1.0])
+            Ok(vec![1.0, self.weight])
         }
         fn load_state(&mut self, _: &TrainingState) -> Result<()> {
             Ok(())
         }
     }
+
+    const INTERRUPTED: Stub = Stub { weight: 1.0, interrupted: true };
 
     /// A data set of `images` black images.
     fn dataset(images: usize) -> Dataset {
@@ -383,14 +364,13 @@ mod tests {
         let parameters = Parameters { snapshots: 1, ..Parameters::default() };
         let dataset = dataset(1);
         let optimizer = parameters.recipe(&dataset.train).optimizer;
-        let run = snapshot::RunId::now();
-        let (data, engine) = (&dataset.provenance, Interrupted.info());
-        let mut recorder = Recorder::new(dir.path(), run, &parameters, data, &optimizer, engine, None).unwrap();
+        let (data, engine) = (&dataset.provenance, INTERRUPTED.info());
+        let mut recorder = Recorder::new(dir.path(), None, &parameters, data, &optimizer, engine, None).unwrap();
         let mut listener = Counter(0);
         let training = Training {
             parameters: &parameters,
             dataset: &dataset,
-            trainer: &mut Interrupted,
+            trainer: &mut { INTERRUPTED },
             listener: &mut listener,
             course: Course::default(),
             deadline: None,
@@ -407,7 +387,7 @@ mod tests {
         let mut nobody = Listeners(vec![]);
         let mut limited = |seconds: Option<f64>| {
             let deadline = seconds.map(|seconds| Deadline::after(Instant::now(), seconds));
-            evaluate(&mut Interrupted, TEST, &images, None, deadline, &mut nobody)
+            evaluate(&mut { INTERRUPTED }, TEST, &images, None, deadline, &mut nobody)
         };
         assert!(matches!(limited(Some(0.0)), Err(Error::OutOfTime { seconds: 0.0 })));
         assert_eq!(limited(Some(1e300)).unwrap(), limited(None).unwrap());
@@ -419,7 +399,7 @@ mod tests {
         let training = Training {
             parameters: &Parameters::default(),
             dataset: &dataset,
-            trainer: &mut Broken,
+            trainer: &mut Stub { weight: f32::NAN, interrupted: false },
             listener: &mut Listeners(vec![]),
             course: Course::default(),
             deadline: None,

@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::course::{Course, Kept};
 use super::snapshot::{RunId, Snapshot, values_of};
-use super::snapshots::SnapshotWriter;
+use super::snapshots::{self, SnapshotWriter};
 use crate::data::dataset::{FileHash, Provenance};
 use crate::engine::{EngineInfo, TrainingState};
 use crate::error::{Error, Result};
@@ -35,13 +35,14 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// A recorder for the training `run` with `parameters`, in which no `auto` is left; none if they ask for no snapshots.
+    /// A recorder for a training with `parameters`, in which no `auto` is left; none if they ask for no snapshots. The
+    /// training is `resumed`, or a new one.
     ///
     /// # Errors
     /// Their directory in `model_dir` cannot be written.
     pub fn new(
         model_dir: &Path,
-        run: RunId,
+        resumed: Option<RunId>,
         parameters: &Parameters,
         data: &Provenance,
         optimizer: &OptimizerSettings,
@@ -52,7 +53,7 @@ impl Recorder {
             return Ok(None);
         }
         Ok(Some(Self {
-            run,
+            run: resumed.unwrap_or_else(|| snapshots::new_run(model_dir)),
             parameters: values_of(parameters),
             data: data.files.clone(),
             slots: optimizer.slots().iter().map(|slot| slot.name.into()).collect(),
