@@ -16,10 +16,6 @@ fn losses(metrics: &Value, split: &str) -> Vec<f64> {
     epochs.map(|epoch| epoch[format!("{split}_loss")].as_f64().unwrap()).collect()
 }
 
-fn model(sandbox: &Sandbox) -> Vec<u8> {
-    fs::read(sandbox.path("model/model.safetensors")).unwrap()
-}
-
 #[test]
 fn with_a_validation_split_the_test_set_is_scored_once_at_the_end() {
     let sandbox = Sandbox::with_data();
@@ -41,9 +37,9 @@ fn with_a_validation_split_the_test_set_is_scored_once_at_the_end() {
     assert!(ended.stdout.starts_with("validation accuracy") && ended.stdout.contains("test accuracy"), "{ended:#?}");
 
     // A number of images is as good as a share.
-    let by_share = model(&sandbox);
+    let by_share = sandbox.model();
     sandbox.train("--train_epochs=3 --validation=60").done();
-    assert!(model(&sandbox) == by_share);
+    assert!(sandbox.model() == by_share);
 }
 
 #[test]
@@ -56,9 +52,9 @@ fn the_best_model_is_that_of_the_epoch_with_the_lowest_validation_loss() {
     let best = 1 + losses.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
     assert!(best < 12, "the case is no test: {losses:?}");
     assert_eq!(metrics["validation"]["loss"].as_f64(), Some(losses[best - 1]));
-    let kept = model(&sandbox);
+    let kept = sandbox.model();
     sandbox.train(&format!("{parameters} --train_epochs={best}")).done();
-    assert!(model(&sandbox) == kept, "epoch {best}");
+    assert!(sandbox.model() == kept, "epoch {best}");
 }
 
 #[test]
@@ -102,7 +98,8 @@ fn a_target_ends_the_training_that_reaches_it_and_fails_the_one_that_does_not() 
     assert!(sandbox.metrics("model")["target_reached"].is_null());
 }
 
-/// Parameters with which a later epoch than the best is the first to reach an accuracy, that epoch and the accuracy.
+/// Finds a training in which an epoch after the best one is the first to reach some accuracy. Returns its flags, that epoch
+/// and the accuracy.
 fn reached_after_the_best(sandbox: &Sandbox) -> (String, u64, f64) {
     for seed in 1..20 {
         let flags =
@@ -125,7 +122,7 @@ fn reached_after_the_best(sandbox: &Sandbox) -> (String, u64, f64) {
 fn the_model_that_reaches_the_target_is_kept_and_the_best_one_remembered() {
     let sandbox = Sandbox::with_data();
     let (flags, epoch, accuracy) = reached_after_the_best(&sandbox);
-    let (best, best_epoch) = (model(&sandbox), sandbox.metrics("model")["best_epoch"].clone());
+    let (best, best_epoch) = (sandbox.model(), sandbox.metrics("model")["best_epoch"].clone());
     let target = format!("{flags} --snapshots=1 --target_accuracy={accuracy}");
     for flags in [target.clone(), format!("{target} --resume")] {
         let ended = sandbox.train(&flags).done();
@@ -134,9 +131,9 @@ fn the_model_that_reaches_the_target_is_kept_and_the_best_one_remembered() {
         assert_eq!(metrics["validation"]["accuracy"].as_f64(), Some(accuracy));
         assert!(ended.stderr.contains(" is reached: its model is kept\n"), "{ended:#?}");
     }
-    assert!(model(&sandbox) != best);
+    assert!(sandbox.model() != best);
     sandbox.train(&format!("{flags} --resume")).done();
-    assert!(model(&sandbox) == best, "another model than without a target");
+    assert!(sandbox.model() == best, "another model than without a target");
 }
 
 #[test]
@@ -168,14 +165,14 @@ fn a_time_limit_leaves_an_unfinished_model_but_never_in_place_of_a_finished_one(
 
     // A finished one takes its place, and keeps it.
     sandbox.train("").done();
-    let finished = model(&sandbox);
+    let finished = sandbox.model();
     assert_eq!(model_file::load(&sandbox.path("model")).unwrap().unfinished, None);
     let ended = sandbox.train(limited).done();
-    assert!(model(&sandbox) == finished);
+    assert!(sandbox.model() == finished);
     assert!(model_file::load(&sandbox.path("model/unfinished")).unwrap().unfinished.is_some());
     assert!(ended.stderr.contains("warning: model: still holds the finished model of before"), "{ended:#?}");
     sandbox.train("").done();
-    assert!(!sandbox.path("model/unfinished").exists() && model(&sandbox) == finished);
+    assert!(!sandbox.path("model/unfinished").exists() && sandbox.model() == finished);
 
     sandbox.train("--max_seconds=0.000001").failed_with(
         "stopped after 0.000001 s, as max_seconds says\nhint: give more max_seconds: no epoch was trained and evaluated by then",
@@ -183,16 +180,16 @@ fn a_time_limit_leaves_an_unfinished_model_but_never_in_place_of_a_finished_one(
     sandbox.train("--max_seconds=1e-320").failed_with(
         "stopped after 1e-320 s, as max_seconds says\nhint: give more max_seconds: no epoch was trained and evaluated by then",
     );
-    assert!(model(&sandbox) == finished);
+    assert!(sandbox.model() == finished);
 }
 
 #[test]
 fn the_average_of_the_weights_is_evaluated_and_kept() {
     let sandbox = Sandbox::with_data();
     sandbox.train("--train_epochs=4").done();
-    let last = model(&sandbox);
+    let last = sandbox.model();
     sandbox.train("--train_epochs=4 --ema=0.95").done();
-    assert!(model(&sandbox) != last);
+    assert!(sandbox.model() != last);
     let trained = sandbox.metrics("model");
     sandbox.run("evaluate --data_dir=data --log_dir=logs2 --model_dir=model").done();
     let evaluated = sandbox.metrics("logs2");
@@ -249,14 +246,14 @@ fn a_model_that_is_no_good_is_named() {
 fn the_parameters_of_a_run_give_its_bytes_again_and_leave_open_what_was_left_open() {
     let sandbox = Sandbox::with_data();
     sandbox.train("--schedule=one_cycle --train_epochs=2 --validation=0.1 --keep=best --optimizer=sgd").done();
-    let first = model(&sandbox);
+    let first = sandbox.model();
     let parameters = sandbox.read("model/parameters.yaml");
     for open in ["device: auto\n", "engine: auto\n", "threads: 0\n"] {
         assert!(parameters.contains(open), "{parameters}");
     }
     sandbox.write("parameters.yaml", parameters);
     sandbox.train("").done();
-    assert!(model(&sandbox) == first);
+    assert!(sandbox.model() == first);
     // A constant schedule has no final rate that would stand in the way of another rate.
     sandbox.train("--schedule=constant --final_learning_rate=0.1");
     sandbox.write("parameters.yaml", "train_epochs: 1\n");

@@ -24,13 +24,9 @@ fn undisturbed(flags: &str) -> (Sandbox, Vec<u8>, Duration) {
     let begin = Instant::now();
     sandbox.train(flags).done();
     let time = begin.elapsed();
-    let model = model(&sandbox);
+    let model = sandbox.model();
     fs::rename(sandbox.path("model"), sandbox.path("undisturbed")).unwrap();
     (sandbox, model, time)
-}
-
-fn model(sandbox: &Sandbox) -> Vec<u8> {
-    fs::read(sandbox.path("model/model.safetensors")).unwrap()
 }
 
 fn start(sandbox: &Sandbox, flags: &str) -> Child {
@@ -57,7 +53,7 @@ fn survives_kills(flags: &str) {
         child.wait().unwrap();
     }
     sandbox.train(&format!("{flags} --resume")).done();
-    assert!(model(&sandbox) == expected, "{flags}: another model");
+    assert!(sandbox.model() == expected, "{flags}: another model");
     let mut left = sandbox.files("model/snapshots");
     left.retain(|name| !name.starts_with("epoch-"));
     assert_eq!(left, [""; 0]);
@@ -102,7 +98,7 @@ fn a_signal_leaves_a_snapshot_of_the_last_whole_epoch_to_go_on_from() {
     assert!(mnist::model::file::is_unfinished(&sandbox.path("model")));
     let ended = sandbox.train("--snapshots=1000 --resume").done();
     assert!(ended.stderr.contains("safetensors: training goes on after epoch "), "{ended:#?}");
-    assert!(model(&sandbox) == expected);
+    assert!(sandbox.model() == expected);
     assert!(!mnist::model::file::is_unfinished(&sandbox.path("model")));
 }
 
@@ -121,7 +117,7 @@ fn the_newest_sound_snapshot_is_taken_and_faults_are_named() {
     let ended = sandbox.train("--resume").done();
     assert!(ended.stderr.contains("epoch-030.safetensors: is not a safetensors file: "), "{ended:#?}");
     assert!(ended.stderr.contains("epoch-028.safetensors: training goes on after epoch 28 of 30\n"), "{ended:#?}");
-    assert!(model(&sandbox) == expected);
+    assert!(sandbox.model() == expected);
     let left = [&names[..], &["epoch-030.safetensors.damaged"]].concat();
     assert_eq!(sandbox.files("model/snapshots"), left);
     let ended = sandbox.train("--resume").done();
@@ -131,7 +127,7 @@ fn the_newest_sound_snapshot_is_taken_and_faults_are_named() {
     let refused = |flags: &str, message: &str| {
         let ended = sandbox.train(&format!("--resume {flags}"));
         assert!(ended.code == Some(1) && ended.stderr.contains(message), "{flags}: {ended:#?}");
-        assert!(model(&sandbox) == expected);
+        assert!(sandbox.model() == expected);
     };
     refused("--batch_size=8", "is of a training with other parameters: batch_size: expected 16, found 8");
     refused("--hidden_layers=8", "hidden_layers: expected [24,16], found [8]");
@@ -178,13 +174,13 @@ fn a_stop_before_the_model_of_a_snapshot_is_evaluated_says_that_the_snapshot_sta
 fn more_epochs_go_on_where_fewer_ended() {
     let sandbox = Sandbox::with_data();
     sandbox.train("--train_epochs=6").done();
-    let six = model(&sandbox);
+    let six = sandbox.model();
     fs::remove_dir_all(sandbox.path("model")).unwrap();
     sandbox.train("--train_epochs=3 --snapshots=1").done();
     sandbox.train("--train_epochs=6 --snapshots=1 --resume").done();
-    assert!(model(&sandbox) == six);
+    assert!(sandbox.model() == six);
     let ended = sandbox.train("--train_epochs=6 --snapshots=1 --resume").done();
-    assert!(ended.stderr.contains("finished already, after epoch 6 of 6") && model(&sandbox) == six, "{ended:#?}");
+    assert!(ended.stderr.contains("finished already, after epoch 6 of 6") && sandbox.model() == six, "{ended:#?}");
 }
 
 #[test]
@@ -207,18 +203,16 @@ fn a_training_that_goes_on_began_with_the_same_model_or_says_so() {
         sandbox.train(&format!("--seed={seed}")).done();
         fs::rename(sandbox.path("model"), sandbox.path(name)).unwrap();
     }
-    let init = |sandbox: &Sandbox| -> serde_json::Value {
-        serde_json::from_str::<serde_json::Value>(&sandbox.read("model/metrics.json")).unwrap()["init"].clone()
-    };
+    let init = || sandbox.metrics("model")["init"].clone();
     sandbox.train("--init=first --train_epochs=4").done();
-    let (undisturbed, began_with) = (model(&sandbox), init(&sandbox));
+    let (undisturbed, began_with) = (sandbox.model(), init());
     sandbox.train("--init=first --train_epochs=2 --snapshots=1").done();
     fs::rename(sandbox.path("first"), sandbox.path("moved")).unwrap();
     for (epochs, flags) in [(3, ""), (4, "--init=moved")] {
         sandbox.train(&format!("--train_epochs={epochs} --snapshots=1 --resume {flags}")).done();
-        assert_eq!(init(&sandbox), began_with);
+        assert_eq!(init(), began_with);
     }
-    assert!(model(&sandbox) == undisturbed);
+    assert!(sandbox.model() == undisturbed);
     let refused = |flags: &str, message: &str| {
         let ended = sandbox.train(&format!("--train_epochs=4 --snapshots=1 --resume {flags}"));
         assert!(ended.code == Some(1) && ended.stderr.contains(message), "{flags}: {ended:#?}");
@@ -271,7 +265,7 @@ fn the_last_state_is_there_even_if_the_files_cannot_be_written() {
     assert!(lines.contains("is in a snapshot: train again with --resume to write the files\n"), "{lines}");
     fs::remove_dir(sandbox.path("model/metrics.json")).unwrap();
     sandbox.train("--snapshots=1000 --resume").done();
-    assert!(model(&sandbox) == expected);
+    assert!(sandbox.model() == expected);
 }
 
 #[test]
@@ -280,14 +274,14 @@ fn a_job_that_begins_with_the_model_in_its_own_directory_can_be_called_again() {
     sandbox.train("--train_epochs=1 --seed=5").done();
     let job = "--train_epochs=3 --snapshots=1 --resume --init=model";
     sandbox.train(job).done();
-    let first = model(&sandbox);
+    let first = sandbox.model();
     for directory in ["model", "model/../model"] {
         sandbox.train(&format!("--train_epochs=3 --snapshots=1 --resume --init={directory}")).done();
-        assert!(model(&sandbox) == first);
+        assert!(sandbox.model() == first);
     }
     fs::remove_file(sandbox.path("model/model.safetensors")).unwrap();
     sandbox.train(job).done();
-    assert!(model(&sandbox) == first);
+    assert!(sandbox.model() == first);
 }
 
 #[test]

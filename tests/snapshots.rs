@@ -36,12 +36,8 @@ fn calls(sandbox: &Sandbox, name: &str, flags: &str) -> Option<usize> {
 fn undisturbed() -> (Sandbox, Vec<u8>) {
     let sandbox = Sandbox::with_data();
     sandbox.train(EPOCHS).done();
-    let model = model(&sandbox);
+    let model = sandbox.model();
     (sandbox, model)
-}
-
-fn model(sandbox: &Sandbox) -> Vec<u8> {
-    fs::read(sandbox.path("model/model.safetensors")).unwrap()
 }
 
 fn reset(sandbox: &Sandbox) {
@@ -54,7 +50,7 @@ fn reset(sandbox: &Sandbox) {
 #[track_caller]
 fn goes_on(sandbox: &Sandbox, expected: &[u8], attempt: &str) {
     let ended = sandbox.train(&format!("{EPOCHS} --resume")).done();
-    assert!(model(sandbox) == expected, "{attempt}: another model");
+    assert!(sandbox.model() == expected, "{attempt}: another model");
     assert!(!ended.stderr.contains("passed over"), "{attempt}: {ended:#?}");
     let left: Vec<_> =
         sandbox.files("model/snapshots").into_iter().filter(|name| !name.starts_with("epoch-")).collect();
@@ -100,7 +96,7 @@ fn a_disk_that_is_full_at_any_call_leaves_whole_snapshots_to_go_on_from() {
 fn a_signal_while_the_disk_is_slow_leaves_a_model_and_a_snapshot_of_the_last_epoch() {
     let sandbox = Sandbox::with_data();
     sandbox.train("--train_epochs=300 --snapshots=1").done();
-    let expected = model(&sandbox);
+    let expected = sandbox.model();
     reset(&sandbox);
     // The thread renames the eleventh snapshot and syncs its directory, while the twelfth waits, and the training with the
     // next. The main thread makes fewer of these calls.
@@ -112,7 +108,7 @@ fn a_signal_while_the_disk_is_slow_leaves_a_model_and_a_snapshot_of_the_last_epo
     let newest = format!("epoch-{:03}.safetensors", unfinished.epochs);
     assert_eq!(sandbox.files("model/snapshots").last(), Some(&newest), "{ended:#?}");
     sandbox.train("--train_epochs=300 --snapshots=1 --resume").done();
-    assert!(model(&sandbox) == expected);
+    assert!(sandbox.model() == expected);
 }
 
 #[test]

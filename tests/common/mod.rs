@@ -65,6 +65,12 @@ impl Sandbox {
         serde_json::from_str(&self.read(&format!("{directory}/metrics.json"))).unwrap()
     }
 
+    /// The bytes of the model in MODEL_DIR.
+    #[track_caller]
+    pub fn model(&self) -> Vec<u8> {
+        fs::read(self.path("model/model.safetensors")).unwrap()
+    }
+
     /// The program, set to run in it, without the proxies and mirrors of this environment.
     pub fn program(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mnist"));
