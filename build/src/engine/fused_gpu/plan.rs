@@ -302,7 +302,7 @@ mod tests {
         let plan =
             |batch: usize| NetworkPlan::new(&Recipe { batch_size: batch, ..recipe(&[128], 10) }, batch).layers[0];
         let forward = |batch: usize| whole_tiles(&plan(batch), batch, 128).tile;
-        assert_eq!([32, 256, 1024, 8192].map(|batch| forward(batch).side()), [8, 16, 32, 64]);
+        assert_eq!([32, 512, 1024, 8192].map(|batch| forward(batch).side()), [8, 16, 32, 64]);
         let shares = [32, 1024, 4096].map(|batch| (plan(batch).tile.side(), plan(batch).shares));
         assert_eq!(shares, [(32, 1), (32, 4), (64, 16)]);
         for (tile, _) in TilePlan::ALL {
