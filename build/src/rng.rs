@@ -1,4 +1,5 @@
-//! Seeded random streams for everything that is random: order, weights, dropout, synthetic digits.
+//! Seeded random streams for everything that is random: order, weights, dropout, augmentation, synthetic
+//! digits.
 //!
 //! The generator is SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014): the
 //! n-th number is a hash of a start plus n times a constant, so that any number of any stream can be had without those
@@ -22,6 +23,8 @@ pub enum Purpose {
     SyntheticTrain = 4,
     /// The synthetic test digits; one stream an image.
     SyntheticTest = 5,
+    /// How training images are distorted; one stream an image and epoch.
+    Augmentation = 6,
 }
 
 /// SplitMix64's step: 2^64 divided by the golden ratio, made odd.

@@ -5,6 +5,7 @@ pub mod sets;
 pub mod download;
 pub mod synthetic;
 
+pub mod augment;
 pub mod dataset;
 pub mod idx;
 mod idx_file;

@@ -14,6 +14,7 @@ use std::path::Path;
 use self::given::Given;
 use self::key::Key;
 pub use self::values::{Keep, Parameters};
+use crate::data::augment::{AugmentKind, Augmentation, Elastic};
 use crate::data::dataset::Images;
 use crate::engine::choice::Choice;
 use crate::engine::{self, Recipe};
@@ -73,8 +74,32 @@ impl Parameters {
             parameters.final_learning_rate =
                 schedule.takes_final().then(|| schedule.default_final(parameters.learning_rate));
         }
+        parameters.fill_augmentation();
         parameters.check()?;
         Ok(parameters)
+    }
+
+    /// Sets what is not given of the distortions that `augment` names.
+    fn fill_augmentation(&mut self) {
+        let Augmentation { rotation, scale, shear, shift, elastic } = Augmentation::DEFAULT;
+        if self.augment.is_affine() {
+            self.rotation.get_or_insert(rotation);
+            self.scale.get_or_insert(scale);
+            self.shear.get_or_insert(shear);
+            self.shift.get_or_insert(shift);
+        }
+        if self.augment.is_elastic() {
+            self.elastic_sigma.get_or_insert(elastic.sigma);
+            self.elastic_alpha.get_or_insert(elastic.alpha);
+        }
+    }
+
+    /// How training images are distorted; none if they are not.
+    pub fn augmentation(&self) -> Option<Augmentation> {
+        let of = |value: Option<f64>| value.unwrap_or(0.0);
+        let elastic = Elastic { sigma: self.elastic_sigma.unwrap_or(1.0), alpha: of(self.elastic_alpha) };
+        let [rotation, scale, shear, shift] = [self.rotation, self.scale, self.shear, self.shift].map(of);
+        (self.augment != AugmentKind::None).then_some(Augmentation { rotation, scale, shear, shift, elastic })
     }
 
     /// Checks that the parameters go together.
@@ -92,6 +117,14 @@ impl Parameters {
         }
         if self.final_learning_rate == Some(0.0) && schedule == ScheduleKind::Exponential {
             return Err("final_learning_rate: expected a number above 0 with schedule exponential, found 0".into());
+        }
+        let affine = [("rotation", self.rotation), ("scale", self.scale), ("shear", self.shear), ("shift", self.shift)]
+            .map(|(name, value)| (name, value, self.augment.is_affine(), "affine"));
+        let elastic = [("elastic_sigma", self.elastic_sigma), ("elastic_alpha", self.elastic_alpha)]
+            .map(|(name, value)| (name, value, self.augment.is_elastic(), "elastic"));
+        let mut unused = affine.iter().chain(&elastic).filter(|(_, value, is_used, _)| value.is_some() && !is_used);
+        if let Some((name, _, _, kind)) = unused.next() {
+            return Err(format!("{name}: expected augment: {kind} or both with it"));
         }
         let needs_split = [(self.keep == Keep::Best, "keep: best"), (self.early_stopping > 0, "early_stopping")];
         if let Some((_, what)) = needs_split.iter().find(|(is_set, _)| *is_set && self.validation == 0.0) {

@@ -5,11 +5,12 @@ use std::ops::Bound::{Excluded, Included};
 
 use super::key::{Key, ValueKind, fraction, named, names};
 use super::values::Keep;
+use crate::data::augment::AugmentKind;
 use crate::engine::choice::{DeviceChoice, EngineChoice};
 use crate::optim::{OptimizerKind, ScheduleKind};
 
 /// All parameters, in the order in which they are explained and written.
-pub static KEYS: [Key; 25] = [
+pub static KEYS: [Key; 32] = [
     Key::new(
         "optimizer",
         "adam, adamw, sgd, rmsprop or adagrad",
@@ -118,6 +119,74 @@ pub static KEYS: [Key; 25] = [
     )
     .logged_as("model_eval_ema_factor"),
     Key::new(
+        "augment",
+        "How training images are distorted, anew in every epoch: none, affine, elastic or both",
+        ValueKind::Text {
+            choices: || names(AugmentKind::ALL),
+            set: |p, text| named(AugmentKind::ALL, text).map(|value| p.augment = value),
+        },
+    ),
+    Key::new(
+        "rotation",
+        "The largest rotation by augment affine or both, in degrees",
+        ValueKind::Number {
+            expected: "degrees from 0 to 180",
+            range: (Included(0.0), Included(180.0)),
+            set: |p, value| p.rotation = Some(value),
+        },
+    )
+    .default_in_words("7.5 for affine and both"),
+    Key::new(
+        "scale",
+        "The largest change of width and height by augment affine or both, as a share",
+        ValueKind::Number {
+            expected: "a share from 0 to 0.9",
+            range: (Included(0.0), Included(0.9)),
+            set: |p, value| p.scale = Some(value),
+        },
+    )
+    .default_in_words("0.08 for affine and both"),
+    Key::new(
+        "shear",
+        "The largest shear by augment affine or both: pixels per row",
+        ValueKind::Number {
+            expected: "a number from 0 to 1",
+            range: (Included(0.0), Included(1.0)),
+            set: |p, value| p.shear = Some(value),
+        },
+    )
+    .default_in_words("0.05 for affine and both"),
+    Key::new(
+        "shift",
+        "The largest shift by augment affine or both, in pixels",
+        ValueKind::Number {
+            expected: "pixels from 0 to 14",
+            range: (Included(0.0), Included(14.0)),
+            set: |p, value| p.shift = Some(value),
+        },
+    )
+    .default_in_words("0.5 for affine and both"),
+    Key::new(
+        "elastic_sigma",
+        "Simard's sigma, the smoothness of elastic distortion in pixels",
+        ValueKind::Number {
+            expected: "pixels from 1 to 28",
+            range: (Included(1.0), Included(28.0)),
+            set: |p, value| p.elastic_sigma = Some(value),
+        },
+    )
+    .default_in_words("5 for elastic and both"),
+    Key::new(
+        "elastic_alpha",
+        "Simard's alpha, its strength: displacements have an RMS of 0.163 alpha / sigma pixels",
+        ValueKind::Number {
+            expected: "a number from 0 to 1000",
+            range: (Included(0.0), Included(1000.0)),
+            set: |p, value| p.elastic_alpha = Some(value),
+        },
+    )
+    .default_in_words("40 for elastic and both"),
+    Key::new(
         "validation",
         "Images from the end of the training set to validate with: below 1 a share, else a number",
         ValueKind::Part { most: 4_000_000_000, set: |p, value| p.validation = value },
@@ -209,7 +278,12 @@ mod tests {
 
     #[test]
     fn every_field_has_one_row_in_its_order() {
-        let all = Parameters { final_learning_rate: Some(0.1), ..Parameters::default() };
+        let some = Some(0.1);
+        let (rotation, scale, shear, shift) = (some, some, some, some);
+        let (elastic_sigma, elastic_alpha, final_learning_rate) = (some, some, some);
+        let defaults = Parameters::default();
+        let all =
+            Parameters { rotation, scale, shear, shift, elastic_sigma, elastic_alpha, final_learning_rate, ..defaults };
         let fields = serde_json::to_value(all).unwrap();
         let fields: Vec<&str> = fields.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(fields, KEYS.each_ref().map(|key| key.name));

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::data::augment::AugmentKind;
 use crate::engine::choice::{DeviceChoice, EngineChoice};
 use crate::optim::{OptimizerKind, ScheduleKind};
 
@@ -37,6 +38,26 @@ pub struct Parameters {
     pub final_learning_rate: Option<f64>,
     /// The decay per step of the average of the weights, which takes their place; 0: none.
     pub ema: f64,
+    /// How training images are distorted, anew in every epoch.
+    pub augment: AugmentKind,
+    /// The largest rotation, in degrees; none without affine distortion, as are the next three.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<f64>,
+    /// The largest relative change of width and height.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale: Option<f64>,
+    /// The largest shear.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shear: Option<f64>,
+    /// The largest shift, in pixels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shift: Option<f64>,
+    /// The smoothness of elastic distortion, in pixels; none without it, as is the next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elastic_sigma: Option<f64>,
+    /// Its strength.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elastic_alpha: Option<f64>,
     /// Images taken from the end of the training set to validate with: below 1 a share of it, from 1 on a number.
     pub validation: f64,
     /// Which epoch's model is kept, if none reaches `target_accuracy`.
@@ -80,6 +101,13 @@ impl Default for Parameters {
             warmup: 0.0,
             final_learning_rate: None,
             ema: 0.0,
+            augment: AugmentKind::None,
+            rotation: None,
+            scale: None,
+            shear: None,
+            shift: None,
+            elastic_sigma: None,
+            elastic_alpha: None,
             validation: 0.0,
             keep: Keep::Last,
             early_stopping: 0,

@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
 use crate::cli::Train;
-use crate::data::dataset::{Dataset, Provenance};
+use crate::data::augment::augmenter::Augmenter;
+use crate::data::dataset::{Dataset, Images, Provenance};
 use crate::engine::{self, Recipe, Trainer, TrainingState, choice};
 use crate::error::{Error, Result};
 use crate::files::OutputDirectory;
@@ -27,6 +28,7 @@ use crate::output::names;
 use crate::output::tensorboard::EventFiles;
 use crate::output::unfinished::UnfinishedDirectory;
 use crate::parameters::Parameters;
+use crate::simd::InstructionSet;
 use crate::task::verdict;
 use crate::text;
 use crate::threads;
@@ -49,6 +51,8 @@ pub struct Plan {
     pub dataset: Dataset,
     /// The engine, built for them; it stands where `course` does.
     pub trainer: Box<dyn Trainer>,
+    /// Distorts the training images, if the parameters say so.
+    pub augmenter: Option<Augmenter>,
     /// The epochs so far.
     pub course: Course,
     /// Takes snapshots, if they are asked for.
@@ -170,7 +174,17 @@ pub fn prepare(
     let engine = choice::memory(&recipe, &chosen, &dataset.train);
     info!("memory: about {}", text::bytes(PROGRAM_BYTES + images + engine + extra));
     let model_dir = args.model_dir.clone();
-    Ok(Plan { parameters, used, dataset, trainer, course, recorder, model_dir, lock, unfinished, begin })
+    let augmenter = augmenter(&used, &dataset.train, trainer.info().threads)?;
+    Ok(Plan { parameters, used, dataset, trainer, augmenter, course, recorder, model_dir, lock, unfinished, begin })
+}
+
+/// What distorts the images of `train` while an engine trains with `threads` threads.
+fn augmenter(parameters: &Parameters, train: &Arc<Images>, threads: usize) -> Result<Option<Augmenter>> {
+    let Some(augmentation) = parameters.augmentation() else { return Ok(None) };
+    memory::require(Augmenter::memory(train), "augmentation")?;
+    let free = parameters.threads.saturating_sub(threads);
+    let set = InstructionSet::choose()?;
+    Ok(Some(Augmenter::new(augmentation, parameters.seed, train.clone(), set, [parameters.threads, free])))
 }
 
 /// Whether `path`, which may not exist, is `directory` or in it.
@@ -259,8 +273,19 @@ fn begin_with(path: &Path, recipe: &Recipe, trainer: &mut dyn Trainer) -> Result
 /// Training failed, see [`training::TrainingRun`], or a file cannot be written, or the target accuracy was not reached.
 /// What ends training after the first epoch, a signal or a device that fails, leaves the files of an unfinished training.
 pub fn carry_out(plan: Plan, listener: &mut dyn Listener, results: &mut String) -> Result<()> {
-    let Plan { parameters, used, dataset, mut trainer, course, mut recorder, model_dir, lock, unfinished, begin } =
-        plan;
+    let Plan {
+        parameters,
+        used,
+        dataset,
+        mut trainer,
+        augmenter,
+        course,
+        mut recorder,
+        model_dir,
+        lock,
+        unfinished,
+        begin,
+    } = plan;
     let images: Vec<_> = dataset.splits().map(|(split, images)| (split, images.len())).collect();
     listener.on(RunEvent::Data { source: dataset.provenance.source, images: &images });
     listener.on(RunEvent::Parameters(&used));
@@ -271,6 +296,7 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener, results: &mut String) 
         parameters: &used,
         dataset: &dataset,
         trainer: trainer.as_mut(),
+        augmenter,
         listener,
         course,
         deadline: (used.max_seconds > 0.0).then(|| Deadline::after(begin.instant, used.max_seconds)),

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use self::course::{Course, Kept, Over};
 use self::recorder::Recorder;
+use crate::data::augment::augmenter::Augmenter;
 use crate::data::dataset::{self, Dataset, Images, TEST};
 use crate::engine::{EpochTotals, Network, Progress, Recipe, Trainer, TrainingState};
 use crate::error::{Error, Result};
@@ -42,6 +43,8 @@ pub struct Training<'a> {
     pub dataset: &'a Dataset,
     /// What trains; it stands where `course` does.
     pub trainer: &'a mut dyn Trainer,
+    /// Distorts the training images.
+    pub augmenter: Option<Augmenter>,
     /// Hears the events.
     pub listener: &'a mut dyn Listener,
     /// The epochs so far; none for a training from the beginning.
@@ -169,6 +172,7 @@ impl Training<'_> {
         self.listener.on(RunEvent::EpochStarted { epoch, epochs, images });
         let order = dataset::epoch_order(self.parameters.seed, u64::from(epoch - 1), images);
         let begin = Instant::now();
+        self.set_images(epoch)?;
         let totals = self.take_steps(&order)?;
         let seconds = begin.elapsed().as_secs_f64();
         self.listener.on(RunEvent::EpochTrained { epoch });
@@ -204,6 +208,16 @@ impl Training<'_> {
         }
         let record = &self.course.epochs[self.course.epochs.len() - 1];
         self.listener.on(RunEvent::EpochFinished { epochs, record });
+        Ok(())
+    }
+
+    /// Gives the trainer the distorted images of `epoch`, and begins with those of the next.
+    fn set_images(&mut self, epoch: u32) -> Result<()> {
+        let Some(augmenter) = &mut self.augmenter else { return Ok(()) };
+        self.trainer.set_images(augmenter.images(u64::from(epoch - 1)))?;
+        if epoch < self.parameters.train_epochs {
+            augmenter.go_ahead(u64::from(epoch));
+        }
         Ok(())
     }
 
@@ -371,6 +385,7 @@ mod tests {
             parameters: &parameters,
             dataset: &dataset,
             trainer: &mut { INTERRUPTED },
+            augmenter: None,
             listener: &mut listener,
             course: Course::default(),
             deadline: None,
@@ -400,6 +415,7 @@ mod tests {
             parameters: &Parameters::default(),
             dataset: &dataset,
             trainer: &mut Stub { weight: f32::NAN, interrupted: false },
+            augmenter: None,
             listener: &mut Listeners(vec![]),
             course: Course::default(),
             deadline: None,
