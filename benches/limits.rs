@@ -10,9 +10,10 @@ use std::hint::black_box;
 use std::path::Path;
 use std::time::Instant;
 
+use mnist::data::augment::{Augmentation, Elastic, Warper};
 use mnist::data::dataset::{Dataset, epoch_order};
 use mnist::simd::{Block, InstructionSet, Job, LANES, Simd};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const RUNS: usize = 9;
 
@@ -30,7 +31,9 @@ fn main() {
     }
     let data_dir = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let step = data_dir.map(|dir| step_of_mnist(Path::new(&dir), 32, 128));
-    println!("{}", json!({ "instruction_set": set.name(), "rates": rates, "step": step }));
+    let augmentation: Vec<_> = [1, threads].map(|threads| augmentation(threads, set)).into();
+    let figures = json!({ "instruction_set": set.name(), "rates": rates, "augmentation": augmentation, "step": step });
+    println!("{figures}");
 }
 
 /// Runs `work`, which returns a rate, on `threads` threads at once. Returns the sum of their rates: the median of some
@@ -48,6 +51,29 @@ fn together(threads: usize, work: impl Fn() -> f64 + Sync) -> f64 {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
+}
+
+/// Images a second that are distorted by the default parameters of each kind.
+fn augmentation(threads: usize, set: InstructionSet) -> Value {
+    const IMAGES: u64 = 10_000;
+    let all = Augmentation::DEFAULT;
+    let (affine, elastic) = (
+        Augmentation { elastic: Elastic { alpha: 0.0, ..all.elastic }, ..all },
+        Augmentation { rotation: 0.0, scale: 0.0, shear: 0.0, shift: 0.0, ..all },
+    );
+    let rate = |augmentation: Augmentation| {
+        let warper = Warper::new(augmentation, 28, 42, set);
+        together(threads, || {
+            let (mut scratch, original, mut to) = (warper.scratch(), [100; 784], [0; 784]);
+            let begin = Instant::now();
+            for index in 0..IMAGES {
+                warper.warp(black_box(&original), 1, index, &mut scratch, &mut to);
+                black_box(&to);
+            }
+            IMAGES as f64 / begin.elapsed().as_secs_f64()
+        })
+    };
+    json!({ "threads": threads, "affine": rate(affine), "elastic": rate(elastic), "both": rate(all) })
 }
 
 /// Multiply-adds in registers: their rate, in single numbers per second.

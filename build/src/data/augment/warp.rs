@@ -3,13 +3,15 @@
 //! Plain arithmetic without fused multiply-add, on rows of blocks that the compiler turns into vectors: the same bytes with
 //! every instruction set.
 
+#![expect(clippy::needless_range_loop, reason = "loops over several arrays alike, by indices that become vectors")]
+
 use super::Augmentation;
 use crate::rng::{Purpose, Stream};
 use crate::simd::{InstructionSet, Job, LANES, Simd};
 
 /// Darker shades become black, since black pixels cost training nothing.
 const NEARLY_BLACK: f32 = 8.0;
-/// Black columns before an image, and at least as many rows and columns after it as resampling reads beyond.
+/// Black rows and columns before an image. After it are twice as many, since resampling reads one beyond.
 const MARGIN: usize = 1;
 /// Adding it to a number from 0 to 2^22 rounds it to a whole one, which then stands in the lowest bits.
 const ROUNDER: f32 = 8_388_608.0;
@@ -25,6 +27,8 @@ pub struct Warper {
     side: usize,
     /// Blocks in a row of the image.
     blocks: usize,
+    /// (blocks): the number of each pixel in a row.
+    columns: Vec<Lanes>,
     /// Points of the grid along each axis.
     points: usize,
     /// The standard deviation of a grid point's displacement, in pixels.
@@ -37,10 +41,18 @@ pub struct Warper {
 pub struct Scratch {
     /// The original with black margins.
     original: Vec<u8>,
+    /// The same, each pixel with its right neighbour and the two below them.
+    squares: Vec<[u8; 4]>,
     /// (2, points, points) displacements along x, then y.
     grid: Vec<f32>,
     /// (2, points, blocks): the same along the rows of the grid, for each pixel of a row.
     rows: Vec<Lanes>,
+    /// (2, side, blocks): where each pixel comes from, along x, then y; then how far beyond a whole number that is.
+    places: [Vec<Lanes>; 2],
+    /// (side, blocks): the square that each pixel comes from.
+    from: Vec<u32>,
+    /// (side, blocks) shades.
+    shades: Vec<u8>,
 }
 
 impl Warper {
@@ -62,15 +74,21 @@ impl Warper {
             }
         }
         let spread = (augmentation.elastic.rms() / B_SPLINE_SQUARE) as f32;
-        Self { augmentation, seed, set, side, blocks, points, spread, basis }
+        let columns = (0..blocks).map(|block| std::array::from_fn(|lane| (block * LANES + lane) as f32)).collect();
+        Self { augmentation, seed, set, side, blocks, columns, points, spread, basis }
     }
 
     /// Space to work in.
     pub fn scratch(&self) -> Scratch {
+        let (blocks, padded) = (self.side * self.blocks, self.stride() * self.stride());
         Scratch {
-            original: vec![0; self.stride() * (self.side + 3 * MARGIN)],
+            original: vec![0; padded + self.stride() + 1],
+            squares: vec![[0; 4]; padded],
             grid: vec![0.0; 2 * self.points * self.points],
             rows: vec![[0.0; LANES]; 2 * self.points * self.blocks],
+            places: [0, 1].map(|_| vec![[0.0; LANES]; blocks]),
+            from: vec![0; blocks * LANES],
+            shades: vec![0; blocks * LANES],
         }
     }
 
@@ -126,30 +144,78 @@ impl Job for Resampling<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         let Self { warper, affine, scratch, to } = self;
-        let Warper { side, blocks, points, ref basis, .. } = *warper;
-        let elastic = warper.spread > 0.0;
-        if elastic {
-            spread_rows(&scratch.grid, basis, blocks, points, &mut scratch.rows);
+        let Scratch { original, squares, grid, rows, places, from, shades } = scratch;
+        make_squares(original, warper.stride(), squares);
+        affine_places(affine, warper, places);
+        if warper.spread > 0.0 {
+            spread_along_rows(grid, warper, rows);
+            displace(rows, warper, places);
         }
-        let stride = warper.stride();
-        let last = (side + MARGIN) as f32;
-        for (y, row) in to.chunks_mut(side).enumerate() {
-            for (block, to) in row.chunks_mut(LANES).enumerate() {
-                let mut places = [0, 1].map(|axis| {
-                    let [a, b, c] = affine[axis];
-                    let begin = b * y as f32 + c;
-                    std::array::from_fn(|lane| a * (block * LANES + lane) as f32 + begin)
-                });
-                if elastic {
-                    let weights = basis[y / LANES..].iter().step_by(blocks).map(|lanes| lanes[y % LANES]);
-                    for (point, weight) in weights.enumerate().filter(|(_, weight)| *weight != 0.0) {
-                        for axis in 0..2 {
-                            let row = &scratch.rows[(axis * points + point) * blocks + block];
-                            add_scaled(&mut places[axis], weight, row);
-                        }
+        let [x, y] = places.each_mut().map(|places| places.as_flattened_mut());
+        find_squares(x, y, warper, from);
+        interpolate(squares, from, x, y, shades);
+        for (to, shades) in to.chunks_mut(warper.side).zip(shades.chunks(warper.blocks * LANES)) {
+            to.copy_from_slice(&shades[..to.len()]);
+        }
+    }
+}
+
+/// Puts each pixel of `original`, whose rows lie `stride` apart, together with its right neighbour and the two below them.
+#[inline(always)]
+fn make_squares(original: &[u8], stride: usize, squares: &mut [[u8; 4]]) {
+    let count = squares.len();
+    let [a, b, c, d] = [0, 1, stride, stride + 1].map(|at| &original[at..at + count]);
+    for at in 0..count {
+        squares[at] = [a[at], b[at], c[at], d[at]];
+    }
+}
+
+/// Where each pixel comes from without elastic distortion.
+#[inline(always)]
+fn affine_places(affine: [[f32; 3]; 2], warper: &Warper, places: &mut [Vec<Lanes>; 2]) {
+    for axis in 0..2 {
+        let [a, b, c] = affine[axis];
+        for y in 0..warper.side {
+            for block in 0..warper.blocks {
+                let begin = b * y as f32 + c;
+                let lanes = &mut places[axis][y * warper.blocks + block];
+                for lane in 0..LANES {
+                    lanes[lane] = a * warper.columns[block][lane] + begin;
+                }
+            }
+        }
+    }
+}
+
+/// For each row of `grid` (2, points, points), the displacement of each pixel along it: `rows` (2, points, blocks).
+#[inline(always)]
+fn spread_along_rows(grid: &[f32], warper: &Warper, rows: &mut [Lanes]) {
+    let Warper { blocks, points, ref basis, .. } = *warper;
+    for row in 0..2 * points {
+        for block in 0..blocks {
+            let mut sum = [0.0; LANES];
+            for point in 0..points {
+                add_scaled(&mut sum, grid[row * points + point], &basis[point * blocks + block]);
+            }
+            rows[row * blocks + block] = sum;
+        }
+    }
+}
+
+/// Adds to each place its displacement.
+#[inline(always)]
+fn displace(rows: &[Lanes], warper: &Warper, places: &mut [Vec<Lanes>; 2]) {
+    let Warper { side, blocks, points, ref basis, .. } = *warper;
+    for y in 0..side {
+        for point in 0..points {
+            let weight = basis[point * blocks + y / LANES][y % LANES];
+            if weight != 0.0 {
+                for axis in 0..2 {
+                    for block in 0..blocks {
+                        let row = &rows[(axis * points + point) * blocks + block];
+                        add_scaled(&mut places[axis][y * blocks + block], weight, row);
                     }
                 }
-                sample(&scratch.original, stride, places.map(|place| place.map(|p| p.max(0.0).min(last))), to);
             }
         }
     }
@@ -163,46 +229,42 @@ fn add_scaled(sum: &mut Lanes, weight: f32, lanes: &Lanes) {
     }
 }
 
-/// For each row of `grid` (2, points, points), the displacement of each pixel along it: `rows` (2, points, blocks).
+/// The number of the square that each place (`x`, `y`) lies in, and in `x` and `y` how far into it.
 #[inline(always)]
-fn spread_rows(grid: &[f32], basis: &[Lanes], blocks: usize, points: usize, rows: &mut [Lanes]) {
-    for (grid, row) in grid.chunks(points).zip(rows.chunks_mut(blocks)) {
-        for (block, sum) in row.iter_mut().enumerate() {
-            *sum = [0.0; LANES];
-            for (&displacement, weights) in grid.iter().zip(basis.iter().skip(block).step_by(blocks)) {
-                add_scaled(sum, displacement, weights);
-            }
-        }
+fn find_squares(x: &mut [f32], y: &mut [f32], warper: &Warper, from: &mut [u32]) {
+    let (last, stride) = ((warper.side + MARGIN) as f32, warper.stride() as u32);
+    let count = from.len();
+    let (x, y) = (&mut x[..count], &mut y[..count]);
+    for at in 0..count {
+        // Beyond the margin all is black. At a whole number the part before it may be one less; the rest is then 1.
+        let split = |place: f32| {
+            let place = if place > 0.0 { place } else { 0.0 };
+            let place = if place < last { place } else { last };
+            let whole = (if place > 0.5 { place - 0.5 } else { 0.0 }) + ROUNDER;
+            (whole.to_bits() & 0x7f_ffff, place - (whole - ROUNDER))
+        };
+        let ((column, right), (row, down)) = (split(x[at]), split(y[at]));
+        from[at] = row * stride + column;
+        (x[at], y[at]) = (right, down);
     }
 }
 
-/// The shades of `original` at `places` (x, y), from the four pixels around each by bilinear interpolation.
+/// The shade of each pixel: the bilinear interpolation in the square `from` at `x` and `y`.
 #[inline(always)]
-fn sample(original: &[u8], stride: usize, places: [Lanes; 2], to: &mut [u8]) {
-    // The whole part, as a number and as bits. At a whole number it may be one less; the rest is then 1.
-    let whole = places.map(|place| place.map(|p| (p - 0.5).max(0.0) + ROUNDER));
-    let bits = |lane: usize, axis: usize| (whole[axis][lane].to_bits() & 0x7f_ffff) as usize;
-    let share = |lane: usize, axis: usize| places[axis][lane] - (whole[axis][lane] - ROUNDER);
-    // Two neighbours, and the two below them.
-    let mut around = [[0u32; LANES]; 2];
-    for lane in 0..LANES {
-        let at = bits(lane, 1) * stride + bits(lane, 0);
-        let pair = |at: usize| original.get(at..at + 2).map_or(0, |p| u32::from(p[0]) | u32::from(p[1]) << 16);
-        around[0][lane] = pair(at);
-        around[1][lane] = pair(at + stride);
+fn interpolate(squares: &[[u8; 4]], from: &mut [u32], x: &[f32], y: &[f32], shades: &mut [u8]) {
+    for place in from.iter_mut() {
+        *place = squares.get(*place as usize).map_or(0, |square| u32::from_le_bytes(*square));
     }
-    let mut shades = [0u8; LANES];
-    for lane in 0..LANES {
-        let row = |pair: u32| {
-            let [left, right] = [(pair & 0xffff) as i32 as f32, (pair >> 16) as i32 as f32];
-            left + share(lane, 0) * (right - left)
-        };
-        let [above, below] = [row(around[0][lane]), row(around[1][lane])];
-        let shade = above + share(lane, 1) * (below - above);
+    let count = shades.len();
+    let (from, x, y) = (&from[..count], &x[..count], &y[..count]);
+    for at in 0..count {
+        let corner = |corner: u32| (from[at] >> (8 * corner) & 0xff) as i32 as f32;
+        let above = corner(0) + x[at] * (corner(1) - corner(0));
+        let below = corner(2) + x[at] * (corner(3) - corner(2));
+        let shade = above + y[at] * (below - above);
         let shade = if shade < NEARLY_BLACK { 0.0 } else { shade };
-        shades[lane] = (shade + ROUNDER).to_bits() as u8;
+        shades[at] = (shade + ROUNDER).to_bits() as u8;
     }
-    to.copy_from_slice(&shades[..to.len()]);
 }
 
 /// The cubic B-spline with knots at whole numbers.
