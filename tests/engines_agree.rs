@@ -10,7 +10,7 @@ use mnist::data::dataset::Images;
 use mnist::engine::burn_engine::{BurnDevice, BurnEngine};
 use mnist::engine::fused::FusedEngine;
 use mnist::engine::reference::Reference;
-use mnist::engine::{EngineInfo, EpochTotals, Network, Progress, Recipe, Trainer, TrainingState};
+use mnist::engine::{EngineInfo, EpochTotals, Network, Progress, Recipe, Report, Trainer, TrainingState};
 use mnist::error::Result;
 use mnist::model::MlpShape;
 use mnist::optim::{OptimizerKind, OptimizerOptions, OptimizerSettings, Schedule};
@@ -88,7 +88,7 @@ fn optimizers() -> Vec<(&'static str, OptimizerSettings)> {
 }
 
 fn recipe(shape: MlpShape, optimizer: OptimizerSettings, batch_size: usize, dropout: f64) -> Recipe {
-    Recipe { shape, optimizer, batch_size, dropout, label_smoothing: 0.0, seed: 7, threads: 2 }
+    Recipe { shape, optimizer, batch_size, dropout, label_smoothing: 0.0, ensemble: 1, seed: 7, threads: 2 }
 }
 
 /// `n` random images of `shape`, six in ten pixels black, with labels.
@@ -497,7 +497,7 @@ impl Network for Broken {
 }
 
 impl Trainer for Broken {
-    fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
+    fn train_epoch(&mut self, order: &[u32], progress: &mut Report) -> Result<EpochTotals> {
         let order = match self.fault {
             Fault::LastImageOfTheBatchLeftOut if order.len() > 1 => &order[..order.len() - 1],
             _ => order,

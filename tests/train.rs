@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::common::{self, Sandbox, end, real_mnist};
 use mnist::data::dataset::{Dataset, Images};
 use mnist::data::idx;
-use mnist::engine::{EngineInfo, EpochTotals, Network, Progress, Trainer, TrainingState, choice};
+use mnist::engine::{EngineInfo, EpochTotals, Network, Report, Trainer, TrainingState, choice};
 use mnist::error::{Error, Result};
 use mnist::files::lock;
 use mnist::model::file::Unfinished;
@@ -887,7 +887,7 @@ impl Network for Lost {
 }
 
 impl Trainer for Lost {
-    fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
+    fn train_epoch(&mut self, order: &[u32], progress: &mut Report) -> Result<EpochTotals> {
         if self.epochs == 0 {
             return Err(Error::Device { problem: "lost".into() });
         }

@@ -54,6 +54,27 @@ pub fn softmax(logits: &[f32]) -> Vec<f64> {
     logits.iter().map(|&z| f64::from(z - highest).exp() / sum).collect()
 }
 
+/// The answer of several networks in one: for each image, the logarithms of the mean of their probabilities (N,K). `answers`
+/// has the logits (N,K) of each network.
+pub fn mean_of_answers(answers: &[Vec<f32>], classes: usize) -> Vec<f32> {
+    let mut mean = Vec::with_capacity(answers.first().map_or(0, Vec::len));
+    let mut logarithms = vec![0.0; answers.len()];
+    for begin in (0..mean.capacity()).step_by(classes.max(1)) {
+        let rows: Vec<_> = answers.iter().map(|logits| &logits[begin..begin + classes]).collect();
+        let sums: Vec<_> = rows.iter().map(|row| sum_of_exponentials(row)).collect();
+        for class in 0..classes {
+            // Of logarithms, since probabilities may be too small for their numbers.
+            for ((to, row), (highest, sum)) in logarithms.iter_mut().zip(&rows).zip(&sums) {
+                *to = f64::from(row[class]) - f64::from(*highest) - sum.ln();
+            }
+            let highest = logarithms.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let sum: f64 = logarithms.iter().map(|logarithm| (logarithm - highest).exp()).sum();
+            mean.push((highest + (sum / answers.len() as f64).ln()) as f32);
+        }
+    }
+    mean
+}
+
 /// The highest of `logits`, and the sum of `exp(z - highest)` over them, which does not overflow.
 fn sum_of_exponentials(logits: &[f32]) -> (f32, f64) {
     let highest = logits.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
@@ -94,6 +115,20 @@ mod tests {
         assert_eq!((score.precision(0), score.recall(0)), (None, None));
         let (right, wrong) = ((5.0f64.exp() + 9.0).ln() - 5.0, (5.0f64.exp() + 9.0).ln());
         assert!((score.loss - (2.0 * right + wrong) / 3.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_answer_of_several_networks_has_the_mean_of_their_probabilities() {
+        let answers = [vec![1.0f32, 2.0, -1.0, 0.0, 500.0, 0.0], vec![0.5, 0.0, 3.0, -400.0, 0.0, 0.0]];
+        let mean = mean_of_answers(&answers, 3);
+        assert!(mean.iter().all(|logarithm| logarithm.is_finite()));
+        for (row, begin) in [0, 3].into_iter().enumerate() {
+            let [a, b] = [0, 1].map(|network| softmax(&answers[network][begin..begin + 3]));
+            for (class, p) in softmax(&mean[3 * row..3 * row + 3]).into_iter().enumerate() {
+                assert!((p - (a[class] + b[class]) / 2.0).abs() < 1e-7);
+            }
+        }
+        assert!(mean_of_answers(&[vec![], vec![]], 3).is_empty());
     }
 
     #[test]

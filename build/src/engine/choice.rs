@@ -9,6 +9,7 @@ use super::adapter;
 use super::auto;
 #[cfg(feature = "burn")]
 use super::burn_engine::{BurnDevice, BurnEngine};
+use super::ensemble::{self, Ensemble};
 use super::fused::{FusedEngine, FusedNetwork};
 #[cfg(feature = "gpu")]
 use super::fused_gpu::FusedGpuEngine;
@@ -64,7 +65,7 @@ pub fn trainer(
 ) -> Result<(Box<dyn Trainer>, Choice)> {
     let on = |device: &DeviceChoice| -> Result<(Box<dyn Trainer>, Choice)> {
         let choice = Choice { engine: engine_for(recipe, choice.engine, device)?, device: device.clone() };
-        Ok((build(recipe, &choice, train)?, choice))
+        Ok((build_all(recipe, &choice, train)?, choice))
     };
     match &choice.device {
         DeviceChoice::Auto => on(&auto::device(recipe, epochs, train, &|device| Ok(on(device)?.0))?),
@@ -72,13 +73,26 @@ pub fn trainer(
     }
 }
 
-/// Builds a network of `shape` with `parameters` (P), to answer on the processor with all its threads.
+/// Builds a network of `shape` with `parameters` (P), to answer on the processor with all its threads. Several times as many
+/// parameters are those of an ensemble.
 ///
 /// # Errors
 /// The shape is not supported, or the environment names an instruction set that this processor lacks.
 pub fn network(shape: &MlpShape, parameters: &[f32]) -> Result<Box<dyn Network>> {
-    memory::require(FusedNetwork::memory(shape), "the network")?;
-    Ok(Box::new(FusedNetwork::new(shape, parameters, super::threads(0), InstructionSet::choose()?)?))
+    let members = parameters.chunks_exact(shape.parameter_count());
+    memory::require(members.len() as u64 * FusedNetwork::memory(shape), "the network")?;
+    let (at_once, threads) = ensemble::share_out(members.len(), super::threads(0));
+    let set = InstructionSet::choose()?;
+    let build = |parameters: &[f32]| -> Result<Box<dyn Network>> {
+        Ok(Box::new(FusedNetwork::new(shape, parameters, threads, set)?))
+    };
+    match members.len() {
+        1 => build(parameters),
+        _ => {
+            let members = members.map(build).collect::<Result<Vec<_>>>()?;
+            Ok(Box::new(Ensemble::new(members, at_once, shape.classes())))
+        }
+    }
 }
 
 /// The engine itself, or for `auto` the first that supports `recipe` on `device`.
@@ -120,19 +134,34 @@ fn supports(recipe: &Recipe, engine: EngineChoice, device: &DeviceChoice) -> Res
 /// About how many bytes of this machine's memory training takes at most with the engine and device of `choice`, in which
 /// no `auto` is left, besides the images. A GPU's own memory does not count.
 pub fn memory(recipe: &Recipe, choice: &Choice, train: &Images) -> u64 {
-    match (choice.engine, &choice.device) {
+    let one = match (choice.engine, &choice.device) {
         #[cfg(feature = "burn")]
         (EngineChoice::Burn, _) => BurnEngine::memory(recipe, train),
         #[cfg(feature = "gpu")]
         (_, DeviceChoice::Gpu(_)) => FusedGpuEngine::memory(recipe, train),
         _ => FusedEngine::memory(recipe, train),
-    }
+    };
+    recipe.ensemble as u64 * one
 }
 
-/// Builds the trainer that `choice` names, in which no `auto` is left.
+/// Builds the trainer that `choice` names, in which no `auto` is left, of all networks of the `recipe`.
+fn build_all(recipe: &Recipe, choice: &Choice, train: &Arc<Images>) -> Result<Box<dyn Trainer>> {
+    memory::require(memory(recipe, choice, train), "training")?;
+    if recipe.ensemble == 1 {
+        return build(recipe, choice, train);
+    }
+    // The others have threads of their own.
+    let alone = choice.engine == EngineChoice::Burn || matches!(choice.device, DeviceChoice::Gpu(_));
+    let (at_once, threads) =
+        if alone { (1, recipe.threads) } else { ensemble::share_out(recipe.ensemble, recipe.threads) };
+    let members = (0..recipe.ensemble).map(|member| build(&recipe.member(member, threads), choice, train));
+    let members = members.collect::<Result<Vec<_>>>()?;
+    Ok(Box::new(Ensemble::new(members, at_once, recipe.shape.classes())))
+}
+
+/// Builds the trainer of one network.
 fn build(recipe: &Recipe, choice: &Choice, train: &Arc<Images>) -> Result<Box<dyn Trainer>> {
     supports(recipe, choice.engine, &choice.device)?;
-    memory::require(memory(recipe, choice, train), "training")?;
     let (recipe, train) = (recipe.clone(), train.clone());
     #[cfg(feature = "burn")]
     if choice.engine == EngineChoice::Burn {

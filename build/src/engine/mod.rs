@@ -11,6 +11,7 @@ pub mod device;
 #[cfg(any(feature = "burn", feature = "gpu"))]
 mod device_error;
 pub mod dropout;
+pub mod ensemble;
 pub mod fused;
 #[cfg(feature = "gpu")]
 pub mod fused_gpu;
@@ -44,10 +45,24 @@ pub struct Recipe {
     /// Source: Szegedy et al.: Rethinking the Inception Architecture for Computer Vision, 2015; `label_smoothing` of Keras'
     /// `CategoricalCrossentropy` and PyTorch's `CrossEntropyLoss`.
     pub label_smoothing: f64,
-    /// The seed of the dropout masks, see [`crate::engine::dropout::DropoutMask`].
+    /// How many networks answer together, see [`ensemble`]. An engine trains one.
+    pub ensemble: usize,
+    /// The seed of the initial weights and of the dropout masks, see [`crate::engine::dropout::DropoutMask`].
     pub seed: u64,
     /// How many threads; at least 1.
     pub threads: usize,
+}
+
+impl Recipe {
+    /// Parameters of all networks.
+    pub fn parameter_count(&self) -> usize {
+        self.ensemble * self.shape.parameter_count()
+    }
+
+    /// The recipe of network number `member` alone, for this many `threads`. The first has the seed itself.
+    pub fn member(&self, member: usize, threads: usize) -> Self {
+        Self { ensemble: 1, seed: self.seed.wrapping_add(member as u64), threads, ..self.clone() }
+    }
 }
 
 /// Who trained, for logs and metrics.
@@ -95,6 +110,9 @@ pub struct Progress {
     pub accuracy: Option<f64>,
 }
 
+/// Hears where an epoch stands; when it fails, the epoch ends there.
+pub type Report<'a> = dyn FnMut(Progress) -> Result<()> + Send + 'a;
+
 /// Totals over an epoch or a part of it, with dropout. As in Keras, each batch counts with the parameters before its step.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct EpochTotals {
@@ -134,7 +152,7 @@ impl std::ops::AddAssign for EpochTotals {
 }
 
 /// A network that answers.
-pub trait Network {
+pub trait Network: Send {
     /// Who this is.
     fn info(&self) -> EngineInfo;
 
@@ -153,7 +171,7 @@ pub trait Trainer: Network {
     ///
     /// # Errors
     /// What `progress` returned, or the device failed.
-    fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals>;
+    fn train_epoch(&mut self, order: &[u32], progress: &mut Report) -> Result<EpochTotals>;
 
     /// Replaces the training images by `train`, of the same number and size: augmentation gives every epoch its own.
     ///

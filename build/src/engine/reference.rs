@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use num_traits::Float;
 
-use super::{EngineInfo, EpochTotals, Network, Progress, Recipe, Trainer, TrainingState};
+use super::{EngineInfo, EpochTotals, Network, Recipe, Report, Trainer, TrainingState};
 use crate::data::dataset::Images;
 use crate::engine::dropout::{self, DropoutMask};
 use crate::error::Result;
@@ -180,7 +180,7 @@ impl<T: Float> Reference<T> {
     }
 }
 
-impl<T: Float> Network for Reference<T> {
+impl<T: Float + Send> Network for Reference<T> {
     fn info(&self) -> EngineInfo {
         EngineInfo {
             engine: "reference",
@@ -196,8 +196,8 @@ impl<T: Float> Network for Reference<T> {
     }
 }
 
-impl<T: Float> Trainer for Reference<T> {
-    fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
+impl<T: Float + Send> Trainer for Reference<T> {
+    fn train_epoch(&mut self, order: &[u32], progress: &mut Report) -> Result<EpochTotals> {
         let mut totals = EpochTotals::default();
         for batch in order.chunks(self.recipe.batch_size) {
             let result = self.loss_and_gradient(batch);

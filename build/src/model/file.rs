@@ -1,7 +1,7 @@
 //! `model.safetensors`: the trained parameters, laid out for PyTorch's `nn.Linear`.
 //!
-//! Tensors `layers.0.weight` (O,I), `layers.0.bias` (O), `layers.1.weight`, ... in float32, described by [`Metadata`]. See
-//! `tensors.rs` for the format.
+//! Tensors `layers.0.weight` (O,I), `layers.0.bias` (O), `layers.1.weight`, ... in float32, described by [`Metadata`]; in
+//! an ensemble `members.0.layers.0.weight` and so on. See `tensors.rs` for the format.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -9,6 +9,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{Cursor, ErrorKind, Read, Seek};
 use std::path::Path;
+use std::slice::ChunksExact;
 
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,7 @@ use sha2::{Digest, Sha256};
 use super::tensors::{ENTRY, Fault, Header, read_values};
 use crate::error::{Error, Result};
 use crate::files::set;
-use crate::model::{MOST_CLASSES, MOST_HIDDEN_LAYERS, MOST_INPUTS, MOST_UNITS, MlpShape};
+use crate::model::{MOST_CLASSES, MOST_HIDDEN_LAYERS, MOST_INPUTS, MOST_MEMBERS, MOST_UNITS, MlpShape};
 use crate::open;
 use crate::text::hexadecimal;
 
@@ -39,6 +40,9 @@ pub struct Metadata {
     pub format_version: u32,
     /// The widths of the network, from inputs to classes.
     pub layers: Vec<usize>,
+    /// How many networks answer together, if they are several.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub ensemble: usize,
     /// The function after each hidden layer.
     pub activation: String,
     /// The value of the first layer's inputs for a pixel from 0 to 255.
@@ -79,26 +83,50 @@ pub struct Model {
     pub unfinished: Option<Unfinished>,
 }
 
+impl Model {
+    /// The parameters (P) of each network; of several in an ensemble.
+    pub fn members(&self) -> ChunksExact<'_, f32> {
+        self.parameters.chunks_exact(self.shape.parameter_count())
+    }
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(number: &usize) -> bool {
+    *number == 1
+}
+
+/// What the names of the tensors of number `member` begin with.
+pub fn prefix(member: usize, ensemble: usize) -> String {
+    if ensemble == 1 { String::new() } else { format!("members.{member}.") }
+}
+
 /// The file's bytes for `model`.
 pub fn encode(model: &Model) -> Vec<u8> {
     let metadata = Metadata {
         format_version: FORMAT_VERSION,
         layers: model.shape.widths().to_vec(),
+        ensemble: model.members().len(),
         activation: "relu".into(),
         input_scaling: "pixel / 255".into(),
         data: model.data.clone(),
         unfinished: model.unfinished,
     };
-    let metadata = serde_json::to_string(&metadata).unwrap_or_else(|e| unreachable!("plain fields become JSON: {e}"));
     let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
-    for (l, layer) in model.shape.layers().into_iter().enumerate() {
-        let (inputs, outputs) = (layer.inputs, layer.outputs);
-        let weights = &model.parameters[layer.weights];
-        let transposed = (0..outputs).flat_map(|o| (0..inputs).map(move |i| weights[i * outputs + o]));
-        let biases = model.parameters[layer.biases].iter().copied();
-        tensors.push((format!("layers.{l}.weight"), vec![outputs, inputs], bytes(transposed)));
-        tensors.push((format!("layers.{l}.bias"), vec![outputs], bytes(biases)));
+    for (member, parameters) in model.members().enumerate() {
+        let prefix = prefix(member, metadata.ensemble);
+        for (l, layer) in model.shape.layers().into_iter().enumerate() {
+            let (inputs, outputs) = (layer.inputs, layer.outputs);
+            let weights = &parameters[layer.weights];
+            let transposed = (0..outputs).flat_map(|o| (0..inputs).map(move |i| weights[i * outputs + o]));
+            let biases = parameters[layer.biases].iter().copied();
+            tensors.push((format!("{prefix}layers.{l}.weight"), vec![outputs, inputs], bytes(transposed)));
+            tensors.push((format!("{prefix}layers.{l}.bias"), vec![outputs], bytes(biases)));
+        }
     }
+    let metadata = serde_json::to_string(&metadata).unwrap_or_else(|e| unreachable!("plain fields become JSON: {e}"));
     let views = tensors.iter().map(|(name, shape, bytes)| {
         let view = TensorView::new(Dtype::F32, shape.clone(), bytes)
             .unwrap_or_else(|e| unreachable!("{name} has as many bytes as its shape says: {e}"));
@@ -191,26 +219,33 @@ fn read(from: &mut (impl Read + Seek), length: u64) -> std::result::Result<Model
     let header = Header::read(from, length, LONGEST_HEADER)?;
     let metadata: Metadata = header.describe("model", FORMAT_VERSION, "a model trained by this program")?;
     let shape = shape_of(&metadata.layers)?;
-    let layers = shape.layers();
-    let found = header.count();
-    if found != 2 * layers.len() {
-        return Err(
-            format!("expected {} tensors for layers {:?}, found {found}", 2 * layers.len(), shape.widths()).into()
-        );
+    let (layers, ensemble) = (shape.layers(), metadata.ensemble);
+    if !(1..=MOST_MEMBERS).contains(&ensemble) {
+        return Err(format!("expected an ensemble of 1 to {MOST_MEMBERS} networks, found {ensemble}").into());
     }
-    let mut places = Vec::with_capacity(layers.len());
-    for (l, layer) in layers.iter().enumerate() {
-        let weights = header.place(&format!("layers.{l}.weight"), &[layer.outputs, layer.inputs])?;
-        places.push((weights, header.place(&format!("layers.{l}.bias"), &[layer.outputs])?));
+    let (expected, found) = (2 * ensemble * layers.len(), header.count());
+    if found != expected {
+        return Err(format!("expected {expected} tensors for layers {:?}, found {found}", shape.widths()).into());
+    }
+    let mut places = Vec::with_capacity(ensemble * layers.len());
+    for member in 0..ensemble {
+        let prefix = prefix(member, ensemble);
+        for (l, layer) in layers.iter().enumerate() {
+            let weights = header.place(&format!("{prefix}layers.{l}.weight"), &[layer.outputs, layer.inputs])?;
+            places.push((weights, header.place(&format!("{prefix}layers.{l}.bias"), &[layer.outputs])?));
+        }
     }
 
-    let mut parameters = vec![0.0; shape.parameter_count()];
-    for (layer, (weights, biases)) in layers.into_iter().zip(places) {
-        let (inputs, outputs) = (layer.inputs, layer.outputs);
-        let to = &mut parameters[layer.weights];
-        read_values(from, weights, to.len(), |at, weight| to[at % inputs * outputs + at / inputs] = weight)?;
-        let to = &mut parameters[layer.biases];
-        read_values(from, biases, to.len(), |at, bias| to[at] = bias)?;
+    let mut parameters = vec![0.0; ensemble * shape.parameter_count()];
+    let members = parameters.chunks_exact_mut(shape.parameter_count()).zip(places.chunks_exact(layers.len()));
+    for (parameters, places) in members {
+        for (layer, &(weights, biases)) in layers.iter().zip(places) {
+            let (inputs, outputs) = (layer.inputs, layer.outputs);
+            let to = &mut parameters[layer.weights.clone()];
+            read_values(from, weights, to.len(), |at, weight| to[at % inputs * outputs + at / inputs] = weight)?;
+            let to = &mut parameters[layer.biases.clone()];
+            read_values(from, biases, to.len(), |at, bias| to[at] = bias)?;
+        }
     }
     if parameters.iter().any(|parameter| !parameter.is_finite()) {
         return Err("expected finite weights, found infinite ones or NaN".to_string().into());

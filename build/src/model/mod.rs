@@ -24,6 +24,8 @@ use std::ops::Range;
 pub const MOST_HIDDEN_LAYERS: usize = 32;
 /// The most units of a hidden layer.
 pub const MOST_UNITS: usize = 4096;
+/// The most networks of an ensemble.
+pub const MOST_MEMBERS: usize = 100;
 /// The most inputs of a network: images of 256 x 256 pixels.
 pub const MOST_INPUTS: usize = 1 << 16;
 /// The most classes of a network, since labels are bytes.

@@ -141,7 +141,7 @@ pub enum RunEvent<'a> {
 }
 
 /// Hears the events of a run.
-pub trait Listener {
+pub trait Listener: Send {
     /// Takes note of `event`.
     fn on(&mut self, event: RunEvent);
 }

@@ -12,6 +12,7 @@
 use prost::Message;
 
 use crate::data::sets::DataSource;
+use crate::model::MlpShape;
 use crate::model::file::{self as weights, Model};
 use crate::output::artifact::{Artifact, MODEL_SHA256};
 
@@ -62,31 +63,52 @@ pub fn encode(model: &Model, model_sha256: &str) -> Option<Vec<u8>> {
 
 /// The operations from `images` to `logits` and `probabilities`, each after those that it needs, and their constants.
 fn operations(model: &Model) -> (Vec<Node>, Vec<Tensor>) {
-    let layers = model.shape.layers();
     let mut nodes = vec![
         Node::new("Cast", &["images"], "pixels", vec![Attribute::int("to", i64::from(FLOAT))]),
         Node::new("Div", &["pixels", "white"], "scaled", vec![]),
         Node::new("Flatten", &["scaled"], "inputs", vec![Attribute::int("axis", 1)]),
     ];
     let mut constants = vec![Tensor::new("white", &[], &[255.0])];
+    let ensemble = model.members().len();
+    let mut answers = vec![];
+    for (member, parameters) in model.members().enumerate() {
+        let prefix = weights::prefix(member, ensemble);
+        add_network(&mut nodes, &mut constants, &model.shape, parameters, &prefix);
+        let [logits, probabilities] = ["logits", "probabilities"].map(|name| format!("{prefix}{name}"));
+        nodes.push(Node::new("Softmax", &[&logits], &probabilities, vec![Attribute::int("axis", 1)]));
+        answers.push(probabilities);
+    }
+    if ensemble > 1 {
+        let answers: Vec<_> = answers.iter().map(String::as_str).collect();
+        nodes.push(Node::new("Mean", &answers, "probabilities", vec![]));
+        // Where they are too small for their numbers, the logarithm is finite nevertheless.
+        constants.push(Tensor::new("least", &[], &[f32::MIN_POSITIVE]));
+        nodes.push(Node::new("Max", &["probabilities", "least"], "positive", vec![]));
+        nodes.push(Node::new("Log", &["positive"], "logits", vec![]));
+    }
+    (nodes, constants)
+}
+
+/// Adds the operations and constants of a network with `parameters` (P), from `inputs` to its logits. All its names begin
+/// with `prefix`.
+fn add_network(nodes: &mut Vec<Node>, constants: &mut Vec<Tensor>, shape: &MlpShape, parameters: &[f32], prefix: &str) {
+    let layers = shape.layers();
     let mut from = "inputs".to_string();
     for (l, layer) in layers.iter().enumerate() {
-        let [weight, bias] = ["weight", "bias"].map(|kind| format!("layers.{l}.{kind}"));
+        let [weight, bias] = ["weight", "bias"].map(|kind| format!("{prefix}layers.{l}.{kind}"));
         // (I,O), the layout of the parameters: Gemm needs no transpose.
-        constants.push(Tensor::new(&weight, &[layer.inputs, layer.outputs], &model.parameters[layer.weights.clone()]));
-        constants.push(Tensor::new(&bias, &[layer.outputs], &model.parameters[layer.biases.clone()]));
+        constants.push(Tensor::new(&weight, &[layer.inputs, layer.outputs], &parameters[layer.weights.clone()]));
+        constants.push(Tensor::new(&bias, &[layer.outputs], &parameters[layer.biases.clone()]));
         let last = l + 1 == layers.len();
-        let to = if last { "logits".to_string() } else { format!("sums.{l}") };
+        let to = if last { format!("{prefix}logits") } else { format!("{prefix}sums.{l}") };
         nodes.push(Node::new("Gemm", &[&from, &weight, &bias], &to, vec![]));
         from = to;
         if !last {
-            let active = format!("hidden.{l}");
+            let active = format!("{prefix}hidden.{l}");
             nodes.push(Node::new("Relu", &[&from], &active, vec![]));
             from = active;
         }
     }
-    nodes.push(Node::new("Softmax", &["logits"], "probabilities", vec![Attribute::int("axis", 1)]));
-    (nodes, constants)
 }
 
 /// `TensorProto.DataType.FLOAT`.

@@ -177,6 +177,7 @@ impl Parameters {
             batch_size: self.batch_size,
             dropout: self.dropout,
             label_smoothing: self.label_smoothing,
+            ensemble: self.ensemble,
             seed: self.seed,
             threads: engine::threads(self.threads),
         }

@@ -7,10 +7,11 @@ use super::key::{Key, ValueKind, fraction, named, names};
 use super::values::Keep;
 use crate::data::augment::AugmentKind;
 use crate::engine::choice::{DeviceChoice, EngineChoice};
+use crate::model::MOST_MEMBERS;
 use crate::optim::{OptimizerKind, ScheduleKind};
 
 /// All parameters, in the order in which they are explained and written.
-pub static KEYS: [Key; 32] = [
+pub static KEYS: [Key; 33] = [
     Key::new(
         "optimizer",
         "adam, adamw, sgd, rmsprop or adagrad",
@@ -238,8 +239,13 @@ pub static KEYS: [Key; 32] = [
         ValueKind::Whole { least: 0, most: 100_000, set: |p, value| p.snapshots = value as u32 },
     ),
     Key::new(
+        "ensemble",
+        "How many networks are trained, with the seeds seed, seed + 1, ...; their probabilities are averaged",
+        ValueKind::Whole { least: 1, most: MOST_MEMBERS as u64, set: |p, value| p.ensemble = value as usize },
+    ),
+    Key::new(
         "seed",
-        "The seed of initial weights, order and dropout",
+        "The seed of initial weights, order, dropout and augmentation",
         ValueKind::Whole { least: 0, most: u64::MAX, set: |p, value| p.seed = value },
     )
     .logged_as("seed"),

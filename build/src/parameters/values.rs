@@ -72,7 +72,9 @@ pub struct Parameters {
     pub max_seconds: f64,
     /// Every how many epochs a snapshot is written; 0: never.
     pub snapshots: u32,
-    /// The seed of initial weights, order and dropout.
+    /// How many networks are trained, whose probabilities are averaged.
+    pub ensemble: usize,
+    /// The seed of initial weights, order, dropout and augmentation.
     pub seed: u64,
     /// The device to train on.
     pub device: DeviceChoice,
@@ -115,6 +117,7 @@ impl Default for Parameters {
             target_accuracy: 0.0,
             max_seconds: 0.0,
             snapshots: 0,
+            ensemble: 1,
             seed: 42,
             device: DeviceChoice::Auto,
             engine: EngineChoice::Auto,

@@ -261,6 +261,10 @@ fn begin_with(path: &Path, recipe: &Recipe, trainer: &mut dyn Trainer) -> Result
     if expected != found {
         return Err(Error::OtherNetwork { path: init.path.into(), expected: expected.into(), found: found.into() });
     }
+    if recipe.ensemble != model.members().len() {
+        let (expected, found) = (recipe.ensemble, model.members().len());
+        return Err(Error::OtherEnsemble { path: init.path.into(), expected, found });
+    }
     trainer.load_state(&TrainingState::new(&recipe.optimizer, model.parameters))?;
     info!("{}: training begins with the weights of this model", init.path);
     info!(target: console::LOG, "{}: SHA-256 {}", init.path, init.sha256);

@@ -266,7 +266,7 @@ pub fn memory(parameters: &Parameters, recipe: &Recipe) -> u64 {
     let evaluation = if average + best > 0 { 2 * state } else { 0 };
     // One snapshot is being written, one waits, and one is taken.
     let blocks = 2 * (average + best) + evaluation + 3 * snapshots * (state + average + best);
-    (blocks * size_of::<f32>() * recipe.shape.parameter_count()) as u64
+    (blocks * size_of::<f32>() * recipe.parameter_count()) as u64
 }
 
 /// Scores `network` on the images of `split`, after `epoch` or by itself, before `deadline`.
@@ -313,7 +313,7 @@ mod tests {
     use super::*;
     use crate::data::dataset::Provenance;
     use crate::data::sets::{DataSource, SYNTHETIC};
-    use crate::engine::EngineInfo;
+    use crate::engine::{EngineInfo, Report};
     use crate::output::event::Listeners;
 
     /// A trainer whose answers and losses are finite. After an epoch its state cannot be read if it is `interrupted`.
@@ -333,7 +333,7 @@ mod tests {
     }
 
     impl Trainer for Stub {
-        fn train_epoch(&mut self, _: &[u32], _: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
+        fn train_epoch(&mut self, _: &[u32], _: &mut Report) -> Result<EpochTotals> {
             Ok(EpochTotals { images: 1, loss_sum: 1.0, correct: 0 })
         }
         fn set_images(&mut self, _: Arc<Images>) -> Result<()> {

@@ -57,7 +57,7 @@ impl Snapshot {
         self.check_parameters(&values_of(parameters)).map_err(|(problem, next)| {
             fault(format!("is of a training with other parameters: {problem}"), format!("{next}, or {anew}"))
         })?;
-        let (expected, found) = (recipe.shape.parameter_count(), self.state.parameters.len());
+        let (expected, found) = (recipe.parameter_count(), self.state.parameters.len());
         if expected != found {
             let problem = format!("is of another network: expected {expected} parameters, found {found}");
             return Err(fault(problem, anew.into()));

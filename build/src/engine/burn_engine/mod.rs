@@ -18,7 +18,7 @@ use super::adapter::Adapter;
 #[cfg(feature = "gpu")]
 use super::device_error::guarded;
 use super::device_error::one_line;
-use super::{EngineInfo, EpochTotals, Network, Progress, Recipe, Trainer, TrainingState};
+use super::{EngineInfo, EpochTotals, Network, Progress, Recipe, Report, Trainer, TrainingState};
 use crate::data::dataset::Images;
 use crate::engine::dropout::{self, DropoutMask};
 use crate::error::{Error, Result};
@@ -202,7 +202,7 @@ impl Network for BurnEngine {
 }
 
 impl Trainer for BurnEngine {
-    fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
+    fn train_epoch(&mut self, order: &[u32], progress: &mut Report) -> Result<EpochTotals> {
         let mut totals = EpochTotals::default();
         for steps in order.chunks(self.core.recipe.batch_size.saturating_mul(STEPS_PER_READ)) {
             let order = self.host.run(|| Ok(self.core.source.order(steps, &self.core.device)))?;

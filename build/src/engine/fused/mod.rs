@@ -87,7 +87,7 @@ use self::nonzero::NonzeroPixels;
 use self::step::{Round, TrainingData, Worker};
 use self::weights::{Weights, grain};
 use super::pace::steps_for;
-use super::{EngineInfo, EpochTotals, Network, Progress, Recipe, Trainer, TrainingState};
+use super::{EngineInfo, EpochTotals, Network, Recipe, Report, Trainer, TrainingState};
 use crate::data::dataset::Images;
 use crate::error::{Error, Result};
 use crate::interrupt;
@@ -282,7 +282,7 @@ impl Network for FusedEngine {
 }
 
 impl Trainer for FusedEngine {
-    fn train_epoch(&mut self, order: &[u32], report: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
+    fn train_epoch(&mut self, order: &[u32], report: &mut Report) -> Result<EpochTotals> {
         let mut totals = EpochTotals::default();
         let mut left = order;
         while !left.is_empty() {

@@ -44,7 +44,7 @@ use super::adapter::Adapter;
 use super::device_error::guarded;
 use super::pace::steps_for;
 use super::pixel_words::pixel_words;
-use super::{EngineInfo, EpochTotals, Network, Progress, Recipe, Trainer, TrainingState};
+use super::{EngineInfo, EpochTotals, Network, Progress, Recipe, Report, Trainer, TrainingState};
 use crate::data::dataset::Images;
 use crate::error::Result;
 use crate::interrupt;
@@ -148,7 +148,7 @@ impl FusedGpuEngine {
         order: &[u32],
         done: &mut usize,
         steps_per_read: &mut usize,
-        progress: &mut dyn FnMut(Progress) -> Result<()>,
+        progress: &mut Report,
     ) -> Result<EpochTotals> {
         let batch = self.recipe.batch_size;
         // The kernels check neither.
@@ -222,7 +222,7 @@ impl Network for FusedGpuEngine {
 }
 
 impl Trainer for FusedGpuEngine {
-    fn train_epoch(&mut self, order: &[u32], progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<EpochTotals> {
+    fn train_epoch(&mut self, order: &[u32], progress: &mut Report) -> Result<EpochTotals> {
         let (mut done, mut steps_per_read) = (0, self.steps_per_read);
         let totals = self.train_steps(order, &mut done, &mut steps_per_read, progress);
         self.step += done as u64;

@@ -294,7 +294,16 @@ mod tests {
 
     fn recipe(hidden: &[usize], classes: usize) -> Recipe {
         let (shape, optimizer) = (MlpShape::new(784, hidden, classes), OptimizerSettings::sgd(0.25));
-        Recipe { shape, optimizer, batch_size: 32, dropout: 0.2, label_smoothing: 0.0, seed: 1, threads: 1 }
+        Recipe {
+            shape,
+            optimizer,
+            batch_size: 32,
+            dropout: 0.2,
+            label_smoothing: 0.0,
+            ensemble: 1,
+            seed: 1,
+            threads: 1,
+        }
     }
 
     #[test]

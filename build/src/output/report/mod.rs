@@ -162,7 +162,7 @@ impl Page {
             classes: evaluated.classes,
             unfinished: unfinished(trained),
             kept: kept.map(|epoch| format!("epoch {epoch} of {}", epochs.len())),
-            layers: widths(model).join("–"),
+            layers: layers(model),
             parameter_count: grouped(model.parameters.len()),
             train_images: grouped(data.train_images),
             validation_images: dataset.validation.as_ref().map_or(String::new(), |images| grouped(images.len())),
@@ -232,6 +232,15 @@ fn unfinished(trained: &Trained) -> Option<String> {
 
 fn widths(model: &Model) -> Vec<String> {
     model.shape.widths().iter().map(usize::to_string).collect()
+}
+
+/// The network in a few characters.
+fn layers(model: &Model) -> String {
+    let one = widths(model).join("–");
+    match model.members().len() {
+        1 => one,
+        members => format!("{members} networks of {one}"),
+    }
 }
 
 /// The units of a first layer of `width` that are shown, as the beginning of a sentence.

@@ -1,6 +1,6 @@
 "use strict";
 // The network in this page. Its parameters are float32, little-endian, layer by layer: the weights (I,O) row by row,
-// then the biases (O).
+// then the biases (O). An ensemble has several networks, one after the other.
 const mnist = (() => {
   const { widths, parameters: text } = JSON.parse(document.getElementById("network").textContent);
   const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
@@ -9,10 +9,21 @@ const mnist = (() => {
   const seen = document.getElementById("seen");
   const SIDE = seen.width, BOX = Number(seen.dataset.box);
 
-  // The logits (K) for an image (D) of bytes, 0 black.
-  function logits(pixels) {
+  // The probabilities (K) for an image (D) of bytes, 0 black: the mean over all networks.
+  function probabilities(pixels) {
+    const sums = new Float64Array(widths.at(-1));
+    let networks = 0;
+    for (let at = 0; at < parameters.length; networks++) {
+      const answer = logits(pixels, at);
+      softmax(answer.logits).forEach((share, digit) => { sums[digit] += share; });
+      at = answer.end;
+    }
+    return Array.from(sums, (sum) => sum / networks);
+  }
+
+  // The logits (K) of the network whose parameters begin at `at`, and where they end.
+  function logits(pixels, at) {
     let from = Float64Array.from(pixels, (value) => value / 255);
-    let at = 0;
     for (let layer = 0; layer + 1 < widths.length; layer++) {
       const [inputs, outputs] = [widths[layer], widths[layer + 1]];
       const to = new Float64Array(outputs);
@@ -27,7 +38,7 @@ const mnist = (() => {
       const last = layer + 2 === widths.length;
       from = last ? to : to.map((sum) => Math.max(sum, 0));
     }
-    return Array.from(from);
+    return { logits: Array.from(from), end: at };
   }
 
   function softmax(values) {
@@ -89,7 +100,7 @@ const mnist = (() => {
     return sum / area;
   }
 
-  return { SIDE, widths, parameters, logits, softmax, prepare };
+  return { SIDE, widths, parameters, probabilities, prepare };
 })();
 
 // ---- the drawing
@@ -116,7 +127,7 @@ const mnist = (() => {
       image.data.set([grey, grey, grey, 255], 4 * i);
     }
     context.putImageData(image, 0, 0);
-    const shares = pixels && mnist.softmax(mnist.logits(pixels));
+    const shares = pixels && mnist.probabilities(pixels);
     const best = shares ? shares.indexOf(Math.max(...shares)) : null;
     const name = (bar) => bar.querySelector(".digit").textContent;
     bars.forEach((bar, digit) => {
