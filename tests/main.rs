@@ -18,6 +18,7 @@ mod cube_image;
 mod cube_run;
 mod download;
 mod engines_agree;
+mod ensemble;
 mod foreign;
 mod fuzz;
 mod gpu;

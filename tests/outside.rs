@@ -67,7 +67,9 @@ fn pytorch_loads_the_model_and_gives_the_same_logits() {
 
 #[test]
 fn onnxruntime_runs_the_model_and_gives_the_same_logits() {
-    for flags in ["--hidden_layers=128", "--hidden_layers=24,16", "--hidden_layers=[]"] {
+    for flags in
+        ["--hidden_layers=128", "--hidden_layers=24,16", "--hidden_layers=[]", "--hidden_layers=16 --ensemble=3"]
+    {
         let Some(mut python) = python_with(&["onnxruntime", "numpy"]) else { return };
         Case::new(flags).holds_against(&mut python, "run_onnx.py", "model/model.onnx");
     }

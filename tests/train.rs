@@ -110,7 +110,7 @@ fn the_metrics_hold_what_a_later_comparison_needs() {
     let loss = |epoch: &Value| epoch["validation_loss"].as_f64().unwrap();
     let best = epochs.iter().min_by(|a, b| loss(a).total_cmp(&loss(b))).unwrap();
     assert_eq!((&metrics["best_epoch"], &metrics["kept_epoch"]), (&best["epoch"], &best["epoch"]));
-    assert_eq!(metrics["validation"]["loss"], best["validation_loss"]);
+    assert_eq!(metrics["validation"]["accuracy"], best["validation_accuracy"]);
 
     sandbox.train("--train_epochs=2 --validation=0.1").done();
     let metrics = sandbox.metrics("model");
@@ -923,8 +923,19 @@ fn a_device_that_is_lost_leaves_the_model_of_the_epochs_before() {
         let (used, course, begin) = (parameters.clone(), Course::default(), Begin::now());
         let recorder = None;
         let unfinished = UnfinishedDirectory::of(&model_dir).unwrap();
-        let plan =
-            Plan { parameters, used, dataset, trainer, course, recorder, model_dir, lock: None, unfinished, begin };
+        let plan = Plan {
+            parameters,
+            used,
+            dataset,
+            trainer,
+            augmenter: None,
+            course,
+            recorder,
+            model_dir,
+            lock: None,
+            unfinished,
+            begin,
+        };
         carry_out(plan, &mut Listeners(vec![]), &mut String::new()).unwrap_err()
     };
     assert!(matches!(train(0), Error::Device { .. }));

@@ -12,24 +12,40 @@ pub struct Score {
     pub loss: f64,
     /// The share of right answers, from 0 to 1.
     pub accuracy: f64,
+    /// By how much the confidence is off on average, from 0 to 1: the expected calibration error.
+    ///
+    /// Answers are sorted into [`BINS`] equal ranges of confidence. In each, the mean confidence is compared with the share of
+    /// right answers; the differences are averaged over all answers.
+    ///
+    /// Source: Guo, Pleiss, Sun, Weinberger: On Calibration of Modern Neural Networks, ICML 2017, section 2.
+    pub calibration_error: f64,
     /// (K,K) how many images of class `[row]` were classified as class `[column]`.
     pub confusion: Vec<Vec<u32>>,
 }
+
+/// See [`Score::calibration_error`].
+const BINS: usize = 15;
 
 impl Score {
     /// Scores `logits` (N,K) against `labels` (N) of `classes` classes (K); sums in f64, in the order of the images.
     pub fn new(logits: &[f32], labels: &[u8], classes: usize) -> Self {
         let mut confusion = vec![vec![0; classes]; classes];
         let mut loss_sum = 0.0;
+        // In each range of confidence, the sum of the confidences less the number of right answers.
+        let mut differences = [0.0; BINS];
         for (row, &label) in logits.chunks_exact(classes).zip(labels) {
-            confusion[usize::from(label)][argmax(row)] += 1;
+            let answer = argmax(row);
+            confusion[usize::from(label)][answer] += 1;
             let (highest, sum) = sum_of_exponentials(row);
+            let (confidence, right) = (1.0 / sum, answer == usize::from(label));
+            differences[((confidence * BINS as f64) as usize).min(BINS - 1)] += confidence - f64::from(u8::from(right));
             loss_sum += sum.ln() - (f64::from(row[usize::from(label)]) - f64::from(highest));
         }
         let images = labels.len();
         let right: u32 = (0..classes).map(|k| confusion[k][k]).sum();
         let mean = |sum: f64| if images == 0 { 0.0 } else { sum / images as f64 };
-        Self { images, loss: mean(loss_sum), accuracy: mean(right.into()), confusion }
+        let calibration_error = mean(differences.iter().map(|difference| difference.abs()).sum());
+        Self { images, loss: mean(loss_sum), accuracy: mean(right.into()), calibration_error, confusion }
     }
 
     /// K.
@@ -115,6 +131,9 @@ mod tests {
         assert_eq!((score.precision(0), score.recall(0)), (None, None));
         let (right, wrong) = ((5.0f64.exp() + 9.0).ln() - 5.0, (5.0f64.exp() + 9.0).ln());
         assert!((score.loss - (2.0 * right + wrong) / 3.0).abs() < 1e-12);
+        // All three with the same confidence; two of them are right.
+        let confidence = 5.0f64.exp() / (5.0f64.exp() + 9.0);
+        assert!((score.calibration_error - (confidence - 2.0 / 3.0)).abs() < 1e-12);
     }
 
     #[test]

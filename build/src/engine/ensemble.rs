@@ -58,7 +58,7 @@ impl<N: Network + ?Sized> Network for Ensemble<N> {
 
 impl Trainer for Ensemble<dyn Trainer> {
     fn train_epoch(&mut self, order: &[u32], progress: &mut Report) -> Result<EpochTotals> {
-        let shared = Mutex::new(Shared { progress, members: vec![None; self.members.len()], failure: None });
+        let shared = Mutex::new(Reports { progress, members: vec![None; self.members.len()], failure: None });
         let numbered = self.members.iter_mut().enumerate();
         let totals = threads::side_by_side(self.at_once, numbered, |(number, member)| {
             member.train_epoch(order, &mut |progress| {
@@ -106,7 +106,7 @@ impl Trainer for Ensemble<dyn Trainer> {
 }
 
 /// What the members of an epoch share: they report as one.
-struct Shared<'a, 'b> {
+struct Reports<'a, 'b> {
     progress: &'a mut Report<'b>,
     /// What each member reported last.
     members: Vec<Option<Progress>>,
@@ -114,7 +114,7 @@ struct Shared<'a, 'b> {
     failure: Option<Error>,
 }
 
-impl Shared<'_, '_> {
+impl Reports<'_, '_> {
     /// Reports the mean of the members after number `member` made `progress`.
     ///
     /// # Errors
@@ -155,7 +155,7 @@ mod tests {
             heard.push(progress);
             if progress.images > 10 { Err(Error::OutOfTime { seconds: 1.0 }) } else { Ok(()) }
         };
-        let mut shared = Shared { progress: &mut progress, members: vec![None; 2], failure: None };
+        let mut shared = Reports { progress: &mut progress, members: vec![None; 2], failure: None };
         let at = |images, loss| Progress { images, loss: Some(loss), accuracy: None };
         assert!(shared.report(0, at(10, 1.0)).is_ok());
         assert!(shared.report(1, at(5, 4.0)).is_ok());

@@ -20,6 +20,15 @@ pub struct InitialModel {
     pub sha256: String,
 }
 
+/// How the model was calibrated, see `training/calibration.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Calibration {
+    /// What the logits were divided by.
+    pub temperature: f64,
+    /// The calibration error on the test set without that, see [`crate::score::Score::calibration_error`].
+    pub error_before: f64,
+}
+
 /// The model that training gave.
 #[derive(Debug)]
 pub struct Trained {
@@ -29,6 +38,8 @@ pub struct Trained {
     pub epoch: u32,
     /// Its evaluations: of the split that is watched after every epoch, and at last of the test set if that is another.
     pub evaluations: Vec<Evaluation>,
+    /// How it was calibrated, if there is a validation split.
+    pub calibration: Option<Calibration>,
     /// What ended training before its end, if something did: a signal, `max_seconds`, a device that failed.
     pub unfinished: Option<Error>,
 }

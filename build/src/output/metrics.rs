@@ -14,7 +14,7 @@ use crate::model::file::Unfinished;
 use crate::open;
 use crate::output::artifact::Artifact;
 use crate::output::event::{EpochRecord, Evaluation, SplitScore};
-use crate::output::finished::{Finished, InitialModel};
+use crate::output::finished::{Calibration, Finished, InitialModel};
 use crate::output::machine;
 use crate::parameters::{Parameters, schema};
 use crate::score::Score;
@@ -78,6 +78,8 @@ pub struct TrainingMetrics<'a> {
     pub kept_epoch: u32,
     /// The epoch with the lowest loss on the split that is evaluated after every epoch.
     pub best_epoch: u32,
+    /// How the model was calibrated.
+    pub calibration: Option<Calibration>,
     /// What ended training before its end.
     #[serde(skip)]
     pub unfinished_because: Option<String>,
@@ -175,6 +177,7 @@ impl<'a> Metrics<'a> {
             target_reached: trained.target_reached(finished.parameters),
             kept_epoch: trained.epoch,
             best_epoch: finished.epochs.iter().reduce(best).map_or(trained.epoch, |epoch| epoch.epoch),
+            calibration: trained.calibration,
             unfinished_because: trained.unfinished.as_ref().map(ToString::to_string),
         };
         Self {

@@ -276,35 +276,22 @@ fn begin_with(path: &Path, recipe: &Recipe, trainer: &mut dyn Trainer) -> Result
 /// # Errors
 /// Training failed, see [`training::TrainingRun`], or a file cannot be written, or the target accuracy was not reached.
 /// What ends training after the first epoch, a signal or a device that fails, leaves the files of an unfinished training.
-pub fn carry_out(plan: Plan, listener: &mut dyn Listener, results: &mut String) -> Result<()> {
-    let Plan {
-        parameters,
-        used,
-        dataset,
-        mut trainer,
-        augmenter,
-        course,
-        mut recorder,
-        model_dir,
-        lock,
-        unfinished,
-        begin,
-    } = plan;
-    let images: Vec<_> = dataset.splits().map(|(split, images)| (split, images.len())).collect();
-    listener.on(RunEvent::Data { source: dataset.provenance.source, images: &images });
-    listener.on(RunEvent::Parameters(&used));
+pub fn carry_out(mut plan: Plan, listener: &mut dyn Listener, results: &mut String) -> Result<()> {
+    let images: Vec<_> = plan.dataset.splits().map(|(split, images)| (split, images.len())).collect();
+    listener.on(RunEvent::Data { source: plan.dataset.provenance.source, images: &images });
+    listener.on(RunEvent::Parameters(&plan.used));
     listener.on(RunEvent::RunStarted);
-    let before = course.epochs.len();
-    let init = course.init.clone();
+    let before = plan.course.epochs.len();
+    let init = plan.course.init.clone();
     let training = Training {
-        parameters: &used,
-        dataset: &dataset,
-        trainer: trainer.as_mut(),
-        augmenter,
+        parameters: &plan.used,
+        dataset: &plan.dataset,
+        trainer: plan.trainer.as_mut(),
+        augmenter: plan.augmenter,
         listener,
-        course,
-        deadline: (used.max_seconds > 0.0).then(|| Deadline::after(begin.instant, used.max_seconds)),
-        recorder: recorder.as_mut(),
+        course: plan.course,
+        deadline: (plan.used.max_seconds > 0.0).then(|| Deadline::after(plan.begin.instant, plan.used.max_seconds)),
+        recorder: plan.recorder.as_mut(),
     };
     let run = training.run();
     // A trained model, and snapshots that wait for a slow disk, are worth more than an end within a second.
@@ -312,40 +299,41 @@ pub fn carry_out(plan: Plan, listener: &mut dyn Listener, results: &mut String) 
     let trained = run.result?;
     let weights = model_file::encode(&trained.model);
     let finished = Finished {
-        parameters: &parameters,
-        dataset: &dataset,
-        engine: &trainer.info(),
+        parameters: &plan.parameters,
+        dataset: &plan.dataset,
+        engine: &plan.trainer.info(),
         init: init.as_ref(),
         epochs: &run.epochs,
         before,
         trained: &trained,
         model_sha256: &text::hexadecimal(&Sha256::digest(&weights)),
         weights: &weights,
-        began: begin.time,
-        seconds: begin.seconds(),
+        began: plan.begin.time,
+        seconds: plan.begin.seconds(),
     };
-    verdict::warn_of(&finished, &model_dir);
-    let written = write_files(&finished, &model_dir, lock.as_deref(), unfinished);
+    let model_dir = &plan.model_dir;
+    verdict::warn_of(&finished, model_dir);
+    let written = write_files(&finished, model_dir, plan.lock.as_deref(), plan.unfinished);
     // Even if they cannot be written: a training that goes on from the snapshot writes them.
-    let snapshots = recorder.map(Recorder::close);
+    let snapshots = plan.recorder.map(Recorder::close);
     let snapshot = matches!(snapshots, Some(Ok(())));
     let mut failures = vec![];
     match written {
         Ok((directory, written)) => {
             if let Some(reason) = &trained.unfinished {
                 listener.on(RunEvent::Unfinished { reason });
-                verdict::tell_unfinished(&trained, reason, &directory, &model_dir, snapshot);
+                verdict::tell_unfinished(&trained, reason, &directory, model_dir, snapshot);
             }
             *results = summary(&finished, &written.files);
             failures.extend(written.failure);
         }
         Err(failure) => {
-            tell_unwritten(&failure, &model_dir, snapshot);
+            tell_unwritten(&failure, model_dir, snapshot);
             failures.push(failure);
         }
     }
     failures.extend(snapshots.and_then(Result::err));
-    failures.extend(verdict::of(&parameters, trained).err());
+    failures.extend(verdict::of(&plan.parameters, trained).err());
     verdict::end(failures)
 }
 

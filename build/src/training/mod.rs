@@ -1,11 +1,12 @@
 //! The training loop. It gives every epoch its order, has the engine train it, evaluates, decides whether to go on, and
 //! sends events.
 //!
-//! [`course`] decides from the results so far, [`average`] averages the weights. A [`snapshot`] holds the whole state after
+//! [`course`] decides from the results so far, [`average`] averages the weights, [`calibration`] corrects the confidence. A [`snapshot`] holds the whole state after
 //! an epoch: [`recorder`] takes them, [`snapshots`] are their files, and [`resume`] checks whether a training may go on from
 //! one.
 
 pub mod average;
+pub mod calibration;
 pub mod course;
 pub mod recorder;
 pub mod resume;
@@ -26,7 +27,7 @@ use crate::interrupt;
 use crate::model::MlpShape;
 use crate::model::file::{Model, Unfinished};
 use crate::output::event::{EpochRecord, Evaluation, Listener, RunEvent};
-use crate::output::finished::Trained;
+use crate::output::finished::{Calibration, Trained};
 use crate::parameters::{Keep, Parameters};
 use crate::score::Score;
 use crate::text;
@@ -132,27 +133,40 @@ impl Training<'_> {
         let Some(kept) = self.course.kept(self.parameters).take_if(|kept| kept.evaluation.is_some()) else {
             return Err(failure.unwrap_or_else(|| unreachable!("train_epochs is at least 1")));
         };
+        let Images { classes, .. } = *self.dataset.train;
+        let shape = MlpShape::new(self.dataset.train.inputs(), &self.parameters.hidden_layers, classes.len());
         let mut evaluations: Vec<Evaluation> = kept.evaluation.into_iter().collect();
-        let mut unfinished = failure;
-        if unfinished.is_none() && self.dataset.watched().0 != TEST {
-            match self.evaluate_as(&kept.parameters, TEST, &self.dataset.test, None) {
-                Ok(evaluation) => evaluations.push(evaluation),
+        let (mut parameters, mut calibration, mut unfinished) = (kept.parameters, None, failure);
+        if unfinished.is_none() && self.dataset.validation.is_some() {
+            match self.finish(&shape, &parameters) {
+                Ok(finished) => (parameters, evaluations, calibration) = finished,
                 Err(error) => unfinished = Some(error),
             }
         }
         if let Some(error) = unfinished.take_if(|error| !error.leaves_whole_epochs()) {
             return Err(error);
         }
-        let Images { classes, .. } = *self.dataset.train;
         let model = Model {
-            shape: MlpShape::new(self.dataset.train.inputs(), &self.parameters.hidden_layers, classes.len()),
-            parameters: kept.parameters,
+            shape,
+            parameters,
             data: self.dataset.provenance.source.id().into(),
             unfinished: unfinished
                 .is_some()
                 .then(|| Unfinished { epochs: self.course.whole(), of: self.parameters.train_epochs }),
         };
-        Ok(Trained { model, epoch: kept.epoch, evaluations, unfinished })
+        Ok(Trained { model, epoch: kept.epoch, evaluations, calibration, unfinished })
+    }
+
+    /// Calibrates `parameters` on the validation split, and scores them there and on the test set.
+    fn finish(
+        &mut self,
+        shape: &MlpShape,
+        parameters: &[f32],
+    ) -> Result<(Vec<f32>, Vec<Evaluation>, Option<Calibration>)> {
+        let watched = self.dataset.watched();
+        let (parameters, validation, calibration) = calibration::calibrate(shape, parameters, watched, self.dataset)?;
+        let test = self.evaluate_as(&parameters, TEST, &self.dataset.test, None)?;
+        Ok((parameters, vec![validation, test], Some(calibration)))
     }
 
     /// Evaluates the model that was kept before, which a snapshot holds without its answers.

@@ -21,7 +21,7 @@ pub fn write(skeleton: Skeleton, stream: &mut Stream) -> Vec<Vec<Point>> {
     let corners = jitter(skeleton, stream);
     let mut path: Vec<Vec<Point>> = corners.iter().map(|stroke| smooth(stroke)).collect();
     let affine = Affine::random(stream);
-    let elastic = Elastic::random(stream);
+    let elastic = ElasticWarp::random(stream);
     for point in path.iter_mut().flatten() {
         *point = elastic.apply(affine.apply(*point));
     }
@@ -117,11 +117,11 @@ impl Affine {
 ///
 /// After Simard, Steinkraus, Platt: Best Practices for Convolutional Neural Networks Applied to Visual Document Analysis,
 /// ICDAR 2003, who use a Gaussian filter where this uses splines.
-struct Elastic {
+struct ElasticWarp {
     shifts: [[Point; GRID]; GRID],
 }
 
-impl Elastic {
+impl ElasticWarp {
     fn random(stream: &mut Stream) -> Self {
         const SPREAD: f32 = 0.18;
         let mut shifts = [[[0.0; 2]; GRID]; GRID];

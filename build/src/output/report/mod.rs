@@ -20,7 +20,7 @@ use crate::data::sets::Frame;
 use crate::model::file::{self as weights, Model, Unfinished};
 use crate::output::artifact::Artifact;
 use crate::output::event::EpochRecord;
-use crate::output::finished::{Finished, Trained, training_seconds};
+use crate::output::finished::{Calibration, Finished, Trained, training_seconds};
 use crate::score::Score;
 use crate::text::{grouped, percent, utc};
 
@@ -68,6 +68,7 @@ struct Page {
     unfinished: Option<String>,
     /// The epoch whose model is kept and the number of epochs, where that is worth saying.
     kept: Option<String>,
+    calibration: Option<String>,
     layers: String,
     parameter_count: String,
     train_images: String,
@@ -162,6 +163,7 @@ impl Page {
             classes: evaluated.classes,
             unfinished: unfinished(trained),
             kept: kept.map(|epoch| format!("epoch {epoch} of {}", epochs.len())),
+            calibration: calibration(trained),
             layers: layers(model),
             parameter_count: grouped(model.parameters.len()),
             train_images: grouped(data.train_images),
@@ -234,6 +236,17 @@ fn widths(model: &Model) -> Vec<String> {
     model.shape.widths().iter().map(usize::to_string).collect()
 }
 
+/// A sentence on the model's calibration.
+fn calibration(trained: &Trained) -> Option<String> {
+    let Calibration { temperature, error_before } = trained.calibration?;
+    let after = percent(trained.final_evaluation().score.calibration_error);
+    Some(format!(
+        "Its confidence is off by {after} on average; before calibration on the validation set (temperature \
+         {temperature:.2}) it was {}.",
+        percent(error_before)
+    ))
+}
+
 /// The network in a few characters.
 fn layers(model: &Model) -> String {
     let one = widths(model).join("–");
@@ -300,7 +313,7 @@ mod tests {
             finished: SystemTime::UNIX_EPOCH,
         };
         let evaluation = Evaluation { split: TEST, score: Score::new(&logits, labels, 10), logits };
-        let trained = Trained { model, epoch: 1, evaluations: vec![evaluation], unfinished: None };
+        let trained = Trained { model, epoch: 1, evaluations: vec![evaluation], calibration: None, unfinished: None };
         let finished = Finished {
             parameters: &parameters,
             dataset: &Dataset { train: Arc::default(), validation: None, test, provenance },
