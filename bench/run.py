@@ -26,7 +26,8 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from machine import ROOT, cpu, output
+
 PROGRAM = ROOT / "target/release/mnist"
 RUNS = 5
 PARTS = ["limits", "epoch", "process", "sets", "growth", "seeds", "threads"]
@@ -335,22 +336,6 @@ class Bench:
             self.say("", f"### Batch {batch}, {backend}")
             head = ["", "s/epoch", "lowest and highest", "times fused on the GPU", "accuracy"]
             self.table(head, samples.rows(FUSED_GPU, 4))
-
-
-def cpu():
-    """The processor's name."""
-    try:
-        return re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())[1].strip()
-    except (OSError, TypeError):
-        return platform.processor() or platform.machine()
-
-
-def output(*command):
-    """What a program prints; "unknown" where there is no such program."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout.strip()
-    except FileNotFoundError:
-        return "unknown"
 
 
 def arguments():

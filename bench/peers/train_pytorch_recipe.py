@@ -1,0 +1,104 @@
+"""A parameters file of `mnist train` in PyTorch: the same network, optimizer, schedule and augmentation, as PyTorch's users
+would write them. Knows what the recipes in bench/ use. The text of the file is read without a YAML library."""
+import argparse
+import json
+import math
+
+import torch
+from torch import nn
+from torch.nn.functional import affine_grid, cross_entropy, grid_sample
+
+from data import load
+
+parser = argparse.ArgumentParser()
+for name in ("data_dir", "recipe"):
+    parser.add_argument(f"--{name}", required=True)
+for name in ("seed", "threads"):
+    parser.add_argument(f"--{name}", type=int, required=True)
+f = parser.parse_args()
+torch.set_num_threads(f.threads)
+torch.set_flush_denormal(True)
+torch.manual_seed(f.seed)
+
+lines = [line.split("#")[0].strip() for line in open(f.recipe)]
+p = dict(line.split(": ", 1) for line in lines if line)
+KNOWN = {"optimizer", "train_epochs", "batch_size", "learning_rate", "weight_decay", "hidden_layers", "dropout", "schedule",
+         "warmup", "augment", "rotation", "scale", "shear", "shift", "elastic_sigma", "elastic_alpha", "ensemble"}
+if unknown := set(p) - KNOWN:
+    raise SystemExit(f"{f.recipe}: expected keys that this peer knows, found {unknown}")
+number = lambda key, default=0.0: float(p.get(key, default))
+epochs, batch, rate = int(p["train_epochs"]), int(p.get("batch_size", 32)), number("learning_rate", 0.001)
+hidden = [int(width) for width in p.get("hidden_layers", "[128]").strip("[]").split(",") if width.strip()]
+augment = p.get("augment", "none")
+
+x, y, x_test, y_test = (torch.from_numpy(array) for array in load(f.data_dir))
+
+
+def basis(sigma):
+    """(points, 28): cubic B-splines with the smoothness of a Gaussian of standard deviation `sigma`."""
+    spacing = sigma * math.sqrt(3)
+    cells = max(1, math.ceil(27 / spacing))
+    first = (cells - 27 / spacing) / 2
+    u = (first + torch.arange(28) / spacing - (torch.arange(cells + 3)[:, None] - 1)).abs()
+    return torch.where(u < 1, 2 / 3 - u**2 + u**3 / 2, (2 - u).clamp(min=0) ** 3 / 6)
+
+
+def distorted(images):
+    """New copies of `images` (N,784)."""
+    n = len(images)
+    within = lambda most: most * (2 * torch.rand(n) - 1)
+    angle, width, height = within(math.radians(number("rotation"))), 1 + within(number("scale")), 1 + within(number("scale"))
+    slant, right, down = within(number("shear")), within(number("shift")), within(number("shift"))
+    cos, sin = angle.cos(), angle.sin()
+    # In grid_sample's coordinates, from -1 to 1 over 28 pixels.
+    theta = torch.stack([torch.stack([cos * width, (cos * slant - sin) * height, right / 14], 1),
+                         torch.stack([sin * width, (sin * slant + cos) * height, down / 14], 1)], 1)
+    places = affine_grid(theta, (n, 1, 28, 28), align_corners=False)
+    if augment in ("elastic", "both"):
+        sigma, alpha = number("elastic_sigma"), number("elastic_alpha")
+        rms = alpha / math.sqrt(3) / (2 * sigma * math.sqrt(math.pi))
+        weights = basis(sigma)
+        grid = torch.randn(n, 2, len(weights), len(weights)) * rms / (151 / 315)
+        field = torch.einsum("ncij,iy,jx->nyxc", grid, weights, weights)
+        places = places + field / 14
+    return grid_sample(images.view(n, 1, 28, 28), places, align_corners=False).view(n, 784)
+
+
+def train():
+    """One network."""
+    layers, width = [], 784
+    for units in hidden:
+        layers += [nn.Linear(width, units), nn.ReLU()] + ([nn.Dropout(number("dropout", 0.2))] if number("dropout", 0.2) else [])
+        width = units
+    model = nn.Sequential(*layers, nn.Linear(width, 10))
+    for layer in model:
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    decay = number("weight_decay")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, eps=1e-7, weight_decay=decay, fused=True)
+    per_epoch = math.ceil(len(x) / batch)
+    steps = epochs * per_epoch
+    warmup = round(steps * number("warmup") if number("warmup") < 1 else per_epoch * number("warmup"))
+
+    def share(step):
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) if p.get("schedule") == "cosine" else 1
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+    for _ in range(epochs):
+        images = x if augment == "none" else torch.cat([distorted(part) for part in x.split(5000)])
+        for chosen in torch.randperm(len(x)).split(batch):
+            optimizer.zero_grad(set_to_none=True)
+            cross_entropy(model(images[chosen]), y[chosen]).backward()
+            optimizer.step()
+            schedule.step()
+    model.eval()
+    with torch.no_grad():
+        return model(x_test).softmax(1)
+
+
+answer = sum(train() for _ in range(int(p.get("ensemble", 1))))
+accuracy = (answer.argmax(1) == y_test).float().mean().item()
+print(json.dumps({"accuracy": accuracy, "version": "PyTorch " + torch.__version__}))

@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Measures how long `mnist train` takes to reach a test accuracy: the whole process, from start to exit.
+
+    python3 bench/time_to_accuracy.py --data_dir=workspace/data --pytorch=VENV/bin/python
+
+The rules, for our records and for anyone else's:
+
+1. The data are MNIST's 60,000 training and 10,000 test images. Nothing else is learnt from, no earlier model neither.
+2. All choices are made on a part of the training images. The test set decides nothing: neither settings, nor seeds, nor the
+   epoch whose model counts.
+3. An entry reaches an accuracy if the mean over its seeds, 1 to 20, is at least that. No seed is left out.
+4. The clock covers the whole process: reading the files, training, evaluating, writing the model. Only the download and the
+   compilation before are not counted.
+5. Two cores, which nothing else uses. The record names the processor.
+
+The time of an entry is the median over its seeds. With --pytorch, the same recipes run there too, with fewer seeds, in turns
+with ours. The record goes into bench/records/DATE-CPU-time-to-accuracy/ (or --out): README.md with the table, raw.jsonl with
+each run.
+"""
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from machine import ROOT, cpu, output
+
+PROGRAM = ROOT / "target/release/mnist"
+THREADS = 2
+# The accuracy in percent, and the parameters file that reaches it.
+ENTRIES = {
+    "98.0": "workspace/parameters/fast.parameters.yaml",
+    "98.5": "bench/recipes/98.5.yaml",
+    "99.0": "bench/recipes/99.0.yaml",
+    "99.2": "bench/recipes/99.2.yaml",
+    "99.3": "workspace/parameters/accurate.parameters.yaml",
+    "99.5": "bench/recipes/99.5.yaml",
+    "99.6": "workspace/parameters/best.parameters.yaml",
+}
+
+
+def ours(flags, work, recipe, seed):
+    """Trains once; returns the seconds of the process and the test accuracy."""
+    command = [PROGRAM, "train", f"--data_dir={flags.data_dir}", f"--log_dir={work}/logs", f"--model_dir={work}/model",
+               f"--parameters_file={recipe}", f"--seed={seed}", f"--threads={THREADS}"]
+    begin = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    seconds = time.perf_counter() - begin
+    metrics = json.loads((work / "model/metrics.json").read_text())
+    return seconds, metrics["test"]["accuracy"]
+
+
+def pytorch(flags, recipe, seed):
+    """The same in PyTorch."""
+    script = ROOT / "bench/peers/train_pytorch_recipe.py"
+    command = [flags.pytorch, script, f"--data_dir={flags.data_dir}", f"--recipe={recipe}", f"--seed={seed}",
+               f"--threads={THREADS}"]
+    begin = time.perf_counter()
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    seconds = time.perf_counter() - begin
+    answer = json.loads(out.splitlines()[-1])
+    flags.versions.add(answer["version"])
+    return seconds, answer["accuracy"]
+
+
+def row(target, who, recipe, runs):
+    """A row of the table."""
+    seconds, accuracies = [s for s, _ in runs], [100 * a for _, a in runs]
+    mean = statistics.mean(accuracies)
+    reached = "yes" if mean >= float(target) else "**no**"
+    return (f"| {target} % | {who} | {statistics.median(seconds):.2f} | {min(seconds):.2f} to {max(seconds):.2f} | "
+            f"{mean:.3f} % | {min(accuracies):.2f} to {max(accuracies):.2f} | {len(runs)} | {reached} | {recipe} |")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--pytorch", metavar="PYTHON")
+    parser.add_argument("--only", default=",".join(ENTRIES), metavar="ACCURACY,...")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--pytorch_seeds", type=int, default=1)
+    parser.add_argument("--out", type=pathlib.Path)
+    flags = parser.parse_args()
+    flags.data_dir = os.path.abspath(flags.data_dir)
+    flags.targets = flags.only.split(",")
+    if unknown := set(flags.targets) - set(ENTRIES):
+        parser.error(f"--only: expected some of {','.join(ENTRIES)}, found {','.join(unknown)}")
+    name = f"{datetime.date.today()}-{re.sub('[^a-z0-9]+', '-', cpu().lower()).strip('-')}-time-to-accuracy"
+    flags.out = flags.out or ROOT / "bench/records" / name
+    flags.versions = set()
+    return flags
+
+
+def main():
+    flags = arguments()
+    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet"], check=True, cwd=ROOT)
+    flags.out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    with tempfile.TemporaryDirectory() as work, open(flags.out / "raw.jsonl", "w") as raw:
+        work = pathlib.Path(work)
+        for target in flags.targets:
+            recipe = ENTRIES[target]
+            runs = {"mnist": [], "PyTorch": []}
+            for seed in range(1, flags.seeds + 1):
+                for who in runs:
+                    if who == "PyTorch" and (not flags.pytorch or seed > flags.pytorch_seeds):
+                        continue
+                    path = ROOT / recipe
+                    run = ours(flags, work, path, seed) if who == "mnist" else pytorch(flags, path, seed)
+                    runs[who].append(run)
+                    line = {"target": target, "who": who, "seed": seed, "seconds": run[0], "accuracy": run[1]}
+                    raw.write(json.dumps(line) + "\n")
+                    raw.flush()
+                    print(line, file=sys.stderr)
+            rows += [row(target, who, recipe, runs[who]) for who in runs if runs[who]]
+    changed = " with changes" if output("git", "status", "--porcelain", "build/src") else ""
+    text = "\n".join([
+        f"# Time to accuracy, {datetime.date.today()}, {cpu()}, {THREADS} cores", "",
+        f"- command: `python3 bench/time_to_accuracy.py {' '.join(re.sub('=/.*/', '=…/', a) for a in sys.argv[1:])}`",
+        f"- revision: {output('git', 'rev-parse', '--short=12', 'HEAD')}{changed}",
+        f"- {output('rustc', '--version')}; peers: {', '.join(sorted(flags.versions)) or 'none'}", "",
+        "The rules stand in the program's text. Seconds are those of the whole process.", "",
+        "| target | who | seconds, median | range | accuracy, mean | range | seeds | reached | recipe |",
+        "|---|---|---|---|---|---|---|---|---|", *rows, ""])
+    (flags.out / "README.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
