@@ -74,6 +74,7 @@ fn sixteen_classes_need_a_row_and_no_code() {
         parameters: &parameters,
         dataset: &dataset,
         trainer: trainer.as_mut(),
+        augmenter: None,
         listener: &mut nobody,
         course: Course::default(),
         deadline: None,
