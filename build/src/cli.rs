@@ -162,7 +162,7 @@ pub struct Augment {
     /// Where the sheet goes, a PNG
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub out: PathBuf,
-    /// The parameters, as YAML [default: the default of every parameter]
+    /// The parameters, as YAML; without it, the defaults
     #[arg(long = "parameters_file", alias = "parameters-file", value_name = "FILE", value_parser = path())]
     pub parameters_file: Option<PathBuf>,
     /// Parameters given as flags.

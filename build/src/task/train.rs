@@ -168,8 +168,9 @@ pub fn prepare(
     };
     let (data, optimizer) = (&dataset.provenance, &recipe.optimizer);
     let recorder = Recorder::new(&args.model_dir, run, &used, data, optimizer, trainer.info(), lock.clone())?;
-    let extra = training::memory(&used, &recipe);
-    memory::require(extra, "averages, the best model and snapshots")?;
+    let distorted = used.augmentation().map_or(0, |_| Augmenter::memory(&dataset.train));
+    let extra = training::memory(&used, &recipe) + distorted;
+    memory::require(extra, "distorted images, averages, the best model and snapshots")?;
     let images = dataset.splits().map(|(_, images)| images.pixels.len() as u64).sum::<u64>();
     let engine = choice::memory(&recipe, &chosen, &dataset.train);
     info!("memory: about {}", text::bytes(PROGRAM_BYTES + images + engine + extra));
@@ -181,7 +182,6 @@ pub fn prepare(
 /// What distorts the images of `train` while an engine trains with `threads` threads.
 fn augmenter(parameters: &Parameters, train: &Arc<Images>, threads: usize) -> Result<Option<Augmenter>> {
     let Some(augmentation) = parameters.augmentation() else { return Ok(None) };
-    memory::require(Augmenter::memory(train), "augmentation")?;
     let free = parameters.threads.saturating_sub(threads);
     let set = InstructionSet::choose()?;
     Ok(Some(Augmenter::new(augmentation, parameters.seed, train.clone(), set, [parameters.threads, free])))
@@ -273,19 +273,8 @@ fn begin_with(path: &Path, recipe: &Recipe, trainer: &mut dyn Trainer) -> Result
 /// Training failed, see [`training::TrainingRun`], or a file cannot be written, or the target accuracy was not reached.
 /// What ends training after the first epoch, a signal or a device that fails, leaves the files of an unfinished training.
 pub fn carry_out(plan: Plan, listener: &mut dyn Listener, results: &mut String) -> Result<()> {
-    let Plan {
-        parameters,
-        used,
-        dataset,
-        mut trainer,
-        augmenter,
-        course,
-        mut recorder,
-        model_dir,
-        lock,
-        unfinished,
-        begin,
-    } = plan;
+    let Plan { parameters, used, dataset, mut trainer, course, mut recorder, model_dir, lock, unfinished, .. } = plan;
+    let (augmenter, begin) = (plan.augmenter, plan.begin);
     let images: Vec<_> = dataset.splits().map(|(split, images)| (split, images.len())).collect();
     listener.on(RunEvent::Data { source: dataset.provenance.source, images: &images });
     listener.on(RunEvent::Parameters(&used));
