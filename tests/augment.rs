@@ -1,14 +1,12 @@
 //! `mnist augment`, and trainings with augmentation: the sheet, the report, the parameters that go together.
 
-use std::fs;
-
 use image::{GenericImageView, ImageReader};
 use mnist::data::augment::Warper;
 use mnist::data::dataset::Dataset;
 use mnist::parameters::Parameters;
 use mnist::simd::InstructionSet;
 
-use crate::common::Sandbox;
+use crate::common::{Sandbox, tmpfs};
 
 /// The image in a place of `sheet.png`.
 fn image_at(sandbox: &Sandbox, row: u32, column: u32) -> Vec<u8> {
@@ -78,13 +76,17 @@ fn a_sheet_without_distortions_and_one_that_is_too_large_are_refused() {
 }
 
 #[test]
-fn a_sheet_that_cannot_be_written_leaves_the_old_one() {
+fn a_sheet_is_written_whole_or_not_at_all() {
     let sandbox = Sandbox::with_data();
-    sandbox.write("sheet.png", "old");
-    fs::remove_file(sandbox.path("data/t10k-labels-idx1-ubyte")).unwrap();
-    let ended = sandbox.run("augment --data_dir=data --out=sheet.png --augment=affine");
-    assert!(ended.code == Some(1) && ended.stderr.contains("t10k-labels-idx1-ubyte is missing"), "{ended:#?}");
-    assert_eq!(sandbox.read("sheet.png"), "old");
+    let Some(mount) = tmpfs(&sandbox.path("full"), "size=16k") else { return };
+    sandbox.write("full/sheet.png", "old");
+    sandbox.run("augment --data_dir=data --out=full/sheet.png --augment=affine --count=1000").failed_with(
+        "full/sheet.png: cannot write: No space left on device (os error 28)\n\
+         hint: free some space on that disk, or choose another directory",
+    );
+    assert_eq!(sandbox.files("full"), ["sheet.png"]);
+    assert_eq!(sandbox.read("full/sheet.png"), "old");
+    drop(mount);
 }
 
 #[test]
