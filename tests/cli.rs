@@ -129,7 +129,7 @@ fn mirrors_are_asked_in_the_order_in_which_they_are_named_by_flag_or_else_by_the
 #[test]
 fn help_goes_to_stdout_and_tells_the_exit_codes() {
     let sandbox = Sandbox::new();
-    for arguments in ["", "train", "download", "evaluate", "demo", "cube", "cube check"] {
+    for arguments in ["", "train", "download", "evaluate", "augment", "demo", "cube", "cube check"] {
         let ended = sandbox.run(&format!("{arguments} --help")).done();
         let help = ended.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
         let codes =

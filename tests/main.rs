@@ -6,6 +6,7 @@
 mod common;
 
 mod architecture;
+mod augment;
 mod cli;
 mod cluster;
 mod containers;

@@ -64,7 +64,7 @@ fn a_training_that_is_killed_and_goes_on_ends_with_the_same_bytes() {
     for optimizer in ["adam", "sgd --momentum=0.9 --nesterov=true", "rmsprop --momentum=0.5", "adagrad"] {
         survives_kills(&format!("--optimizer={optimizer}"));
     }
-    survives_kills("--optimizer=adamw --weight_decay=0.01 --ensemble=2");
+    survives_kills("--optimizer=adamw --weight_decay=0.01 --ensemble=2 --augment=both");
 }
 
 #[cfg(feature = "burn")]

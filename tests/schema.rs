@@ -95,7 +95,7 @@ fn the_schema_of_metrics_knows_every_field_of_real_ones() {
 fn the_schema_of_parameters_knows_every_key_of_real_files() {
     let sandbox = Sandbox::with_data();
     let schema = schema("parameters");
-    sandbox.train("--schedule=linear").done();
+    sandbox.train("--schedule=linear --augment=both").done();
     let mut files = parameters_files();
     files.push(sandbox.path("model/parameters.yaml"));
     for file in files {
@@ -113,7 +113,7 @@ fn a_schema_of_something_else_is_refused() {
 }
 
 /// Parameters files, each wrong or right in one place.
-const PARAMETERS: [&str; 59] = [
+const PARAMETERS: [&str; 67] = [
     "optimizer: adam",
     "optimizer: SGD",
     "optimizer: lion",
@@ -174,6 +174,14 @@ const PARAMETERS: [&str; 59] = [
     "schedule: exponential",
     "warmup: 2\ntrain_epochs: 3",
     "optimizer: adagrad\nnesterov: true",
+    "augment: both\nrotation: 3\nscale: 0.1\nshear: 0.1\nshift: 1\nelastic_sigma: 4\nelastic_alpha: 34",
+    "augment: Affine\nrotation: 0",
+    "augment: affine\nelastic_alpha: 34",
+    "augment: elastic\nelastic_alpha: 34",
+    "augment: elastic\nshift: 0",
+    "augment: none\nscale: 0.1",
+    "elastic_sigma: 4",
+    "augment: both\nelastic_sigma: 0.5",
 ];
 
 /// The only thing that the schema takes and the program refuses; the schema says so.

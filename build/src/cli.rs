@@ -46,6 +46,8 @@ pub enum Command {
     Evaluate(Evaluate),
     /// Say which digits images show
     Predict(Predict),
+    /// Draw a sheet of training images as `augment` distorts them
+    Augment(Augment),
     /// Download, train and evaluate in ./workspace, with one command
     Demo(Demo),
     /// List what could be trained on
@@ -147,6 +149,27 @@ pub struct Predict {
     pub images: Vec<PathBuf>,
 }
 
+/// `mnist augment`.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct Augment {
+    /// Where the data is
+    #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR", value_parser = path())]
+    pub data_dir: PathBuf,
+    /// How many images the sheet has, ten a row: an original, then its copies in the first nine epochs
+    #[arg(long, value_name = "NUMBER", default_value = "100", value_parser = count)]
+    pub count: usize,
+    /// Where the sheet goes, a PNG
+    #[arg(long, value_name = "FILE", value_parser = path())]
+    pub out: PathBuf,
+    /// The parameters, as YAML; without it, the defaults
+    #[arg(long = "parameters_file", alias = "parameters-file", value_name = "FILE", value_parser = path())]
+    pub parameters_file: Option<PathBuf>,
+    /// Parameters given as flags.
+    #[command(flatten)]
+    pub overrides: Overrides,
+}
+
 /// `mnist demo`.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
@@ -226,6 +249,15 @@ pub struct CubeArgs {
     /// What $WORKSPACE stands for [default: the cube's workspace directory]
     #[arg(long, value_name = "DIR", value_parser = path())]
     pub workspace: Option<PathBuf>,
+}
+
+/// The most images on a sheet, which then has ten million pixels.
+const MOST_ON_A_SHEET: usize = 10_000;
+
+/// Takes the number of images on a sheet.
+fn count(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=MOST_ON_A_SHEET).contains(count));
+    count.ok_or_else(|| format!("expected a whole number from 1 to {MOST_ON_A_SHEET}, found {text}"))
 }
 
 /// Takes a path. Every flag for one has this parser.
@@ -339,6 +371,7 @@ mod tests {
             "train --data_dir ~/a --log_dir ~/b --model_dir ~/c --parameters_file ~/d --init ~/e",
             "evaluate --data_dir=~/a --log_dir=~/b --model_dir=~/c",
             "predict --model_dir=~/a ~",
+            "augment --data_dir=~/a --out=~/b --parameters_file=~/c",
             "demo --mirror=~/a",
             "cube check --mlcube=~/a",
             "cube configure --mlcube=~/a --workspace=~/b --platform=~/c",

@@ -3,10 +3,10 @@
 //! The way of the data:
 //!
 //! ```text
-//! cli -> task      download | train | evaluate | predict | demo | devices | schema | cube
+//! cli -> task      download | train | evaluate | predict | augment | demo | devices | schema | cube
 //!
 //! train:    parameters (file, flags, defaults)
-//!           data: download or synthetic -> idx -> dataset -> split
+//!           data: download or synthetic -> idx -> dataset -> split -> in every epoch, augment
 //!           training: order of an epoch -> engine (reference | fused | fused_gpu | burn_engine) -> evaluation
 //!                     course: go on, stop, or keep this model; recorder -> snapshots -> resume
 //!                     each step of the run is an event -> output: console, logs, MLLOG, TensorBoard

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use self::given::Given;
 use self::key::Key;
+use self::values::DISTORTIONS;
 pub use self::values::{Keep, Parameters};
 use crate::data::augment::{AugmentKind, Augmentation, Elastic};
 use crate::data::dataset::Images;
@@ -21,6 +22,7 @@ use crate::engine::{self, Recipe};
 use crate::error::{Error, Result};
 use crate::model::MlpShape;
 use crate::optim::{OptimizerOptions, Schedule, ScheduleKind};
+use crate::text::one_of;
 
 /// A parameter that was given, in a file or as a flag, with its value.
 #[derive(Debug, Clone)]
@@ -118,13 +120,11 @@ impl Parameters {
         if self.final_learning_rate == Some(0.0) && schedule == ScheduleKind::Exponential {
             return Err("final_learning_rate: expected a number above 0 with schedule exponential, found 0".into());
         }
-        let affine = [("rotation", self.rotation), ("scale", self.scale), ("shear", self.shear), ("shift", self.shift)]
-            .map(|(name, value)| (name, value, self.augment.is_affine(), "affine"));
-        let elastic = [("elastic_sigma", self.elastic_sigma), ("elastic_alpha", self.elastic_alpha)]
-            .map(|(name, value)| (name, value, self.augment.is_elastic(), "elastic"));
-        let mut unused = affine.iter().chain(&elastic).filter(|(_, value, is_used, _)| value.is_some() && !is_used);
-        if let Some((name, _, _, kind)) = unused.next() {
-            return Err(format!("{name}: expected augment: {kind} or both with it"));
+        let unused = DISTORTIONS.iter().find(|(_, value, takes_it)| value(self).is_some() && !takes_it(self.augment));
+        if let Some((name, _, takes_it)) = unused {
+            let (kinds, found) =
+                (one_of(&AugmentKind::names(*takes_it)), AugmentKind::names(|kind| kind == self.augment));
+            return Err(format!("{name}: expected augment {kinds} with it, found {}", found.concat()));
         }
         let needs_split = [(self.keep == Keep::Best, "keep: best"), (self.early_stopping > 0, "early_stopping")];
         if let Some((_, what)) = needs_split.iter().find(|(is_set, _)| *is_set && self.validation == 0.0) {

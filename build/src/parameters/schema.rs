@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::key::{Key, ValueKind};
 use super::table::KEYS;
-use super::values::Parameters;
+use super::values::{DISTORTIONS, Parameters};
+use crate::data::augment::AugmentKind;
 use crate::model::{MOST_HIDDEN_LAYERS, MOST_UNITS};
 use crate::optim::{OptimizerKind, OptimizerOption, ScheduleKind};
 
@@ -52,6 +53,9 @@ fn rules() -> Vec<Value> {
         rule(exponential, json!({ "properties": { "final_learning_rate": above_0() } })),
     ];
     rules.extend(options);
+    rules.extend(DISTORTIONS.map(|(name, _, takes_it)| {
+        rule(json!({ "required": [name] }), choice("augment", AugmentKind::names(takes_it)))
+    }));
     rules
 }
 

@@ -85,6 +85,19 @@ pub struct Parameters {
 }
 
 /// The defaults of `mnist.py` and Keras.
+/// A parameter of `augment`: its name, its value, and which kinds take it.
+type Distortion = (&'static str, fn(&Parameters) -> Option<f64>, fn(AugmentKind) -> bool);
+
+/// The parameters of `augment`.
+pub(super) const DISTORTIONS: [Distortion; 6] = [
+    ("rotation", |p| p.rotation, AugmentKind::is_affine),
+    ("scale", |p| p.scale, AugmentKind::is_affine),
+    ("shear", |p| p.shear, AugmentKind::is_affine),
+    ("shift", |p| p.shift, AugmentKind::is_affine),
+    ("elastic_sigma", |p| p.elastic_sigma, AugmentKind::is_elastic),
+    ("elastic_alpha", |p| p.elastic_alpha, AugmentKind::is_elastic),
+];
+
 impl Default for Parameters {
     fn default() -> Self {
         let optimizer = OptimizerKind::Adam;

@@ -1,5 +1,6 @@
 //! The tasks of the command line, a file each: from the flags to the files.
 
+pub mod augment;
 pub mod cube;
 pub mod demo;
 pub mod devices;
@@ -24,6 +25,7 @@ pub fn run(command: Command, console: &Console) -> Result<()> {
         Command::Train(args) => train::run(&args, console),
         Command::Evaluate(args) => evaluate::run(&args, console),
         Command::Predict(args) => predict::run(&args),
+        Command::Augment(args) => augment::run(&args),
         Command::Demo(args) => demo::run(&args, console),
         Command::Devices => devices::run(),
         Command::Schema { file } => schema::run(file),

@@ -168,8 +168,9 @@ pub fn prepare(
     };
     let (data, optimizer) = (&dataset.provenance, &recipe.optimizer);
     let recorder = Recorder::new(&args.model_dir, run, &used, data, optimizer, trainer.info(), lock.clone())?;
-    let extra = training::memory(&used, &recipe);
-    memory::require(extra, "averages, the best model and snapshots")?;
+    let distorted = used.augmentation().map_or(0, |_| Augmenter::memory(&dataset.train));
+    let extra = training::memory(&used, &recipe) + distorted;
+    memory::require(extra, "distorted images, averages, the best model and snapshots")?;
     let images = dataset.splits().map(|(_, images)| images.pixels.len() as u64).sum::<u64>();
     let engine = choice::memory(&recipe, &chosen, &dataset.train);
     info!("memory: about {}", text::bytes(PROGRAM_BYTES + images + engine + extra));
@@ -181,7 +182,6 @@ pub fn prepare(
 /// What distorts the images of `train` while an engine trains with `threads` threads.
 fn augmenter(parameters: &Parameters, train: &Arc<Images>, threads: usize) -> Result<Option<Augmenter>> {
     let Some(augmentation) = parameters.augmentation() else { return Ok(None) };
-    memory::require(Augmenter::memory(train), "augmentation")?;
     let free = parameters.threads.saturating_sub(threads);
     let set = InstructionSet::choose()?;
     Ok(Some(Augmenter::new(augmentation, parameters.seed, train.clone(), set, [parameters.threads, free])))

@@ -5,8 +5,11 @@ pub mod prepare;
 
 use std::io::Cursor;
 
+use image::codecs::png::PngEncoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use image::{
+    DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageError, ImageFormat, ImageReader, Limits,
+};
 
 /// The most pixels that are decoded. Nearly all cameras have fewer.
 const MOST_PIXELS: u64 = 100_000_000;
@@ -84,6 +87,16 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, String> {
         height: image.height() as usize,
         pixels: image.pixels().map(|pixel| f32::from(pixel.0[0]) / f32::from(u16::MAX)).collect(),
     })
+}
+
+/// A PNG of `pixels` (N,W), of which a row has `width`.
+pub fn png(pixels: &[u8], width: usize) -> Vec<u8> {
+    let height = pixels.len() / width;
+    let mut bytes = Vec::new();
+    PngEncoder::new(&mut bytes)
+        .write_image(pixels, width as u32, height as u32, ExtendedColorType::L8)
+        .unwrap_or_else(|e| unreachable!("{width} x {height} bytes become a PNG in memory: {e}"));
+    bytes
 }
 
 /// The name of a format that this program reads.

@@ -21,9 +21,9 @@ pub fn write(skeleton: Skeleton, stream: &mut Stream) -> Vec<Vec<Point>> {
     let corners = jitter(skeleton, stream);
     let mut path: Vec<Vec<Point>> = corners.iter().map(|stroke| smooth(stroke)).collect();
     let affine = Affine::random(stream);
-    let elastic = ElasticWarp::random(stream);
+    let shifts = Shifts::random(stream);
     for point in path.iter_mut().flatten() {
-        *point = elastic.apply(affine.apply(*point));
+        *point = shifts.apply(affine.apply(*point));
     }
     fit(&mut path, stream);
     path
@@ -117,18 +117,18 @@ impl Affine {
 ///
 /// After Simard, Steinkraus, Platt: Best Practices for Convolutional Neural Networks Applied to Visual Document Analysis,
 /// ICDAR 2003, who use a Gaussian filter where this uses splines.
-struct ElasticWarp {
-    shifts: [[Point; GRID]; GRID],
+struct Shifts {
+    grid: [[Point; GRID]; GRID],
 }
 
-impl ElasticWarp {
+impl Shifts {
     fn random(stream: &mut Stream) -> Self {
         const SPREAD: f32 = 0.18;
-        let mut shifts = [[[0.0; 2]; GRID]; GRID];
-        for shift in shifts.iter_mut().flatten().flatten() {
+        let mut grid = [[[0.0; 2]; GRID]; GRID];
+        for shift in grid.iter_mut().flatten().flatten() {
             *shift = near(0.0, SPREAD, stream);
         }
-        Self { shifts }
+        Self { grid }
     }
 
     fn apply(&self, point: Point) -> Point {
@@ -136,7 +136,7 @@ impl ElasticWarp {
         let mut moved = point;
         for (i, weight_y) in down.into_iter().enumerate() {
             for (j, weight_x) in across.into_iter().enumerate() {
-                let shift = self.shifts[row + i][column + j];
+                let shift = self.grid[row + i][column + j];
                 moved[0] += weight_y * weight_x * shift[0];
                 moved[1] += weight_y * weight_x * shift[1];
             }

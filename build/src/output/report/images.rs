@@ -1,17 +1,24 @@
-//! Evaluated images in the page: the worst mistakes, and one image of each digit to try.
+//! Images in the page: the worst mistakes, one image of each digit to try, and distorted training images.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use image::codecs::png::PngEncoder;
-use image::{ExtendedColorType, ImageEncoder};
 use serde::Serialize;
 
+use crate::data::augment::Warper;
+use crate::data::augment::sheet::Sheet;
 use crate::data::dataset::Images;
+use crate::data::picture;
+use crate::output::finished::Finished;
 use crate::score::{argmax, softmax};
+use crate::simd::InstructionSet;
 use crate::text::percent;
 
 /// How many mistakes are shown.
 const MISTAKES: usize = 24;
+/// How many training images are shown with their distorted copies.
+const ORIGINALS: usize = 5;
+/// How many copies of each, at most.
+const COPIES: usize = 9;
 
 /// A mistake as the page shows it.
 #[derive(Serialize)]
@@ -32,6 +39,32 @@ pub struct Sample {
     /// (D), in base64.
     pixels: String,
     image: String,
+}
+
+/// Training images and their distorted copies.
+#[derive(Serialize)]
+pub struct Augmented {
+    /// The distortions, as the end of a sentence.
+    how: String,
+    /// How many copies of each image are shown, one an epoch.
+    copies: usize,
+    image: String,
+    width: usize,
+    height: usize,
+}
+
+impl Augmented {
+    /// None where training saw the images as they are.
+    pub fn new(finished: &Finished) -> Option<Self> {
+        let (parameters, train) = (finished.parameters, &*finished.dataset.train);
+        let augmentation = parameters.augmentation()?;
+        let copies = COPIES.min(finished.epochs.len());
+        // Every instruction set gives the same bytes.
+        let warper = Warper::new(augmentation, train.side, parameters.seed, InstructionSet::available()[0]);
+        let sheet = Sheet::new(&warper, train, ORIGINALS * (1 + copies), 1 + copies);
+        let Sheet { width, height, .. } = sheet;
+        Some(Self { how: augmentation.in_words(), copies, image: png(&sheet.pixels, width), width, height })
+    }
 }
 
 /// An image that was taken for another digit.
@@ -79,11 +112,7 @@ pub fn samples(test: &Images) -> Vec<Sample> {
     test.classes.iter().enumerate().filter_map(sample).collect()
 }
 
-/// A `data:` URL of an image (D).
-fn png(pixels: &[u8], side: usize) -> String {
-    let mut bytes = Vec::new();
-    PngEncoder::new(&mut bytes)
-        .write_image(pixels, side as u32, side as u32, ExtendedColorType::L8)
-        .unwrap_or_else(|e| unreachable!("{side} x {side} bytes become a PNG in memory: {e}"));
-    format!("data:image/png;base64,{}", BASE64.encode(bytes))
+/// A `data:` URL of an image (H,W).
+fn png(pixels: &[u8], width: usize) -> String {
+    format!("data:image/png;base64,{}", BASE64.encode(picture::png(pixels, width)))
 }

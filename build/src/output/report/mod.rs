@@ -1,5 +1,5 @@
 //! `report.html`: the results of a training run for people, in one file that needs nothing else. It shows curves,
-//! confusion, mistakes and weights, and a canvas: you draw a digit and see the network's answer.
+//! confusion, mistakes, weights and distorted images, and a canvas: you draw a digit and see the network's answer.
 //!
 //! `page.html` is the page, filled from the struct `Page`; `page.js` is the network and the canvas.
 
@@ -14,7 +14,7 @@ use minijinja::value::Serde;
 use serde::Serialize;
 
 use self::charts::{Axis, Chart};
-use self::images::{Mistake, Sample};
+use self::images::{Augmented, Mistake, Sample};
 use self::tables::Table;
 use crate::data::sets::Frame;
 use crate::model::file::{self as weights, Model, Unfinished};
@@ -94,6 +94,8 @@ struct Page {
     /// One image of each digit.
     samples: Vec<Sample>,
     units: String,
+    /// None where training saw the images as they are.
+    augmented: Option<Augmented>,
     tables: Vec<Table>,
 }
 
@@ -184,6 +186,7 @@ impl Page {
             network: PageNetwork::new(model),
             samples: images::samples(evaluated),
             units: units(model.shape.widths()[1]),
+            augmented: Augmented::new(finished),
         }
     }
 }
