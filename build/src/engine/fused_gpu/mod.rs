@@ -44,7 +44,7 @@ use super::adapter::Adapter;
 use super::device_error::guarded;
 use super::pace::steps_for;
 use super::pixel_words::pixel_words;
-use super::{EngineInfo, EpochTotals, Network, Progress, Recipe, Report, Trainer, TrainingState};
+use super::{EngineInfo, EpochTotals, Network, Recipe, Report, Trainer, TrainingState};
 use crate::data::dataset::Images;
 use crate::error::Result;
 use crate::interrupt;
