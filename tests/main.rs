@@ -16,6 +16,7 @@ mod cube_clean;
 mod cube_hostile;
 mod cube_image;
 mod cube_run;
+mod doubts;
 mod download;
 mod engines_agree;
 mod foreign;

@@ -2,11 +2,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use image::codecs::png::PngEncoder;
-use image::{ExtendedColorType, ImageEncoder};
 use serde::Serialize;
 
 use crate::data::dataset::Images;
+use crate::data::picture;
 use crate::score::{argmax, softmax};
 use crate::text::percent;
 
@@ -81,9 +80,5 @@ pub fn samples(test: &Images) -> Vec<Sample> {
 
 /// A `data:` URL of an image (D).
 fn png(pixels: &[u8], side: usize) -> String {
-    let mut bytes = Vec::new();
-    PngEncoder::new(&mut bytes)
-        .write_image(pixels, side as u32, side as u32, ExtendedColorType::L8)
-        .unwrap_or_else(|e| unreachable!("{side} x {side} bytes become a PNG in memory: {e}"));
-    format!("data:image/png;base64,{}", BASE64.encode(bytes))
+    format!("data:image/png;base64,{}", BASE64.encode(picture::png(pixels, side)))
 }
