@@ -19,6 +19,7 @@ mod cube_run;
 mod doubts;
 mod download;
 mod engines_agree;
+mod fonts;
 mod foreign;
 mod fuzz;
 mod gpu;
