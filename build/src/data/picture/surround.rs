@@ -19,25 +19,33 @@ const BAND: usize = 25;
 /// # Errors
 /// The picture shows nothing, as the end of a sentence that begins with its name.
 pub fn ink_without(picture: &Picture) -> Result<(Ink, Option<Doubt>), String> {
-    let ink = paper::ink(picture)?;
-    let on_sheet = sheet(&ink).and_then(|sheet| paper::ink(&crop(picture, &sheet)).ok());
-    let is_sheet = on_sheet.is_some();
-    let mut ink = on_sheet.unwrap_or(ink);
-    let had_rules = remove_at_edges(&mut ink);
-    let was_enclosed = remove_enclosure(&mut ink);
-    let box_doubt = remove_box(&mut ink);
-    Ok((ink, box_doubt.or((is_sheet || had_rules || was_enclosed).then_some(Doubt::Framed))))
+    let mut ink = paper::ink(picture)?;
+    let mut patches = ink.patches();
+    let on_sheet = sheet(&ink, &patches).and_then(|sheet| paper::ink(&crop(picture, sheet)).ok());
+    let mut is_framed = on_sheet.is_some();
+    if let Some(on_sheet) = on_sheet {
+        ink = on_sheet;
+        patches = ink.patches();
+    }
+    for remove in [remove_at_edges, remove_enclosure] {
+        if remove(&mut ink, &patches) {
+            is_framed = true;
+            patches = ink.patches();
+        }
+    }
+    let box_doubt = remove_box(&mut ink, &patches);
+    Ok((ink, box_doubt.or(is_framed.then_some(Doubt::Framed))))
 }
 
 /// The patch that is a sheet of paper, on something else, if there is one: it covers more than half of the picture, does
 /// not reach the picture's edge, and is square but for what is on it.
-fn sheet(ink: &Ink) -> Option<Patch> {
-    let sheet = ink.patches().into_iter().next()?;
+fn sheet<'a>(ink: &Ink, patches: &'a [Patch]) -> Option<&'a Patch> {
+    let sheet = patches.first()?;
     let size = |(low, high): (usize, usize)| high + 1 - low;
     if 2 * sheet.pixels.len() <= ink.values.len() || sheet.pixels.iter().any(|&at| ink.is_at_edge(at)) {
         return None;
     }
-    let inside = outside(ink, &sheet).into_iter().filter(|is_outside| !is_outside).count();
+    let inside = outside(ink, sheet).into_iter().filter(|is_outside| !is_outside).count();
     (inside as f32 >= SQUARE * (size(sheet.x) * size(sheet.y)) as f32).then_some(sheet)
 }
 
@@ -65,12 +73,12 @@ fn crop(picture: &Picture, patch: &Patch) -> Picture {
 }
 
 /// Removes patches that touch the picture's edge if another one does not: lines, shadows, neighbours.
-fn remove_at_edges(ink: &mut Ink) -> bool {
+fn remove_at_edges(ink: &mut Ink, patches: &[Patch]) -> bool {
     let least = ink.width.min(ink.height) / LEAST_DIGIT;
-    let patches: Vec<Patch> = ink.patches().into_iter().filter(|patch| patch.longer_side() >= least).collect();
+    let patches = patches.iter().filter(|patch| patch.longer_side() >= least);
     let (width, height) = (ink.width, ink.height);
     let touches = |patch: &Patch| patch.x.0 == 0 || patch.y.0 == 0 || patch.x.1 + 1 == width || patch.y.1 + 1 == height;
-    let (outer, inner): (Vec<_>, Vec<_>) = patches.into_iter().partition(touches);
+    let (outer, inner): (Vec<_>, Vec<_>) = patches.partition(|patch| touches(patch));
     if inner.is_empty() || outer.is_empty() {
         return false;
     }
@@ -79,8 +87,7 @@ fn remove_at_edges(ink: &mut Ink) -> bool {
 }
 
 /// Removes a patch that encloses another one: a box or a circle around the digit.
-fn remove_enclosure(ink: &mut Ink) -> bool {
-    let patches = ink.patches();
+fn remove_enclosure(ink: &mut Ink, patches: &[Patch]) -> bool {
     let Some(outer) = patches.iter().max_by_key(|patch| patch.longer_side()) else { return false };
     let least = outer.longer_side() / LEAST_DIGIT;
     let within = |(low, high): (usize, usize), (first, last): (usize, usize)| low < first && last < high;
@@ -100,11 +107,11 @@ fn remove_enclosure(ink: &mut Ink) -> bool {
 }
 
 /// Removes the lines of a box that the digit touches, so that box and digit are one patch. A box without a digit stays.
-fn remove_box(ink: &mut Ink) -> Option<Doubt> {
-    let outer = ink.patches().into_iter().next()?;
+fn remove_box(ink: &mut Ink, patches: &[Patch]) -> Option<Doubt> {
+    let outer = patches.first()?;
     let mut inside = ink.clone();
     for side in [Side::Top, Side::Bottom, Side::Left, Side::Right] {
-        for at in line(ink, &outer, side)? {
+        for at in line(ink, outer, side)? {
             inside.values[at] = 0.0;
         }
     }
