@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// A sandbox with a model that knows the synthetic digits.
-fn trained() -> Sandbox {
+pub fn trained() -> Sandbox {
     let sandbox = Sandbox::new();
     fs::create_dir(sandbox.path("data")).unwrap();
     synthetic::write(&sandbox.path("data"), 20_000, 100).unwrap();
@@ -26,7 +26,7 @@ fn trained() -> Sandbox {
 }
 
 /// A synthetic test digit of each kind, 0 to 9, that the network in `sandbox` is sure of.
-fn ten_digits(sandbox: &Sandbox) -> Vec<GrayImage> {
+pub fn ten_digits(sandbox: &Sandbox) -> Vec<GrayImage> {
     let drawn = synthetic::draw(Split::Test, 1000);
     let logits = common::logits(&weights::load(&sandbox.path("model")).unwrap(), &drawn.pixels);
     let sure = |at: usize, digit: usize| softmax(&logits[at * 10..][..10])[digit] > 0.99;
@@ -38,11 +38,11 @@ fn ten_digits(sandbox: &Sandbox) -> Vec<GrayImage> {
         .collect()
 }
 
-fn enlarged(digit: &GrayImage, side: u32) -> GrayImage {
+pub fn enlarged(digit: &GrayImage, side: u32) -> GrayImage {
     imageops::resize(digit, side, side, imageops::FilterType::Triangle)
 }
 
-fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+pub fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     image.write_to(&mut bytes, format).unwrap();
     bytes.into_inner()
@@ -65,7 +65,7 @@ fn photograph(digit: &GrayImage, seed: u32) -> DynamicImage {
     }))
 }
 
-fn answers(ended: &Ended) -> Vec<Value> {
+pub fn answers(ended: &Ended) -> Vec<Value> {
     ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -82,6 +82,7 @@ fn every_format_and_both_polarities_are_read_and_stdin_too() {
     sandbox.write("light.png", encoded(&light, ImageFormat::Png));
     sandbox.write("dark.jpg", encoded(&dark.to_rgb8().into(), ImageFormat::Jpeg));
     sandbox.write("light.bmp", encoded(&light.to_rgb8().into(), ImageFormat::Bmp));
+    sandbox.write("dark.gif", encoded(&dark.to_rgb8().into(), ImageFormat::Gif));
     sandbox.write("dark.pgm", encoded(&dark, ImageFormat::Pnm));
     // Black and white on a transparent ground, as drawing programs save it.
     let ink = dark.to_luma8();
@@ -92,7 +93,8 @@ fn every_format_and_both_polarities_are_read_and_stdin_too() {
         image::RgbaImage::from_fn(200, 200, |x, y| image::Rgba([255, 255, 255, 255 - ink.get_pixel(x, y).0[0]]));
     sandbox.write("chalk.png", encoded(&chalk.into(), ImageFormat::Png));
 
-    let names = ["dark.png", "light.png", "dark.jpg", "light.bmp", "dark.pgm", "clear.png", "chalk.png", "-"];
+    let names =
+        ["dark.png", "light.png", "dark.jpg", "light.bmp", "dark.gif", "dark.pgm", "clear.png", "chalk.png", "-"];
     let mut child = sandbox
         .program()
         .args(["predict", "--model_dir=model", "--json"])
@@ -273,7 +275,7 @@ fn files_that_are_not_images_are_named_and_the_others_are_answered() {
         ("cut.png", "is no sound PNG file: "),
         ("cut.jpg", "is no sound JPEG file: it ends early"),
         ("empty.png", "is empty: expected an image"),
-        ("text.png", "is no image that this program reads: expected PNG, JPEG, BMP or PGM"),
+        ("text.png", "is no image that this program reads: expected PNG, JPEG, GIF, BMP or PGM"),
         ("huge.pgm", "expected an image of 1 to 100000000 pixels, found one of 100000 x 100000"),
         ("blank.pgm", "has no digit in it: expected dark on light or light on dark"),
         ("directory", "cannot read: expected a file or a pipe, found a directory"),

@@ -144,7 +144,13 @@ pub struct Predict {
     /// Answer with one JSON object a line instead of a table
     #[arg(long)]
     pub json: bool,
-    /// PNG, JPEG, BMP or PGM of one digit each, of any size, dark on light or light on dark; - reads one from stdin
+    /// Fail if any answer is doubtful
+    #[arg(long)]
+    pub strict: bool,
+    /// Write what the network sees of each image into this directory, as IMAGE.28x28.png
+    #[arg(long, value_name = "DIR", value_parser = path())]
+    pub show: Option<PathBuf>,
+    /// PNG, JPEG, GIF, BMP or PGM of one digit each, of any size, dark on light or light on dark; - reads one from stdin
     #[arg(value_name = "IMAGE", required = true, value_parser = path())]
     pub images: Vec<PathBuf>,
 }
@@ -370,7 +376,7 @@ mod tests {
             "download --data_dir=~/a --log_dir=~/b --mirror=~/c",
             "train --data_dir ~/a --log_dir ~/b --model_dir ~/c --parameters_file ~/d --init ~/e",
             "evaluate --data_dir=~/a --log_dir=~/b --model_dir=~/c",
-            "predict --model_dir=~/a ~",
+            "predict --model_dir=~/a --show=~/b ~",
             "augment --data_dir=~/a --out=~/b --parameters_file=~/c",
             "demo --mirror=~/a",
             "cube check --mlcube=~/a",

@@ -150,6 +150,9 @@ pub enum Error {
     /// Some images could not be read; their errors are printed before this one.
     #[error("{unread} of {images} images could not be read")]
     Pictures { unread: usize, images: usize },
+    /// `--strict` and answers that are doubtful; the answers are printed.
+    #[error("{doubtful} of {images} answers {} doubtful", if *doubtful == 1 { "is" } else { "are" })]
+    Doubtful { doubtful: usize, images: usize },
 
     // ---- parameters
     /// A parameters file that cannot be used as it is.

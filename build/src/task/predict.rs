@@ -1,17 +1,20 @@
 //! `mnist predict`: has a trained model read digits from images.
 
+use std::collections::HashSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use tracing::{error, warn};
 
 use crate::cli::Predict;
-use crate::data::picture::{self, prepare};
+use crate::data::picture::prepare::{self, Prepared};
+use crate::data::picture::{self, Doubt};
 use crate::data::sets::{DataSource, Frame};
 use crate::engine::{self, Network};
 use crate::error::{Error, Result};
-use crate::interrupt;
+use crate::files;
+use crate::interrupt::{self, EndAtOnce};
 use crate::model::file::{self as weights, Model};
 use crate::open;
 use crate::output::console;
@@ -41,6 +44,8 @@ enum Outcome {
         confidence: f64,
         /// The next best.
         others: Vec<Candidate>,
+        /// Why not to trust the answer.
+        doubt: Option<Doubt>,
     },
     Unread {
         error: String,
@@ -58,7 +63,7 @@ struct Candidate {
 /// # Errors
 /// The model is missing or damaged, or an image could not be read. The others are answered nevertheless.
 pub fn run(args: &Predict) -> Result<()> {
-    interrupt::end_at_once(); // it writes no files, and may wait for stdin for ever
+    let reading = EndAtOnce::begin(); // it may wait for stdin for ever
     interrupt::check()?;
     let (model, model_sha256) = weights::load_hashed(&args.model_dir)?;
     origin::check(&args.model_dir, &model_sha256);
@@ -73,6 +78,10 @@ pub fn run(args: &Predict) -> Result<()> {
     let mut engine = engine::checked::network(&args.model_dir, &model)?;
 
     let prepared: Vec<_> = args.images.iter().map(|path| read(path, frame)).collect();
+    drop(reading);
+    if let Some(directory) = &args.show {
+        show(directory, &args.images, &prepared, frame)?;
+    }
     let names: Vec<String> = args.images.iter().map(|path| path.display().to_string()).collect();
     let answers = answers(engine.as_mut(), model.shape.classes(), &names, &prepared)?;
 
@@ -81,7 +90,37 @@ pub fn run(args: &Predict) -> Result<()> {
     for problem in prepared.iter().filter_map(|image| image.as_ref().err()) {
         error!("{problem}");
     }
-    if unread > 0 { Err(Error::Pictures { unread, images: answers.len() }) } else { Ok(()) }
+    let doubtful = prepared.iter().flatten().filter(|image| image.doubt.is_some()).count();
+    match (unread, doubtful) {
+        (1.., _) => Err(Error::Pictures { unread, images: answers.len() }),
+        (0, 1..) if args.strict => Err(Error::Doubtful { doubtful, images: answers.len() }),
+        _ => Ok(()),
+    }
+}
+
+/// Writes each image that the network sees into `directory`, as a PNG with the name of its file.
+fn show(directory: &Path, images: &[PathBuf], prepared: &[Result<Prepared>], frame: Frame) -> Result<()> {
+    files::writable_directory(directory)?;
+    let mut taken = HashSet::new();
+    for (path, prepared) in images.iter().zip(prepared) {
+        let Ok(prepared) = prepared else { continue };
+        interrupt::check()?;
+        let name = shown_name(path, frame, &mut taken);
+        files::write(directory.join(name), &picture::png(&prepared.image, frame.side))?;
+    }
+    Ok(())
+}
+
+/// A file name for what the network sees of the image at `path`, other than those in `taken`, to which it is added.
+fn shown_name(path: &Path, Frame { side, .. }: Frame, taken: &mut HashSet<String>) -> String {
+    let own = path.file_name().filter(|name| *name != "-").map_or("stdin".into(), |name| name.to_string_lossy());
+    let mut name = format!("{own}.{side}x{side}.png");
+    let mut number = 1;
+    while !taken.insert(name.clone()) {
+        number += 1;
+        name = format!("{own}.{number}.{side}x{side}.png");
+    }
+    name
 }
 
 /// The answers of `network`, which knows `classes` classes, for the images `names`; `prepared` holds their pixels.
@@ -89,14 +128,14 @@ fn answers<'a>(
     network: &mut dyn Network,
     classes: usize,
     names: &'a [String],
-    prepared: &[Result<Vec<u8>>],
+    prepared: &[Result<Prepared>],
 ) -> Result<Vec<Prediction<'a>>> {
-    let pixels: Vec<u8> = prepared.iter().flatten().flatten().copied().collect();
+    let pixels: Vec<u8> = prepared.iter().flatten().flat_map(|prepared| &prepared.image).copied().collect();
     let logits = network.logits(&pixels)?;
     let mut logits = logits.chunks_exact(classes);
-    let answer = |(image, prepared): (&'a String, &Result<_>)| {
+    let answer = |(image, prepared): (&'a String, &Result<Prepared>)| {
         let outcome = match prepared {
-            Ok(_) => outcome(logits.next().unwrap_or_default()),
+            Ok(prepared) => outcome(logits.next().unwrap_or_default(), prepared.doubt),
             Err(problem) => Outcome::Unread { error: problem.to_string() },
         };
         Prediction { image, outcome }
@@ -114,7 +153,7 @@ fn frame(model_dir: &Path, model: &Model, trained_on: DataSource) -> Result<Fram
 }
 
 /// The image at `path`, or on stdin if that is `-`, prepared for the network.
-fn read(path: &Path, frame: Frame) -> Result<Vec<u8>> {
+fn read(path: &Path, frame: Frame) -> Result<Prepared> {
     let (read, path) = if path == Path::new("-") {
         (open::read_at_most(MOST_BYTES, io::stdin().lock()), Path::new("stdin"))
     } else {
@@ -128,13 +167,13 @@ fn read(path: &Path, frame: Frame) -> Result<Vec<u8>> {
 }
 
 /// The answer in `logits` (K).
-fn outcome(logits: &[f32]) -> Outcome {
+fn outcome(logits: &[f32], doubt: Option<Doubt>) -> Outcome {
     let shares = softmax(logits);
     let mut candidates: Vec<Candidate> =
         shares.into_iter().enumerate().map(|(digit, confidence)| Candidate { digit, confidence }).collect();
     candidates.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
     let Candidate { digit, confidence } = candidates[0]; // a network has at least one class
-    Outcome::Digit { digit, confidence, others: candidates.into_iter().skip(1).take(OTHERS).collect() }
+    Outcome::Digit { digit, confidence, others: candidates.into_iter().skip(1).take(OTHERS).collect(), doubt }
 }
 
 fn json(answers: &[Prediction]) -> String {
@@ -142,23 +181,25 @@ fn json(answers: &[Prediction]) -> String {
     answers.iter().map(|answer| line(answer) + "\n").collect()
 }
 
-/// A line for each image that could be read.
+/// A line for each image that could be read. If there are doubts, the last column names them.
 fn table(answers: &[Prediction], trained_on: DataSource) -> String {
     let class = |label: usize| trained_on.0.map_or_else(|| label.to_string(), |set| set.classes[label].into());
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let row = |answer: &Prediction| match &answer.outcome {
         Outcome::Unread { .. } => None,
-        Outcome::Digit { digit, confidence, others } => {
+        Outcome::Digit { digit, confidence, others, doubt } => {
             let others = others.iter().map(|other| format!("{} {:>7}", class(other.digit), percent(other.confidence)));
             let others = others.collect::<Vec<_>>().join(", ");
-            Some([answer.image.to_string(), class(*digit), percent(*confidence), others])
+            let doubt = doubt.map_or("", Doubt::phrase).to_string();
+            Some([answer.image.to_string(), class(*digit), percent(*confidence), others, doubt])
         }
     };
     let mut rows: Vec<_> = answers.iter().filter_map(row).collect();
     if !rows.is_empty() {
-        rows.insert(0, ["image", "digit", "confidence", "or else"].map(String::from));
+        let doubt = if rows.iter().all(|row| row[4].is_empty()) { "" } else { "doubt" };
+        rows.insert(0, ["image", "digit", "confidence", "or else", doubt].map(String::from));
     }
-    text::table(['<', '>', '>', '<'], &rows)
+    text::table(['<', '>', '>', '<', '<'], &rows)
 }
 
 #[cfg(test)]
@@ -169,7 +210,7 @@ mod tests {
     fn the_best_comes_first_and_the_next_two_after_it() {
         let mut logits = [0.0f32; 10];
         (logits[3], logits[7], logits[1]) = (9.0, 8.0, 7.0);
-        let Outcome::Digit { digit, confidence, others } = outcome(&logits) else { panic!() };
+        let Outcome::Digit { digit, confidence, others, .. } = outcome(&logits, None) else { panic!() };
         assert_eq!((digit, others[0].digit, others[1].digit), (3, 7, 1));
         assert!(confidence > others[0].confidence && others[0].confidence > others[1].confidence);
     }

@@ -1,7 +1,11 @@
 //! Decodes an image file to shades of grey.
 
+mod doubt;
+mod ink;
 mod opaque;
+mod paper;
 pub mod prepare;
+mod surround;
 
 use std::io::Cursor;
 
@@ -10,6 +14,8 @@ use image::metadata::Orientation;
 use image::{
     DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageError, ImageFormat, ImageReader, Limits,
 };
+
+pub use self::doubt::Doubt;
 
 /// The most pixels that are decoded. Nearly all cameras have fewer.
 const MOST_PIXELS: u64 = 100_000_000;
@@ -29,7 +35,7 @@ pub struct Picture {
     pub pixels: Vec<f32>,
 }
 
-/// Decodes a PNG, JPEG, BMP or PGM (also PBM, PPM). The result is upright, as the camera noted, and without transparency.
+/// Decodes a PNG, JPEG, BMP, PGM (also PBM, PPM) or GIF, its first image. The result is upright, as the camera noted, and without transparency.
 /// A large image is reduced.
 ///
 /// # Errors
@@ -42,7 +48,7 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, String> {
         .with_guessed_format()
         .map_err(|problem| format!("cannot be read as an image: {problem}"))?;
     let Some(format) = reader.format() else {
-        return Err("is no image that this program reads: expected PNG, JPEG, BMP or PGM".into());
+        return Err("is no image that this program reads: expected PNG, JPEG, GIF, BMP or PGM".into());
     };
     let broken = |error: ImageError| match error {
         ImageError::Unsupported(problem) => format!("is no image that this program reads: {problem}"),
@@ -77,6 +83,7 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, String> {
     if image.color().has_alpha() {
         image = opaque::on_paper(&image).into();
     }
+    brighten(&mut image);
     if width.max(height) > LONGEST_SIDE {
         image = image.thumbnail(LONGEST_SIDE, LONGEST_SIDE);
     }
@@ -87,6 +94,20 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, String> {
         height: image.height() as usize,
         pixels: image.pixels().map(|pixel| f32::from(pixel.0[0]) / f32::from(u16::MAX)).collect(),
     })
+}
+
+/// Scales samples of 8, 10, 12 or 14 bits that a sensor's program stored in 16. Unscaled, they are almost black.
+fn brighten(image: &mut DynamicImage) {
+    let samples: &mut [u16] = match image {
+        DynamicImage::ImageLuma16(image) => image,
+        DynamicImage::ImageRgb16(image) => image,
+        _ => return,
+    };
+    let brightest = samples.iter().copied().max().unwrap_or(0);
+    let full = [8, 10, 12, 14].map(|bits| (1u32 << bits) - 1).into_iter().find(|&full| u32::from(brightest) <= full);
+    if let Some(full) = full {
+        samples.iter_mut().for_each(|sample| *sample = (u32::from(*sample) * 0xffff / full) as u16);
+    }
 }
 
 /// A PNG of `pixels` (N,W), of which a row has `width`.
@@ -104,6 +125,7 @@ fn name(format: ImageFormat) -> &'static str {
     match format {
         ImageFormat::Png => "PNG",
         ImageFormat::Jpeg => "JPEG",
+        ImageFormat::Gif => "GIF",
         ImageFormat::Bmp => "BMP",
         _ => "PGM, PPM or PBM",
     }
@@ -148,7 +170,7 @@ mod tests {
         assert_eq!(decode(b"").unwrap_err(), "is empty: expected an image");
         assert_eq!(
             decode(b"hello").unwrap_err(),
-            "is no image that this program reads: expected PNG, JPEG, BMP or PGM"
+            "is no image that this program reads: expected PNG, JPEG, GIF, BMP or PGM"
         );
         assert_eq!(
             decode(b"P5 100000 100000 255\n").unwrap_err(),
