@@ -220,8 +220,8 @@ fn a_training_may_begin_with_a_model() {
         assert!(change < 1e-6, "{change}");
     }
     sandbox.train("--init=first --hidden_layers=8").failed_with(
-        "first/model.safetensors: expected a model with layers [784, 8, 10], as the parameters say, found [784, 16, 10]\n\
-         hint: set hidden_layers to those of the model",
+        "first/model.safetensors: expected a model with layers [784, 8, 10], as the parameters say, found layers [784, 16, 10]\n\
+         hint: set hidden_layers and ensemble to those of the model",
     );
     for path in ["nowhere", "parameters.yaml"] {
         sandbox.train(&format!("--init={path}")).failed_with(&format!(

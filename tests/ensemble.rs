@@ -65,7 +65,8 @@ fn an_ensemble_begins_with_one_of_as_many_networks() {
     let before = weights::load(&sandbox.path("first")).unwrap();
     assert!(model(&sandbox).parameters == before.parameters);
     sandbox.train(&format!("--init={}", first.parent().unwrap().display())).failed_with(&format!(
-        "{}: expected 1 network, as the parameter ensemble says, found 2\nhint: set ensemble to 2",
+        "{}: expected a model with layers [784, 16, 10], as the parameters say, found 2 networks of layers [784, 16, 10]\n\
+         hint: set hidden_layers and ensemble to those of the model",
         first.display()
     ));
 }

@@ -137,11 +137,8 @@ pub enum Error {
     #[error("target_accuracy: expected a {split} accuracy of {}", text::different_percents(*expected, *found).join(", found "))]
     TargetMissed { split: &'static str, expected: f64, found: f64 },
     /// A model to begin with that does not fit the parameters.
-    #[error("{}: expected a model with layers {expected:?}, as the parameters say, found {found:?}", path.display())]
-    OtherNetwork { path: PathBuf, expected: Vec<usize>, found: Vec<usize> },
-    /// The same, with another number of networks.
-    #[error("{}: expected {}, as the parameter ensemble says, found {found}", path.display(), text::counted(*expected, "network"))]
-    OtherEnsemble { path: PathBuf, expected: usize, found: usize },
+    #[error("{}: expected a model with {expected}, as the parameters say, found {found}", path.display())]
+    OtherNetwork { path: PathBuf, expected: String, found: String },
 
     // ---- prediction
     /// A file that is no image of a digit.
@@ -342,8 +339,7 @@ impl Error {
             Error::TargetMissed { .. } => {
                 Some("train more epochs, or with other parameters".into())
             }
-            Error::OtherNetwork { .. } => Some("set hidden_layers to those of the model".into()),
-            Error::OtherEnsemble { found, .. } => Some(format!("set ensemble to {found}")),
+            Error::OtherNetwork { .. } => Some("set hidden_layers and ensemble to those of the model".into()),
             Error::InstructionSet { .. } => Some("unset it, and the fastest is taken".into()),
             Error::NotBuiltIn { feature, .. } => Some(format!(
                 "build it with `cargo build --release --features {feature}`, use the container image, or set {}",

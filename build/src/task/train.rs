@@ -17,6 +17,7 @@ use crate::files::OutputDirectory;
 use crate::files::lock::DirectoryLock;
 use crate::interrupt;
 use crate::memory;
+use crate::model::MlpShape;
 use crate::model::file::{self as model_file, Model};
 use crate::optim::ScheduleKind;
 use crate::output::artifacts::{self, Written};
@@ -257,13 +258,14 @@ fn initial_model(path: &Path) -> Result<(Model, InitialModel)> {
 /// Gives `trainer` the weights of the model at `path`.
 fn begin_with(path: &Path, recipe: &Recipe, trainer: &mut dyn Trainer) -> Result<Course> {
     let (model, init) = initial_model(path)?;
-    let (expected, found) = (recipe.shape.widths(), model.shape.widths());
+    let described = |shape: &MlpShape, networks: usize| match networks {
+        1 => format!("layers {:?}", shape.widths()),
+        _ => format!("{networks} networks of layers {:?}", shape.widths()),
+    };
+    let expected = described(&recipe.shape, recipe.ensemble);
+    let found = described(&model.shape, model.members().len());
     if expected != found {
-        return Err(Error::OtherNetwork { path: init.path.into(), expected: expected.into(), found: found.into() });
-    }
-    if recipe.ensemble != model.members().len() {
-        let (expected, found) = (recipe.ensemble, model.members().len());
-        return Err(Error::OtherEnsemble { path: init.path.into(), expected, found });
+        return Err(Error::OtherNetwork { path: init.path.into(), expected, found });
     }
     trainer.load_state(&TrainingState::new(&recipe.optimizer, model.parameters))?;
     info!("{}: training begins with the weights of this model", init.path);
