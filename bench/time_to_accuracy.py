@@ -40,8 +40,6 @@ ENTRIES = {
     "99.0": "bench/recipes/99.0.yaml",
     "99.2": "bench/recipes/99.2.yaml",
     "99.3": "workspace/parameters/accurate.parameters.yaml",
-    "99.5": "bench/recipes/99.5.yaml",
-    "99.6": "workspace/parameters/best.parameters.yaml",
 }
 
 

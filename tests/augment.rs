@@ -22,8 +22,8 @@ fn a_sheet_shows_images_as_training_sees_them() {
     sandbox.write("parameters.yaml", "augment: both\nelastic_alpha: 50\nvalidation: 100\nseed: 1\n");
     let flags = "--parameters_file=parameters.yaml --seed=9";
     let ended = sandbox.run(&format!("augment --data_dir=data --out=sheet.png {flags} --count=95")).done();
-    let words = "rotated by up to 7.5 degrees, width and height changed by up to 8 %, sheared by up to 0.05 pixels a row, \
-                 shifted by up to 0.5 pixels, bent smoothly, by 1.63 pixels (RMS) along each axis";
+    let words = "rotated by up to 7 degrees, width and height changed by up to 8 %, sheared by up to 0.05 pixels a row, \
+                 shifted by up to 0.3 pixels, bent smoothly, by 1.16 pixels (RMS) along each axis";
     let expected = format!(
         "sheet          sheet.png\nimages         95, in rows of 10\nfirst column   10 of the 200 training images\n\
          the others     their copies in epochs 1 to 9: {words}\n"
@@ -141,7 +141,7 @@ fn distortions_without_their_kind_are_refused_and_defaults_are_filled() {
 
     sandbox.train("--train_epochs=1 --shift=2").done();
     let written = sandbox.read("model/parameters.yaml");
-    let distortions = "augment: affine\nrotation: 7.5\nscale: 0.08\nshear: 0.05\nshift: 2.0\nvalidation: 0.0\n";
+    let distortions = "augment: affine\nrotation: 7.0\nscale: 0.08\nshear: 0.05\nshift: 2.0\nvalidation: 0.0\n";
     assert!(written.contains(distortions), "{written}");
     let model = sandbox.model();
     sandbox.write("parameters.yaml", &written);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::common::{self, Ended, Sandbox, end};
 
-const FILES: [&str; 16] = [
+const FILES: [&str; 20] = [
     "mlcube.yaml",
     "mlcube-2.0.yaml",
     "tasks/download.yaml",
@@ -15,6 +15,8 @@ const FILES: [&str; 16] = [
     "run/train.yaml",
     "run/evaluate.yaml",
     "run/train-sgd.yaml",
+    "run/train-fast.yaml",
+    "run/train-accurate.yaml",
     "platforms/docker.yaml",
     "platforms/singularity.yaml",
     "platforms/native.yaml",
@@ -22,6 +24,8 @@ const FILES: [&str; 16] = [
     "platforms/mlcube-0.0.3/singularity.yaml",
     "workspace/parameters/default.parameters.yaml",
     "workspace/parameters/sgd.parameters.yaml",
+    "workspace/parameters/fast.parameters.yaml",
+    "workspace/parameters/accurate.parameters.yaml",
 ];
 
 fn root() -> &'static Path {
@@ -63,7 +67,7 @@ fn our_cube_is_right() {
     let ended = end(command.args(["cube", "check", "--mlcube"]).arg(root())).done();
     assert!(ended.stdout.ends_with(" files are right, tasks download, evaluate, train\n"), "{}", ended.stdout);
     let ended = copy().run("cube check --mlcube=mlcube.yaml").done();
-    assert_eq!(ended.stdout, "mlcube.yaml: 16 files are right, tasks download, evaluate, train\n");
+    assert_eq!(ended.stdout, "mlcube.yaml: 20 files are right, tasks download, evaluate, train\n");
 }
 
 #[test]
@@ -287,7 +291,9 @@ fn a_required_flag_without_a_parameter_is_found() {
         sandbox.read("tasks/train.yaml").replace("  - name: model_dir\n    type: directory\n", ""),
     );
     sandbox.write("run/train.yaml", sandbox.read("run/train.yaml").replace("  model_dir: $WORKSPACE/model\n", ""));
-    fs::remove_file(sandbox.path("run/train-sgd.yaml")).unwrap();
+    for other in ["sgd", "fast", "accurate"] {
+        fs::remove_file(sandbox.path(format!("run/train-{other}.yaml"))).unwrap();
+    }
     let configuration = sandbox.read("mlcube-2.0.yaml").replacen("        model_dir: model/\n", "", 1);
     sandbox.write("mlcube-2.0.yaml", configuration);
     assert_eq!(

@@ -190,7 +190,7 @@ fn chromium_opens_the_report_and_reads_what_is_drawn() {
         return skipped("no Chromium with its driver; Debian's packages chromium and chromium-driver have them");
     }
     let real = real_mnist().is_some();
-    let case = Case::new("--hidden_layers=128 --train_epochs=5");
+    let case = Case::new("--hidden_layers=64 --train_epochs=5 --ensemble=2");
     // The first ten, which are drawn, are digits that the network knows.
     let argmax = |index: usize| mnist::score::argmax(&case.logits[index * 10..][..10]);
     let sure = |index: &usize| {
@@ -213,12 +213,12 @@ fn chromium_opens_the_report_and_reads_what_is_drawn() {
     let ended = end(&mut python).done();
     let seen: Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!((&seen["console"], &seen["requests"], &seen["overflow"]), (&json!([]), &json!([]), &json!([0, 0])));
-    let logits: Vec<Vec<f64>> = serde_json::from_value(seen["logits"].clone()).unwrap();
-    assert_eq!(logits.len(), chosen.len());
-    for (row, index) in logits.iter().zip(&chosen) {
-        for (class, logit) in row.iter().enumerate() {
-            let expected = f64::from(case.logits[index * 10 + class]);
-            assert!((logit - expected).abs() < 1e-4, "image {index}: {logit}, not {expected}");
+    let probabilities: Vec<Vec<f64>> = serde_json::from_value(seen["probabilities"].clone()).unwrap();
+    assert_eq!(probabilities.len(), chosen.len());
+    for (row, index) in probabilities.iter().zip(&chosen) {
+        let expected = mnist::score::softmax(&case.logits[index * 10..][..10]);
+        for (found, expected) in row.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-5, "image {index}: {found}, not {expected}");
         }
     }
     let answers: Vec<String> = serde_json::from_value(seen["answers"].clone()).unwrap();

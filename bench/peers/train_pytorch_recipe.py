@@ -23,7 +23,7 @@ torch.manual_seed(f.seed)
 lines = [line.split("#")[0].strip() for line in open(f.recipe)]
 p = dict(line.split(": ", 1) for line in lines if line)
 KNOWN = {"optimizer", "train_epochs", "batch_size", "learning_rate", "weight_decay", "hidden_layers", "dropout", "schedule",
-         "warmup", "augment", "rotation", "scale", "shear", "shift", "elastic_sigma", "elastic_alpha", "ensemble"}
+         "warmup", "momentum", "nesterov", "augment", "rotation", "scale", "shear", "shift", "elastic_sigma", "elastic_alpha", "ensemble"}
 if unknown := set(p) - KNOWN:
     raise SystemExit(f"{f.recipe}: expected keys that this peer knows, found {unknown}")
 number = lambda key, default=0.0: float(p.get(key, default))
@@ -76,7 +76,12 @@ def train():
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
     decay = number("weight_decay")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, eps=1e-7, weight_decay=decay, fused=True)
+    if p["optimizer"] == "sgd":
+        # A decay of its own, times the rate, is not in SGD's arguments: `step` below does it.
+        optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=number("momentum"),
+                                    nesterov=p.get("nesterov") == "true", fused=True)
+    else:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=rate, eps=1e-7, weight_decay=decay, fused=True)
     per_epoch = math.ceil(len(x) / batch)
     steps = epochs * per_epoch
     warmup = round(steps * number("warmup") if number("warmup") < 1 else per_epoch * number("warmup"))
@@ -92,6 +97,9 @@ def train():
         for chosen in torch.randperm(len(x)).split(batch):
             optimizer.zero_grad(set_to_none=True)
             cross_entropy(model(images[chosen]), y[chosen]).backward()
+            if p["optimizer"] == "sgd" and decay:
+                with torch.no_grad():
+                    torch._foreach_mul_(list(model.parameters()), 1 - decay * optimizer.param_groups[0]["lr"])
             optimizer.step()
             schedule.step()
     model.eval()

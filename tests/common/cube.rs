@@ -8,7 +8,7 @@ use std::process::Command;
 use super::{Ended, Sandbox, end};
 
 /// The cube's files that the runner reads.
-const FILES: [&str; 14] = [
+const FILES: [&str; 18] = [
     "mlcube.yaml",
     "tasks/download.yaml",
     "tasks/train.yaml",
@@ -17,12 +17,16 @@ const FILES: [&str; 14] = [
     "run/evaluate.yaml",
     "run/train.yaml",
     "run/train-sgd.yaml",
+    "run/train-fast.yaml",
+    "run/train-accurate.yaml",
     "platforms/docker.yaml",
     "platforms/native.yaml",
     "platforms/mlcube-0.0.3/docker.yaml",
     "platforms/mlcube-0.0.3/singularity.yaml",
     "workspace/parameters/default.parameters.yaml",
     "workspace/parameters/sgd.parameters.yaml",
+    "workspace/parameters/fast.parameters.yaml",
+    "workspace/parameters/accurate.parameters.yaml",
 ];
 
 /// A docker that writes its arguments down, one a line. It has the image once there is a file `image`, with its settings.

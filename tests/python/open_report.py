@@ -1,6 +1,6 @@
 """Opens report.html in Chromium, from disk, and uses it. Usage: open_report.py REPORT IMAGES [SHOTS]
 
-IMAGES: bytes (N,784) without any header. Prints JSON: the page's logits for each image, its answers to the first ten drawn
+IMAGES: bytes (N,784) without any header. Prints JSON: the page's probabilities for each image, its answers to the first ten drawn
 with pointer events, and all console messages and network requests, of which there should be none. SHOTS is a directory for
 screenshots.
 """
@@ -105,7 +105,7 @@ def main():
         driver = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
         try:
             driver.get(report.as_uri())
-            logits = driver.execute_script("return arguments[0].map((image) => window.mnist.logits(image));", images)
+            probabilities = driver.execute_script("return arguments[0].map((image) => window.mnist.probabilities(image));", images)
             answers = [draw(driver, image) for image in images[:DRAWN]]
             driver.find_element(By.CSS_SELECTOR, ".sample").click()
             sample = driver.find_element(By.ID, "answer").text
@@ -119,7 +119,7 @@ def main():
     asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
     # chrome: is the browser's own first page.
     asked = [url for url in asked if url != report.as_uri() and not url.startswith(("data:", "chrome:"))]
-    print(json.dumps({"logits": logits, "answers": answers, "sample": sample, "console": console, "requests": asked, "overflow": wide}))
+    print(json.dumps({"probabilities": probabilities, "answers": answers, "sample": sample, "console": console, "requests": asked, "overflow": wide}))
 
 
 def shoot(driver, shots, image):

@@ -136,7 +136,7 @@ pub static KEYS: [Key; 33] = [
             set: |p, value| p.rotation = Some(value),
         },
     )
-    .default_in_words("7.5 for affine and both"),
+    .default_in_words("7 for affine and both"),
     Key::new(
         "scale",
         "The largest change of width and height by augment affine or both, as a share",
@@ -166,7 +166,7 @@ pub static KEYS: [Key; 33] = [
             set: |p, value| p.shift = Some(value),
         },
     )
-    .default_in_words("0.5 for affine and both"),
+    .default_in_words("0.3 for affine and both"),
     Key::new(
         "elastic_sigma",
         "Simard's sigma, the smoothness of elastic distortion in pixels",
@@ -176,7 +176,7 @@ pub static KEYS: [Key; 33] = [
             set: |p, value| p.elastic_sigma = Some(value),
         },
     )
-    .default_in_words("5 for elastic and both"),
+    .default_in_words("7 for elastic and both"),
     Key::new(
         "elastic_alpha",
         "Simard's alpha, its strength: displacements have an RMS of 0.163 alpha / sigma pixels",
@@ -186,7 +186,7 @@ pub static KEYS: [Key; 33] = [
             set: |p, value| p.elastic_alpha = Some(value),
         },
     )
-    .default_in_words("40 for elastic and both"),
+    .default_in_words("56 for elastic and both"),
     Key::new(
         "validation",
         "Images from the end of the training set to validate with: below 1 a share, else a number",

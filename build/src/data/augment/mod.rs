@@ -69,7 +69,7 @@ pub struct Augmentation {
 impl Augmentation {
     /// The values of parameters that are not given.
     pub const DEFAULT: Self =
-        Self { rotation: 7.5, scale: 0.08, shear: 0.05, shift: 0.5, elastic: Elastic { sigma: 5.0, alpha: 40.0 } };
+        Self { rotation: 7.0, scale: 0.08, shear: 0.05, shift: 0.3, elastic: Elastic { sigma: 7.0, alpha: 56.0 } };
 
     /// What happens to an image, as the end of a sentence.
     pub fn in_words(self) -> String {
@@ -115,8 +115,8 @@ mod tests {
 
     #[test]
     fn only_distortions_above_0_are_in_words() {
-        let all = "rotated by up to 7.5 degrees, width and height changed by up to 8 %, sheared by up to 0.05 pixels a row, \
-                   shifted by up to 0.5 pixels, bent smoothly, by 1.30 pixels (RMS) along each axis";
+        let all = "rotated by up to 7 degrees, width and height changed by up to 8 %, sheared by up to 0.05 pixels a row, \
+                   shifted by up to 0.3 pixels, bent smoothly, by 1.30 pixels (RMS) along each axis";
         assert_eq!(Augmentation::DEFAULT.in_words(), all);
         let none = Elastic { alpha: 0.0, ..Augmentation::DEFAULT.elastic };
         let affine = Augmentation { rotation: 0.0, scale: 0.07, shear: 0.0, shift: 0.0, elastic: none };
