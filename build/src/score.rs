@@ -14,7 +14,7 @@ pub struct Score {
     pub accuracy: f64,
     /// By how much the confidence is off on average, from 0 to 1: the expected calibration error.
     ///
-    /// Answers are sorted into [`BINS`] equal ranges of confidence. In each, the mean confidence is compared with the share of
+    /// Answers are sorted into 15 equal ranges of confidence. In each, the mean confidence is compared with the share of
     /// right answers; the differences are averaged over all answers.
     ///
     /// Source: Guo, Pleiss, Sun, Weinberger: On Calibration of Modern Neural Networks, ICML 2017, section 2.
