@@ -91,10 +91,9 @@ pub fn of(patches: &[Patch], specks: f64, is_cut_off: bool, image: &Ink, box_sid
 /// Whether a patch stands beside the largest one.
 fn stand_side_by_side(patches: &[Patch]) -> bool {
     let Some((first, others)) = patches.split_first() else { return false };
-    let width = |patch: &Patch| patch.x.1 + 1 - patch.x.0;
     others.iter().filter(|other| other.mass >= SECOND_DIGIT * first.mass).any(|other| {
         let common = (first.x.1.min(other.x.1) + 1).saturating_sub(first.x.0.max(other.x.0));
-        common as f64 <= OVERLAP * width(first).min(width(other)) as f64
+        common as f64 <= OVERLAP * first.width().min(other.width()) as f64
     })
 }
 
@@ -102,7 +101,7 @@ fn stand_side_by_side(patches: &[Patch]) -> bool {
 pub fn is_cut_off(ink: &Ink, patches: &[Patch]) -> bool {
     let (width, height) = (ink.width, ink.height);
     let Some(patch) = patches.first() else { return false };
-    let fills = patch.x == (0, width - 1) && patch.y == (0, height - 1);
+    let fills = (patch.width(), patch.height()) == (width, height);
     let on_edge = patch.pixels.iter().filter(|&&at| ink.is_at_edge(at) && ink.values[at] > 0.5).count();
     !fills && on_edge as f64 >= EDGE * (2 * (width + height)) as f64
 }
@@ -111,7 +110,7 @@ pub fn is_cut_off(ink: &Ink, patches: &[Patch]) -> bool {
 fn holes(image: &Ink) -> usize {
     let least = LEAST_HOLE * image.values.len() as f64;
     let paper = regions(image.width, image.values.len(), false, |at| image.values[at] < 0.5);
-    paper.filter(|region| region.len() as f64 >= least && !region.iter().any(|&at| image.is_at_edge(at))).count()
+    paper.filter(|region| region.len() as f64 >= least && !image.reaches_edge(region)).count()
 }
 
 /// A digit in its box, as ink and paper without shades.

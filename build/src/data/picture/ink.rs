@@ -33,6 +33,11 @@ impl Ink {
         x == 0 || y == 0 || x + 1 == self.width || y + 1 == self.height
     }
 
+    /// Whether any of `pixels` is there.
+    pub fn reaches_edge(&self, pixels: &[usize]) -> bool {
+        pixels.iter().any(|&at| self.is_at_edge(at))
+    }
+
     /// Removes the ink of `patch`.
     pub fn remove(&mut self, patch: &Patch) {
         patch.pixels.iter().for_each(|&at| self.values[at] = 0.0);
@@ -178,9 +183,19 @@ impl Patch {
         Self { pixels, mass, x, y }
     }
 
-    /// The longer side of the box around it in pixels.
+    /// The width of the box around it in pixels.
+    pub fn width(&self) -> usize {
+        self.x.1 + 1 - self.x.0
+    }
+
+    /// The height of that box.
+    pub fn height(&self) -> usize {
+        self.y.1 + 1 - self.y.0
+    }
+
+    /// The longer of the two.
     pub fn longer_side(&self) -> usize {
-        1 + (self.x.1 - self.x.0).max(self.y.1 - self.y.0)
+        self.width().max(self.height())
     }
 }
 

@@ -110,7 +110,7 @@ fn brighten(image: &mut DynamicImage) {
     }
 }
 
-/// A PNG of `pixels` (N,W), of which a row has `width`.
+/// A PNG of `pixels` (H,W); `width` is W.
 pub fn png(pixels: &[u8], width: usize) -> Vec<u8> {
     let height = pixels.len() / width;
     let mut bytes = Vec::new();

@@ -103,10 +103,9 @@ fn already_prepared(picture: &Picture, Frame { side, box_side }: Frame) -> Optio
         return None;
     }
     let box_side = box_side as f32;
-    let border = |at: usize| [0, side - 1].contains(&(at % side)) || [0, side - 1].contains(&(at / side));
     [picture.pixels.clone(), picture.pixels.iter().map(|value| 1.0 - value).collect()].into_iter().find_map(|values| {
-        let black_border = (0..side * side).filter(|&at| border(at)).all(|at| values[at] < 0.1);
         let ink = Ink { width: side, height: side, values };
+        let black_border = (0..side * side).filter(|&at| ink.is_at_edge(at)).all(|at| ink.values[at] < 0.1);
         if !black_border || ink.values.iter().all(|&ink| ink < 0.5) {
             return None;
         }

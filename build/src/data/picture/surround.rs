@@ -41,12 +41,11 @@ pub fn ink_without(picture: &Picture) -> Result<(Ink, Option<Doubt>), String> {
 /// not reach the picture's edge, and is square but for what is on it.
 fn sheet<'a>(ink: &Ink, patches: &'a [Patch]) -> Option<&'a Patch> {
     let sheet = patches.first()?;
-    let size = |(low, high): (usize, usize)| high + 1 - low;
-    if 2 * sheet.pixels.len() <= ink.values.len() || sheet.pixels.iter().any(|&at| ink.is_at_edge(at)) {
+    if 2 * sheet.pixels.len() <= ink.values.len() || ink.reaches_edge(&sheet.pixels) {
         return None;
     }
     let inside = outside(ink, sheet).into_iter().filter(|is_outside| !is_outside).count();
-    (inside as f32 >= SQUARE * (size(sheet.x) * size(sheet.y)) as f32).then_some(sheet)
+    (inside as f32 >= SQUARE * (sheet.width() * sheet.height()) as f32).then_some(sheet)
 }
 
 /// Which pixels of the picture are around `patch`: not of it, and not enclosed by it.
@@ -55,7 +54,7 @@ fn outside(ink: &Ink, patch: &Patch) -> Vec<bool> {
     patch.pixels.iter().for_each(|&at| is_patch[at] = true);
     let mut is_outside = vec![false; ink.values.len()];
     let others = regions(ink.width, ink.values.len(), false, |at| !is_patch[at]);
-    for region in others.filter(|region| region.iter().any(|&at| ink.is_at_edge(at))) {
+    for region in others.filter(|region| ink.reaches_edge(region)) {
         region.into_iter().for_each(|at| is_outside[at] = true);
     }
     is_outside
@@ -76,9 +75,7 @@ fn crop(picture: &Picture, patch: &Patch) -> Picture {
 fn remove_at_edges(ink: &mut Ink, patches: &[Patch]) -> bool {
     let least = ink.width.min(ink.height) / LEAST_DIGIT;
     let patches = patches.iter().filter(|patch| patch.longer_side() >= least);
-    let (width, height) = (ink.width, ink.height);
-    let touches = |patch: &Patch| patch.x.0 == 0 || patch.y.0 == 0 || patch.x.1 + 1 == width || patch.y.1 + 1 == height;
-    let (outer, inner): (Vec<_>, Vec<_>) = patches.partition(|patch| touches(patch));
+    let (outer, inner): (Vec<_>, Vec<_>) = patches.partition(|patch| ink.reaches_edge(&patch.pixels));
     if inner.is_empty() || outer.is_empty() {
         return false;
     }
