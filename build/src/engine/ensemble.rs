@@ -25,7 +25,7 @@ pub struct Ensemble<N: ?Sized> {
 }
 
 impl<N: Network + ?Sized> Ensemble<N> {
-    /// The ensemble of `members`, with `classes` classes (K), of which `at_once` work at the same time.
+    /// Makes `members` answer as one. `classes` is K; `at_once` members work at the same time.
     pub fn new(members: Vec<Box<N>>, at_once: usize, classes: usize) -> Self {
         Self { members, at_once, classes }
     }

@@ -84,7 +84,6 @@ pub struct Parameters {
     pub threads: usize,
 }
 
-/// The defaults of `mnist.py` and Keras.
 /// A parameter of `augment`: its name, its value, and which kinds take it.
 type Distortion = (&'static str, fn(&Parameters) -> Option<f64>, fn(AugmentKind) -> bool);
 
@@ -98,6 +97,7 @@ pub(super) const DISTORTIONS: [Distortion; 6] = [
     ("elastic_alpha", |p| p.elastic_alpha, AugmentKind::is_elastic),
 ];
 
+/// The defaults of `mnist.py` and Keras.
 impl Default for Parameters {
     fn default() -> Self {
         let optimizer = OptimizerKind::Adam;

@@ -19,21 +19,20 @@ use crate::text;
 
 /// Temperatures between which the best is looked for. A validation split without a mistake would make it ever lower.
 const RANGE: [f64; 2] = [0.5, 10.0];
-/// Steps of the search, each of which makes the range smaller by the golden ratio: to a ten-thousandth.
+/// Steps of the search. Each divides the range by the golden ratio, all of them by some ten thousand.
 const STEPS: usize = 22;
 
-/// Calibrates the `parameters` of networks of `shape` on the validation split of `dataset`, and returns them with their
-/// answers to it.
+/// Calibrates the `parameters` of networks of `shape` on the validation split of `dataset`, which must have one, and returns
+/// them with their answers to it.
 ///
 /// # Errors
 /// A signal arrived.
 pub fn calibrate(
     shape: &MlpShape,
     parameters: &[f32],
-    (split, validation): (&'static str, &Images),
     dataset: &Dataset,
 ) -> Result<(Vec<f32>, Evaluation, Calibration)> {
-    let classes = shape.classes();
+    let (classes, (split, validation)) = (shape.classes(), dataset.watched());
     let answers = answers(shape, parameters, validation)?;
     let scored = |temperature: f64| {
         let logits = mean_of_answers(&scaled(&answers, temperature), classes);

@@ -1,9 +1,9 @@
 //! The training loop. It gives every epoch its order, has the engine train it, evaluates, decides whether to go on, and
 //! sends events.
 //!
-//! [`course`] decides from the results so far, [`average`] averages the weights, [`calibration`] corrects the confidence. A [`snapshot`] holds the whole state after
-//! an epoch: [`recorder`] takes them, [`snapshots`] are their files, and [`resume`] checks whether a training may go on from
-//! one.
+//! [`course`] decides from the results so far, [`average`] averages the weights, [`calibration`] corrects the confidence. A
+//! [`snapshot`] holds the whole state after an epoch: [`recorder`] takes them, [`snapshots`] are their files, and [`resume`]
+//! checks whether a training may go on from one.
 
 pub mod average;
 pub mod calibration;
@@ -139,7 +139,9 @@ impl Training<'_> {
         let (mut parameters, mut calibration, mut unfinished) = (kept.parameters, None, failure);
         if unfinished.is_none() && self.dataset.validation.is_some() {
             match self.finish(&shape, &parameters) {
-                Ok(finished) => (parameters, evaluations, calibration) = finished,
+                Ok((calibrated, scores, how)) => {
+                    (parameters, evaluations, calibration) = (calibrated, scores, Some(how))
+                }
                 Err(error) => unfinished = Some(error),
             }
         }
@@ -158,15 +160,10 @@ impl Training<'_> {
     }
 
     /// Calibrates `parameters` on the validation split, and scores them there and on the test set.
-    fn finish(
-        &mut self,
-        shape: &MlpShape,
-        parameters: &[f32],
-    ) -> Result<(Vec<f32>, Vec<Evaluation>, Option<Calibration>)> {
-        let watched = self.dataset.watched();
-        let (parameters, validation, calibration) = calibration::calibrate(shape, parameters, watched, self.dataset)?;
+    fn finish(&mut self, shape: &MlpShape, parameters: &[f32]) -> Result<(Vec<f32>, Vec<Evaluation>, Calibration)> {
+        let (parameters, validation, calibration) = calibration::calibrate(shape, parameters, self.dataset)?;
         let test = self.evaluate_as(&parameters, TEST, &self.dataset.test, None)?;
-        Ok((parameters, vec![validation, test], Some(calibration)))
+        Ok((parameters, vec![validation, test], calibration))
     }
 
     /// Evaluates the model that was kept before, which a snapshot holds without its answers.
