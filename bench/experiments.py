@@ -9,16 +9,14 @@ run to raw.jsonl in the record's directory.
 """
 import argparse
 import concurrent.futures
-import datetime
 import json
 import os
 import pathlib
-import re
 import statistics
 import subprocess
 import tempfile
 
-from machine import ROOT, cpu
+from machine import ROOT, record
 
 PROGRAM = ROOT / "target/release/mnist"
 VALIDATION = 10_000
@@ -61,8 +59,7 @@ def main():
     flags = parser.parse_args()
     experiments = json.loads((ROOT / "bench/recipes/experiments.json").read_text())
     chosen = [name for name in experiments if name.startswith(tuple(flags.only.split(",")))]
-    name = f"{datetime.date.today()}-{re.sub('[^a-z0-9]+', '-', cpu().lower()).strip('-')}-experiments"
-    out = flags.out or ROOT / "bench/records" / name
+    out = flags.out or record("experiments")
     out.mkdir(parents=True, exist_ok=True)
     subprocess.run(["cargo", "build", "--release", "--locked", "--quiet"], check=True, cwd=ROOT)
     data_dir, runs = os.path.abspath(flags.data_dir), []

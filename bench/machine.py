@@ -1,8 +1,10 @@
-"""What records say of the machine and the program."""
+"""What records say of the machine and the program, and where they go."""
+import datetime
 import pathlib
 import platform
 import re
 import subprocess
+import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -21,3 +23,20 @@ def output(*command):
         return subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout.strip()
     except FileNotFoundError:
         return "unknown"
+
+
+def record(what):
+    """The directory of a record of today on this machine."""
+    return ROOT / "bench/records" / f"{datetime.date.today()}-{re.sub('[^a-z0-9]+', '-', cpu().lower()).strip('-')}-{what}"
+
+
+def invocation():
+    """The command that makes the record, without the paths of this machine."""
+    script = pathlib.Path(sys.argv[0]).name
+    return f"python3 bench/{script} {' '.join(re.sub('=/.*/', '=…/', argument) for argument in sys.argv[1:])}"
+
+
+def revision():
+    """The commit that is measured."""
+    changed = " with changes" if output("git", "status", "--porcelain", "build/src") else ""
+    return output("git", "rev-parse", "--short=12", "HEAD") + changed

@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 
-from machine import ROOT, cpu, output
+from machine import ROOT, cpu, invocation, output, record, revision
 
 PROGRAM = ROOT / "target/release/mnist"
 RUNS = 5
@@ -351,18 +351,16 @@ def arguments():
     flags.parts = flags.only.split(",")
     if unknown := set(flags.parts) - set(PARTS + GPU_PARTS):
         parser.error(f"--only: expected some of {','.join(PARTS + GPU_PARTS)}, found {','.join(unknown)}")
-    name = f"{datetime.date.today()}-{re.sub('[^a-z0-9]+', '-', cpu().lower()).strip('-')}-{os.cpu_count()}-cores"
-    flags.out = flags.out or ROOT / "bench/records" / name
+    flags.out = flags.out or record(f"{os.cpu_count()}-cores")
     return flags
 
 
 def heading(versions):
     """The head of the record: what was run, where, and with which versions."""
-    changed = " with changes" if output("git", "status", "--porcelain", "build/src") else ""
     return [
         f"# {datetime.date.today()}, {cpu()}, {os.cpu_count()} cores", "",
-        f"- command: `python3 bench/run.py {' '.join(re.sub('=/.*/', '=…/', a) for a in sys.argv[1:])}`",
-        f"- revision: {output('git', 'rev-parse', '--short=12', 'HEAD')}{changed}",
+        f"- command: `{invocation()}`",
+        f"- revision: {revision()}",
         f"- system: {platform.system()} {platform.release()}, {platform.machine()}; {output('rustc', '--version')}",
         f"- peers: {', '.join(versions.values()) or 'none'}", "",
     ]

@@ -22,14 +22,13 @@ import datetime
 import json
 import os
 import pathlib
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-from machine import ROOT, cpu, output
+from machine import ROOT, cpu, invocation, output, record, revision
 
 PROGRAM = ROOT / "target/release/mnist"
 THREADS = 2
@@ -89,8 +88,7 @@ def arguments():
     flags.targets = flags.only.split(",")
     if unknown := set(flags.targets) - set(ENTRIES):
         parser.error(f"--only: expected some of {','.join(ENTRIES)}, found {','.join(unknown)}")
-    name = f"{datetime.date.today()}-{re.sub('[^a-z0-9]+', '-', cpu().lower()).strip('-')}-time-to-accuracy"
-    flags.out = flags.out or ROOT / "bench/records" / name
+    flags.out = flags.out or record("time-to-accuracy")
     flags.versions = set()
     return flags
 
@@ -117,11 +115,10 @@ def main():
                     raw.flush()
                     print(line, file=sys.stderr)
             rows += [row(target, who, recipe, runs[who]) for who in runs if runs[who]]
-    changed = " with changes" if output("git", "status", "--porcelain", "build/src") else ""
     text = "\n".join([
         f"# Time to accuracy, {datetime.date.today()}, {cpu()}, {THREADS} cores", "",
-        f"- command: `python3 bench/time_to_accuracy.py {' '.join(re.sub('=/.*/', '=…/', a) for a in sys.argv[1:])}`",
-        f"- revision: {output('git', 'rev-parse', '--short=12', 'HEAD')}{changed}",
+        f"- command: `{invocation()}`",
+        f"- revision: {revision()}",
         f"- {output('rustc', '--version')}; peers: {', '.join(sorted(flags.versions)) or 'none'}", "",
         "The rules stand in the program's text. Seconds are those of the whole process.", "",
         "| target | who | seconds, median | range | accuracy, mean | range | seeds | reached | recipe |",
