@@ -3,30 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use crate::common::cube::files;
 use crate::common::{self, Ended, Sandbox, end};
-
-const FILES: [&str; 20] = [
-    "mlcube.yaml",
-    "mlcube-2.0.yaml",
-    "tasks/download.yaml",
-    "tasks/train.yaml",
-    "tasks/evaluate.yaml",
-    "run/download.yaml",
-    "run/train.yaml",
-    "run/evaluate.yaml",
-    "run/train-sgd.yaml",
-    "run/train-fast.yaml",
-    "run/train-accurate.yaml",
-    "platforms/docker.yaml",
-    "platforms/singularity.yaml",
-    "platforms/native.yaml",
-    "platforms/mlcube-0.0.3/docker.yaml",
-    "platforms/mlcube-0.0.3/singularity.yaml",
-    "workspace/parameters/default.parameters.yaml",
-    "workspace/parameters/sgd.parameters.yaml",
-    "workspace/parameters/fast.parameters.yaml",
-    "workspace/parameters/accurate.parameters.yaml",
-];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -35,9 +13,9 @@ fn root() -> &'static Path {
 /// A copy of our cube's files.
 fn copy() -> Sandbox {
     let sandbox = Sandbox::new();
-    for file in FILES {
-        fs::create_dir_all(sandbox.path(file).parent().unwrap()).unwrap();
-        fs::copy(root().join(file), sandbox.path(file)).unwrap();
+    for file in files() {
+        fs::create_dir_all(sandbox.path(&file).parent().unwrap()).unwrap();
+        fs::copy(root().join(&file), sandbox.path(&file)).unwrap();
     }
     sandbox
 }
@@ -67,7 +45,8 @@ fn our_cube_is_right() {
     let ended = end(command.args(["cube", "check", "--mlcube"]).arg(root())).done();
     assert!(ended.stdout.ends_with(" files are right, tasks download, evaluate, train\n"), "{}", ended.stdout);
     let ended = copy().run("cube check --mlcube=mlcube.yaml").done();
-    assert_eq!(ended.stdout, "mlcube.yaml: 20 files are right, tasks download, evaluate, train\n");
+    let count = files().len();
+    assert_eq!(ended.stdout, format!("mlcube.yaml: {count} files are right, tasks download, evaluate, train\n"));
 }
 
 #[test]
@@ -443,13 +422,13 @@ fn mlcubes_own_schema_library_accepts_our_files() {
     python.arg(root().join("tests/python/validate_mlspec.py"));
     let sandbox = copy();
     let without_schema = ["mlcube-2.0.yaml", "platforms/singularity.yaml", "platforms/native.yaml"];
-    let files: Vec<_> = FILES
+    let files: Vec<_> = files()
         .iter()
-        .filter(|file| !file.contains("parameters") && !without_schema.contains(file))
+        .filter(|file| !file.contains("parameters") && !without_schema.contains(&file.as_str()))
         .map(|file| sandbox.path(file))
         .collect();
     let ended = end(python.args(&files));
-    assert_eq!(ended.stdout, "11 files are valid\n", "{ended:#?}");
+    assert_eq!(ended.stdout, format!("{} files are valid\n", files.len()), "{ended:#?}");
     assert_eq!(ended.code, Some(0));
 
     sandbox.write("tasks/train.yaml", sandbox.read("tasks/train.yaml").replace("outputs:", "output:"));
@@ -461,9 +440,9 @@ fn mlcubes_own_schema_library_accepts_our_files() {
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
     #[test]
-    fn no_contents_of_a_file_make_it_panic(which in 0..FILES.len(), text in "([a-z_ :{}\\[\\]&*!\"'\n-]|\\PC){0,80}") {
+    fn no_contents_of_a_file_make_it_panic(which in 0..files().len(), text in "([a-z_ :{}\\[\\]&*!\"'\n-]|\\PC){0,80}") {
         let sandbox = copy();
-        sandbox.write(FILES[which], text);
+        sandbox.write(&files()[which], text);
         let _ = mnist::cube::check::check(&sandbox.path(""), &mnist::task::cube::PROGRAM);
     }
 }

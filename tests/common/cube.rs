@@ -7,27 +7,25 @@ use std::process::Command;
 
 use super::{Ended, Sandbox, end};
 
-/// The cube's files that the runner reads.
-const FILES: [&str; 18] = [
-    "mlcube.yaml",
-    "tasks/download.yaml",
-    "tasks/train.yaml",
-    "tasks/evaluate.yaml",
-    "run/download.yaml",
-    "run/evaluate.yaml",
-    "run/train.yaml",
-    "run/train-sgd.yaml",
-    "run/train-fast.yaml",
-    "run/train-accurate.yaml",
-    "platforms/docker.yaml",
-    "platforms/native.yaml",
-    "platforms/mlcube-0.0.3/docker.yaml",
-    "platforms/mlcube-0.0.3/singularity.yaml",
-    "workspace/parameters/default.parameters.yaml",
-    "workspace/parameters/sgd.parameters.yaml",
-    "workspace/parameters/fast.parameters.yaml",
-    "workspace/parameters/accurate.parameters.yaml",
-];
+/// The YAML files of our cube, from its root.
+pub fn files() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = vec!["mlcube.yaml".to_owned(), "mlcube-2.0.yaml".to_owned()];
+    let mut directories: Vec<_> =
+        ["tasks", "run", "platforms", "workspace/parameters"].map(|directory| root.join(directory)).into();
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "yaml") {
+                files.push(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    files.sort();
+    files
+}
 
 /// A docker that writes its arguments down, one a line. It has the image once there is a file `image`, with its settings.
 pub const DOCKER: &str = r#"case "$1 $2" in
@@ -56,8 +54,8 @@ impl Cube {
     pub fn new() -> Self {
         let sandbox = Sandbox::new();
         let cube = Self { sandbox };
-        for file in FILES {
-            cube.write(file, fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap());
+        for file in files() {
+            cube.write(&file, fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(&file)).unwrap());
         }
         cube.write("build/Dockerfile", "");
         cube.write("build/Singularity.recipe", "");
