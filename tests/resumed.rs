@@ -46,7 +46,7 @@ fn times_of_this_run_and_of_all_are_told_apart() {
     let sandbox = Sandbox::with_data();
     let summary = two_and_three_more(&sandbox);
     let line = summary.lines().find(|line| line.starts_with("epochs ")).unwrap();
-    assert!(line.contains(" 5 in ") && line.contains(" s, 3 epochs now; this run ") && line.ends_with(" s"), "{line}");
+    assert!(line.contains(" 5 in ") && line.contains(" s, 3 of them now; this run ") && line.ends_with(" s"), "{line}");
     let metrics = sandbox.metrics("model");
     assert_eq!((&metrics["epochs_before"], metrics["epochs"].as_array().unwrap().len()), (&json!(2), 5));
     assert!(sandbox.read("model/report.html").contains(" s, without the 2 epochs of earlier runs</td>"));

@@ -170,8 +170,9 @@ pub fn prepare(
     let (data, optimizer) = (&dataset.provenance, &recipe.optimizer);
     let recorder = Recorder::new(&args.model_dir, run, &used, data, optimizer, trainer.info(), lock.clone())?;
     let distorted = used.augmentation().map_or(0, |_| Augmenter::memory(&dataset.train));
-    let extra = training::memory(&used, &recipe) + distorted;
-    memory::require(extra, "distorted images, averages, the best model and snapshots")?;
+    let validation = dataset.validation.as_ref().map_or(0, Images::len);
+    let extra = training::memory(&used, &recipe, validation) + distorted;
+    memory::require(extra, "distorted images, averages, the best model, snapshots and the calibration")?;
     let images = dataset.splits().map(|(_, images)| images.pixels.len() as u64).sum::<u64>();
     let engine = choice::memory(&recipe, &chosen, &dataset.train);
     info!("memory: about {}", text::bytes(PROGRAM_BYTES + images + engine + extra));
@@ -425,7 +426,7 @@ fn summary(finished: &Finished, files: &[(&str, PathBuf)]) -> String {
     }
     let (count, training, all) = (finished.epochs.len(), training_seconds(finished.epochs), finished.seconds);
     let epochs = match count - finished.before {
-        now if now < count => format!("{count} in {training:.1} s, {now} epochs now; this run {all:.1} s"),
+        now if now < count => format!("{count} in {training:.1} s, {now} of them now; this run {all:.1} s"),
         _ => format!("{count} in {training:.1} s, {all:.1} s with everything"),
     };
     lines += &text::named_values(&[("data", finished.dataset.provenance.source.description()), ("epochs", epochs)]);

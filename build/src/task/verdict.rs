@@ -59,7 +59,7 @@ pub fn tell_unfinished(trained: &Trained, reason: &Error, directory: &Path, mode
         false => info!("to begin with this model, train again with --init={model}"),
     }
     if trained.final_evaluation().split != TEST {
-        info!("the test set was not scored: `mnist evaluate --model_dir={model}` does it");
+        info!("the test set was not scored: `mnist evaluate` with --model_dir={model} does it");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Calibration: the probabilities of the model that is kept are made as right as they can be on the validation split, so that
-//! of the answers with a confidence of 90 % about nine in ten are right. Which answer comes first does not change.
+//! of the answers with a confidence of 90 % about nine in ten are right. Which answer of a network comes first does not change;
+//! in the mean of an ensemble it seldom does.
 //!
 //! All logits are divided by one number, the temperature. The last layer's weights and biases are divided by it instead:
 //! whatever program reads the model gives calibrated probabilities.
@@ -8,12 +9,10 @@
 
 use tracing::info;
 
-use crate::data::dataset::{Dataset, Images};
+use crate::data::dataset::Images;
 use crate::engine::choice;
 use crate::error::Result;
 use crate::model::MlpShape;
-use crate::output::event::Evaluation;
-use crate::output::finished::Calibration;
 use crate::score::{Score, mean_of_answers};
 use crate::text;
 
@@ -21,39 +20,47 @@ use crate::text;
 const RANGE: [f64; 2] = [0.5, 10.0];
 /// Steps of the search. Each divides the range by the golden ratio, all of them by some ten thousand.
 const STEPS: usize = 22;
+/// Fewer images say little of the confidence.
+const LEAST_IMAGES: usize = 100;
+/// More images than these, the first of the split, would say no more, and take time and memory in a large ensemble.
+const MOST_IMAGES: usize = 10_000;
 
-/// Calibrates the `parameters` of networks of `shape` on the validation split of `dataset`, which must have one, and returns
-/// them with their answers to it.
+/// By what to divide the logits of the networks `parameters` of `shape`, as the `validation` images ask for; nothing if they
+/// are too few. `go_on` is asked again and again.
 ///
 /// # Errors
-/// A signal arrived.
-pub fn calibrate(
+/// That of `go_on`.
+pub fn temperature(
     shape: &MlpShape,
     parameters: &[f32],
-    dataset: &Dataset,
-) -> Result<(Vec<f32>, Evaluation, Calibration)> {
-    let (classes, (split, validation)) = (shape.classes(), dataset.watched());
-    let answers = answers(shape, parameters, validation)?;
-    let scored = |temperature: f64| {
-        let logits = mean_of_answers(&scaled(&answers, temperature), classes);
-        Evaluation { split, score: Score::new(&logits, &validation.labels, classes), logits }
+    validation: &Images,
+    go_on: impl Fn() -> Result<()>,
+) -> Result<Option<f64>> {
+    let images = validation.len().min(MOST_IMAGES);
+    if images < LEAST_IMAGES {
+        let images = text::counted(images, "image");
+        info!("not calibrated: the validation set has {images}, of the {LEAST_IMAGES} that it takes");
+        return Ok(None);
+    }
+    let (pixels, labels) = (&validation.pixels[..images * validation.inputs()], &validation.labels[..images]);
+    let members = parameters.chunks_exact(shape.parameter_count());
+    let answers = members.map(|parameters| {
+        go_on()?;
+        choice::network(shape, parameters)?.logits(pixels)
+    });
+    let answers = answers.collect::<Result<Vec<_>>>()?;
+    let loss = |temperature: f64| {
+        go_on()?;
+        let mean = mean_of_answers(&scaled(&answers, temperature), shape.classes());
+        Ok(Score::new(&mean, labels, shape.classes()).loss)
     };
-    let temperature = lowest(|temperature| scored(temperature).score.loss);
-    let before = mean_of_answers(&self::answers(shape, parameters, &dataset.test)?, classes);
-    let error_before = Score::new(&before, &dataset.test.labels, classes).calibration_error;
-    info!(
-        "calibration: logits divided by {temperature:.3}, as the {split} set asks for; before, the confidence on the test set \
-         was off by {} on average",
-        text::percent(error_before)
-    );
-    let calibration = Calibration { temperature, error_before };
-    Ok((divided(shape, parameters, temperature), scored(temperature), calibration))
+    lowest(loss).map(Some)
 }
 
-/// The logits (N,K) of each network of `parameters` for `images`.
-fn answers(shape: &MlpShape, parameters: &[f32], images: &Images) -> Result<Vec<Vec<f32>>> {
-    let members = parameters.chunks_exact(shape.parameter_count());
-    members.map(|parameters| choice::network(shape, parameters)?.logits(&images.pixels)).collect()
+/// About how many bytes that takes for networks of `members` and `classes`, with so many `validation` images.
+pub fn memory(members: usize, classes: usize, validation: usize) -> u64 {
+    let logits = (members * classes * validation.min(MOST_IMAGES) * size_of::<f32>()) as u64;
+    2 * logits
 }
 
 fn scaled(answers: &[Vec<f32>], temperature: f64) -> Vec<Vec<f32>> {
@@ -62,7 +69,7 @@ fn scaled(answers: &[Vec<f32>], temperature: f64) -> Vec<Vec<f32>> {
 }
 
 /// `parameters` with the last layer of each network divided by `temperature`.
-fn divided(shape: &MlpShape, parameters: &[f32], temperature: f64) -> Vec<f32> {
+pub fn divided(shape: &MlpShape, parameters: &[f32], temperature: f64) -> Vec<f32> {
     let mut parameters = parameters.to_vec();
     if let Some(last) = shape.layers().pop() {
         for network in parameters.chunks_exact_mut(shape.parameter_count()) {
@@ -76,34 +83,40 @@ fn divided(shape: &MlpShape, parameters: &[f32], temperature: f64) -> Vec<f32> {
 
 /// The temperature in [`RANGE`] with the lowest `loss`, by golden-section search over its logarithm. The loss of one network
 /// is convex in the inverse of the temperature, so that there is one lowest place.
-fn lowest(loss: impl Fn(f64) -> f64) -> f64 {
+///
+/// # Errors
+/// That of `loss`.
+fn lowest(loss: impl Fn(f64) -> Result<f64>) -> Result<f64> {
     const RATIO: f64 = 0.618_033_988_749_894_9;
     let at = |logarithm: f64| loss(logarithm.exp());
     let [mut low, mut high] = RANGE.map(f64::ln);
     let (mut left, mut right) = (high - RATIO * (high - low), low + RATIO * (high - low));
-    let (mut at_left, mut at_right) = (at(left), at(right));
+    let (mut at_left, mut at_right) = (at(left)?, at(right)?);
     for _ in 0..STEPS {
         if at_left <= at_right {
             (high, right, at_right) = (right, left, at_left);
             left = high - RATIO * (high - low);
-            at_left = at(left);
+            at_left = at(left)?;
         } else {
             (low, left, at_left) = (left, right, at_right);
             right = low + RATIO * (high - low);
-            at_right = at(right);
+            at_right = at(right)?;
         }
     }
-    ((low + high) / 2.0).exp()
+    Ok(((low + high) / 2.0).exp())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+    use crate::error::Error;
 
     #[test]
     fn the_search_finds_the_lowest_place() {
         for expected in [0.6, 1.0, 1.7, 6.0f64] {
-            let found = lowest(|temperature| (temperature.ln() - expected.ln()).powi(2));
+            let found = lowest(|temperature| Ok((temperature.ln() - expected.ln()).powi(2))).unwrap();
             assert!((found / expected - 1.0).abs() < 1e-3, "{found}");
         }
     }
@@ -121,14 +134,35 @@ mod tests {
         let labels = pixels.iter().map(|&pixel| u8::from(stream.uniform() < chance(pixel))).collect();
         let images = Images { side: 1, classes: &["0", "1"], pixels, labels };
         let network = [0.0, 4.0 * sharpness, 0.0, -2.0 * sharpness];
-        let logits = mean_of_answers(&answers(&shape, &network, &images).unwrap(), 2);
-        let before = Score::new(&logits, &images.labels, 2);
-        let temperature = lowest(|t| Score::new(&scaled(std::slice::from_ref(&logits), t)[0], &images.labels, 2).loss);
+        let scored = |parameters: &[f32]| {
+            let logits = choice::network(&shape, parameters).unwrap().logits(&images.pixels).unwrap();
+            Score::new(&logits, &images.labels, 2)
+        };
+        let networks = [network, network].concat();
+        let temperature = temperature(&shape, &networks, &images, || Ok(())).unwrap().unwrap();
         assert!((temperature / f64::from(sharpness) - 1.0).abs() < 0.05, "{temperature}");
-        let calibrated = divided(&shape, &[network, network].concat(), temperature);
-        let answer = mean_of_answers(&answers(&shape, &calibrated, &images).unwrap(), 2);
-        let after = Score::new(&answer, &images.labels, 2);
+        let (before, after) = (scored(&networks), scored(&divided(&shape, &networks, temperature)));
         assert_eq!(before.accuracy, after.accuracy);
         assert!(before.calibration_error > 0.05 && after.calibration_error < 0.01, "{before:?} {after:?}");
+    }
+
+    #[test]
+    fn few_images_calibrate_nothing_and_a_signal_ends_the_search() {
+        let shape = MlpShape::new(1, &[], 2);
+        let images = |count: usize| Images {
+            side: 1,
+            classes: &["0", "1"],
+            pixels: vec![255; count],
+            labels: (0..count).map(|at| u8::from(at % 3 == 0)).collect(),
+        };
+        let network = [0.0, 1.0, 0.0, 0.0];
+        let few = temperature(&shape, &network, &images(LEAST_IMAGES - 1), || Ok(())).unwrap();
+        assert_eq!(few, None);
+        let asked = Cell::new(0);
+        let stopped = temperature(&shape, &network, &images(LEAST_IMAGES), || {
+            asked.set(asked.get() + 1);
+            if asked.get() == 10 { Err(Error::Interrupted { signal: 15 }) } else { Ok(()) }
+        });
+        assert!(matches!(stopped, Err(Error::Interrupted { signal: 15 })));
     }
 }

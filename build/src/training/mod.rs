@@ -21,6 +21,7 @@ use self::course::{Course, Kept, Over};
 use self::recorder::Recorder;
 use crate::data::augment::augmenter::Augmenter;
 use crate::data::dataset::{self, Dataset, Images, TEST};
+use crate::engine::choice;
 use crate::engine::{EpochTotals, Network, Progress, Recipe, Trainer, TrainingState};
 use crate::error::{Error, Result};
 use crate::interrupt;
@@ -32,8 +33,8 @@ use crate::parameters::{Keep, Parameters};
 use crate::score::Score;
 use crate::text;
 
-/// As many images are evaluated between two looks at the clock. Burn takes as many at a time, and the other engines answer
-/// for each image alone, so that the answers are the same with a time limit.
+/// As many images are evaluated between two looks at the clock and at signals. Burn takes as many at a time, and the other
+/// engines answer for each image alone.
 const EVALUATED_AT_ONCE: usize = 2_000;
 
 /// A training in progress.
@@ -139,9 +140,7 @@ impl Training<'_> {
         let (mut parameters, mut calibration, mut unfinished) = (kept.parameters, None, failure);
         if unfinished.is_none() && self.dataset.validation.is_some() {
             match self.finish(&shape, &parameters) {
-                Ok((calibrated, scores, how)) => {
-                    (parameters, evaluations, calibration) = (calibrated, scores, Some(how))
-                }
+                Ok((calibrated, scores, how)) => (parameters, evaluations, calibration) = (calibrated, scores, how),
                 Err(error) => unfinished = Some(error),
             }
         }
@@ -160,10 +159,35 @@ impl Training<'_> {
     }
 
     /// Calibrates `parameters` on the validation split, and scores them there and on the test set.
-    fn finish(&mut self, shape: &MlpShape, parameters: &[f32]) -> Result<(Vec<f32>, Vec<Evaluation>, Calibration)> {
-        let (parameters, validation, calibration) = calibration::calibrate(shape, parameters, self.dataset)?;
-        let test = self.evaluate_as(&parameters, TEST, &self.dataset.test, None)?;
-        Ok((parameters, vec![validation, test], calibration))
+    fn finish(
+        &mut self,
+        shape: &MlpShape,
+        parameters: &[f32],
+    ) -> Result<(Vec<f32>, Vec<Evaluation>, Option<Calibration>)> {
+        let (deadline, (split, validation), test) = (self.deadline, self.dataset.watched(), &self.dataset.test);
+        let temperature = calibration::temperature(shape, parameters, validation, || check(deadline))?;
+        let score = |parameters: &[f32], split, images| -> Result<Evaluation> {
+            let logits = logits(choice::network(shape, parameters)?.as_mut(), images, deadline)?;
+            Ok(Evaluation { split, score: Score::new(&logits, &images.labels, images.classes.len()), logits })
+        };
+        let calibration = match temperature {
+            Some(temperature) => {
+                let error_before = score(parameters, TEST, test)?.score.calibration_error;
+                info!(
+                    "calibration: logits divided by {temperature:.3}, as the {split} set asks for; before, the confidence \
+                     on the test set was off by {} on average",
+                    text::percent(error_before)
+                );
+                Some(Calibration { temperature, error_before })
+            }
+            None => None,
+        };
+        let parameters = match calibration {
+            Some(Calibration { temperature, .. }) => calibration::divided(shape, parameters, temperature),
+            None => parameters.to_vec(),
+        };
+        let scores = vec![score(&parameters, split, validation)?, self.evaluate_as(&parameters, TEST, test, None)?];
+        Ok((parameters, scores, calibration))
     }
 
     /// Evaluates the model that was kept before, which a snapshot holds without its answers.
@@ -241,8 +265,7 @@ impl Training<'_> {
             let before = totals;
             totals += self.trainer.train_epoch(images, &mut |progress: Progress| {
                 self.listener.on(RunEvent::Progress(before.and(progress)));
-                self.deadline.map_or(Ok(()), Deadline::check)?;
-                interrupt::check()
+                check(self.deadline)
             })?;
             if ema > 0.0 {
                 let parameters = self.trainer.parameters()?;
@@ -268,8 +291,9 @@ impl Training<'_> {
     }
 }
 
-/// About how many bytes averages, the best model and snapshots take at most, besides the engine's own memory.
-pub fn memory(parameters: &Parameters, recipe: &Recipe) -> u64 {
+/// About how many bytes averages, the best model, snapshots and the calibration on so many `validation` images take at most,
+/// besides the engine's own memory.
+pub fn memory(parameters: &Parameters, recipe: &Recipe, validation: usize) -> u64 {
     let state = 1 + recipe.optimizer.slots().len();
     let [average, best, snapshots] =
         [parameters.ema > 0.0, parameters.keep == Keep::Best, parameters.snapshots > 0].map(usize::from);
@@ -277,7 +301,8 @@ pub fn memory(parameters: &Parameters, recipe: &Recipe) -> u64 {
     let evaluation = if average + best > 0 { 2 * state } else { 0 };
     // One snapshot is being written, one waits, and one is taken.
     let blocks = 2 * (average + best) + evaluation + 3 * snapshots * (state + average + best);
-    (blocks * size_of::<f32>() * recipe.parameter_count()) as u64
+    let calibration = calibration::memory(recipe.ensemble, recipe.shape.classes(), validation);
+    (blocks * size_of::<f32>() * recipe.parameter_count()) as u64 + calibration
 }
 
 /// Scores `network` on the images of `split`, after `epoch` or by itself, before `deadline`.
@@ -292,25 +317,34 @@ pub fn evaluate<N: Network + ?Sized>(
     deadline: Option<Deadline>,
     listener: &mut dyn Listener,
 ) -> Result<Evaluation> {
-    interrupt::check()?;
     listener.on(RunEvent::EvaluationStarted { split, epoch });
-    let logits = match deadline {
-        None => network.logits(&images.pixels)?,
-        Some(deadline) => {
-            let mut logits = Vec::with_capacity(images.len() * images.classes.len());
-            for part in images.pixels.chunks(EVALUATED_AT_ONCE * images.inputs()) {
-                deadline.check()?;
-                logits.extend(network.logits(part)?);
-            }
-            logits
-        }
-    };
+    let logits = logits(network, images, deadline)?;
     let evaluation = Evaluation { split, score: Score::new(&logits, &images.labels, images.classes.len()), logits };
     if let Some(epoch) = epoch {
         check_finite(epoch, "the loss", evaluation.score.loss)?;
     }
     listener.on(RunEvent::Evaluated { evaluation: &evaluation, epoch });
     Ok(evaluation)
+}
+
+/// The logits (N,K) of `network` for `images`, before `deadline`.
+///
+/// # Errors
+/// SIGINT or SIGTERM arrived, the time is over, or the device failed.
+fn logits<N: Network + ?Sized>(network: &mut N, images: &Images, deadline: Option<Deadline>) -> Result<Vec<f32>> {
+    let mut logits = Vec::with_capacity(images.len() * images.classes.len());
+    for part in images.pixels.chunks(EVALUATED_AT_ONCE * images.inputs()) {
+        check(deadline)?;
+        logits.extend(network.logits(part)?);
+    }
+    Ok(logits)
+}
+
+/// # Errors
+/// SIGINT or SIGTERM arrived, or the time is over.
+fn check(deadline: Option<Deadline>) -> Result<()> {
+    deadline.map_or(Ok(()), Deadline::check)?;
+    interrupt::check()
 }
 
 fn check_finite(epoch: u32, what: &'static str, value: f64) -> Result<()> {
