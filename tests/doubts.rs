@@ -2,7 +2,7 @@
 
 use crate::common::{Sandbox, real_mnist};
 use crate::predict::{answers, encoded, enlarged, ten_digits, trained};
-use image::{DynamicImage, GrayImage, ImageBuffer, ImageFormat, Luma, imageops};
+use image::{DynamicImage, GrayImage, ImageBuffer, ImageFormat, Luma, LumaA, imageops};
 use mnist::data::dataset::Dataset;
 use mnist::data::picture::{self, prepare};
 use mnist::data::sets::MNIST;
@@ -97,6 +97,7 @@ fn what_is_not_one_digit_is_answered_and_doubted() {
         ("zigzag", drawn(|x, y| on_line(&zigzag, 6.0, x, y))),
         ("scribble", drawn(|x, y| on_line(&scribble, 5.0, x, y))),
         ("square", drawn(|x, y| (60.0..180.0).contains(&x) && (60.0..180.0).contains(&y))),
+        ("dash", drawn(|x, y| on_line(&[(40.0, 120.0), (200.0, 120.0)], 10.0, x, y))),
         ("dot", drawn(|x, y| (x - 120.0).hypot(y - 120.0) < 4.0)),
         ("grid", drawn(|x, y| x % 40.0 < 4.0 || y % 40.0 < 4.0)),
         ("shadow", drawn(|x, y| x + 0.3 * y > 180.0)),
@@ -239,6 +240,22 @@ fn show_writes_what_the_network_sees_of_each_image() {
     sandbox.write("file", "");
     let refused = sandbox.run("predict --model_dir=model --show=file a/x.png");
     assert!(refused.code == Some(1) && refused.stderr.contains("error: file: "), "{}", refused.stderr);
+    assert_eq!(refused.stdout.lines().count(), 2, "the answer is given");
+
+    // None of the images is replaced, nor what is no file; the others are shown.
+    std::fs::copy(sandbox.path("b/x.png"), sandbox.path("a/x.png.28x28.png")).unwrap();
+    std::os::unix::fs::symlink("x.png", sandbox.path("a/y.png.28x28.png")).unwrap();
+    std::fs::copy(sandbox.path("a/x.png"), sandbox.path("a/y.png")).unwrap();
+    let before = std::fs::read(sandbox.path("a/x.png.28x28.png")).unwrap();
+    let ended = sandbox.run("predict --model_dir=model --show=a a/x.png a/x.png.28x28.png a/y.png b/x.png");
+    assert_eq!((ended.code, ended.stdout.lines().count()), (Some(1), 5));
+    let expected = "expected a new file or an earlier one of this program, found";
+    assert!(ended.stderr.contains(&format!("error: a/x.png.28x28.png: {expected} one of the images\n")), "{ended:#?}");
+    assert!(std::fs::read(sandbox.path("a/x.png.28x28.png")).unwrap() == before);
+    assert!(std::fs::read_link(sandbox.path("a/y.png.28x28.png")).is_ok());
+    assert!(sandbox.files("a").contains(&"x.png.2.28x28.png".to_string()), "{:?}", sandbox.files("a"));
+    let link = sandbox.run("predict --model_dir=model --show=a a/y.png");
+    assert!(link.stderr.contains(&format!("error: a/y.png.28x28.png: {expected} a link\n")), "{link:#?}");
 }
 
 #[test]
@@ -263,7 +280,9 @@ fn small_pictures_and_those_of_twelve_bits_are_read() {
     let sheet = written(&digits[3], 240, 40);
     let dark: ImageBuffer<Luma<u16>, Vec<u16>> =
         ImageBuffer::from_fn(240, 240, |x, y| Luma([u16::from(sheet.get_pixel(x, y).0[0]) * 16]));
+    let with_alpha = ImageBuffer::from_fn(240, 240, |x, y| LumaA([dark.get_pixel(x, y).0[0], u16::MAX]));
+    sandbox.write("alpha.png", encoded(&DynamicImage::ImageLumaA16(with_alpha), ImageFormat::Png));
     sandbox.write("dark.png", encoded(&DynamicImage::ImageLuma16(dark), ImageFormat::Png));
-    let ended = sandbox.run("predict --model_dir=model --json --strict dark.png").done();
-    assert_eq!(answers(&ended)[0]["digit"], 3);
+    let ended = sandbox.run("predict --model_dir=model --json --strict dark.png alpha.png").done();
+    assert!(answers(&ended).iter().all(|answer| answer["digit"] == 3), "{ended:#?}");
 }

@@ -21,6 +21,8 @@ const SHAPES: usize = 6;
 const SPECKS: f64 = 0.15;
 /// The largest square within the ink has less than this part of the box's side: 6 and 0.
 const SQUARE: f64 = 0.45;
+/// The most width, in heights: none and none.
+const WIDE: f64 = 2.5;
 /// The most holes: 17 and 5.
 const HOLES: usize = 2;
 /// A smaller hole, as a part of the image, is a gap between strokes.
@@ -78,6 +80,7 @@ pub fn of(patches: &[Patch], specks: f64, is_cut_off: bool, image: &Ink, box_sid
     } else if patches.len() > PATCHES || stand_side_by_side(patches) {
         Some(Doubt::SeveralShapes)
     } else if square >= if is_cut_off { BROAD } else { SQUARE }
+        || shape.width as f64 > WIDE * shape.height as f64
         || holes(image) > HOLES
         || shape.crowded() >= CROWDED
         || shape.legs() >= LEGS

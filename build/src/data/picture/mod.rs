@@ -24,6 +24,9 @@ const MOST_BYTES: u64 = 200 << 20;
 /// Larger images are reduced to this longer side. A digit on a twentieth of it still has more pixels than MNIST's.
 const LONGEST_SIDE: u32 = 800;
 
+/// What a file is told that is none of these.
+const UNKNOWN: &str = "is no image that this program reads: expected PNG, JPEG, GIF, BMP or PGM";
+
 /// An image in shades of grey.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Picture {
@@ -35,8 +38,8 @@ pub struct Picture {
     pub pixels: Vec<f32>,
 }
 
-/// Decodes a PNG, JPEG, BMP, PGM (also PBM, PPM) or GIF, its first image. The result is upright, as the camera noted, and without transparency.
-/// A large image is reduced.
+/// Decodes a PNG, JPEG, BMP, PGM (also PBM, PPM) or GIF, its first image. The result is upright, as the camera noted, and
+/// without transparency. A large image is reduced.
 ///
 /// # Errors
 /// What is wrong with the file: the end of a sentence that begins with its name.
@@ -48,11 +51,11 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, String> {
         .with_guessed_format()
         .map_err(|problem| format!("cannot be read as an image: {problem}"))?;
     let Some(format) = reader.format() else {
-        return Err("is no image that this program reads: expected PNG, JPEG, GIF, BMP or PGM".into());
+        return Err(UNKNOWN.into());
     };
     let broken = |error: ImageError| match error {
-        ImageError::Unsupported(problem) => format!("is no image that this program reads: {problem}"),
-        ImageError::Limits(problem) => format!("is too large an image: {problem}"),
+        ImageError::Unsupported(problem) => format!("{UNKNOWN}, found something else: {problem}"),
+        ImageError::Limits(_) => format!("expected an image of 1 to {MOST_PIXELS} pixels, found a larger one"),
         problem => format!("is no sound {} file: {problem}", name(format)),
     };
     if format == ImageFormat::Jpeg && !has_jpeg_end(bytes) {
@@ -80,10 +83,10 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, String> {
     }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;
+    brighten(&mut image);
     if image.color().has_alpha() {
         image = opaque::on_paper(&image).into();
     }
-    brighten(&mut image);
     if width.max(height) > LONGEST_SIDE {
         image = image.thumbnail(LONGEST_SIDE, LONGEST_SIDE);
     }
@@ -98,15 +101,19 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, String> {
 
 /// Scales samples of 8, 10, 12 or 14 bits that a sensor's program stored in 16. Unscaled, they are almost black.
 fn brighten(image: &mut DynamicImage) {
-    let samples: &mut [u16] = match image {
-        DynamicImage::ImageLuma16(image) => image,
-        DynamicImage::ImageRgb16(image) => image,
+    // The samples of a pixel, and those among them that are shades. The rest is transparency, which is full already.
+    let (samples, each, shades): (&mut [u16], _, _) = match image {
+        DynamicImage::ImageLuma16(image) => (image, 1, 1),
+        DynamicImage::ImageLumaA16(image) => (image, 2, 1),
+        DynamicImage::ImageRgb16(image) => (image, 3, 3),
+        DynamicImage::ImageRgba16(image) => (image, 4, 3),
         _ => return,
     };
-    let brightest = samples.iter().copied().max().unwrap_or(0);
+    let brightest = samples.chunks_exact(each).flat_map(|pixel| &pixel[..shades]).copied().max().unwrap_or(0);
     let full = [8, 10, 12, 14].map(|bits| (1u32 << bits) - 1).into_iter().find(|&full| u32::from(brightest) <= full);
-    if let Some(full) = full {
-        samples.iter_mut().for_each(|sample| *sample = (u32::from(*sample) * 0xffff / full) as u16);
+    let Some(full) = full else { return };
+    for pixel in samples.chunks_exact_mut(each) {
+        pixel[..shades].iter_mut().for_each(|sample| *sample = (u32::from(*sample) * 0xffff / full) as u16);
     }
 }
 
@@ -168,10 +175,7 @@ mod tests {
     #[test]
     fn other_files_are_refused_with_a_reason() {
         assert_eq!(decode(b"").unwrap_err(), "is empty: expected an image");
-        assert_eq!(
-            decode(b"hello").unwrap_err(),
-            "is no image that this program reads: expected PNG, JPEG, GIF, BMP or PGM"
-        );
+        assert_eq!(decode(b"hello").unwrap_err(), UNKNOWN);
         assert_eq!(
             decode(b"P5 100000 100000 255\n").unwrap_err(),
             "expected an image of 1 to 100000000 pixels, found one of 100000 x 100000"

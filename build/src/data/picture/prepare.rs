@@ -1,5 +1,5 @@
-//! From a picture of a digit to an image prepared as in MNIST. The picture may have any size, and be dark on light or light
-//! on dark.
+//! From a picture of a digit to an image prepared as in MNIST. The picture may have any size from 8 x 8, and be dark on light
+//! or light on dark.
 //!
 //! Source: <http://yann.lecun.com/exdb/mnist/>: "the images were size normalized to fit in a 20x20 pixel box while
 //! preserving their aspect ratio. The resulting images contain grey levels as a result of the anti-aliasing technique [...]
@@ -30,6 +30,8 @@ const STROKES_PER_BOX: f32 = 10.0;
 /// Before its strokes are thickened, a digit is shrunk to this many times the box: thickening takes longer for large ones.
 const SHRUNK_BOXES: f32 = 8.0;
 
+/// A picture whose longer side is shorter holds no digit that anyone could read.
+const LEAST_SIDE: usize = 8;
 /// A smaller picture is enlarged to this many times the image's side.
 const ENLARGED_SIDES: usize = 4;
 
@@ -47,8 +49,14 @@ pub struct Prepared {
 /// A picture that already is such an image (light on black or the reverse) is not changed.
 ///
 /// # Errors
-/// The picture shows nothing, as the end of a sentence that begins with its name.
+/// The picture shows nothing or is tiny, as the end of a sentence that begins with its name.
 pub fn prepare(picture: &Picture, frame: Frame) -> Result<Prepared, String> {
+    let Picture { width, height, .. } = picture;
+    if *width.max(height) < LEAST_SIDE {
+        return Err(format!(
+            "expected a picture of at least {LEAST_SIDE} x {LEAST_SIDE} pixels, found one of {width} x {height}"
+        ));
+    }
     let (mut ink, surroundings, prepared) = match already_prepared(picture, frame) {
         Some(ink) => (ink.clone(), None, Some(ink)),
         None => {
@@ -225,10 +233,13 @@ mod tests {
     #[test]
     fn a_picture_without_a_digit_is_refused() {
         for value in [0.0, 0.5, 1.0] {
-            for (width, height) in [(1, 1), (1, 7), (28, 28), (300, 2)] {
-                let blank = Picture { width, height, pixels: vec![value; width * height] };
-                assert!(prepare(&blank).unwrap_err().starts_with("has no digit in it"), "{width} x {height}");
+            let refused =
+                |width, height| prepare(&Picture { width, height, pixels: vec![value; width * height] }).unwrap_err();
+            for (width, height) in [(1, 8), (28, 28), (300, 2)] {
+                assert!(refused(width, height).starts_with("has no digit in it"), "{width} x {height}");
             }
+            let tiny = "expected a picture of at least 8 x 8 pixels, found one of 7 x 1";
+            assert_eq!(refused(7, 1), tiny);
         }
     }
 
