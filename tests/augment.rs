@@ -55,7 +55,7 @@ fn a_sheet_without_distortions_and_one_that_is_too_large_are_refused() {
     };
     let none = "augment: expected affine, elastic or both, found none";
     let flags = "with the parameters given as flags: ";
-    refused("", 2, &format!("{flags}{none}"));
+    refused("", 2, &format!("{flags}{none}: add --augment=both, or --parameters_file=PATH"));
     refused("--parameters_file=parameters.yaml", 1, &format!("parameters.yaml: {none}"));
     refused("--parameters_file=parameters.yaml --augment=none", 2, &format!("{flags}{none}"));
     refused("--rotation=3", 2, &format!("{flags}rotation: expected augment affine or both with it, found none"));
@@ -66,6 +66,27 @@ fn a_sheet_without_distortions_and_one_that_is_too_large_are_refused() {
             2,
             &format!("invalid value '{count}' for '--count <NUMBER>': {message} {count}"),
         );
+    }
+    for out in ["-", "sheet.jpg", "/dev/null"] {
+        let ended = sandbox.run(&format!("augment --data_dir=data --augment=both --out={out}"));
+        let expected = format!("error: --out={out}: expected a file whose name ends in .png, found another name\n");
+        assert!(ended.code == Some(2) && ended.stderr.ends_with(&expected), "{ended:#?}");
+    }
+    std::fs::create_dir(sandbox.path("directory.png")).unwrap();
+    std::os::unix::fs::symlink("parameters.yaml", sandbox.path("link.png")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        sandbox.path("pipe.png"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .unwrap();
+    let files = sandbox.files(".");
+    for (out, found) in [("directory.png", "a directory"), ("link.png", "a link"), ("pipe.png", "no file")] {
+        let expected = format!("{out}: expected a new file or an earlier one of this program, found {found}");
+        sandbox.run(&format!("augment --data_dir=data --augment=both --out={out}")).failed_with(&expected);
+        assert_eq!(sandbox.files("."), files);
     }
     let missing = "missing/sheet.png: cannot write: No such file or directory (os error 2)";
     let ended = sandbox.run("augment --data_dir=data --augment=both --out=missing/sheet.png");
@@ -135,8 +156,7 @@ fn distortions_without_their_kind_are_refused_and_defaults_are_filled() {
 
     sandbox.write("parameters.yaml", "augment: affine\nseed: 1\n");
     let ended = sandbox.train("--elastic_alpha=3");
-    let expected =
-        "with the parameters given as flags: elastic_alpha: expected augment elastic or both with it, found affine\n";
+    let expected = "with the parameters given as flags and in parameters.yaml: elastic_alpha: expected augment elastic or both with it, found affine\n";
     assert!(ended.code == Some(2) && ended.stderr.ends_with(expected), "{ended:#?}");
 
     sandbox.train("--train_epochs=1 --shift=2").done();

@@ -176,7 +176,7 @@ fn a_closed_pipe_is_no_failure() {
 fn a_log_directory_that_cannot_be_made_is_named() {
     let sandbox = Sandbox::with_data();
     sandbox.write("logs", "");
-    sandbox.train("").failed_with("logs: cannot create the directory: File exists (os error 17)");
+    sandbox.train("").failed_with("logs: cannot create the directory: expected a directory, found a file");
 }
 
 // ---- evaluate

@@ -609,15 +609,15 @@ fn values_that_are_hardly_values_are_refused_as_what_they_are() {
 fn flags_that_do_not_go_with_the_file_are_not_blamed_on_it() {
     let sandbox = Sandbox::with_data();
     let ended = sandbox.train("--momentum 0.9");
-    let expected = "error: with the parameters given as flags: momentum: optimizer adam has none: remove it, or use \
+    let expected = "error: with the parameters given as flags and in parameters.yaml: momentum: optimizer adam has none: remove it, or use \
                     optimizer sgd or rmsprop\n";
     assert!(ended.stderr.ends_with(expected), "{ended:#?}");
     assert_eq!(ended.code, Some(2));
     // The file alone is wrong too, but for another reason, which the flags have mended.
     sandbox.write("parameters.yaml", "momentum: 0.9\n");
     let ended = sandbox.train("--optimizer=sgd --momentum=0 --nesterov=true");
-    let expected =
-        "error: with the parameters given as flags: nesterov: expected a momentum above 0 with it, found 0\n";
+    let expected = "error: with the parameters given as flags and in parameters.yaml: nesterov: expected a momentum above 0 with it, \
+         found 0\n";
     assert!(ended.stderr.ends_with(expected), "{ended:#?}");
     assert_eq!(ended.code, Some(2));
 }
@@ -869,7 +869,7 @@ fn files_written_by_root_belong_to_the_owner_of_the_directory() {
 fn a_file_in_the_place_of_an_output_directory_is_named() {
     let sandbox = Sandbox::with_data();
     sandbox.write("model", "");
-    sandbox.train("").failed_with("model: cannot create the directory: File exists (os error 17)");
+    sandbox.train("").failed_with("model: cannot create the directory: expected a directory, found a file");
 }
 
 // ---- a device that fails

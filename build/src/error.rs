@@ -155,9 +155,22 @@ pub enum Error {
     /// A parameters file that cannot be used as it is.
     #[error("{}{}: {problem}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
     ParametersFile { path: PathBuf, line: Option<usize>, problem: String },
+    /// Something that must not be replaced stands where a file would go.
+    #[error("{}: expected a new file or an earlier one of this program, found {found}", path.display())]
+    Occupied { path: PathBuf, found: &'static str },
     /// Flags that contradict each other or the file.
-    #[error("with the parameters given as flags: {problem}")]
-    ParameterFlags { problem: String },
+    #[error("with the parameters given as flags{}: {problem}", and_in(file.as_deref()))]
+    ParameterFlags { file: Option<PathBuf>, problem: String },
+    /// An argument that does not lead to what it should.
+    #[error("--{flag}={}: expected {expected}, found {found}", given.display())]
+    Argument {
+        flag: &'static str,
+        given: PathBuf,
+        expected: &'static str,
+        found: &'static str,
+        /// The next step, where one is known.
+        next: Option<String>,
+    },
 
     // ---- download
     /// A mirror that is neither a URL nor a directory. `given` shows nothing that may be a login.
@@ -177,16 +190,6 @@ pub enum Error {
     /// The cube's files have faults; they are printed one by one.
     #[error("{}: {faults} {} in the cube's files", path.display(), if *faults == 1 { "fault" } else { "faults" })]
     Cube { path: PathBuf, faults: usize },
-    /// An argument that does not lead to what it should.
-    #[error("--{flag}={}: expected {expected}, found {found}", given.display())]
-    CubeArgument {
-        flag: &'static str,
-        given: PathBuf,
-        expected: &'static str,
-        found: &'static str,
-        /// The next step, where one is known.
-        next: Option<String>,
-    },
     /// Nobody was there to ask.
     #[error("nothing was removed: expected --yes, since there is no terminal to ask on")]
     Unconfirmed,
@@ -415,7 +418,7 @@ impl Error {
                  platforms/mlcube-0.0.3/singularity.yaml, is below the workspace"
                     .into(),
             ),
-            Error::CubeArgument { next, .. } => next.clone(),
+            Error::Argument { next, .. } => next.clone(),
             Error::Unconfirmed => Some("look at the list, then run it again with --yes".into()),
             Error::NotMountable { .. } => {
                 Some("give a path with another name, or platforms/native.yaml, which mounts nothing".into())
@@ -441,11 +444,16 @@ impl Error {
             Error::Mirror { .. }
             | Error::InstructionSet { .. }
             | Error::ParameterFlags { .. }
-            | Error::CubeArgument { .. }
+            | Error::Argument { .. }
             | Error::Unconfirmed => 2,
             _ => 1,
         }
     }
+}
+
+/// Where parameters stand besides the flags.
+fn and_in(file: Option<&Path>) -> String {
+    file.map(|file| format!(" and in {}", file.display())).unwrap_or_default()
 }
 
 fn io_hint(error: &io::Error) -> Option<&'static str> {

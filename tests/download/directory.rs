@@ -167,7 +167,7 @@ fn a_data_directory_that_is_a_file_or_cannot_be_read() {
     case.options.data_dir = case.path("taken");
     let path = case.options.data_dir.display();
     let error = case.run().unwrap_err();
-    assert_eq!(error.to_string(), format!("{path}: cannot create the directory: File exists (os error 17)"));
+    assert_eq!(error.to_string(), format!("{path}: cannot create the directory: expected a directory, found a file"));
 
     // A pipe in the place of a file stands for all that cannot be read: root may read everything else.
     let case = Case::new([""; 0]).with("other", b"");

@@ -65,7 +65,7 @@ impl CubeDir {
         } else {
             ("nothing of this name", None)
         };
-        Err(Error::CubeArgument { flag: flag.name, given: given.into(), expected: flag.expected, found, next })
+        Err(Error::Argument { flag: flag.name, given: given.into(), expected: flag.expected, found, next })
     }
 }
 
@@ -74,7 +74,7 @@ impl CubeDir {
 /// # Errors
 /// `mlcube` is neither.
 pub fn root_of(mlcube: &Path) -> Result<PathBuf> {
-    let wrong = |found| Error::CubeArgument {
+    let wrong = |found| Error::Argument {
         flag: "mlcube",
         given: mlcube.into(),
         expected: "the cube's directory, or the mlcube.yaml in it",

@@ -118,6 +118,10 @@ pub fn make_directory(path: &Path) -> Result<()> {
     if let Some((link, target)) = missing.iter().find_map(|part| Some((part, fs::read_link(part).ok()?))) {
         return Err(Error::DanglingLink { path: link.to_path_buf(), target });
     }
+    if let Some(file) = path.ancestors().find(|part| part.exists()).filter(|part| !part.is_dir()) {
+        let found = io::Error::new(io::ErrorKind::NotADirectory, "expected a directory, found a file");
+        return Err(Error::io("create the directory", file)(found));
+    }
     fs::create_dir_all(path).map_err(Error::io("create the directory", path))?;
     for made in missing.iter().rev() {
         give_to_owner_of(directory_of(made), made);

@@ -26,6 +26,20 @@ pub fn write(target: impl Into<PathBuf>, bytes: &[u8]) -> Result<()> {
     file.commit()
 }
 
+/// [`write`] to a name that the user gave, where anything may stand.
+///
+/// # Errors
+/// There is something else than a file, such as a device, a pipe or a link, which would be replaced.
+pub fn write_named(target: &Path, bytes: &[u8]) -> Result<()> {
+    let found = match fs::symlink_metadata(target) {
+        Ok(there) if there.is_dir() => "a directory",
+        Ok(there) if there.is_symlink() => "a link",
+        Ok(there) if !there.is_file() => "no file",
+        _ => return write(target, bytes),
+    };
+    Err(Error::Occupied { path: target.into(), found })
+}
+
 /// Begins a new file at `path`, to append to.
 ///
 /// # Errors

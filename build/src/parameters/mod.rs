@@ -146,7 +146,7 @@ impl Parameters {
         settings.extend_from_slice(flags);
         Self::resolve(&settings).map_err(|problem| match file_alone {
             Err(alone) if alone == problem => Error::ParametersFile { path: path.to_path_buf(), line: None, problem },
-            _ => Error::ParameterFlags { problem },
+            _ => Error::ParameterFlags { file: Some(path.to_path_buf()), problem },
         })
     }
 

@@ -240,7 +240,7 @@ pub static KEYS: [Key; 33] = [
     ),
     Key::new(
         "ensemble",
-        "How many networks are trained, with the seeds seed, seed + 1, ...; their probabilities are averaged",
+        "How many networks are trained, with other initial weights and dropout; their probabilities are averaged",
         ValueKind::Whole { least: 1, most: MOST_MEMBERS as u64, set: |p, value| p.ensemble = value as usize },
     ),
     Key::new(

@@ -1,5 +1,7 @@
 //! `mnist augment`: draws a sheet of training images as the parameters distort them.
 
+use std::path::Path;
+
 use crate::cli::Augment;
 use crate::data::augment::Warper;
 use crate::data::augment::sheet::Sheet;
@@ -7,6 +9,7 @@ use crate::data::dataset::Dataset;
 use crate::data::picture;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::interrupt;
 use crate::output::console;
 use crate::parameters::Parameters;
 use crate::simd::InstructionSet;
@@ -20,10 +23,11 @@ const COLUMNS: usize = 10;
 /// # Errors
 /// The parameters distort nothing or are wrong, the data is, or the file cannot be written.
 pub fn run(args: &Augment) -> Result<()> {
+    check_name(&args.out)?;
     let flags = &args.overrides.0;
     let parameters = match &args.parameters_file {
         Some(path) => Parameters::read(path, flags)?,
-        None => Parameters::resolve(flags).map_err(|problem| Error::ParameterFlags { problem })?,
+        None => Parameters::resolve(flags).map_err(|problem| Error::ParameterFlags { file: None, problem })?,
     };
     let augmentation = parameters.augmentation().ok_or_else(|| nothing_to_see(args))?;
     let mut dataset = Dataset::load(&args.data_dir)?;
@@ -32,7 +36,8 @@ pub fn run(args: &Augment) -> Result<()> {
     let train = &*dataset.train;
     let warper = Warper::new(augmentation, train.side, parameters.seed, InstructionSet::choose()?);
     let sheet = Sheet::new(&warper, train, args.count, COLUMNS);
-    files::write(&args.out, &picture::png(&sheet.pixels, sheet.width))?;
+    interrupt::check()?;
+    files::write_named(&args.out, &picture::png(&sheet.pixels, sheet.width))?;
     let Sheet { images, originals, .. } = sheet;
     console::print(&text::named_values(&[
         ("sheet", args.out.display().to_string()),
@@ -42,12 +47,25 @@ pub fn run(args: &Augment) -> Result<()> {
     ]))
 }
 
+/// The sheet is a PNG, whatever its name says.
+fn check_name(out: &Path) -> Result<()> {
+    let is_png = out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"));
+    if is_png {
+        return Ok(());
+    }
+    let (given, expected, found) = (out.to_path_buf(), "a file whose name ends in .png", "another name");
+    Err(Error::Argument { flag: "out", given, expected, found, next: None })
+}
+
 /// The parameters have no distortions.
 fn nothing_to_see(args: &Augment) -> Error {
-    let problem = "augment: expected affine, elastic or both, found none".into();
+    let problem = "augment: expected affine, elastic or both, found none".to_owned();
     let by_flag = args.overrides.0.iter().any(|setting| setting.key.name == "augment");
     match &args.parameters_file {
         Some(path) if !by_flag => Error::ParametersFile { path: path.clone(), line: None, problem },
-        _ => Error::ParameterFlags { problem },
+        Some(_) => Error::ParameterFlags { file: None, problem },
+        None => {
+            Error::ParameterFlags { file: None, problem: problem + ": add --augment=both, or --parameters_file=PATH" }
+        }
     }
 }

@@ -79,9 +79,8 @@ pub fn run(args: &Predict) -> Result<()> {
 
     let prepared: Vec<_> = args.images.iter().map(|path| read(path, frame)).collect();
     drop(reading);
-    if let Some(directory) = &args.show {
-        show(directory, &args.images, &prepared, frame)?;
-    }
+    // A directory that cannot take them costs no answer.
+    let shown = args.show.as_ref().map_or(Ok(()), |directory| show(directory, &args.images, &prepared, frame));
     let names: Vec<String> = args.images.iter().map(|path| path.display().to_string()).collect();
     let answers = answers(engine.as_mut(), model.shape.classes(), &names, &prepared)?;
 
@@ -91,24 +90,36 @@ pub fn run(args: &Predict) -> Result<()> {
         error!("{problem}");
     }
     let doubtful = prepared.iter().flatten().filter(|image| image.doubt.is_some()).count();
-    match (unread, doubtful) {
-        (1.., _) => Err(Error::Pictures { unread, images: answers.len() }),
-        (0, 1..) if args.strict => Err(Error::Doubtful { doubtful, images: answers.len() }),
-        _ => Ok(()),
-    }
+    let images = answers.len();
+    let mut failures: Vec<Error> = shown.err().into_iter().collect();
+    failures.extend((args.strict && doubtful > 0).then_some(Error::Doubtful { doubtful, images }));
+    failures.extend((unread > 0).then_some(Error::Pictures { unread, images }));
+    let Some(last) = failures.pop() else { return Ok(()) };
+    failures.iter().for_each(console::report);
+    Err(last)
 }
 
 /// Writes each image that the network sees into `directory`, as a PNG with the name of its file.
+///
+/// # Errors
+/// A file cannot be written, or would replace one of `images` or anything but a file. All others are written.
 fn show(directory: &Path, images: &[PathBuf], prepared: &[Result<Prepared>], frame: Frame) -> Result<()> {
     files::writable_directory(directory)?;
+    let inputs: HashSet<PathBuf> = images.iter().filter_map(|path| path.canonicalize().ok()).collect();
     let mut taken = HashSet::new();
+    let mut result = Ok(());
     for (path, prepared) in images.iter().zip(prepared) {
         let Ok(prepared) = prepared else { continue };
         interrupt::check()?;
-        let name = shown_name(path, frame, &mut taken);
-        files::write(directory.join(name), &picture::png(&prepared.image, frame.side))?;
+        let target = directory.join(shown_name(path, frame, &mut taken));
+        let is_input = target.canonicalize().is_ok_and(|target| inputs.contains(&target));
+        let written = match is_input {
+            true => Err(Error::Occupied { path: target, found: "one of the images" }),
+            false => files::write_named(&target, &picture::png(&prepared.image, frame.side)),
+        };
+        result = result.and(written);
     }
-    Ok(())
+    result
 }
 
 /// A file name for what the network sees of the image at `path`, other than those in `taken`, to which it is added.
