@@ -89,7 +89,8 @@ def train():
     def share(step):
         if step < warmup:
             return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) if p.get("schedule") == "cosine" else 1
+        done = (step - warmup) / max(1, steps - warmup)
+        return {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done}.get(p.get("schedule"), 1)
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
     for _ in range(epochs):
