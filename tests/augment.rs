@@ -83,7 +83,7 @@ fn a_sheet_without_distortions_and_one_that_is_too_large_are_refused() {
     )
     .unwrap();
     let files = sandbox.files(".");
-    for (out, found) in [("directory.png", "a directory"), ("link.png", "a link"), ("pipe.png", "no file")] {
+    for (out, found) in [("directory.png", "a directory"), ("link.png", "a link"), ("pipe.png", "a device or a pipe")] {
         let expected = format!("{out}: expected a new file or an earlier one of this program, found {found}");
         sandbox.run(&format!("augment --data_dir=data --augment=both --out={out}")).failed_with(&expected);
         assert_eq!(sandbox.files("."), files);

@@ -34,7 +34,7 @@ pub fn write_named(target: &Path, bytes: &[u8]) -> Result<()> {
     let found = match fs::symlink_metadata(target) {
         Ok(there) if there.is_dir() => "a directory",
         Ok(there) if there.is_symlink() => "a link",
-        Ok(there) if !there.is_file() => "no file",
+        Ok(there) if !there.is_file() => "a device or a pipe",
         _ => return write(target, bytes),
     };
     Err(Error::Occupied { path: target.into(), found })

@@ -9,6 +9,7 @@
 
 use tracing::info;
 
+use super::EVALUATED_AT_ONCE;
 use crate::data::dataset::Images;
 use crate::engine::choice;
 use crate::error::Result;
@@ -44,9 +45,14 @@ pub fn temperature(
     }
     let (pixels, labels) = (&validation.pixels[..images * validation.inputs()], &validation.labels[..images]);
     let members = parameters.chunks_exact(shape.parameter_count());
-    let answers = members.map(|parameters| {
-        go_on()?;
-        choice::network(shape, parameters)?.logits(pixels)
+    let answers = members.map(|parameters| -> Result<Vec<f32>> {
+        let mut network = choice::network(shape, parameters)?;
+        let mut logits = Vec::with_capacity(images * shape.classes());
+        for part in pixels.chunks(EVALUATED_AT_ONCE * validation.inputs()) {
+            go_on()?;
+            logits.extend(network.logits(part)?);
+        }
+        Ok(logits)
     });
     let answers = answers.collect::<Result<Vec<_>>>()?;
     let loss = |temperature: f64| {
@@ -161,7 +167,7 @@ mod tests {
         let asked = Cell::new(0);
         let stopped = temperature(&shape, &network, &images(LEAST_IMAGES), || {
             asked.set(asked.get() + 1);
-            if asked.get() == 10 { Err(Error::Interrupted { signal: 15 }) } else { Ok(()) }
+            if asked.get() == 5 { Err(Error::Interrupted { signal: 15 }) } else { Ok(()) }
         });
         assert!(matches!(stopped, Err(Error::Interrupted { signal: 15 })));
     }

@@ -55,7 +55,12 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, String> {
     };
     let broken = |error: ImageError| match error {
         ImageError::Unsupported(problem) => format!("{UNKNOWN}, found something else: {problem}"),
-        ImageError::Limits(_) => format!("expected an image of 1 to {MOST_PIXELS} pixels, found a larger one"),
+        ImageError::Limits(_) => {
+            let megabytes = MOST_BYTES >> 20;
+            format!(
+                "expected an image of at most {MOST_PIXELS} pixels and {megabytes} MiB of memory, found a larger one"
+            )
+        }
         problem => format!("is no sound {} file: {problem}", name(format)),
     };
     if format == ImageFormat::Jpeg && !has_jpeg_end(bytes) {
