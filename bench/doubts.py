@@ -203,6 +203,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path)
     flags = parser.parse_args()
     model = os.path.abspath(flags.model_dir)
+    measured = revision()
     subprocess.run(["cargo", "build", "--release", "--locked", "--quiet"], check=True, cwd=ROOT)
     if missing := [font for font in FONTS if not os.path.isfile(font)]:
         sys.exit(f"{missing[0]}: expected a font; tests/fonts.rs names Debian's packages")
@@ -219,7 +220,7 @@ def main():
 
     metrics = json.loads((pathlib.Path(model) / "metrics.json").read_text())
     text = "\n".join([
-        f"# Doubts, {datetime.date.today()}, {cpu()}", "", f"- command: `{invocation()}`", f"- revision: {revision()}",
+        f"# Doubts, {datetime.date.today()}, {cpu()}", "", f"- command: `{invocation()}`", f"- revision: {measured}",
         f"- model: {100 * metrics['test']['accuracy']:.2f} % on test", "",
         "One digit each; a doubt is a false alarm, except where the box or the lines cannot be taken away:", "",
         "| pictures | number | right | doubted | kinds |", "|---|---|---|---|---|", *rows, "",

@@ -99,6 +99,7 @@ def arguments():
 
 def main():
     flags = arguments()
+    measured = revision()
     subprocess.run(["cargo", "build", "--release", "--locked", "--quiet"], check=True, cwd=ROOT)
     flags.out.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -122,7 +123,7 @@ def main():
     text = "\n".join([
         f"# Time to accuracy, {datetime.date.today()}, {cpu()}, {THREADS} cores", "",
         f"- command: `{invocation()}`",
-        f"- revision: {revision()}",
+        f"- revision: {measured}",
         f"- {output('rustc', '--version')}; peers: {', '.join(sorted(flags.versions)) or 'none'}", "",
         "The rules stand in the program's text. Seconds are those of the whole process.", "",
         "| target | who | seconds, median | range | accuracy, mean | range | seeds | reached | recipe |",
