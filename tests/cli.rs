@@ -8,6 +8,7 @@ use crate::common::{self, Sandbox, end};
 use mnist::output::artifacts;
 use mnist::parameters::Parameters;
 use mnist::task::demo::DEFAULT_PARAMETERS;
+use mnist::workspace;
 
 // ---- wrong arguments: exit code 2, nothing done
 
@@ -37,8 +38,8 @@ fn a_flag_given_twice_is_refused_in_either_spelling() {
 
 #[test]
 fn a_missing_or_unknown_flag_is_named() {
-    let expected = "the following required arguments were not provided:\n  --log_dir <DIR>\n";
-    wrong_arguments("download --data_dir=data", expected);
+    let expected = "the following required arguments were not provided:\n  --out <FILE>\n";
+    wrong_arguments("augment --data_dir=data", expected);
     wrong_arguments(
         &format!("{TRAIN} --batchsize=3"),
         "unexpected argument '--batchsize' found\n\n  tip: a similar argument exists: '--batch-size'\n",
@@ -212,6 +213,64 @@ fn a_model_that_is_missing_or_damaged_is_refused() {
     );
 }
 
+// ---- the workspace
+
+#[test]
+fn without_flags_the_tasks_work_in_the_workspace() {
+    let sandbox = Sandbox::new();
+    let ended = sandbox.run("download --synthetic").done();
+    let places = "by default: --data_dir=workspace/data --log_dir=workspace/download_logs\n";
+    assert!(ended.stderr.starts_with(places), "{}", ended.stderr);
+    let ended = sandbox.run("train --train_epochs=1 --hidden_layers=32 --batch_size=128").done();
+    let places = "by default: --data_dir=workspace/data --log_dir=workspace/train_logs --model_dir=workspace/model \
+                  --parameters_file=workspace/parameters/default.parameters.yaml\n\
+                  workspace/parameters/default.parameters.yaml: not there, so parameters have their defaults\n";
+    assert!(ended.stderr.starts_with(places), "{}", ended.stderr);
+    assert!(sandbox.read("workspace/model/parameters.yaml").contains("dropout: 0.2\n"));
+    sandbox.run("evaluate").done();
+    sandbox.run("augment --augment=both --out=x.png --count=1").done();
+    let ended = sandbox.run("predict x.png --model_dir=workspace/model").done();
+    assert!(!ended.stderr.contains("by default"), "{}", ended.stderr);
+    assert_eq!(sandbox.run("predict x.png").done().stdout, ended.stdout);
+    let places = ["data", "download_logs", "evaluate_logs", "model", "train_logs"];
+    assert_eq!(sandbox.files("workspace"), places);
+
+    // A file that is there counts, comments alone too.
+    fs::create_dir(sandbox.path("workspace/parameters")).unwrap();
+    sandbox.write("workspace/parameters/default.parameters.yaml", "# all defaults\n");
+    let flags = "--train_epochs=1 --hidden_layers=32 --batch_size=128";
+    let before = fs::read(sandbox.path("workspace/model/model.safetensors")).unwrap();
+    let ended = sandbox.run(&format!("train {flags}")).done();
+    assert!(!ended.stderr.contains("not there"), "{}", ended.stderr);
+    assert!(fs::read(sandbox.path("workspace/model/model.safetensors")).unwrap() == before);
+}
+
+#[test]
+fn the_workspace_is_that_of_the_run_configurations() {
+    for (file, places) in [
+        ("run/download.yaml", &[("data_dir", workspace::DATA), ("log_dir", workspace::DOWNLOAD_LOGS)][..]),
+        (
+            "run/train.yaml",
+            &[
+                ("data_dir", workspace::DATA),
+                ("log_dir", workspace::TRAIN_LOGS),
+                ("model_dir", workspace::MODEL),
+                ("parameters_file", workspace::PARAMETERS),
+            ],
+        ),
+        (
+            "run/evaluate.yaml",
+            &[("data_dir", workspace::DATA), ("log_dir", workspace::EVALUATE_LOGS), ("model_dir", workspace::MODEL)],
+        ),
+    ] {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+        for (flag, place) in places {
+            let line = format!("  {flag}: {}\n", place.replace("workspace/", "$WORKSPACE/"));
+            assert!(text.contains(&line), "{file} has no {line}");
+        }
+    }
+}
+
 // ---- demo
 
 /// The demo cannot include the cube's file: a build in a container has `build/` alone.
@@ -245,9 +304,21 @@ fn the_demo_without_a_network_draws_synthetic_digits_and_a_second_call_reuses_th
     assert_eq!(second.stdout, first.stdout);
     assert_eq!(model(), trained);
     assert!(!second.stderr.contains("warning: no mirror"), "{}", second.stderr);
-    let way = "workspace/data: there already: SYNTHETIC digits (a stand-in, not MNIST)\nto have MNIST itself: mnist \
-               download --data_dir=workspace/data --log_dir=workspace/download_logs, then the demo once more\n";
-    assert!(second.stderr.starts_with(way), "{}", second.stderr);
+    let way = format!(
+        "workspace/data: there already: SYNTHETIC digits (a stand-in, not MNIST)\nto have MNIST itself: `{} download`, then \
+         the demo once more\n",
+        env!("CARGO_BIN_EXE_mnist")
+    );
+    assert!(second.stderr.starts_with(&way), "{}", second.stderr);
+    let next = format!("\nNext, train longer: {} train --train_epochs=10\n", env!("CARGO_BIN_EXE_mnist"));
+    assert!(second.stdout.ends_with(&next), "{}", second.stdout);
+
+    // Flags are parameters too: another network is trained, once.
+    for expected in [false, true] {
+        let ended = sandbox.run("demo --train_epochs=2").done();
+        assert_eq!(ended.stderr.contains("workspace/model: is trained on this data"), expected, "{ended:#?}");
+    }
+    demo().done();
 
     // A model that began with another one is not what the demo trains.
     let bytes = || fs::read(sandbox.path("workspace/model/model.safetensors")).unwrap();

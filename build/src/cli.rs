@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, PathBufValueParser, TypedValueParser, ValueParser};
+use clap::parser::ValueSource;
 use clap::{
     Arg, ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
 };
@@ -11,7 +12,8 @@ use clap::{
 use crate::parameters::Setting;
 use crate::parameters::key::Key;
 use crate::parameters::table::KEYS;
-use crate::text::escaped;
+use crate::text::{escaped, quoted};
+use crate::workspace;
 
 const AFTER_HELP: &str = "Flags may be written with hyphens for underscores (--log-dir), with `=` or a space.\n\n\
     Exit codes: 0 done; 1 failed; 2 wrong arguments; 129, 130 and 143 after SIGHUP, SIGINT and SIGTERM.";
@@ -23,21 +25,56 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+    /// The places that no flag named, as flags.
+    #[arg(skip)]
+    pub by_default: Vec<String>,
 }
 
 /// Reads this process's arguments. Where they are wrong, or ask for help, it says so and ends the process.
 pub fn parse() -> Cli {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    Cli::try_parse_from(&arguments).unwrap_or_else(|error| {
+    parsed(&arguments).unwrap_or_else(|error| {
         // The message quotes the arguments. What is wrong with them is wrong without control characters too.
-        let plain = arguments.iter().map(|argument| escaped(&argument.to_string_lossy()).into_owned());
-        Cli::try_parse_from(plain).err().unwrap_or(error).exit()
+        let plain: Vec<OsString> =
+            arguments.iter().map(|argument| escaped(&argument.to_string_lossy()).into_owned().into()).collect();
+        parsed(&plain).err().unwrap_or(error).exit()
     })
+}
+
+fn parsed(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut command = Cli::command();
+    let mut matches = command.try_get_matches_from_mut(arguments)?;
+    let by_default = matches.subcommand().map(|(_, matches)| places_by_default(matches)).unwrap_or_default();
+    let cli = Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))?;
+    Ok(Cli { by_default, ..cli })
+}
+
+/// The flags of a task whose places in the workspace were not given.
+fn places_by_default(matches: &ArgMatches) -> Vec<String> {
+    let place = |id: &clap::Id| {
+        let by_default = matches.value_source(id.as_str()) == Some(ValueSource::DefaultValue);
+        let value = matches.get_raw(id.as_str())?.next()?.to_str()?;
+        (by_default && value.starts_with(workspace::DIRECTORY)).then(|| format!("--{id}={value}"))
+    };
+    matches.ids().filter_map(place).collect()
+}
+
+/// How this program was started, to be typed before a task.
+pub fn started_as() -> String {
+    let path = std::env::args_os().next().map(PathBuf::from).unwrap_or_else(|| "mnist".into());
+    let by_cargo = std::env::var_os("CARGO").is_some() && path.components().any(|part| part.as_os_str() == "target");
+    match path.parent().and_then(Path::file_name) {
+        Some(profile) if by_cargo && profile == "release" => "cargo run --release --".into(),
+        Some(profile) if by_cargo && profile == "debug" => "cargo run --".into(),
+        _ => quoted(&path),
+    }
 }
 
 /// The tasks.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Start here: download, train and evaluate in ./workspace, with one command
+    Demo(Demo),
     /// Fetch the four files of MNIST, or draw a synthetic stand-in
     Download(Download),
     /// Train a network and write the model
@@ -48,8 +85,6 @@ pub enum Command {
     Predict(Predict),
     /// Draw a sheet of training images as `augment` distorts them
     Augment(Augment),
-    /// Download, train and evaluate in ./workspace, with one command
-    Demo(Demo),
     /// List what could be trained on
     #[command(after_help = AFTER_HELP)]
     Devices,
@@ -79,10 +114,10 @@ pub enum SchemaOf {
 #[command(after_help = AFTER_HELP)]
 pub struct Download {
     /// Where the data goes; files that are there and right are used
-    #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR", value_parser = path())]
+    #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR", value_parser = path(), default_value = workspace::DATA)]
     pub data_dir: PathBuf,
     /// Where the log files go
-    #[arg(long = "log_dir", alias = "log-dir", value_name = "DIR", value_parser = path())]
+    #[arg(long = "log_dir", alias = "log-dir", value_name = "DIR", value_parser = path(), default_value = workspace::DOWNLOAD_LOGS)]
     pub log_dir: PathBuf,
     /// A mirror to try first, a URL or a directory; may be given more than once [env: MNIST_MIRROR]
     #[arg(long = "mirror", value_name = "URL_OR_DIR", value_parser = url_or_path())]
@@ -97,16 +132,16 @@ pub struct Download {
 #[command(after_help = AFTER_HELP)]
 pub struct Train {
     /// Where the data is
-    #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR", value_parser = path())]
+    #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR", value_parser = path(), default_value = workspace::DATA)]
     pub data_dir: PathBuf,
     /// Where the log files go
-    #[arg(long = "log_dir", alias = "log-dir", value_name = "DIR", value_parser = path())]
+    #[arg(long = "log_dir", alias = "log-dir", value_name = "DIR", value_parser = path(), default_value = workspace::TRAIN_LOGS)]
     pub log_dir: PathBuf,
     /// Where the model goes, with its metrics and parameters
-    #[arg(long = "model_dir", alias = "model-dir", value_name = "DIR", value_parser = path())]
+    #[arg(long = "model_dir", alias = "model-dir", value_name = "DIR", value_parser = path(), default_value = workspace::MODEL)]
     pub model_dir: PathBuf,
     /// The parameters, as YAML
-    #[arg(long = "parameters_file", alias = "parameters-file", value_name = "FILE", value_parser = path())]
+    #[arg(long = "parameters_file", alias = "parameters-file", value_name = "FILE", value_parser = path(), default_value = workspace::PARAMETERS)]
     pub parameters_file: PathBuf,
     /// Go on from the newest snapshot in MODEL_DIR; without one, begin anew
     #[arg(long)]
@@ -124,13 +159,13 @@ pub struct Train {
 #[command(after_help = AFTER_HELP)]
 pub struct Evaluate {
     /// Where the data is
-    #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR", value_parser = path())]
+    #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR", value_parser = path(), default_value = workspace::DATA)]
     pub data_dir: PathBuf,
     /// Where the log files and metrics.json go
-    #[arg(long = "log_dir", alias = "log-dir", value_name = "DIR", value_parser = path())]
+    #[arg(long = "log_dir", alias = "log-dir", value_name = "DIR", value_parser = path(), default_value = workspace::EVALUATE_LOGS)]
     pub log_dir: PathBuf,
     /// Where the model is
-    #[arg(long = "model_dir", alias = "model-dir", value_name = "DIR", value_parser = path())]
+    #[arg(long = "model_dir", alias = "model-dir", value_name = "DIR", value_parser = path(), default_value = workspace::MODEL)]
     pub model_dir: PathBuf,
 }
 
@@ -139,7 +174,7 @@ pub struct Evaluate {
 #[command(after_help = AFTER_HELP)]
 pub struct Predict {
     /// Where the model is
-    #[arg(long = "model_dir", alias = "model-dir", value_name = "DIR", value_parser = path())]
+    #[arg(long = "model_dir", alias = "model-dir", value_name = "DIR", value_parser = path(), default_value = workspace::MODEL)]
     pub model_dir: PathBuf,
     /// Answer with one JSON object a line instead of a table
     #[arg(long)]
@@ -160,7 +195,7 @@ pub struct Predict {
 #[command(after_help = AFTER_HELP)]
 pub struct Augment {
     /// Where the data is
-    #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR", value_parser = path())]
+    #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR", value_parser = path(), default_value = workspace::DATA)]
     pub data_dir: PathBuf,
     /// How many images the sheet has, ten a row: an original, then its copies in the first nine epochs
     #[arg(long, value_name = "NUMBER", default_value = "100", value_parser = count)]
@@ -183,6 +218,9 @@ pub struct Demo {
     /// A mirror to try first, a URL or a directory; may be given more than once [env: MNIST_MIRROR]
     #[arg(long = "mirror", value_name = "URL_OR_DIR", value_parser = url_or_path())]
     pub mirrors: Vec<OsString>,
+    /// Parameters given as flags.
+    #[command(flatten)]
+    pub overrides: Overrides,
 }
 
 /// `mnist cube`.
@@ -295,7 +333,7 @@ fn with_home(path: &OsStr) -> Result<OsString, String> {
 }
 
 /// Parameters given as flags, which take precedence over the file's.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Overrides(pub Vec<Setting>);
 
 impl Args for Overrides {
@@ -335,7 +373,7 @@ impl FromArgMatches for Overrides {
 pub struct Flag {
     /// Its canonical name, without hyphens.
     pub name: String,
-    /// Whether the task does not run without it.
+    /// Whether a cube must give it: the task does not run without it, or would use a place in the current directory.
     pub required: bool,
 }
 
@@ -343,8 +381,14 @@ pub struct Flag {
 pub fn flags_of(task: &str) -> Option<Vec<Flag>> {
     let command = Cli::command();
     let task = command.find_subcommand(task)?;
-    let flag =
-        |argument: &Arg| Some(Flag { name: argument.get_long()?.to_string(), required: argument.is_required_set() });
+    let is_place = |argument: &Arg| {
+        let default = argument.get_default_values().first().and_then(|default| default.to_str());
+        default.is_some_and(|default| default.starts_with(workspace::DIRECTORY))
+    };
+    let flag = |argument: &Arg| {
+        let required = argument.is_required_set() || is_place(argument);
+        Some(Flag { name: argument.get_long()?.to_string(), required })
+    };
     Some(task.get_arguments().filter_map(flag).collect())
 }
 

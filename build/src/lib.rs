@@ -19,7 +19,7 @@
 //!
 //! ```text
 //! task > cli > cube, training > output > parameters > engine > data > model, optim, score
-//!     > simd, rng, files, yaml > open > interrupt, memory > error > text, threads
+//!     > simd, rng, files, yaml > open > interrupt, memory > error > text, threads, workspace
 //! ```
 //!
 //! CONTRIBUTING.md has a tour of five minutes, and says where each kind of extension begins.
@@ -50,4 +50,5 @@ pub mod rng;
 pub mod simd;
 pub mod text;
 pub mod threads;
+pub mod workspace;
 pub mod yaml;

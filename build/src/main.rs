@@ -4,10 +4,14 @@ use std::process::ExitCode;
 
 use mnist::output::console::{self, Console};
 use mnist::{cli, interrupt, task};
+use tracing::info;
 
 fn main() -> ExitCode {
     let cli = cli::parse();
     let console = Console::install();
+    if !cli.by_default.is_empty() {
+        info!("by default: {}", cli.by_default.join(" "));
+    }
     match interrupt::install().and_then(|()| task::run(cli.command, &console)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

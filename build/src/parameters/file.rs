@@ -30,12 +30,14 @@ pub fn read(path: &Path) -> Result<Vec<Setting>> {
 
 fn parse(text: &str) -> std::result::Result<Vec<Setting>, Problem> {
     let whole: Given = yaml::parse(text)?;
-    if whole != Given::Mapping {
-        let text = match whole {
-            Given::Nothing => "is empty: expected keys with values such as `batch_size: 32`".into(),
-            other => format!("expected keys with values such as `batch_size: 32`, found {other}"),
-        };
-        return Err(Problem { line: None, text });
+    match whole {
+        Given::Mapping => {}
+        // Comments at most: all defaults.
+        Given::Nothing => return Ok(vec![]),
+        other => {
+            let text = format!("expected keys with values such as `batch_size: 32`, found {other}");
+            return Err(Problem { line: None, text });
+        }
     }
     let reader = FileReader::default();
     match serde_yaml::Deserializer::from_str(text).deserialize_map(&reader) {
@@ -124,7 +126,8 @@ mod tests {
     }
 
     #[test]
-    fn the_three_keys_of_mlcubes_documentation_are_the_defaults() {
+    fn the_three_keys_of_mlcubes_documentation_are_the_defaults_and_so_is_nothing() {
+        assert_eq!(parameters("# none\n"), Parameters::default());
         assert_eq!(parameters("optimizer: \"adam\"\ntrain_epochs: 5\nbatch_size: 32\n"), Parameters::default());
     }
 
@@ -155,7 +158,6 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_its_line() {
         let cases = [
-            ("", "is empty: expected keys with values such as `batch_size: 32`"),
             ("- 1\n- 2\n", "expected keys with values such as `batch_size: 32`, found [1, 2]"),
             ("hello", "expected keys with values such as `batch_size: 32`, found the text \"hello\""),
             ("a: 1\n b: 2\n", "2: is not YAML: mapping values are not allowed in this context"),

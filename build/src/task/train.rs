@@ -28,7 +28,7 @@ use crate::output::logs::with_logs;
 use crate::output::names;
 use crate::output::tensorboard::EventFiles;
 use crate::output::unfinished::UnfinishedDirectory;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, Setting};
 use crate::simd::InstructionSet;
 use crate::task::verdict;
 use crate::text;
@@ -38,6 +38,7 @@ use crate::training::recorder::Recorder;
 use crate::training::snapshot::Snapshot;
 use crate::training::snapshots;
 use crate::training::{self, Deadline, Training};
+use crate::workspace;
 
 /// The memory of the program without data and network.
 const PROGRAM_BYTES: u64 = 15_000_000;
@@ -139,7 +140,7 @@ pub fn prepare(
     log_lock: Option<Arc<DirectoryLock>>,
 ) -> Result<Plan> {
     let begin = Begin::now();
-    let parameters = Parameters::read(&args.parameters_file, &args.overrides.0)?;
+    let parameters = workspace_parameters(&args.parameters_file, &args.overrides.0)?;
     let mut used = Parameters { threads: engine::threads(parameters.threads), ..parameters.clone() };
     threads::limit(used.threads);
     let model_dir = artifacts::open(&args.model_dir)?;
@@ -179,6 +180,15 @@ pub fn prepare(
     let model_dir = args.model_dir.clone();
     let augmenter = augmenter(&used, &dataset.train, trainer.info().threads)?;
     Ok(Plan { parameters, used, dataset, trainer, augmenter, course, recorder, model_dir, lock, unfinished, begin })
+}
+
+/// The parameters in `file` and `flags`. The workspace's file may be missing: then all others have their defaults.
+fn workspace_parameters(file: &Path, flags: &[Setting]) -> Result<Parameters> {
+    if file == Path::new(workspace::PARAMETERS) && !file.exists() {
+        info!("{}: not there, so parameters have their defaults", file.display());
+        return Parameters::resolve(flags).map_err(|problem| Error::ParameterFlags { file: None, problem });
+    }
+    Parameters::read(file, flags)
 }
 
 /// What distorts the images of `train` while an engine trains with `threads` threads.
