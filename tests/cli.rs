@@ -48,9 +48,10 @@ fn a_missing_or_unknown_flag_is_named() {
 
 #[test]
 fn a_parameter_out_of_range_is_refused_before_anything_is_done() {
-    let expected = "invalid value '0' for '--batch_size <VALUE>': expected a whole number from 1 to 1000000, found 0\n";
+    let expected =
+        "invalid value '0' for '--batch_size <NUMBER>': expected a whole number from 1 to 1000000, found 0\n";
     wrong_arguments(&format!("{TRAIN} --batch_size=0"), expected);
-    let expected = "invalid value 'lion' for '--optimizer <VALUE>': expected adam, adamw, sgd, rmsprop or adagrad, \
+    let expected = "invalid value 'lion' for '--optimizer <NAME>': expected adam, adamw, sgd, rmsprop or adagrad, \
                     found the text \"lion\"\n";
     wrong_arguments(&format!("{TRAIN} --optimizer lion"), expected);
 }

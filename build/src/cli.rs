@@ -9,18 +9,63 @@ use clap::{
     Arg, ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
 };
 
+use clap_complete::Shell;
+
 use crate::parameters::Setting;
 use crate::parameters::key::Key;
 use crate::parameters::table::KEYS;
+use crate::simd::InstructionSet;
 use crate::text::{escaped, quoted};
 use crate::workspace;
+
+/// The program.
+pub const NAME: &str = "mnist";
 
 const AFTER_HELP: &str = "Flags may be written with hyphens for underscores (--log-dir), with `=` or a space.\n\n\
     Exit codes: 0 done; 1 failed; 2 wrong arguments; 129, 130 and 143 after SIGHUP, SIGINT and SIGTERM.";
 
+/// The short help of a task with parameters, which has no place for them.
+const AFTER_SHORT_HELP: &str = "Parameters such as --train_epochs=10 are flags too: --help lists them, with examples.";
+
+const TRAIN_EXAMPLES: &str = "Examples:
+  mnist train
+  mnist train --parameters_file=workspace/parameters/accurate.parameters.yaml
+  mnist train --hidden_layers=256,128 --augment=both --train_epochs=20
+  mnist train --validation=0.1 --keep=best --early_stopping=3
+  mnist train --snapshots=1 --resume";
+
+const PREDICT_EXAMPLES: &str = "Examples:
+  mnist predict seven.png photo.jpg
+  mnist predict --json --strict scans/*.png
+  scanimage --format=png | mnist predict -";
+
+const AUGMENT_EXAMPLES: &str = "Examples:
+  mnist augment --out=sheet.png --augment=both
+  mnist augment --out=sheet.png --parameters_file=workspace/parameters/best.parameters.yaml --count=200";
+
+const DOWNLOAD_EXAMPLES: &str = "Examples:
+  mnist download
+  mnist download --mirror=https://mirror.example/mnist
+  mnist download --mirror=/shared/mnist
+  mnist download --synthetic";
+
+const COMPLETIONS_EXAMPLES: &str = "Examples:
+  mnist completions bash >~/.local/share/bash-completion/completions/mnist
+  mnist completions zsh >\"${fpath[1]}/_mnist\"
+  mnist completions fish >~/.config/fish/completions/mnist.fish";
+
+const CUBE_RUN_EXAMPLES: &str = "Examples:
+  mnist cube run --platform=platforms/docker.yaml --task=run/train.yaml
+  mnist cube run --platform=platforms/native.yaml --task=run/train-accurate.yaml --dry_run";
+
+/// `examples`, then what all help ends with.
+fn with_examples(examples: &str) -> String {
+    format!("{examples}\n\n{AFTER_HELP}")
+}
+
 /// The MNIST MLCube as one native program: download the data, train a network, evaluate it.
 #[derive(Debug, Parser)]
-#[command(name = "mnist", version, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = NAME, version, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -42,11 +87,21 @@ pub fn parse() -> Cli {
 }
 
 fn parsed(arguments: &[OsString]) -> Result<Cli, clap::Error> {
-    let mut command = Cli::command();
+    let mut command = Cli::command().long_version(long_version());
     let mut matches = command.try_get_matches_from_mut(arguments)?;
     let by_default = matches.subcommand().map(|(_, matches)| places_by_default(matches)).unwrap_or_default();
     let cli = Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))?;
     Ok(Cli { by_default, ..cli })
+}
+
+/// The version, with what was built in and what this machine makes of it.
+fn long_version() -> String {
+    let features =
+        [(cfg!(feature = "burn"), "burn"), (cfg!(feature = "ndarray"), "ndarray"), (cfg!(feature = "gpu"), "gpu")];
+    let features: Vec<_> = features.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect();
+    let features = if features.is_empty() { "none".into() } else { features.join(", ") };
+    let set = InstructionSet::choose().map_or("none", InstructionSet::name);
+    format!("{}\nfeatures: {features}\ninstruction set: {set}", env!("CARGO_PKG_VERSION"))
 }
 
 /// The flags of a task whose places in the workspace were not given.
@@ -95,6 +150,20 @@ pub enum Command {
         #[arg(value_enum, value_name = "KIND")]
         file: SchemaOf,
     },
+    /// Print what a shell needs to complete the command line
+    #[command(after_help = AFTER_HELP, after_long_help = with_examples(COMPLETIONS_EXAMPLES))]
+    Completions {
+        /// The shell
+        #[arg(value_enum, value_name = "SHELL")]
+        shell: Shell,
+    },
+    /// Write the manual pages
+    #[command(after_help = AFTER_HELP)]
+    Man {
+        /// Where they go
+        #[arg(value_name = "DIR", value_parser = path())]
+        directory: PathBuf,
+    },
     /// Work with the cube: the directory with mlcube.yaml
     #[command(subcommand, after_help = AFTER_HELP)]
     Cube(Cube),
@@ -111,7 +180,7 @@ pub enum SchemaOf {
 
 /// `mnist download`.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = AFTER_HELP, after_long_help = with_examples(DOWNLOAD_EXAMPLES))]
 pub struct Download {
     /// Where the data goes; files that are there and right are used
     #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR", value_parser = path(), default_value = workspace::DATA)]
@@ -129,7 +198,7 @@ pub struct Download {
 
 /// `mnist train`.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = AFTER_SHORT_HELP, after_long_help = with_examples(TRAIN_EXAMPLES))]
 pub struct Train {
     /// Where the data is
     #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR", value_parser = path(), default_value = workspace::DATA)]
@@ -171,7 +240,7 @@ pub struct Evaluate {
 
 /// `mnist predict`.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = AFTER_HELP, after_long_help = with_examples(PREDICT_EXAMPLES))]
 pub struct Predict {
     /// Where the model is
     #[arg(long = "model_dir", alias = "model-dir", value_name = "DIR", value_parser = path(), default_value = workspace::MODEL)]
@@ -192,7 +261,7 @@ pub struct Predict {
 
 /// `mnist augment`.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = AFTER_SHORT_HELP, after_long_help = with_examples(AUGMENT_EXAMPLES))]
 pub struct Augment {
     /// Where the data is
     #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR", value_parser = path(), default_value = workspace::DATA)]
@@ -213,7 +282,7 @@ pub struct Augment {
 
 /// `mnist demo`.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = AFTER_SHORT_HELP, after_long_help = AFTER_HELP)]
 pub struct Demo {
     /// A mirror to try first, a URL or a directory; may be given more than once [env: MNIST_MIRROR]
     #[arg(long = "mirror", value_name = "URL_OR_DIR", value_parser = url_or_path())]
@@ -247,7 +316,7 @@ pub enum Cube {
         dry_run: bool,
     },
     /// Run a task where a platform file says, building the image if it is missing
-    #[command(after_help = AFTER_HELP)]
+    #[command(after_help = AFTER_HELP, after_long_help = with_examples(CUBE_RUN_EXAMPLES))]
     Run {
         /// Where the cube is.
         #[command(flatten)]
@@ -349,13 +418,14 @@ fn argument(key: &'static Key) -> Arg {
     let parser = move |text: &str| Setting::from_flag(key, text);
     let help = format!("{} [default: {}]", key.help, key.default());
     let hyphens = key.name.replace('_', "-");
-    let aliases = key.synonym.map(String::from).into_iter().chain((hyphens != key.name).then_some(hyphens));
     Arg::new(key.name)
         .long(key.name)
-        .value_name("VALUE")
+        .value_name(key.value_name())
         .help(help)
+        .hide_short_help(true)
         .value_parser(ValueParser::new(parser))
-        .aliases(aliases)
+        .visible_aliases(key.synonym)
+        .aliases((hyphens != key.name).then_some(hyphens))
 }
 
 impl FromArgMatches for Overrides {
@@ -423,6 +493,7 @@ mod tests {
             "predict --model_dir=~/a --show=~/b ~",
             "augment --data_dir=~/a --out=~/b --parameters_file=~/c",
             "demo --mirror=~/a",
+            "man ~/a",
             "cube check --mlcube=~/a",
             "cube configure --mlcube=~/a --workspace=~/b --platform=~/c",
             "cube run --mlcube=~/a --workspace=~/b --platform=~/c --task=~/d",

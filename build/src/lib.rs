@@ -3,7 +3,7 @@
 //! The way of the data:
 //!
 //! ```text
-//! cli -> task      download | train | evaluate | predict | augment | demo | devices | schema | cube
+//! cli -> task      download | train | evaluate | predict | augment | demo | devices | schema | completions | man | cube
 //!
 //! train:    parameters (file, flags, defaults)
 //!           data: download or synthetic -> idx -> dataset -> split -> in every epoch, augment

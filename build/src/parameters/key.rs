@@ -90,6 +90,16 @@ impl Key {
         Self { default: Some(default), ..self }
     }
 
+    /// The kind of value, for help.
+    pub fn value_name(&self) -> &'static str {
+        match self.kind {
+            ValueKind::Text { .. } => "NAME",
+            ValueKind::Whole { .. } | ValueKind::Number { .. } | ValueKind::Part { .. } => "NUMBER",
+            ValueKind::Truth { .. } => "true|false",
+            ValueKind::Widths { .. } => "WIDTHS",
+        }
+    }
+
     /// The default value, for help and README.
     pub fn default(&self) -> String {
         if let Some(words) = self.default {

@@ -1,11 +1,13 @@
 //! The tasks of the command line, a file each: from the flags to the files.
 
 pub mod augment;
+pub mod completions;
 pub mod cube;
 pub mod demo;
 pub mod devices;
 pub mod download;
 pub mod evaluate;
+pub mod man;
 pub mod predict;
 pub mod schema;
 pub mod train;
@@ -29,6 +31,8 @@ pub fn run(command: Command, console: &Console) -> Result<()> {
         Command::Demo(args) => demo::run(&args, console),
         Command::Devices => devices::run(),
         Command::Schema { file } => schema::run(file),
+        Command::Completions { shell } => completions::run(shell),
+        Command::Man { directory } => man::run(&directory),
         Command::Cube(args) => cube::run(&args),
     }
 }
