@@ -390,18 +390,9 @@ fn wrong_arguments_say_what_was_expected() {
     let platform = "expected a platform file, such as platforms/docker.yaml, found";
     let task = "expected a run configuration, such as run/train.yaml, found";
     let mlcube = "expected the cube's directory, or the mlcube.yaml in it, found";
-    refused(
-        "run --platform=docker --task=run/train.yaml",
-        &format!(
-            "--platform=docker: {platform} nothing of this name\nhint: did you mean --platform=platforms/docker.yaml?"
-        ),
-    );
     refused("configure --platform=podman", &format!("--platform=podman: {platform} nothing of this name"));
     refused("configure --platform=platforms", &format!("--platform=platforms: {platform} a directory"));
-    refused(
-        "run --platform=platforms/docker.yaml --task=train",
-        &format!("--task=train: {task} nothing of this name\nhint: did you mean --task=run/train.yaml?"),
-    );
+    refused("run --platform=docker --task=trian", &format!("--task=trian: {task} nothing of this name"));
     refused(
         "run --platform=platforms/docker.yaml --task=download,train",
         &format!("--task=download,train: {task} several names\nhint: run one task after the other"),

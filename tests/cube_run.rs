@@ -78,6 +78,8 @@ fn a_dry_run_prints_a_command_to_type_and_does_nothing() {
     let path = format!("{}:/usr/bin:/bin", cube.sandbox.path("bin").display());
     end(Command::new("sh").arg("-c").arg(&ended.stdout).env("PATH", path)).done();
     assert_eq!(cube.wrote("run").last().unwrap(), "--model_dir=/mlcube_io3");
+    let by_name = cube.run("run --platform=docker --task=train --dry_run").done();
+    assert_eq!(by_name.stdout, cube.run(&format!("{TRAIN} --dry_run")).done().stdout);
     let ended = cube.run("configure --platform=platforms/docker.yaml --dry_run").done();
     assert!(ended.stdout.starts_with("docker build --tag=mlcommons/mlcube:mnist '--file=/"), "{ended:#?}");
     assert!(!cube.sandbox.path("build").exists());

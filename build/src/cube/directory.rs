@@ -46,22 +46,21 @@ impl CubeDir {
         Ok(Self { build: absolute(&root.join("build"))?, workspace: absolute(&workspace)?, root })
     }
 
-    /// A file that the user named: relative to the current directory if it exists there, otherwise to the cube.
+    /// A file that the user named: relative to the current directory if it exists there, otherwise to the cube, or by its
+    /// name alone, such as `docker`.
     ///
     /// # Errors
     /// There is no such file.
     pub fn file(&self, flag: &FileFlag, given: &Path) -> Result<PathBuf> {
-        let places = [given.to_path_buf(), self.root.join(given)];
+        let by_name = self.root.join(flag.folder).join(given).with_extension("yaml");
+        let places = [given.to_path_buf(), self.root.join(given), by_name];
         if let Some(place) = places.iter().find(|place| place.exists() && !place.is_dir()) {
             return Ok(place.clone());
         }
-        let meant = Path::new(flag.folder).join(given).with_extension("yaml");
         let (found, next) = if places.iter().any(|place| place.is_dir()) {
             ("a directory", None)
         } else if flag.name == TASK.name && given.to_string_lossy().contains(',') {
             ("several names", Some("run one task after the other".into()))
-        } else if self.root.join(&meant).is_file() {
-            ("nothing of this name", Some(format!("did you mean --{}={}?", flag.name, meant.display())))
         } else {
             ("nothing of this name", None)
         };

@@ -31,7 +31,11 @@ impl fmt::Display for Given {
             Given::Number(value) => write!(f, "{value:?}"),
             Given::Text(text) => write!(f, "the text {:?}", shortened(text)),
             Given::List(list) => {
-                let items: Vec<String> = list.iter().take(8).map(Given::to_string).collect();
+                let shown = |item: &Given| match item {
+                    Given::Text(text) => format!("{:?}", shortened(text)),
+                    other => other.to_string(),
+                };
+                let items: Vec<String> = list.iter().take(8).map(shown).collect();
                 write!(f, "[{}{}]", items.join(", "), if list.len() > 8 { ", ..." } else { "" })
             }
             Given::Mapping => f.write_str("a mapping"),

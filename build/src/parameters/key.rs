@@ -163,7 +163,10 @@ impl Key {
         let yaml = match self.kind {
             ValueKind::Text { .. } => return Given::Text(text.into()),
             // Without a value it is a mistake, such as a variable that is not set, and no empty list.
-            ValueKind::Widths { .. } if !text.trim().is_empty() && !text.starts_with('[') => format!("[{text}]"),
+            ValueKind::Widths { .. } if !text.trim().is_empty() && !text.starts_with('[') => {
+                let widths = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|width| !width.is_empty());
+                format!("[{}]", widths.collect::<Vec<_>>().join(","))
+            }
             _ => text.to_string(),
         };
         serde_yaml::from_str(&yaml).unwrap_or_else(|_| Given::Text(text.into()))
@@ -198,7 +201,11 @@ fn number(given: &Given) -> Option<f64> {
 }
 
 fn widths(given: &Given) -> Option<Vec<usize>> {
-    let Given::List(list) = given else { return None };
+    let list = match given {
+        Given::List(list) => list.as_slice(),
+        Given::Whole(_) => std::slice::from_ref(given),
+        _ => return None,
+    };
     let width = |item| whole(item, 1, MOST_UNITS as u64).map(|width| width as usize);
     if list.len() > MOST_HIDDEN_LAYERS { None } else { list.iter().map(width).collect() }
 }

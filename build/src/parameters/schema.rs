@@ -83,11 +83,10 @@ fn property(key: &Key) -> Value {
             { "type": "integer", "minimum": 1, "maximum": most },
         ] }),
         ValueKind::Truth { .. } => json!({ "type": "boolean" }),
-        ValueKind::Widths { .. } => json!({
-            "type": "array",
-            "maxItems": MOST_HIDDEN_LAYERS,
-            "items": { "type": "integer", "minimum": 1, "maximum": MOST_UNITS },
-        }),
+        ValueKind::Widths { .. } => {
+            let width = json!({ "type": "integer", "minimum": 1, "maximum": MOST_UNITS });
+            json!({ "anyOf": [{ "type": "array", "maxItems": MOST_HIDDEN_LAYERS, "items": width }, width] })
+        }
     };
     property["description"] = match key.default {
         None => key.help.into(),

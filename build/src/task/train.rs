@@ -149,6 +149,10 @@ pub fn prepare(
     let unfinished = UnfinishedDirectory::of(model_dir.path())?;
     let mut dataset = data()?;
     dataset.split(parameters.validation)?;
+    let (batch, images) = (parameters.batch_size, dataset.train.len());
+    if batch > images {
+        warn!("batch_size: {batch} is more than the {} training images: an epoch is one step", text::grouped(images));
+    }
     let recipe = used.recipe(&dataset.train);
     let resumed = resumed(args, &used)?;
     let choice = resumed.as_ref().map_or_else(|| used.choice(), |(_, snapshot)| snapshot.choice(used.choice()));
