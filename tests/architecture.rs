@@ -192,4 +192,7 @@ fn files_that_do_not_exist_are_found() {
     let found = rules::mentions("README.md", text, &files);
     let expected = ["README.md: bench/gone.py", "README.md: build/gone.md", "README.md: training/gone.rs"];
     assert_eq!(places(&found), expected);
+
+    let text = "See [lib.rs](../build/src/lib.rs), [it](../bench/) and [gone](../lib.rs).";
+    assert_eq!(places(&rules::mentions("docs/page.md", text, &files)), ["docs/page.md: ../lib.rs"]);
 }

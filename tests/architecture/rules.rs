@@ -120,6 +120,19 @@ pub fn names(sources: &[Source]) -> Vec<Violation> {
     several.map(|(name, files)| violation(name, Vec::from_iter(files).join(", "))).collect()
 }
 
+/// The path that `link`, in a file of `folder`, leads to.
+fn target(folder: &str, link: &str) -> String {
+    let mut path: Vec<&str> = folder.split('/').filter(|name| !name.is_empty()).collect();
+    for name in link.split('/') {
+        match name {
+            "" | "." => {}
+            ".." => _ = path.pop(),
+            name => path.push(name),
+        }
+    }
+    path.join("/")
+}
+
 /// The links of a Markdown text and the names of source files in a text lead to `files`, which are paths below the repository.
 pub fn mentions(path: &str, text: &str, files: &BTreeSet<String>) -> Vec<Violation> {
     let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
@@ -128,9 +141,8 @@ pub fn mentions(path: &str, text: &str, files: &BTreeSet<String>) -> Vec<Violati
         let links = text.split("](").skip(1).filter_map(|after| after.split([')', '#', ' ']).next());
         let inside = links.filter(|link| !link.is_empty() && !link.contains(':'));
         missing.extend(inside.filter(|link| {
-            let whole = if folder.is_empty() { link.to_string() } else { format!("{folder}/{link}") };
-            let whole = whole.trim_end_matches('/');
-            !files.iter().any(|file| file == whole || file.starts_with(&format!("{whole}/")))
+            let whole = target(folder, link);
+            !files.iter().any(|file| *file == whole || file.starts_with(&format!("{whole}/")))
         }));
     }
     let word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '/' | '.' | '-' | '*' | '{');
