@@ -85,7 +85,7 @@ races:
     fi
     echo "no data race; the broken barrier has one, as it must"
 
-# The test command of the README.
+# The test command of CONTRIBUTING.md.
 test:
     mkdir -p target
     cargo test --release --locked 2>&1 | tee target/tests.log

@@ -1,7 +1,7 @@
 //! The files that a training run leaves in MODEL_DIR, in one list. They replace those of an earlier run together.
 //!
 //! A new kind of file is a module of its own with an [`Artifact`], and an entry in [`ALL`]. `train` checks and writes the
-//! list, `demo` looks for it, and tests compare it with the README.
+//! list, `demo` looks for it, and tests compare it with docs/files.md.
 
 use std::path::{Path, PathBuf};
 

@@ -100,7 +100,7 @@ impl Key {
         }
     }
 
-    /// The default value, for help and README.
+    /// The default value, for help.
     pub fn default(&self) -> String {
         if let Some(words) = self.default {
             return words.into();

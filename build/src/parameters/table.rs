@@ -1,5 +1,6 @@
-//! The table of parameters. The file's reader, the flags, their help, the README, the JSON schema and the MLPerf log are
-//! made from it or checked against it. A new parameter is a field and its default in `values.rs`, and a row here.
+//! The table of parameters. The file's reader, the flags, their help, docs/parameters.md, the JSON schema and the
+//! MLPerf log are made from it or checked against it. A new parameter is a field and its default in `values.rs`, and a
+//! row here.
 
 use std::ops::Bound::{Excluded, Included};
 
