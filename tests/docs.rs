@@ -70,6 +70,17 @@ fn the_readme_is_short() {
     assert!(words <= README_WORDS, "{words} words; at most {README_WORDS}");
 }
 
+#[test]
+fn every_page_says_for_whom_it_is_and_the_readme_leads_there() {
+    let readme = read("README.md");
+    for page in pages().iter().filter(|page| page.starts_with("docs/")) {
+        let text = read(page);
+        let first = text.lines().nth(2).unwrap_or_default();
+        assert!(first.starts_with("For "), "{page}: {first}");
+        assert!(readme.contains(&format!("]({page})")), "the README has no link to {page}");
+    }
+}
+
 // ---- links
 
 /// The README and the pages in docs/, as paths below the repository.
