@@ -48,8 +48,9 @@ def distorted(images):
     """New copies of `images` (N,784)."""
     n = len(images)
     within = lambda most: most * (2 * torch.rand(n) - 1)
-    angle, width, height = within(math.radians(number("rotation", 7))), 1 + within(number("scale", 0.08)), 1 + within(number("scale", 0.08))
-    slant, right, down = within(number("shear", 0.05)), within(number("shift", 0.3)), within(number("shift", 0.3))
+    scale, shift = number("scale", 0.08), number("shift", 0.3)
+    angle, width, height = within(math.radians(number("rotation", 7))), 1 + within(scale), 1 + within(scale)
+    slant, right, down = within(number("shear", 0.05)), within(shift), within(shift)
     cos, sin = angle.cos(), angle.sin()
     # In grid_sample's coordinates, from -1 to 1 over 28 pixels.
     theta = torch.stack([torch.stack([cos * width, (cos * slant - sin) * height, right / 14], 1),
