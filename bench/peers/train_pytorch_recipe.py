@@ -26,6 +26,7 @@ KNOWN = {"optimizer", "train_epochs", "batch_size", "learning_rate", "weight_dec
          "warmup", "momentum", "nesterov", "augment", "rotation", "scale", "shear", "shift", "elastic_sigma", "elastic_alpha", "ensemble"}
 if unknown := set(p) - KNOWN:
     raise SystemExit(f"{f.recipe}: expected keys that this peer knows, found {unknown}")
+# What a file leaves out has the defaults of `mnist train`.
 number = lambda key, default=0.0: float(p.get(key, default))
 epochs, batch, rate = int(p["train_epochs"]), int(p.get("batch_size", 32)), number("learning_rate", 0.001)
 hidden = [int(width) for width in p.get("hidden_layers", "[128]").strip("[]").split(",") if width.strip()]
@@ -47,15 +48,16 @@ def distorted(images):
     """New copies of `images` (N,784)."""
     n = len(images)
     within = lambda most: most * (2 * torch.rand(n) - 1)
-    angle, width, height = within(math.radians(number("rotation"))), 1 + within(number("scale")), 1 + within(number("scale"))
-    slant, right, down = within(number("shear")), within(number("shift")), within(number("shift"))
+    scale, shift = number("scale", 0.08), number("shift", 0.3)
+    angle, width, height = within(math.radians(number("rotation", 7))), 1 + within(scale), 1 + within(scale)
+    slant, right, down = within(number("shear", 0.05)), within(shift), within(shift)
     cos, sin = angle.cos(), angle.sin()
     # In grid_sample's coordinates, from -1 to 1 over 28 pixels.
     theta = torch.stack([torch.stack([cos * width, (cos * slant - sin) * height, right / 14], 1),
                          torch.stack([sin * width, (sin * slant + cos) * height, down / 14], 1)], 1)
     places = affine_grid(theta, (n, 1, 28, 28), align_corners=False)
     if augment in ("elastic", "both"):
-        sigma, alpha = number("elastic_sigma"), number("elastic_alpha")
+        sigma, alpha = number("elastic_sigma", 7), number("elastic_alpha", 56)
         rms = alpha / math.sqrt(3) / (2 * sigma * math.sqrt(math.pi))
         weights = basis(sigma)
         grid = torch.randn(n, 2, len(weights), len(weights)) * rms / (151 / 315)
