@@ -27,7 +27,7 @@ pub const LAYERS: [&[&str]; 14] = [
     &["open"],
     &["interrupt", "memory"],
     &["error"],
-    &["text", "threads"],
+    &["text", "threads", "workspace"],
 ];
 
 /// What breaks a rule: the place, by which an exception names it, and the details.
