@@ -139,7 +139,10 @@ fn help_goes_to_stdout_and_tells_the_exit_codes() {
         assert!(help.contains(codes), "{arguments}: {help}");
         assert_eq!(ended.stderr, "");
     }
-    assert_eq!(sandbox.run("--version").done().stdout, concat!("mnist ", env!("CARGO_PKG_VERSION"), "\n"));
+    let version = concat!("mnist ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(sandbox.run("-V").done().stdout, version);
+    let long = sandbox.run("--version").done().stdout;
+    assert!(long.starts_with(&format!("{version}features: ")) && long.contains("\ninstruction set: "), "{long}");
 }
 
 #[test]
@@ -311,15 +314,6 @@ fn the_demo_without_a_network_draws_synthetic_digits_and_a_second_call_reuses_th
         env!("CARGO_BIN_EXE_mnist")
     );
     assert!(second.stderr.starts_with(&way), "{}", second.stderr);
-    let next = format!("\nNext, train longer: {} train --train_epochs=10\n", env!("CARGO_BIN_EXE_mnist"));
-    assert!(second.stdout.ends_with(&next), "{}", second.stdout);
-
-    // Flags are parameters too: another network is trained, once.
-    for expected in [false, true] {
-        let ended = sandbox.run("demo --train_epochs=2").done();
-        assert_eq!(ended.stderr.contains("workspace/model: is trained on this data"), expected, "{ended:#?}");
-    }
-    demo().done();
 
     // A model that began with another one is not what the demo trains.
     let bytes = || fs::read(sandbox.path("workspace/model/model.safetensors")).unwrap();
@@ -351,6 +345,24 @@ fn the_demo_without_a_network_draws_synthetic_digits_and_a_second_call_reuses_th
         .write("workspace/parameters/default.parameters.yaml", "train_epochs: 1\nhidden_layers: []\nbatch_size: 256\n");
     demo().done();
     assert_ne!(model(), trained);
+}
+
+#[test]
+fn the_demo_takes_the_parameters_of_train_and_names_the_next_command() {
+    let sandbox = Sandbox::new();
+    sandbox.run("download --synthetic").done();
+    let demo = || sandbox.run("demo --train_epochs=2 --hidden_layers=[] --batch_size=256");
+    for again in [false, true] {
+        let ended = demo().done();
+        assert_eq!(ended.stderr.contains("workspace/model: is trained on this data"), again, "{ended:#?}");
+    }
+    let next = |command: &mut std::process::Command| end(command).done().stdout.lines().last().unwrap().to_string();
+    let flags = ["demo", "--train_epochs=2", "--hidden_layers=[]", "--batch_size=256"];
+    let started = env!("CARGO_BIN_EXE_mnist");
+    assert_eq!(next(sandbox.program().args(flags)), format!("Next, train longer: {started} train --train_epochs=10"));
+    let by_cargo = next(sandbox.program().args(flags).env("CARGO", "cargo"));
+    let profile = if cfg!(debug_assertions) { "" } else { "--release " };
+    assert_eq!(by_cargo, format!("Next, train longer: cargo run {profile}-- train --train_epochs=10"));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Flags and subcommands: what was typed, checked as far as that needs no disk. Does no work.
 
+mod help;
+
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -8,60 +10,20 @@ use clap::parser::ValueSource;
 use clap::{
     Arg, ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
 };
-
 use clap_complete::Shell;
 
+use self::help::{
+    AFTER_HELP, AFTER_SHORT_HELP, AUGMENT_EXAMPLES, COMPLETIONS_EXAMPLES, CUBE_RUN_EXAMPLES, DOWNLOAD_EXAMPLES,
+    PREDICT_EXAMPLES, TRAIN_EXAMPLES, long_version, with_examples,
+};
 use crate::parameters::Setting;
 use crate::parameters::key::Key;
 use crate::parameters::table::KEYS;
-use crate::simd::InstructionSet;
 use crate::text::{escaped, quoted};
 use crate::workspace;
 
 /// The program.
 pub const NAME: &str = "mnist";
-
-const AFTER_HELP: &str = "Flags may be written with hyphens for underscores (--log-dir), with `=` or a space.\n\n\
-    Exit codes: 0 done; 1 failed; 2 wrong arguments; 129, 130 and 143 after SIGHUP, SIGINT and SIGTERM.";
-
-/// The short help of a task with parameters, which has no place for them.
-const AFTER_SHORT_HELP: &str = "Parameters such as --train_epochs=10 are flags too: --help lists them, with examples.";
-
-const TRAIN_EXAMPLES: &str = "Examples:
-  mnist train
-  mnist train --parameters_file=workspace/parameters/accurate.parameters.yaml
-  mnist train --hidden_layers=256,128 --augment=both --train_epochs=20
-  mnist train --validation=0.1 --keep=best --early_stopping=3
-  mnist train --snapshots=1 --resume";
-
-const PREDICT_EXAMPLES: &str = "Examples:
-  mnist predict seven.png photo.jpg
-  mnist predict --json --strict scans/*.png
-  scanimage --format=png | mnist predict -";
-
-const AUGMENT_EXAMPLES: &str = "Examples:
-  mnist augment --out=sheet.png --augment=both
-  mnist augment --out=sheet.png --parameters_file=workspace/parameters/best.parameters.yaml --count=200";
-
-const DOWNLOAD_EXAMPLES: &str = "Examples:
-  mnist download
-  mnist download --mirror=https://mirror.example/mnist
-  mnist download --mirror=/shared/mnist
-  mnist download --synthetic";
-
-const COMPLETIONS_EXAMPLES: &str = "Examples:
-  mnist completions bash >~/.local/share/bash-completion/completions/mnist
-  mnist completions zsh >\"${fpath[1]}/_mnist\"
-  mnist completions fish >~/.config/fish/completions/mnist.fish";
-
-const CUBE_RUN_EXAMPLES: &str = "Examples:
-  mnist cube run --platform=platforms/docker.yaml --task=run/train.yaml
-  mnist cube run --platform=platforms/native.yaml --task=run/train-accurate.yaml --dry_run";
-
-/// `examples`, then what all help ends with.
-fn with_examples(examples: &str) -> String {
-    format!("{examples}\n\n{AFTER_HELP}")
-}
 
 /// The MNIST MLCube as one native program: download the data, train a network, evaluate it.
 #[derive(Debug, Parser)]
@@ -92,16 +54,6 @@ fn parsed(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     let by_default = matches.subcommand().map(|(_, matches)| places_by_default(matches)).unwrap_or_default();
     let cli = Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))?;
     Ok(Cli { by_default, ..cli })
-}
-
-/// The version, with what was built in and what this machine makes of it.
-fn long_version() -> String {
-    let features =
-        [(cfg!(feature = "burn"), "burn"), (cfg!(feature = "ndarray"), "ndarray"), (cfg!(feature = "gpu"), "gpu")];
-    let features: Vec<_> = features.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect();
-    let features = if features.is_empty() { "none".into() } else { features.join(", ") };
-    let set = InstructionSet::choose().map_or("none", InstructionSet::name);
-    format!("{}\nfeatures: {features}\ninstruction set: {set}", env!("CARGO_PKG_VERSION"))
 }
 
 /// The flags of a task whose places in the workspace were not given.

@@ -155,11 +155,11 @@ pub enum Error {
     /// A parameters file that cannot be used as it is.
     #[error("{}{}: {problem}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
     ParametersFile { path: PathBuf, line: Option<usize>, problem: String },
-    /// Something that must not be replaced stands where a file would go.
+    /// Something stands where a file would go.
     #[error("{}: expected a new file or an earlier one of this program, found {found}", path.display())]
     Occupied { path: PathBuf, found: &'static str },
     /// Flags that contradict each other or the file.
-    #[error("with the parameters given as flags{}: {problem}", and_in(file.as_deref()))]
+    #[error("with the parameters given as flags{}: {problem}", text::and_in(file.as_deref()))]
     ParameterFlags { file: Option<PathBuf>, problem: String },
     /// An argument that does not lead to what it should.
     #[error("--{flag}={}: expected {expected}, found {found}", given.display())]
@@ -449,11 +449,6 @@ impl Error {
             _ => 1,
         }
     }
-}
-
-/// Where parameters stand besides the flags.
-fn and_in(file: Option<&Path>) -> String {
-    file.map(|file| format!(" and in {}", file.display())).unwrap_or_default()
 }
 
 fn io_hint(error: &io::Error) -> Option<&'static str> {

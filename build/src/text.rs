@@ -49,6 +49,11 @@ pub fn lines<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     items.into_iter().map(|item| format!("{}\n", escaped(&item.to_string()))).collect()
 }
 
+/// ` and in FILE`; nothing without a file.
+pub fn and_in(file: Option<&Path>) -> String {
+    file.map(|file| format!(" and in {}", file.display())).unwrap_or_default()
+}
+
 /// `path` as a shell takes it, for commands to be copied from messages. One that is not UTF-8 or holds characters that
 /// act is written as `$'...'`, which bash and zsh know.
 pub fn quoted(path: &Path) -> String {

@@ -78,7 +78,7 @@ impl Sandbox {
         for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
             command.env_remove(name).env_remove(name.to_uppercase());
         }
-        command.env_remove("MNIST_MIRROR");
+        command.env_remove("MNIST_MIRROR").env_remove("CARGO");
         command
     }
 

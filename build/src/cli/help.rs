@@ -1,0 +1,63 @@
+//! What the help says besides the flags, and the version.
+
+use crate::simd::InstructionSet;
+
+/// What all help ends with.
+pub const AFTER_HELP: &str = "Flags may be written with hyphens for underscores (--log-dir), with `=` or a space.\n\n\
+    Exit codes: 0 done; 1 failed; 2 wrong arguments; 129, 130 and 143 after SIGHUP, SIGINT and SIGTERM.";
+
+/// The short help of a task with parameters, which has no place for them.
+pub const AFTER_SHORT_HELP: &str =
+    "Parameters such as --train_epochs=10 are flags too: --help lists them, with examples.";
+
+/// Of `mnist train`.
+pub const TRAIN_EXAMPLES: &str = "Examples:
+  mnist train
+  mnist train --parameters_file=workspace/parameters/accurate.parameters.yaml
+  mnist train --hidden_layers=256,128 --augment=both --train_epochs=20
+  mnist train --validation=0.1 --keep=best --early_stopping=3
+  mnist train --snapshots=1 --resume";
+
+/// Of `mnist predict`.
+pub const PREDICT_EXAMPLES: &str = "Examples:
+  mnist predict seven.png photo.jpg
+  mnist predict --json --strict scans/*.png
+  scanimage --format=png | mnist predict -";
+
+/// Of `mnist augment`.
+pub const AUGMENT_EXAMPLES: &str = "Examples:
+  mnist augment --out=sheet.png --augment=both
+  mnist augment --out=sheet.png --parameters_file=workspace/parameters/best.parameters.yaml --count=200";
+
+/// Of `mnist download`.
+pub const DOWNLOAD_EXAMPLES: &str = "Examples:
+  mnist download
+  mnist download --mirror=https://mirror.example/mnist
+  mnist download --mirror=/shared/mnist
+  mnist download --synthetic";
+
+/// Of `mnist completions`.
+pub const COMPLETIONS_EXAMPLES: &str = "Examples:
+  mnist completions bash >~/.local/share/bash-completion/completions/mnist
+  mnist completions zsh >\"${fpath[1]}/_mnist\"
+  mnist completions fish >~/.config/fish/completions/mnist.fish";
+
+/// Of `mnist cube run`.
+pub const CUBE_RUN_EXAMPLES: &str = "Examples:
+  mnist cube run --platform=platforms/docker.yaml --task=run/train.yaml
+  mnist cube run --platform=platforms/native.yaml --task=run/train-accurate.yaml --dry_run";
+
+/// `examples`, then what all help ends with.
+pub fn with_examples(examples: &str) -> String {
+    format!("{examples}\n\n{AFTER_HELP}")
+}
+
+/// The version, with what was built in and what this machine makes of it.
+pub fn long_version() -> String {
+    let features =
+        [(cfg!(feature = "burn"), "burn"), (cfg!(feature = "ndarray"), "ndarray"), (cfg!(feature = "gpu"), "gpu")];
+    let features: Vec<_> = features.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect();
+    let features = if features.is_empty() { "none".into() } else { features.join(", ") };
+    let set = InstructionSet::choose().map_or("none", InstructionSet::name);
+    format!("{}\nfeatures: {features}\ninstruction set: {set}", env!("CARGO_PKG_VERSION"))
+}
