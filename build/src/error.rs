@@ -163,14 +163,7 @@ pub enum Error {
     ParameterFlags { file: Option<PathBuf>, problem: String },
     /// An argument that does not lead to what it should.
     #[error("--{flag}={}: expected {expected}, found {found}", given.display())]
-    Argument {
-        flag: &'static str,
-        given: PathBuf,
-        expected: &'static str,
-        found: &'static str,
-        /// The next step, where one is known.
-        next: Option<String>,
-    },
+    Argument { flag: &'static str, given: PathBuf, expected: &'static str, found: &'static str, next: Option<String> },
 
     // ---- download
     /// A mirror that is neither a URL nor a directory. `given` shows nothing that may be a login.
@@ -434,8 +427,7 @@ impl Error {
         matches!(self, Error::Interrupted { .. } | Error::OutOfTime { .. } | Error::Device { .. })
     }
 
-    /// The process's exit code: 1 failed, 2 wrong arguments (most are clap's), 129 after SIGHUP, 130 after
-    /// SIGINT, 143 after SIGTERM.
+    /// The process's exit code: 1 failed, 2 wrong arguments (most are clap's), 128 and the signal's number after a signal.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Interrupted { signal } => 128 + *signal as u8,
