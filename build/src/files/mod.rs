@@ -26,7 +26,7 @@ pub fn write(target: impl Into<PathBuf>, bytes: &[u8]) -> Result<()> {
     file.commit()
 }
 
-/// [`write`] to a name that the user gave, where anything may stand.
+/// [`write()`] to a name that the user gave, where anything may stand.
 ///
 /// # Errors
 /// There is something else than a file, such as a device, a pipe or a link, which would be replaced.
