@@ -563,7 +563,15 @@ fn a_missing_parameters_file_is_named() {
 }
 
 #[test]
-fn an_empty_parameters_file_is_refused() {}
+fn an_empty_parameters_file_is_all_defaults() {
+    let sandbox = Sandbox::with_data();
+    for text in ["", "# nothing\n"] {
+        sandbox.write("parameters.yaml", text);
+        sandbox.train("").done();
+        let parameters = Parameters::read(&sandbox.path("model/parameters.yaml"), &[]).unwrap();
+        assert_eq!(parameters, Parameters::default(), "{text:?}");
+    }
+}
 
 #[test]
 fn a_parameters_file_that_is_not_yaml_or_a_list_is_refused() {
