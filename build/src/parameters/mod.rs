@@ -136,6 +136,14 @@ impl Parameters {
         Ok(())
     }
 
+    /// The parameters of `flags`; defaults fill the rest.
+    ///
+    /// # Errors
+    /// They do not go together.
+    pub fn of_flags(flags: &[Setting]) -> Result<Self> {
+        Self::resolve(flags).map_err(|problem| Error::ParameterFlags { file: None, problem })
+    }
+
     /// Reads the parameters file at `path`. The settings of `flags` take precedence, defaults fill the rest.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ pub fn run(args: &Augment) -> Result<()> {
     let flags = &args.overrides.0;
     let parameters = match &args.parameters_file {
         Some(path) => Parameters::read(path, flags)?,
-        None => Parameters::resolve(flags).map_err(|problem| Error::ParameterFlags { file: None, problem })?,
+        None => Parameters::of_flags(flags)?,
     };
     let augmentation = parameters.augmentation().ok_or_else(|| nothing_to_see(args))?;
     let mut dataset = Dataset::load(&args.data_dir)?;

@@ -20,6 +20,7 @@ use crate::open;
 use crate::output::console;
 use crate::output::origin;
 use crate::score::softmax;
+use crate::task::verdict;
 use crate::text;
 
 /// The largest file that is read. Uncompressed, it takes as much again when it is decoded.
@@ -91,12 +92,11 @@ pub fn run(args: &Predict) -> Result<()> {
     }
     let doubtful = prepared.iter().flatten().filter(|image| image.doubt.is_some()).count();
     let images = answers.len();
-    let mut failures: Vec<Error> = shown.err().into_iter().collect();
-    failures.extend((args.strict && doubtful > 0).then_some(Error::Doubtful { doubtful, images }));
+    let mut failures = vec![];
     failures.extend((unread > 0).then_some(Error::Pictures { unread, images }));
-    let Some(last) = failures.pop() else { return Ok(()) };
-    failures.iter().for_each(console::report);
-    Err(last)
+    failures.extend((args.strict && doubtful > 0).then_some(Error::Doubtful { doubtful, images }));
+    failures.extend(shown.err());
+    verdict::end(failures)
 }
 
 /// Writes each image that the network sees into `directory`, as a PNG with the name of its file.

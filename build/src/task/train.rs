@@ -190,7 +190,7 @@ pub fn prepare(
 fn workspace_parameters(file: &Path, flags: &[Setting]) -> Result<Parameters> {
     if file == Path::new(workspace::PARAMETERS) && !file.exists() {
         info!("{}: not there, so parameters have their defaults", file.display());
-        return Parameters::resolve(flags).map_err(|problem| Error::ParameterFlags { file: None, problem });
+        return Parameters::of_flags(flags);
     }
     Parameters::read(file, flags)
 }

@@ -63,7 +63,7 @@ pub fn tell_unfinished(trained: &Trained, reason: &Error, directory: &Path, mode
     }
 }
 
-/// Ends a training that had `failures`. All are named: one by what this returns, which is the signal, since its exit code is
+/// Ends a task that had `failures`. All are named: one by what this returns, which is the signal, since its exit code is
 /// awaited, or else the first.
 ///
 /// # Errors

@@ -9,7 +9,6 @@
 
 use tracing::info;
 
-use super::EVALUATED_AT_ONCE;
 use crate::data::dataset::Images;
 use crate::engine::choice;
 use crate::error::Result;
@@ -45,14 +44,8 @@ pub fn temperature(
     }
     let (pixels, labels) = (&validation.pixels[..images * validation.inputs()], &validation.labels[..images]);
     let members = parameters.chunks_exact(shape.parameter_count());
-    let answers = members.map(|parameters| -> Result<Vec<f32>> {
-        let mut network = choice::network(shape, parameters)?;
-        let mut logits = Vec::with_capacity(images * shape.classes());
-        for part in pixels.chunks(EVALUATED_AT_ONCE * validation.inputs()) {
-            go_on()?;
-            logits.extend(network.logits(part)?);
-        }
-        Ok(logits)
+    let answers = members.map(|parameters| {
+        super::logits(choice::network(shape, parameters)?.as_mut(), pixels, validation.inputs(), &go_on)
     });
     let answers = answers.collect::<Result<Vec<_>>>()?;
     let loss = |temperature: f64| {

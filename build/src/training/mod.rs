@@ -166,8 +166,10 @@ impl Training<'_> {
     ) -> Result<(Vec<f32>, Vec<Evaluation>, Option<Calibration>)> {
         let (deadline, (split, validation), test) = (self.deadline, self.dataset.watched(), &self.dataset.test);
         let temperature = calibration::temperature(shape, parameters, validation, || check(deadline))?;
-        let score = |parameters: &[f32], split, images| -> Result<Evaluation> {
-            let logits = logits(choice::network(shape, parameters)?.as_mut(), images, deadline)?;
+        let score = |parameters: &[f32], split, images: &Images| -> Result<Evaluation> {
+            let logits = logits(choice::network(shape, parameters)?.as_mut(), &images.pixels, images.inputs(), || {
+                check(deadline)
+            })?;
             Ok(Evaluation { split, score: Score::new(&logits, &images.labels, images.classes.len()), logits })
         };
         let calibration = match temperature {
@@ -318,7 +320,7 @@ pub fn evaluate<N: Network + ?Sized>(
     listener: &mut dyn Listener,
 ) -> Result<Evaluation> {
     listener.on(RunEvent::EvaluationStarted { split, epoch });
-    let logits = logits(network, images, deadline)?;
+    let logits = logits(network, &images.pixels, images.inputs(), || check(deadline))?;
     let evaluation = Evaluation { split, score: Score::new(&logits, &images.labels, images.classes.len()), logits };
     if let Some(epoch) = epoch {
         check_finite(epoch, "the loss", evaluation.score.loss)?;
@@ -327,14 +329,19 @@ pub fn evaluate<N: Network + ?Sized>(
     Ok(evaluation)
 }
 
-/// The logits (N,K) of `network` for `images`, before `deadline`.
+/// The logits (N,K) of `network` for `pixels` (N,D), where `inputs` is D. `go_on` is asked between two parts.
 ///
 /// # Errors
-/// SIGINT or SIGTERM arrived, the time is over, or the device failed.
-fn logits<N: Network + ?Sized>(network: &mut N, images: &Images, deadline: Option<Deadline>) -> Result<Vec<f32>> {
-    let mut logits = Vec::with_capacity(images.len() * images.classes.len());
-    for part in images.pixels.chunks(EVALUATED_AT_ONCE * images.inputs()) {
-        check(deadline)?;
+/// That of `go_on`, or the device failed.
+fn logits<N: Network + ?Sized>(
+    network: &mut N,
+    pixels: &[u8],
+    inputs: usize,
+    go_on: impl Fn() -> Result<()>,
+) -> Result<Vec<f32>> {
+    let mut logits = vec![];
+    for part in pixels.chunks(EVALUATED_AT_ONCE * inputs) {
+        go_on()?;
         logits.extend(network.logits(part)?);
     }
     Ok(logits)
