@@ -223,18 +223,17 @@ fn a_model_that_is_missing_or_damaged_is_refused() {
 fn without_flags_the_tasks_work_in_the_workspace() {
     let sandbox = Sandbox::new();
     let ended = sandbox.run("download --synthetic").done();
-    let places = "by default: --data_dir=workspace/data --log_dir=workspace/download_logs\n";
+    let places = "in ./workspace: data, download_logs\n";
     assert!(ended.stderr.starts_with(places), "{}", ended.stderr);
     let ended = sandbox.run("train --train_epochs=1 --hidden_layers=32 --batch_size=128").done();
-    let places = "by default: --data_dir=workspace/data --log_dir=workspace/train_logs --model_dir=workspace/model \
-                  --parameters_file=workspace/parameters/default.parameters.yaml\n\
+    let places = "in ./workspace: data, train_logs, model, parameters/default.parameters.yaml\n\
                   workspace/parameters/default.parameters.yaml: not there, so parameters have their defaults\n";
     assert!(ended.stderr.starts_with(places), "{}", ended.stderr);
     assert!(sandbox.read("workspace/model/parameters.yaml").contains("dropout: 0.2\n"));
     sandbox.run("evaluate").done();
     sandbox.run("augment --augment=both --out=x.png --count=1").done();
     let ended = sandbox.run("predict x.png --model_dir=workspace/model").done();
-    assert!(!ended.stderr.contains("by default"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("in ./workspace"), "{}", ended.stderr);
     assert_eq!(sandbox.run("predict x.png").done().stdout, ended.stdout);
     let places = ["data", "download_logs", "evaluate_logs", "model", "train_logs"];
     assert_eq!(sandbox.files("workspace"), places);

@@ -509,7 +509,7 @@ fn a_missing_file_is_named_with_the_way_to_get_it() {
     fs::remove_file(sandbox.path("data").join(TEST_LABELS)).unwrap();
     sandbox.train("").failed_with(
         "data: t10k-labels-idx1-ubyte is missing (looked for it and for t10k-labels-idx1-ubyte.gz, under their \
-         other names and in MNIST/raw too)\nhint: get the data with `mnist download --data_dir=data --log_dir=DIR`",
+         other names and in MNIST/raw too)\nhint: get the data with `mnist download --data_dir=data`",
     );
 }
 
@@ -519,13 +519,13 @@ fn a_missing_data_directory_is_named() {
     fs::remove_dir_all(sandbox.path("data")).unwrap();
     sandbox.train("").failed_with(
         "data: expected the directory with the data, found none\n\
-         hint: get the data with `mnist download --data_dir=data --log_dir=DIR`",
+         hint: get the data with `mnist download --data_dir=data`",
     );
     let mut command = sandbox.program();
     command.args(["train", "--data_dir=my data", "--log_dir=logs", "--model_dir=model"]);
     end(command.arg("--parameters_file=parameters.yaml")).failed_with(
         "my data: expected the directory with the data, found none\n\
-         hint: get the data with `mnist download --data_dir='my data' --log_dir=DIR`",
+         hint: get the data with `mnist download --data_dir='my data'`",
     );
 }
 

@@ -1,11 +1,12 @@
 //! Flags and subcommands: what was typed, checked as far as that needs no disk. Does no work.
 
 mod help;
+mod values;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::builder::{OsStringValueParser, PathBufValueParser, TypedValueParser, ValueParser};
+use clap::builder::ValueParser;
 use clap::parser::ValueSource;
 use clap::{
     Arg, ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
@@ -16,6 +17,8 @@ use self::help::{
     AFTER_HELP, AFTER_SHORT_HELP, AUGMENT_EXAMPLES, COMPLETIONS_EXAMPLES, CUBE_RUN_EXAMPLES, DOWNLOAD_EXAMPLES,
     PREDICT_EXAMPLES, TRAIN_EXAMPLES, long_version, with_examples,
 };
+use self::values::{count, path, url_or_path};
+use crate::output::console::Verbosity;
 use crate::parameters::Setting;
 use crate::parameters::key::Key;
 use crate::parameters::table::KEYS;
@@ -32,9 +35,26 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// The places that no flag named, as flags.
+    /// Only warnings and errors on stderr; the log file has everything
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// On stderr too what else goes to the log file
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    /// The places in the workspace that no flag named.
     #[arg(skip)]
     pub by_default: Vec<String>,
+}
+
+impl Cli {
+    /// How much stderr says.
+    pub fn verbosity(&self) -> Verbosity {
+        match self {
+            Self { quiet: true, .. } => Verbosity::Quiet,
+            Self { verbose: true, .. } => Verbosity::Verbose,
+            _ => Verbosity::Normal,
+        }
+    }
 }
 
 /// Reads this process's arguments. Where they are wrong, or ask for help, it says so and ends the process.
@@ -56,12 +76,12 @@ fn parsed(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     Ok(Cli { by_default, ..cli })
 }
 
-/// The flags of a task whose places in the workspace were not given.
+/// The places in the workspace that a task takes since no flag names others.
 fn places_by_default(matches: &ArgMatches) -> Vec<String> {
     let place = |id: &clap::Id| {
         let by_default = matches.value_source(id.as_str()) == Some(ValueSource::DefaultValue);
         let value = matches.get_raw(id.as_str())?.next()?.to_str()?;
-        (by_default && value.starts_with(workspace::DIRECTORY)).then(|| format!("--{id}={value}"))
+        value.strip_prefix(workspace::DIRECTORY).filter(|_| by_default).map(str::to_string)
     };
     matches.ids().filter_map(place).collect()
 }
@@ -316,43 +336,6 @@ pub struct CubeArgs {
     pub workspace: Option<PathBuf>,
 }
 
-/// The most images on a sheet, which then has ten million pixels.
-const MOST_ON_A_SHEET: usize = 10_000;
-
-/// Takes the number of images on a sheet.
-fn count(text: &str) -> Result<usize, String> {
-    let count = text.parse().ok().filter(|count| (1..=MOST_ON_A_SHEET).contains(count));
-    count.ok_or_else(|| format!("expected a whole number from 1 to {MOST_ON_A_SHEET}, found {text}"))
-}
-
-/// Takes a path. Every flag for one has this parser.
-fn path() -> impl TypedValueParser<Value = PathBuf> {
-    PathBufValueParser::new().try_map(|path| with_home(path.as_os_str()).map(PathBuf::from))
-}
-
-/// Takes a URL or a path.
-fn url_or_path() -> impl TypedValueParser<Value = OsString> {
-    OsStringValueParser::new().try_map(|text| with_home(&text))
-}
-
-/// A path with the user's home directory in place of `~`. Shells do this, but not bash in `--data_dir=~/mnist`.
-fn with_home(path: &OsStr) -> Result<OsString, String> {
-    let Ok(below) = Path::new(path).strip_prefix("~") else {
-        // A file may have such a name. A directory would be made by mistake.
-        return match path.as_encoded_bytes() {
-            [b'~', user @ ..] if user.contains(&b'/') => Err(
-                "expected the path of the user's home directory in place of ~NAME; a directory with such a name is \
-                 ./~NAME"
-                    .into(),
-            ),
-            _ => Ok(path.into()),
-        };
-    };
-    let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
-    let home = home.ok_or("expected the home directory in the environment variable HOME, found none")?;
-    Ok(if below.as_os_str().is_empty() { home } else { Path::new(&home).join(below).into() })
-}
-
 /// Parameters given as flags, which take precedence over the file's.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides(pub Vec<Setting>);
@@ -466,14 +449,6 @@ mod tests {
             command.get_arguments().filter(is_path).count() + command.get_subcommands().map(paths).sum::<usize>()
         }
         assert_eq!(paths(&Cli::command()), lines.concat().matches('~').count(), "a path is not in these lines");
-    }
-
-    #[test]
-    fn only_a_tilde_that_a_shell_would_expand_is_expanded_or_refused() {
-        for text in ["a~/b", "./~/b", "~a", "https://host/~user/mnist", ""] {
-            assert_eq!(with_home(OsStr::new(text)), Ok(text.into()));
-        }
-        assert!(with_home(OsStr::new("~user/b")).unwrap_err().contains("in place of ~NAME"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::text::{self, escaped, one_of, quoted};
+use crate::text::{self, Problem, escaped, one_of, quoted};
 
 /// Shorthand for results whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -153,8 +153,8 @@ pub enum Error {
 
     // ---- parameters
     /// A parameters file that cannot be used as it is.
-    #[error("{}{}: {problem}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
-    ParametersFile { path: PathBuf, line: Option<usize>, problem: String },
+    #[error("{}", in_file(path, problems).join("; "))]
+    ParametersFile { path: PathBuf, problems: Vec<Problem> },
     /// Something stands where a file would go.
     #[error("{}: expected a new file or an earlier one of this program, found {found}", path.display())]
     Occupied { path: PathBuf, found: &'static str },
@@ -245,6 +245,11 @@ pub struct Unfetched {
     pub answers: Vec<(String, String)>,
 }
 
+/// The problems of the file at `path`, each with its line.
+fn in_file(path: &Path, problems: &[Problem]) -> Vec<String> {
+    problems.iter().map(|problem| problem.in_file(path)).collect()
+}
+
 /// The answers of the mirrors. Files with equal answers share one list.
 fn unfetched(failures: &[Unfetched]) -> String {
     let alike = failures.chunk_by(|a, b| a.answers == b.answers).map(|alike| {
@@ -263,6 +268,7 @@ impl Error {
             Error::Download { failures } | Error::DownloadInPart { failures, .. } => {
                 unfetched(failures).lines().map(String::from).collect()
             }
+            Error::ParametersFile { path, problems } => in_file(path, problems),
             _ => vec![self.to_string()],
         }
     }
@@ -301,7 +307,7 @@ impl Error {
                 Some(format!("{less}give the program more memory; {limit}"))
             }
             Error::NoDataDir { data_dir } | Error::DataMissing { data_dir, .. } => {
-                Some(format!("get the data with `mnist download --data_dir={} --log_dir=DIR`", quoted(data_dir)))
+                Some(format!("get the data with `mnist download --data_dir={}`", quoted(data_dir)))
             }
             Error::Idx { .. } | Error::Gzip { .. } => {
                 Some("bring the file again, or run `mnist download`, which keeps other files under another name".into())

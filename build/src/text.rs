@@ -7,8 +7,32 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The log target of messages about progress: on a terminal, bars take their place.
 pub const PROGRESS: &str = "mnist::progress";
+/// The log target of lines for a terminal alone, where they take the place of those messages.
+pub const SCREEN: &str = "mnist::screen";
 /// The log target of messages for the log file alone.
 pub const LOG: &str = "mnist::log";
+
+/// A problem of a text file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The line, from 1, where it is known.
+    pub line: Option<usize>,
+    /// What was expected and what was found.
+    pub text: String,
+}
+
+impl Problem {
+    /// One that is no line's.
+    pub fn of_file(text: impl Into<String>) -> Self {
+        Self { line: None, text: text.into() }
+    }
+
+    /// After the name of its file: `FILE:LINE: TEXT`.
+    pub fn in_file(&self, file: &Path) -> String {
+        let line = self.line.map(|line| format!(":{line}")).unwrap_or_default();
+        format!("{}{line}: {}", file.display(), self.text)
+    }
+}
 
 /// The most names that a message lists.
 const MOST_NAMES: usize = 50;
@@ -160,6 +184,15 @@ pub fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().map(|g| std::str::from_utf8(g).unwrap_or("")).collect();
     groups.join(",")
+}
+
+/// A large number in a few characters: `950`, `62k`, `1.2M`.
+pub fn rounded(number: f64) -> String {
+    match number {
+        ..9_950.0 => format!("{number:.0}"),
+        ..999_500.0 => format!("{:.0}k", number / 1e3),
+        _ => format!("{:.1}M", number / 1e6),
+    }
 }
 
 /// A number of bytes, rounded up.

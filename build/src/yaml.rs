@@ -22,20 +22,7 @@ const UNFOLDS: &str = "unfolds to too much";
 /// The longest message of the parser, in characters: it may quote the file.
 const LONGEST_MESSAGE: usize = 200;
 
-/// A problem of a YAML file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The line, from 1, where it is known.
-    pub line: Option<usize>,
-    /// What was expected and what was found.
-    pub text: String,
-}
-
-impl Problem {
-    fn of_file(text: String) -> Self {
-        Self { line: None, text }
-    }
-}
+pub use crate::text::Problem;
 
 /// Reads the text file at `path`, without a byte order mark. `kind` stands in the message about a longer one: "a
 /// parameters file".

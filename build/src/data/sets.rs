@@ -71,10 +71,7 @@ pub static MNIST: SetKind = SetKind {
     id: "mnist",
     title: "MNIST",
     description: "MNIST",
-    credit: Some(
-        "MNIST is by Yann LeCun, Corinna Cortes and Christopher J.C. Burges, under the licence CC BY-SA 3.0 \
-         (https://creativecommons.org/licenses/by-sa/3.0/)",
-    ),
+    credit: Some("MNIST: Yann LeCun, Corinna Cortes and Christopher J.C. Burges, CC BY-SA 3.0"),
     frame: Frame { side: 28, box_side: 20 },
     classes: &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"],
     files: [

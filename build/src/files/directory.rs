@@ -3,6 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tracing::{info, warn};
@@ -122,11 +123,25 @@ pub fn make_directory(path: &Path) -> Result<()> {
         let found = io::Error::new(io::ErrorKind::NotADirectory, "expected a directory, found a file");
         return Err(Error::io("create the directory", file)(found));
     }
-    fs::create_dir_all(path).map_err(Error::io("create the directory", path))?;
-    for made in missing.iter().rev() {
+    let created = fs::create_dir_all(path);
+    for made in missing.iter().rev().filter(|made| made.is_dir()) {
         give_to_owner_of(directory_of(made), made);
+        all_made().push(made.to_path_buf());
     }
-    Ok(())
+    created.map_err(Error::io("create the directory", path))
+}
+
+/// The directories that this process made, each after the one that it is in.
+static MADE: Mutex<Vec<PathBuf>> = Mutex::new(vec![]);
+
+fn all_made() -> MutexGuard<'static, Vec<PathBuf>> {
+    MADE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes the directories that this process made and wrote nothing into: what a failed task leaves is of use.
+pub fn remove_empty_directories() {
+    // One that is not empty stays: the operating system refuses.
+    all_made().drain(..).rev().for_each(|made| _ = fs::remove_dir(made));
 }
 
 /// Writes, syncs and renames a small file. Returns whether the file system can rename.

@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 pub use self::atomic::AtomicFile;
-pub use self::directory::{OutputDirectory, make_directory, writable_directory};
+pub use self::directory::{OutputDirectory, make_directory, remove_empty_directories, writable_directory};
 use crate::error::{Error, Result};
 
 /// Writes `bytes` to `target` whole or not at all.

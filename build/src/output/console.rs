@@ -2,7 +2,7 @@
 //! messages.
 
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,10 +20,10 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::error::{Error, Result};
 use crate::files::AtomicFile;
 use crate::interrupt::{self, EndAtOnce};
-use crate::output::names;
+use crate::output::{names, terminal};
 use crate::{text, threads};
 
-pub use crate::text::{LOG, PROGRESS};
+pub use crate::text::{LOG, PROGRESS, SCREEN};
 
 /// Where messages go. Clones share the same bars and log file.
 #[derive(Clone)]
@@ -38,11 +38,25 @@ struct LogFile {
     error: Option<io::Error>,
 }
 
+/// How much stderr says. The log file always has everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verbosity {
+    /// Warnings and errors.
+    Quiet,
+    /// Messages and progress.
+    Normal,
+    /// What else the log file has, too.
+    Verbose,
+}
+
 impl Console {
     /// Takes all messages of this process from here on. Called once, by `main`.
-    pub fn install() -> Self {
-        let terminal = io::stderr().is_terminal();
-        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+    pub fn install(verbosity: Verbosity) -> Self {
+        let terminal = terminal::is_capable() && verbosity != Verbosity::Quiet;
+        let target = if terminal { terminal::target() } else { ProgressDrawTarget::hidden() };
+        let bars = MultiProgress::with_draw_target(target);
+        // For the bars; messages ask themselves.
+        ::console::set_colors_enabled_stderr(terminal::has_colours());
         let console = Self { bars, terminal, log: Arc::default() };
         let ours = |metadata: &tracing::Metadata| {
             *metadata.level() <= Level::WARN
@@ -54,21 +68,27 @@ impl Console {
             .with_ansi(false)
             .with_writer(StderrBesideBars(console.bars.clone()))
             .with_filter(filter_fn(move |metadata| {
-                ours(metadata) && metadata.target() != LOG && !(terminal && metadata.target() == PROGRESS)
+                ours(metadata)
+                    && match metadata.target() {
+                        LOG => verbosity == Verbosity::Verbose,
+                        PROGRESS if terminal => false,
+                        SCREEN => terminal,
+                        _ => verbosity != Verbosity::Quiet || *metadata.level() <= Level::WARN,
+                    }
             }));
         let to_log = tracing_subscriber::fmt::layer()
             .fmt_fields(escaped_fields())
             .with_ansi(false)
             .with_target(false)
             .with_writer(Logs(console.log.clone()))
-            .with_filter(filter_fn(ours));
+            .with_filter(filter_fn(move |metadata| ours(metadata) && metadata.target() != SCREEN));
         let subscriber = tracing_subscriber::registry().with(to_stderr).with(to_log);
         // Fails only where another subscriber was installed before; that one then keeps the messages.
         let _ = tracing::subscriber::set_global_default(subscriber);
         console
     }
 
-    /// The bars; none where stderr is not a terminal.
+    /// The bars; none where stderr is no terminal that can show them, or shall be quiet.
     pub fn bars(&self) -> Option<&MultiProgress> {
         self.terminal.then_some(&self.bars)
     }
@@ -164,9 +184,10 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let kind = |word: &'static str| ::console::style(word).for_stderr().bold();
         match *event.metadata().level() {
-            Level::ERROR => writer.write_str("error: ")?,
-            Level::WARN => writer.write_str("warning: ")?,
+            Level::ERROR => write!(writer, "{} ", kind("error:").red())?,
+            Level::WARN => write!(writer, "{} ", kind("warning:").yellow())?,
             _ => {}
         }
         context.format_fields(writer.by_ref(), event)?;

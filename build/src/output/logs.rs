@@ -10,6 +10,7 @@ use crate::output::event::{Listener, Listeners, RunEvent};
 use crate::output::mllog::{self, MlLog};
 use crate::output::names;
 use crate::output::progress::{Bars, Lines};
+use crate::output::terminal;
 
 /// Runs `work` with the log files of `task` open in `log_dir`. `work` sends its events to the listener that it is given.
 ///
@@ -27,7 +28,7 @@ pub fn with_logs<T>(
     info!(target: LOG, "mnist {} {task}", env!("CARGO_PKG_VERSION"));
     let mut unfinished = Reason(None);
     let result = {
-        let mut bars = console.bars().cloned().map(Bars::new);
+        let mut bars = console.bars().map(|all| Bars::new(all.clone(), terminal::columns));
         let mut lines = Lines;
         let mut listeners = Listeners(vec![&mut mllog, &mut unfinished, &mut lines]);
         listeners.0.extend(bars.as_mut().map(|bars| bars as &mut dyn Listener));

@@ -19,5 +19,6 @@ pub mod report;
 #[cfg(test)]
 mod screen;
 pub mod tensorboard;
+pub mod terminal;
 pub mod transfers;
 pub mod unfinished;

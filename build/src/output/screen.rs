@@ -1,111 +1,72 @@
 //! A terminal for tests of progress bars.
 
+use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::num::NonZero;
+use std::sync::{Arc, Mutex};
 
 use indicatif::TermLike;
 
-/// A terminal of some width that remembers its lines; what does not fit goes to the next one. Clones share them.
-#[derive(Debug, Clone)]
-pub struct Screen {
-    width: u16,
-    lines: Arc<Mutex<ScreenLines>>,
-}
+const ROWS: NonZero<u16> = NonZero::new(24).unwrap();
 
-#[derive(Debug, Default)]
-struct ScreenLines {
-    texts: Vec<Vec<char>>,
-    /// The line of the cursor.
-    at: usize,
-    /// The column of the cursor; behind the last one, until something is written, after a line that is full.
-    column: usize,
-}
+/// A terminal of some width. Clones share it.
+#[derive(Clone)]
+pub struct Screen(Arc<Mutex<vt100::Parser>>);
 
 impl Screen {
     /// An empty screen.
     pub fn new(width: u16) -> Self {
-        Self { width, lines: Arc::default() }
+        Self(Arc::new(Mutex::new(vt100::Parser::new(ROWS, NonZero::new(width).unwrap(), 0))))
     }
 
     /// The text on the screen, without blanks at the ends of lines.
     pub fn contents(&self) -> String {
-        let texts: Vec<String> =
-            self.lines().texts.iter().map(|line| String::from_iter(line).trim_end().into()).collect();
-        texts.join("\n").trim_end().to_string()
+        let text = self.0.lock().unwrap().screen().contents();
+        text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n").trim_end().into()
     }
 
-    fn lines(&self) -> MutexGuard<'_, ScreenLines> {
-        self.lines.lock().unwrap()
+    fn put(&self, text: &str) -> io::Result<()> {
+        self.0.lock().unwrap().process(text.as_bytes());
+        Ok(())
+    }
+
+    /// Moves the cursor, as the control sequence that ends with `direction` does.
+    fn go(&self, by: usize, direction: char) -> io::Result<()> {
+        if by == 0 { Ok(()) } else { self.put(&format!("\x1b[{by}{direction}")) }
     }
 }
 
-impl ScreenLines {
-    fn current(&mut self) -> &mut Vec<char> {
-        let least = self.texts.len().max(self.at + 1);
-        self.texts.resize(least, vec![]);
-        &mut self.texts[self.at]
-    }
-
-    fn put(&mut self, c: char, width: usize) {
-        if c == '\r' {
-            self.column = 0;
-            return;
-        }
-        if c == '\n' || self.column == width {
-            (self.at, self.column) = (self.at + 1, 0);
-        }
-        if c != '\n' {
-            let column = self.column;
-            let line = self.current();
-            line.resize(line.len().max(column + 1), ' ');
-            line[column] = c;
-            self.column += 1;
-        }
+impl fmt::Debug for Screen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.contents())
     }
 }
 
 impl TermLike for Screen {
     fn width(&self) -> u16 {
-        self.width
+        self.0.lock().unwrap().screen().size().1.get()
     }
-
     fn move_cursor_up(&self, lines: usize) -> io::Result<()> {
-        let mut screen = self.lines();
-        screen.at = screen.at.saturating_sub(lines);
-        Ok(())
+        self.go(lines, 'A')
     }
-
     fn move_cursor_down(&self, lines: usize) -> io::Result<()> {
-        self.lines().at += lines;
-        Ok(())
+        self.go(lines, 'B')
     }
-
-    fn move_cursor_right(&self, _: usize) -> io::Result<()> {
-        Ok(())
+    fn move_cursor_right(&self, columns: usize) -> io::Result<()> {
+        self.go(columns, 'C')
     }
-
-    fn move_cursor_left(&self, _: usize) -> io::Result<()> {
-        Ok(())
+    fn move_cursor_left(&self, columns: usize) -> io::Result<()> {
+        self.go(columns, 'D')
     }
-
     fn write_line(&self, text: &str) -> io::Result<()> {
-        self.write_str(text)?;
-        self.write_str("\n")
+        self.put(&format!("{text}\r\n"))
     }
-
     fn write_str(&self, text: &str) -> io::Result<()> {
-        let mut screen = self.lines();
-        text.chars().for_each(|c| screen.put(c, self.width.into()));
-        Ok(())
+        self.put(text)
     }
-
     fn clear_line(&self) -> io::Result<()> {
-        let mut screen = self.lines();
-        screen.current().clear();
-        screen.column = 0;
-        Ok(())
+        self.put("\r\x1b[2K")
     }
-
     fn flush(&self) -> io::Result<()> {
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Reads a parameters file; every fault comes with its line.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::path::Path;
 
@@ -17,36 +17,45 @@ use crate::yaml::{self, Problem, line_of};
 /// Reads the parameters file at `path`.
 ///
 /// # Errors
-/// It cannot be read, is too long, is not a YAML mapping, or holds a key or value that is not allowed; the message
-/// has the line.
+/// It cannot be read, is too long, is not a YAML mapping, or holds keys or values that are not allowed; the message has
+/// all of them with their lines.
 pub fn read(path: &Path) -> Result<Vec<Setting>> {
     let text = yaml::read(path, "a parameters file").map_err(Error::io("read", path))?;
-    text.and_then(|text| parse(&text)).map_err(|Problem { line, text: problem }| Error::ParametersFile {
-        path: path.to_path_buf(),
-        line,
-        problem,
-    })
+    let settings = text.map_err(|problem| vec![problem]).and_then(|text| parse(&text));
+    settings.map_err(|problems| Error::ParametersFile { path: path.to_path_buf(), problems })
 }
 
-fn parse(text: &str) -> std::result::Result<Vec<Setting>, Problem> {
-    let whole: Given = yaml::parse(text)?;
+/// The most faults that are named.
+const MOST_FAULTS: usize = 20;
+
+fn parse(text: &str) -> std::result::Result<Vec<Setting>, Vec<Problem>> {
+    let whole: Given = yaml::parse(text).map_err(|problem| vec![problem])?;
     match whole {
         Given::Mapping => {}
         // Comments at most: all defaults.
         Given::Nothing => return Ok(vec![]),
         other => {
             let text = format!("expected keys with values such as `batch_size: 32`, found {other}");
-            return Err(Problem { line: None, text });
+            return Err(vec![Problem { line: None, text }]);
         }
     }
-    let reader = FileReader::default();
-    match serde_yaml::Deserializer::from_str(text).deserialize_map(&reader) {
-        Ok(()) => Ok(reader.settings.into_inner()),
-        // The problem is kept aside, since the parser appends the place to every message.
-        Err(error) => Err(Problem {
-            line: line_of(&error),
-            text: reader.problem.into_inner().unwrap_or_else(|| error.to_string()),
-        }),
+    let mut problems = vec![];
+    loop {
+        // The parser tells a line only as it gives up: for the next fault it begins anew and passes over those before.
+        let reader = FileReader { pass: Cell::new(problems.len()), ..FileReader::default() };
+        match serde_yaml::Deserializer::from_str(text).deserialize_map(&reader) {
+            Ok(()) if problems.is_empty() => return Ok(reader.settings.into_inner()),
+            Ok(()) => return Err(problems),
+            Err(_) if problems.len() == MOST_FAULTS => {
+                problems.push(Problem { line: None, text: "there are more faults".into() });
+                return Err(problems);
+            }
+            // The problem is kept aside, since the parser appends the place to every message.
+            Err(error) => problems.push(Problem {
+                line: line_of(&error),
+                text: reader.problem.into_inner().unwrap_or_else(|| error.to_string()),
+            }),
+        }
     }
 }
 
@@ -57,6 +66,8 @@ struct FileReader {
     /// The keys met so far, as they were written.
     met: RefCell<Vec<(&'static str, String)>>,
     problem: RefCell<Option<String>>,
+    /// How many faults are still passed over.
+    pass: Cell<usize>,
 }
 
 impl FileReader {
@@ -82,7 +93,9 @@ impl FileReader {
         Ok(key)
     }
 
-    fn store(&self, key: &'static Key, given: Given) -> std::result::Result<(), String> {
+    /// Stores the value of `key`, if that is one.
+    fn store(&self, key: Option<&'static Key>, given: Given) -> std::result::Result<(), String> {
+        let Some(key) = key else { return Ok(()) };
         let met = self.met.borrow();
         let name = met.last().map_or(key.name, |(_, name)| name);
         key.set(&mut Parameters::default(), &given).map_err(|problem| format!("{name}: {problem}"))?;
@@ -90,8 +103,19 @@ impl FileReader {
         Ok(())
     }
 
-    fn keep<T>(&self, result: std::result::Result<T, String>) -> std::result::Result<T, String> {
-        result.inspect_err(|problem| *self.problem.borrow_mut() = Some(problem.clone()))
+    /// Passes over a fault that is known, and keeps the next one.
+    fn unless_known<T>(&self, result: std::result::Result<T, String>) -> std::result::Result<Option<T>, String> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(_) if self.pass.get() > 0 => {
+                self.pass.set(self.pass.get() - 1);
+                Ok(None)
+            }
+            Err(problem) => {
+                *self.problem.borrow_mut() = Some(problem.clone());
+                Err(problem)
+            }
+        }
     }
 }
 
@@ -102,9 +126,12 @@ impl<'de> Visitor<'de> for &FileReader {
         f.write_str("keys with values")
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<(), A::Error> {
-        let key_reader = || GivenReader { in_list: false, then: |given| self.keep(self.check_key(given)) };
+        let key_reader = || GivenReader { in_list: false, then: |given| self.unless_known(self.check_key(given)) };
         while let Some(key) = map.next_key_seed(key_reader())? {
-            map.next_value_seed(GivenReader { in_list: false, then: |given| self.keep(self.store(key, given)) })?;
+            map.next_value_seed(GivenReader {
+                in_list: false,
+                then: |given| self.unless_known(self.store(key, given)),
+            })?;
         }
         Ok(())
     }
@@ -117,8 +144,12 @@ mod tests {
     use crate::optim::OptimizerKind;
 
     fn problem(text: &str) -> String {
-        let Problem { line, text } = parse(text).unwrap_err();
-        line.map_or(text.clone(), |line| format!("{line}: {text}"))
+        let problems = parse(text).unwrap_err();
+        let shown = |Problem { line, text }: &Problem| match line {
+            Some(line) => format!("{line}: {text}"),
+            None => text.clone(),
+        };
+        problems.iter().map(shown).collect::<Vec<_>>().join("\n")
     }
 
     fn parameters(text: &str) -> Parameters {
@@ -182,6 +213,18 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(problem(text), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn all_faults_are_named_at_once() {
+        let text = "batchsize: 3\nepochs: 2\noptimizer: lion\nseed: [1]\ntrain_epochs: 1\ndropout: 0.5\n";
+        let expected = "1: unknown key batchsize: did you mean batch_size?\n\
+                        3: optimizer: expected adam, adamw, sgd, rmsprop or adagrad, found the text \"lion\"\n\
+                        4: seed: expected a whole number from 0 to 18446744073709551615, found [1]\n\
+                        5: epochs and train_epochs mean the same: keep one";
+        assert_eq!(problem(text), expected);
+        let many = problem(&"nothing_known: 1\n".repeat(1000));
+        assert_eq!((many.lines().count(), many.lines().last()), (21, Some("there are more faults")));
     }
 
     proptest::proptest! {

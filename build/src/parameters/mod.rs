@@ -22,7 +22,7 @@ use crate::engine::{self, Recipe};
 use crate::error::{Error, Result};
 use crate::model::MlpShape;
 use crate::optim::{OptimizerOptions, Schedule, ScheduleKind};
-use crate::text::one_of;
+use crate::text::{Problem, one_of};
 
 /// A parameter that was given, in a file or as a flag, with its value.
 #[derive(Debug, Clone)]
@@ -153,7 +153,9 @@ impl Parameters {
         let file_alone = Self::resolve(&settings);
         settings.extend_from_slice(flags);
         Self::resolve(&settings).map_err(|problem| match file_alone {
-            Err(alone) if alone == problem => Error::ParametersFile { path: path.to_path_buf(), line: None, problem },
+            Err(alone) if alone == problem => {
+                Error::ParametersFile { path: path.to_path_buf(), problems: vec![Problem::of_file(problem)] }
+            }
             _ => Error::ParameterFlags { file: Some(path.to_path_buf()), problem },
         })
     }

@@ -13,7 +13,7 @@ use crate::interrupt;
 use crate::output::console;
 use crate::parameters::Parameters;
 use crate::simd::InstructionSet;
-use crate::text;
+use crate::text::{self, Problem};
 
 /// Images in a row: an original and nine copies.
 const COLUMNS: usize = 10;
@@ -62,7 +62,9 @@ fn nothing_to_see(args: &Augment) -> Error {
     let problem = "augment: expected affine, elastic or both, found none".to_owned();
     let by_flag = args.overrides.0.iter().any(|setting| setting.key.name == "augment");
     match &args.parameters_file {
-        Some(path) if !by_flag => Error::ParametersFile { path: path.clone(), line: None, problem },
+        Some(path) if !by_flag => {
+            Error::ParametersFile { path: path.clone(), problems: vec![Problem::of_file(problem)] }
+        }
         Some(_) => Error::ParameterFlags { file: None, problem },
         None => {
             Error::ParameterFlags { file: None, problem: problem + ": add --augment=both, or --parameters_file=PATH" }

@@ -14,8 +14,7 @@ use crate::cube::runner;
 use crate::error::{Error, Result};
 use crate::output::console;
 use crate::parameters::Parameters;
-use crate::text;
-use crate::yaml::Problem;
+use crate::text::{self, Problem};
 
 /// The most faults, and the most files that stay, that are shown.
 const MOST_SHOWN: usize = 50;
@@ -45,11 +44,11 @@ fn flags_of(task: &str) -> Option<TaskFlags> {
     Some(TaskFlags { all: names(false), required: names(true) })
 }
 
-fn check_parameters(file: &Path) -> std::result::Result<(), Problem> {
+fn check_parameters(file: &Path) -> std::result::Result<(), Vec<Problem>> {
     Parameters::read(file, &[]).map(drop).map_err(|error| match error {
-        Error::ParametersFile { line, problem, .. } => Problem { line, text: problem },
-        Error::Io { action, source, .. } => Problem { line: None, text: format!("cannot {action}: {source}") },
-        other => Problem { line: None, text: other.to_string() },
+        Error::ParametersFile { problems, .. } => problems,
+        Error::Io { action, source, .. } => vec![Problem::of_file(format!("cannot {action}: {source}"))],
+        other => vec![Problem::of_file(other.to_string())],
     })
 }
 

@@ -23,7 +23,7 @@ pub fn run() -> Result<()> {
 fn gpus(devices: &mut Vec<(String, String)>) {
     let adapters = crate::engine::adapter::list();
     if adapters.iter().all(|adapter| adapter.number.is_none()) {
-        tracing::info!("no GPU was found; see `mnist train --help` for device");
+        tracing::info!("no GPU with a Vulkan driver was found: `device: auto` trains on the processor");
     }
     devices.extend(adapters.iter().map(|adapter| {
         // A software renderer is used only by its name; the first word of it is enough.
@@ -34,5 +34,7 @@ fn gpus(devices: &mut Vec<(String, String)>) {
 
 #[cfg(not(feature = "gpu"))]
 fn gpus(_: &mut Vec<(String, String)>) {
-    tracing::info!("to find GPUs, build with `--features gpu`");
+    tracing::info!(
+        "this build trains on the processor alone; one with `--features gpu`, such as the container image, has GPUs too"
+    );
 }

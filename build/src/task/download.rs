@@ -1,6 +1,7 @@
 //! `mnist download`: the four files of MNIST, or the synthetic stand-in, into DATA_DIR.
 
 use std::ffi::OsString;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use tracing::warn;
@@ -15,6 +16,7 @@ use crate::files::OutputDirectory;
 use crate::output::console::{self, Console};
 use crate::output::event::RunEvent;
 use crate::output::logs::with_logs;
+use crate::output::terminal;
 use crate::output::transfers::Transfers;
 use crate::text;
 
@@ -30,7 +32,9 @@ pub fn run(args: &Download, console: &Console) -> Result<()> {
         listener.on(RunEvent::RunStarted);
         if args.synthetic { draw(data_dir) } else { download(data_dir, &args.mirrors, Limits::default(), console) }
     })?;
-    console::print(&table(data_dir, &summary))
+    // On a terminal the progress has said it.
+    let is_said = !args.synthetic && console.bars().is_some() && io::stdout().is_terminal();
+    if is_said { Ok(()) } else { console::print(&table(data_dir, &summary)) }
 }
 
 /// Brings MNIST into `data_dir`, from the `mirrors` that the user names (or `environment::MIRROR` does) or else the known
@@ -41,7 +45,10 @@ pub fn run(args: &Download, console: &Console) -> Result<()> {
 pub fn download(data_dir: &Path, mirrors: &[OsString], limits: Limits, console: &Console) -> Result<Downloaded> {
     let options = options(data_dir, &named_mirrors(mirrors), limits);
     let done = match console.bars() {
-        Some(bars) => download::fetch_all(&options, &Transfers::new(bars, &options.files) as &dyn DownloadWatch),
+        Some(bars) => download::fetch_all(
+            &options,
+            &Transfers::new(bars, terminal::columns, &options.files) as &dyn DownloadWatch,
+        ),
         None => download::fetch_all(&options, &()),
     };
     done.map_err(|error| match error {

@@ -129,6 +129,9 @@ pub fn logged(
     ended
 }
 
+/// A learning rate so many times the optimizer's default, or so small a part of it, is probably a mistake.
+const ODD_FACTOR: f64 = 500.0;
+
 /// Checks all that can fail before the first step, and builds the engine. `log_lock` is the lock of LOG_DIR.
 ///
 /// # Errors
@@ -149,10 +152,7 @@ pub fn prepare(
     let unfinished = UnfinishedDirectory::of(model_dir.path())?;
     let mut dataset = data()?;
     dataset.split(parameters.validation)?;
-    let (batch, images) = (parameters.batch_size, dataset.train.len());
-    if batch > images {
-        warn!("batch_size: {batch} is more than the {} training images: an epoch is one step", text::grouped(images));
-    }
+    warn_of_odd(&parameters, dataset.train.len());
     let recipe = used.recipe(&dataset.train);
     let resumed = resumed(args, &used)?;
     let choice = resumed.as_ref().map_or_else(|| used.choice(), |(_, snapshot)| snapshot.choice(used.choice()));
@@ -184,6 +184,22 @@ pub fn prepare(
     let model_dir = args.model_dir.clone();
     let augmenter = augmenter(&used, &dataset.train, trainer.info().threads)?;
     Ok(Plan { parameters, used, dataset, trainer, augmenter, course, recorder, model_dir, lock, unfinished, begin })
+}
+
+/// Says which parameters hardly make sense for so many training `images`, though they can be used.
+fn warn_of_odd(parameters: &Parameters, images: usize) {
+    let Parameters { batch_size, learning_rate, optimizer, .. } = *parameters;
+    if batch_size > images {
+        warn!(
+            "batch_size: {batch_size} is more than the {} training images: an epoch is one step",
+            text::grouped(images)
+        );
+    }
+    let usual = optimizer.default_learning_rate();
+    if !(usual / ODD_FACTOR..=usual * ODD_FACTOR).contains(&learning_rate) {
+        let (found, usual, optimizer) = (text::number(learning_rate), text::number(usual), optimizer.name());
+        warn!("learning_rate: {found} is far from the {usual} that {optimizer} has by default: it may learn nothing");
+    }
 }
 
 /// The parameters in `file` and `flags`. The workspace's file may be missing: then all others have their defaults.

@@ -27,7 +27,7 @@ pub struct Program<'a> {
     /// The flags of a task; none if the program has no such task.
     pub flags_of: &'a dyn Fn(&str) -> Option<TaskFlags>,
     /// Reads a parameters file.
-    pub check_parameters: &'a dyn Fn(&Path) -> Result<(), Problem>,
+    pub check_parameters: &'a dyn Fn(&Path) -> Result<(), Vec<Problem>>,
 }
 
 /// The result of a check.
@@ -127,9 +127,9 @@ impl<'a> Reader<'a> {
         }
         self.report.files.push(name.to_path_buf());
         let path = self.root.join(name);
-        if let Err(problem) = regular(&path).and_then(|()| (self.program.check_parameters)(&path)) {
-            self.problem(name, problem);
-        }
+        let checked = regular(&path).map_err(|problem| vec![problem]);
+        let problems = checked.and_then(|()| (self.program.check_parameters)(&path)).err().unwrap_or_default();
+        problems.into_iter().for_each(|problem| self.problem(name, problem));
     }
 
     /// Checks the input file that `value` names. In the workspace it comes with the cube; elsewhere it is the user's own.

@@ -31,15 +31,24 @@ impl Origin {
             _ => Path::new(file.name),
         }
     }
+
+    /// Without the hash, which is right in any case.
+    pub fn in_short(&self) -> String {
+        match self {
+            Self::There(_) => "there already".into(),
+            Self::Unpacked(from) => format!("from {}", from.display()),
+            Self::Mirror(mirror) => format!("from {mirror}"),
+            Self::Drawn => "drawn".into(),
+        }
+    }
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::There(_) => f.write_str("there already, SHA-256 right"),
-            Self::Unpacked(from) => write!(f, "from {}, which was there, SHA-256 right", from.display()),
-            Self::Mirror(mirror) => write!(f, "from {mirror}, SHA-256 right"),
             Self::Drawn => f.write_str("drawn, not MNIST"),
+            Self::Unpacked(_) => write!(f, "{}, which was there, SHA-256 right", self.in_short()),
+            Self::There(_) | Self::Mirror(_) => write!(f, "{}, SHA-256 right", self.in_short()),
         }
     }
 }
@@ -97,7 +106,7 @@ impl<'a> Reporter<'a> {
                 warn!(target: LOG, "{name}: {mirror}: {answer}; once more in {:.1} s", wait.as_secs_f64());
             }
             DownloadEvent::MirrorFailed { mirror, answer } if self.is_new(mirror, answer) => {
-                warn!(target: PROGRESS, "{mirror}: {answer}");
+                warn!("{mirror}: {answer}");
             }
             DownloadEvent::MirrorFailed { mirror, answer } => warn!(target: LOG, "{name}: {mirror}: {answer}"),
             DownloadEvent::Done { origin } => {
