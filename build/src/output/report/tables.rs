@@ -1,12 +1,13 @@
 //! The tables at the end of the page: everything that is needed to repeat the run.
 
 use serde::Serialize;
-use serde_json::Value;
 
+use super::repeat;
 use crate::engine::EngineInfo;
 use crate::output::finished::Finished;
 use crate::output::machine;
 use crate::text::{self, grouped};
+use crate::threads;
 
 /// A table of names and values.
 #[derive(Serialize)]
@@ -32,23 +33,12 @@ pub fn all(finished: &Finished) -> Vec<Table> {
     let splits = finished.dataset.splits();
     files.extend(splits.map(|(split, images)| row(&format!("{split} images"), grouped(images.len()))));
     files.extend(data.files.iter().map(|file| row(&file.name, format!("SHA-256 {}", file.sha256))));
+    let parameters = repeat::values(finished.parameters).into_iter().map(|(name, value)| row(&name, value));
     vec![
-        Table { title: "Parameters", rows: parameters(finished) },
+        Table { title: "Parameters", rows: parameters.collect() },
         Table { title: "Program and machine", rows: program_and_machine(finished) },
         Table { title: "Data", rows: files },
     ]
-}
-
-fn parameters(finished: &Finished) -> Vec<Row> {
-    let parameters = match serde_json::to_value(finished.parameters) {
-        Ok(Value::Object(parameters)) => parameters,
-        other => unreachable!("the parameters are fields: {other:?}"),
-    };
-    let text = |value: Value| match value {
-        Value::String(text) => text,
-        value => value.to_string(),
-    };
-    parameters.into_iter().map(|(name, value)| row(&name, text(value))).collect()
 }
 
 fn program_and_machine(finished: &Finished) -> Vec<Row> {
@@ -64,6 +54,7 @@ fn program_and_machine(finished: &Finished) -> Vec<Row> {
         row("instruction set", instruction_set),
         row("threads", threads.to_string()),
         row("processor", machine::processor()),
+        row("logical processors", threads::processors().to_string()),
         row("system", format!("{}, {}", std::env::consts::OS, std::env::consts::ARCH)),
         row("time until this report", format!("{:.2} s{earlier}", finished.seconds)),
         row("finished", text::utc(finished.ended())),

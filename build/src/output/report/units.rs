@@ -1,0 +1,103 @@
+//! The units of the first layer: how many are shown, and which of them are never active.
+
+use serde::Serialize;
+
+use crate::engine::choice;
+use crate::error::Result;
+use crate::model::MlpShape;
+use crate::model::file::Model;
+
+/// The most units of the first layer whose weights are shown.
+const MOST_UNITS: usize = 256;
+/// After so many images most units have been active, and only the others are looked at on.
+const FIRST_LOOKS: [usize; 2] = [100, 1000];
+
+/// The units of the first layer that are shown: those of the first network of an ensemble.
+#[derive(Serialize)]
+pub struct Units {
+    /// Which they are, as the beginning of a sentence.
+    which: String,
+    shown: usize,
+    /// Those that no image makes active: their output is 0 whatever they see.
+    silent: Vec<usize>,
+}
+
+impl Units {
+    /// Of `model`, with the images `pixels` (N,D) that may make them active.
+    pub fn new(model: &Model, pixels: &[u8]) -> Self {
+        let width = model.shape.widths()[1];
+        let shown = width.min(MOST_UNITS);
+        let which = match (is_hidden(&model.shape), shown == width) {
+            (false, _) => format!("The {width} outputs"),
+            (true, true) => format!("The {width} units"),
+            (true, false) => format!("The first {MOST_UNITS} of the {width} units"),
+        };
+        // A network that cannot be built is not one that was just evaluated.
+        let silent = if is_hidden(&model.shape) { silent(model, shown, pixels).unwrap_or_default() } else { vec![] };
+        Self { which, shown, silent }
+    }
+}
+
+/// Whether the first layer is a hidden one, so that its units are active or not.
+fn is_hidden(shape: &MlpShape) -> bool {
+    shape.widths().len() > 2
+}
+
+/// The units among the first `shown` that none of `pixels` (N,D) makes active.
+fn silent(model: &Model, shown: usize, pixels: &[u8]) -> Result<Vec<usize>> {
+    let inputs = model.shape.inputs();
+    let mut silent: Vec<usize> = (0..shown).collect();
+    let mut rest = pixels;
+    for images in FIRST_LOOKS.into_iter().chain([usize::MAX]) {
+        let (look, after) = rest.split_at(rest.len().min(images.saturating_mul(inputs)));
+        rest = after;
+        if silent.is_empty() || look.is_empty() {
+            break;
+        }
+        // A network of these units alone: what they sum up are its logits.
+        let shape = MlpShape::new(inputs, &[], silent.len());
+        let sums = choice::network(&shape, &parameters_of(&silent, model))?.logits(look)?;
+        let mut active = vec![false; silent.len()];
+        for row in sums.chunks_exact(silent.len()) {
+            active.iter_mut().zip(row).for_each(|(active, sum)| *active |= *sum > 0.0);
+        }
+        let mut active = active.into_iter();
+        silent.retain(|_| active.next() == Some(false));
+    }
+    Ok(silent)
+}
+
+/// The weights (I,U) and biases (U) of some units of the first layer.
+fn parameters_of(units: &[usize], model: &Model) -> Vec<f32> {
+    let layer = &model.shape.layers()[0];
+    let weights = &model.parameters[layer.weights.clone()];
+    let biases = &model.parameters[layer.biases.clone()];
+    let rows = weights.chunks_exact(layer.outputs).chain([biases]);
+    rows.flat_map(|row| units.iter().map(|&unit| row[unit])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two inputs; unit 0 is active on bright first pixels, unit 1 never, unit 2 on one image of many, unit 3 always.
+    fn model(hidden: &[usize]) -> Model {
+        let shape = MlpShape::new(2, hidden, 4);
+        let mut parameters = vec![0.0; shape.parameter_count()];
+        let first = [1.0, -1.0, 0.0, 0.0, 0.0, -1.0, 1.0, 0.0, -0.5, 0.0, -0.9, 0.1];
+        parameters[..first.len()].copy_from_slice(&first);
+        Model { shape, parameters, data: "mnist".into(), unfinished: None }
+    }
+
+    #[test]
+    fn a_unit_is_silent_if_no_image_makes_it_active() {
+        let mut pixels = [200, 7].repeat(3000);
+        assert_eq!(Units::new(&model(&[4]), &pixels).silent, [1, 2]);
+        *pixels.last_mut().unwrap() = 255;
+        let units = Units::new(&model(&[4]), &pixels);
+        assert_eq!((units.silent, &*units.which), (vec![1], "The 4 units"));
+        // Outputs are no units that could be silent.
+        let outputs = Units::new(&model(&[]), &pixels);
+        assert_eq!((outputs.silent, &*outputs.which), (vec![], "The 4 outputs"));
+    }
+}
