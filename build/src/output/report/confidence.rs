@@ -35,7 +35,7 @@ struct Dot {
 }
 
 /// The radius of the dot for all answers, and the least.
-const RADII: [f64; 2] = [7.0, 1.5];
+const RADII: [f64; 2] = [9.0, 2.5];
 
 impl Confidence {
     /// Of the model in `trained`, by its answers to the images with these `labels`.

@@ -31,7 +31,8 @@ struct Example {
     index: usize,
     image: String,
     right: bool,
-    caption: String,
+    said: &'static str,
+    confidence: String,
 }
 
 /// All classes of `score`, with examples from its images, whose answers are `logits` (N,K). `mistaken` are the mistakes,
@@ -56,17 +57,16 @@ pub fn all(score: &Score, logits: &[f32], mistaken: &[Mistaken], images: &Images
 }
 
 fn examples(class: usize, right: Option<&[Answer; 2]>, mistaken: &[Mistaken], images: &Images) -> Vec<Example> {
-    let example = |index: usize, right: bool, caption: String| {
-        let image = images::png(images.image(index), images.side);
-        Example { index, image, right, caption }
+    let example = |index: usize, said: usize, confidence: f64| Example {
+        index,
+        image: images::png(images.image(index), images.side),
+        right: said == class,
+        said: images.classes[said],
+        confidence: percent(confidence),
     };
-    let ends = right.into_iter().flatten().zip(["surest", "least sure"]);
-    let ends = ends.map(|(answer, name)| example(answer.index, true, format!("{name}, {}", percent(answer.confidence))));
+    let ends = right.into_iter().flatten().map(|answer| example(answer.index, class, answer.confidence));
     let of_class = mistaken.iter().filter(|mistake| usize::from(images.labels[mistake.index]) == class);
-    let wrong = of_class.take(MISTAKES).map(|mistake| {
-        let said = images.classes[mistake.said];
-        example(mistake.index, false, format!("said {said}, {}", percent(mistake.shares[mistake.said])))
-    });
+    let wrong = of_class.take(MISTAKES).map(|mistake| example(mistake.index, mistake.said, mistake.shares[mistake.said]));
     ends.chain(wrong).collect()
 }
 

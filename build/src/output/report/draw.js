@@ -253,7 +253,7 @@ const mnist = (() => {
   const canvas = document.getElementById("first-layer");
   const { SIDE, shown, silent, parameters } = mnist;
   const GAP = 2, ZOOM = 2, outputs = mnist.widths[1];
-  const columns = Math.min(shown, canvas.parentElement.clientWidth < 600 ? 8 : 16), rows = Math.ceil(shown / columns);
+  const columns = Math.min(shown, canvas.parentElement.clientWidth < 600 ? 12 : 16), rows = Math.ceil(shown / columns);
   canvas.width = columns * (SIDE + GAP) + GAP;
   canvas.height = rows * (SIDE + GAP) + GAP;
   canvas.style.width = ZOOM * canvas.width + "px";

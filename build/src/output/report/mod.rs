@@ -24,7 +24,7 @@ use self::charts::{Axis, Chart};
 use self::confidence::Confidence;
 use self::digits::Digit;
 use self::images::{Augmented, Mistake, Sample};
-use self::tables::Table;
+use self::tables::{Row, Table};
 use self::units::Units;
 use crate::data::sets::{Frame, MNIST};
 use crate::engine::EngineInfo;
@@ -112,11 +112,12 @@ struct Page {
     units: Units,
     /// None where training saw the images as they are.
     augmented: Option<Augmented>,
-    /// The command that trains the same model again.
-    command: String,
+    /// Those of the command that trains the same model again.
+    flags: Vec<String>,
     /// Where that gives the same bytes; none where it need not.
     same_bytes: Option<String>,
     tables: Vec<Table>,
+    parameters: Vec<Row>,
 }
 
 #[derive(Serialize)]
@@ -176,6 +177,7 @@ impl Page {
             version: env!("CARGO_PKG_VERSION"),
             model_sha256: finished.model_sha256.into(),
             tables: tables::all(finished),
+            parameters: tables::parameters(finished),
             finished: utc(finished.ended()),
             synthetic: data.source.stands_in_for().is_some(),
             data: data.source.description(),
@@ -210,7 +212,7 @@ impl Page {
             samples: images::samples(evaluated),
             units: Units::new(model, &evaluated.pixels),
             augmented: Augmented::new(finished),
-            command: repeat::command(finished),
+            flags: repeat::command(finished),
             same_bytes: repeat::same_bytes(finished),
         }
     }

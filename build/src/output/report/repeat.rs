@@ -1,4 +1,4 @@
-//! The command that trains the same model again.
+//! The command that trains the same model again, and where it does.
 
 use std::path::Path;
 
@@ -9,16 +9,15 @@ use crate::output::finished::Finished;
 use crate::parameters::Parameters;
 use crate::text::quoted;
 
-/// `mnist train` with a flag for every parameter, so that no parameters file is needed and none is heard. Where the run
-/// chose engine and device by itself, they are named.
-pub fn command(finished: &Finished) -> String {
+/// The flags of `mnist train`, one for every parameter, so that no parameters file is needed and none is heard. Where the
+/// run chose engine and device by itself, they are named.
+pub fn command(finished: &Finished) -> Vec<String> {
     let EngineInfo { engine, device, .. } = *finished.engine;
     let init = finished.init.map(|init| flag("init", &init.path));
-    let flags = flags(finished.parameters, engine, device);
-    ["mnist train".into()].into_iter().chain(init).chain(flags).collect::<Vec<String>>().join(" ")
+    init.into_iter().chain(flags(finished.parameters, engine, device)).collect()
 }
 
-/// Where [`command`] gives the same bytes of the model, as the end of a sentence; none where time or a signal decided.
+/// Where the command gives the same bytes of the model, as the end of a sentence; none where time or a signal decided.
 pub fn same_bytes(finished: &Finished) -> Option<String> {
     let EngineInfo { device, backend, instruction_set, .. } = finished.engine;
     let parameters = finished.parameters;

@@ -16,8 +16,9 @@ pub struct Table {
     rows: Vec<Row>,
 }
 
+/// A name and its value.
 #[derive(Serialize)]
-struct Row {
+pub struct Row {
     name: String,
     value: String,
 }
@@ -26,19 +27,22 @@ fn row(name: &str, value: impl Into<String>) -> Row {
     Row { name: name.into(), value: value.into() }
 }
 
-/// Parameters, program and machine, data.
+/// Program and machine, data.
 pub fn all(finished: &Finished) -> Vec<Table> {
     let data = &finished.dataset.provenance;
     let mut files = vec![row("source", data.source.description())];
     let splits = finished.dataset.splits();
     files.extend(splits.map(|(split, images)| row(&format!("{split} images"), grouped(images.len()))));
     files.extend(data.files.iter().map(|file| row(&file.name, format!("SHA-256 {}", file.sha256))));
-    let parameters = repeat::values(finished.parameters).into_iter().map(|(name, value)| row(&name, value));
     vec![
-        Table { title: "Parameters", rows: parameters.collect() },
         Table { title: "Program and machine", rows: program_and_machine(finished) },
         Table { title: "Data", rows: files },
     ]
+}
+
+/// Every parameter.
+pub fn parameters(finished: &Finished) -> Vec<Row> {
+    repeat::values(finished.parameters).into_iter().map(|(name, value)| row(&name, value)).collect()
 }
 
 fn program_and_machine(finished: &Finished) -> Vec<Row> {
