@@ -30,6 +30,7 @@ mod machine;
 mod outside;
 mod predict;
 mod reading;
+mod report;
 mod resume;
 mod resumed;
 mod schema;

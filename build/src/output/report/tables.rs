@@ -33,10 +33,10 @@ pub fn all(finished: &Finished) -> Vec<Table> {
     let mut files = vec![row("source", data.source.description())];
     let splits = finished.dataset.splits();
     files.extend(splits.map(|(split, images)| row(&format!("{split} images"), grouped(images.len()))));
-    files.extend(data.files.iter().map(|file| row(&file.name, format!("SHA-256 {}", file.sha256))));
+    files.extend(data.files.iter().map(|file| row(&file.name, file.sha256.clone())));
     vec![
         Table { title: "Program and machine", rows: program_and_machine(finished) },
-        Table { title: "Data", rows: files },
+        Table { title: "Data, and the SHA-256 of its files", rows: files },
     ]
 }
 

@@ -2,8 +2,6 @@
 
 use serde::Serialize;
 
-use crate::engine::choice;
-use crate::error::Result;
 use crate::model::MlpShape;
 use crate::model::file::Model;
 
@@ -32,8 +30,7 @@ impl Units {
             (true, true) => format!("The {width} units"),
             (true, false) => format!("The first {MOST_UNITS} of the {width} units"),
         };
-        // A network that cannot be built is not one that was just evaluated.
-        let silent = if is_hidden(&model.shape) { silent(model, shown, pixels).unwrap_or_default() } else { vec![] };
+        let silent = if is_hidden(&model.shape) { silent(model, shown, pixels) } else { vec![] };
         Self { which, shown, silent }
     }
 }
@@ -44,36 +41,39 @@ fn is_hidden(shape: &MlpShape) -> bool {
 }
 
 /// The units among the first `shown` that none of `pixels` (N,D) makes active.
-fn silent(model: &Model, shown: usize, pixels: &[u8]) -> Result<Vec<usize>> {
+fn silent(model: &Model, shown: usize, pixels: &[u8]) -> Vec<usize> {
     let inputs = model.shape.inputs();
     let mut silent: Vec<usize> = (0..shown).collect();
     let mut rest = pixels;
     for images in FIRST_LOOKS.into_iter().chain([usize::MAX]) {
         let (look, after) = rest.split_at(rest.len().min(images.saturating_mul(inputs)));
         rest = after;
-        if silent.is_empty() || look.is_empty() {
+        let mut active = active(&silent, model, look).into_iter();
+        silent.retain(|_| active.next() == Some(false));
+        if silent.is_empty() {
             break;
         }
-        // A network of these units alone: what they sum up are its logits.
-        let shape = MlpShape::new(inputs, &[], silent.len());
-        let sums = choice::network(&shape, &parameters_of(&silent, model))?.logits(look)?;
-        let mut active = vec![false; silent.len()];
-        for row in sums.chunks_exact(silent.len()) {
-            active.iter_mut().zip(row).for_each(|(active, sum)| *active |= *sum > 0.0);
-        }
-        let mut active = active.into_iter();
-        silent.retain(|_| active.next() == Some(false));
     }
-    Ok(silent)
+    silent
 }
 
-/// The weights (I,U) and biases (U) of some units of the first layer.
-fn parameters_of(units: &[usize], model: &Model) -> Vec<f32> {
+/// Which of `units` some of `pixels` (N,D) makes active.
+fn active(units: &[usize], model: &Model, pixels: &[u8]) -> Vec<bool> {
     let layer = &model.shape.layers()[0];
-    let weights = &model.parameters[layer.weights.clone()];
-    let biases = &model.parameters[layer.biases.clone()];
-    let rows = weights.chunks_exact(layer.outputs).chain([biases]);
-    rows.flat_map(|row| units.iter().map(|&unit| row[unit])).collect()
+    let of_units = |row: &[f32]| units.iter().map(|&unit| row[unit]).collect::<Vec<f32>>();
+    let weights: Vec<Vec<f32>> =
+        model.parameters[layer.weights.clone()].chunks_exact(layer.outputs).map(of_units).collect();
+    let biases = of_units(&model.parameters[layer.biases.clone()]);
+    let mut active = vec![false; units.len()];
+    for image in pixels.chunks_exact(layer.inputs) {
+        let mut sums = biases.clone();
+        for (&pixel, row) in image.iter().zip(&weights).filter(|(pixel, _)| **pixel > 0) {
+            let value = f32::from(pixel) / 255.0;
+            sums.iter_mut().zip(row).for_each(|(sum, weight)| *sum += value * weight);
+        }
+        active.iter_mut().zip(sums).for_each(|(active, sum)| *active |= sum > 0.0);
+    }
+    active
 }
 
 #[cfg(test)]
