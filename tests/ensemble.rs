@@ -103,8 +103,8 @@ fn calibration_changes_no_answer_and_lowers_the_validation_loss() {
     let (before, after) = (&metrics["calibration"]["error_before"], &metrics["test"]["calibration_error"]);
     assert!(after.as_f64() < before.as_f64(), "{metrics}");
     let percent = |share: &serde_json::Value| format!("{:.2}\u{a0}%</dd>", 100.0 * share.as_f64().unwrap());
-    let expected =
-        [(before, "before calibration"), (after, "Expected calibration error")].map(|(share, name)| (name, percent(share)));
+    let expected = [(before, "before calibration"), (after, "Expected calibration error")]
+        .map(|(share, name)| (name, percent(share)));
     let report = sandbox.read("model/report.html");
     for (name, error) in expected {
         assert!(report.contains(&format!("<dt>{name}</dt><dd>{error}")), "{name} {error}");

@@ -195,7 +195,9 @@ fn has_chromium() -> bool {
 fn axe_core_finds_nothing_in_the_report() {
     let Some(mut python) = python_with(&["selenium"]) else { return };
     let Some(axe) = std::env::var_os("MNIST_TEST_AXE") else {
-        return skipped("MNIST_TEST_AXE does not name the file axe.min.js of npm's axe-core; see tests/python/README.md");
+        return skipped(
+            "MNIST_TEST_AXE does not name the file axe.min.js of npm's axe-core; see tests/python/README.md",
+        );
     };
     if !has_chromium() {
         return;

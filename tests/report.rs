@@ -35,7 +35,9 @@ fn a_network_too_large_for_a_page_has_a_report_without_it() {
     let sandbox = Sandbox::with_data();
     sandbox.train("--hidden_layers 2600").done();
     let report = sandbox.read("model/report.html");
-    assert!(report.contains("too large for this page") && !report.contains("<script type") && !report.contains("\"pad\""));
+    assert!(
+        report.contains("too large for this page") && !report.contains("<script type") && !report.contains("\"pad\"")
+    );
     assert!(report.len() < 300_000, "{}", report.len());
 }
 
@@ -71,7 +73,9 @@ fn the_report_links_every_other_file_of_the_run() {
 #[test]
 fn the_reports_command_gives_the_same_model() {
     let sandbox = Sandbox::with_data();
-    sandbox.train("--train_epochs=2 --seed=7 --hidden_layers=[] --augment=affine --rotation=20 --validation=0.1").done();
+    sandbox
+        .train("--train_epochs=2 --seed=7 --hidden_layers=[] --augment=affine --rotation=20 --validation=0.1")
+        .done();
     let report = sandbox.read("model/report.html");
     let command = report.split("<pre id=\"command\"").nth(1).unwrap();
     let command = command.split_once('>').unwrap().1.split_once("</pre>").unwrap().0;

@@ -112,7 +112,7 @@ def hover(driver):
         return [b.left + b.width / 2, b.top + b.height / 2];""")
     driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": box[0], "y": box[1]})
     return driver.execute_script("""
-        return [...document.querySelectorAll(".column text")].filter((text) => getComputedStyle(text).visibility === "visible")
+        return [...document.querySelectorAll(".readout text")].filter((text) => getComputedStyle(text).visibility === "visible")
             .map((text) => text.textContent);""")
 
 

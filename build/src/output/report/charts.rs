@@ -26,7 +26,7 @@ pub struct Chart {
     lines: Vec<Curve>,
     /// The epochs that are worth a mark.
     marked: Vec<Tick>,
-    columns: Vec<Column>,
+    readouts: Vec<Readout>,
 }
 
 #[derive(Debug, Serialize)]
@@ -51,7 +51,7 @@ struct Mark {
 
 /// The part of the chart in which the pointer asks for the values of one epoch.
 #[derive(Debug, Serialize)]
-struct Column {
+struct Readout {
     left: f64,
     width: f64,
     /// The place of the epoch.
@@ -68,7 +68,7 @@ const BOTTOM: f64 = HEIGHT - 48.0;
 /// More epochs than this have no marks.
 const MOST_MARKS: usize = 50;
 /// Of more epochs than this the pointer finds only some, at equal distances.
-const MOST_COLUMNS: usize = 200;
+const MOST_READOUTS: usize = 200;
 
 /// The values of a chart.
 pub struct Axis {
@@ -140,7 +140,7 @@ impl Chart {
             y_ticks: scale.ticks().iter().map(|(value, label)| Tick { at: y(*value), label: label.clone() }).collect(),
             lines: curves.iter().map(line).collect(),
             marked: marked.iter().map(|(e, label)| Tick { at: x(*e as usize - 1), label: label.clone() }).collect(),
-            columns: columns(&curves, name),
+            readouts: readouts(&curves, name),
         }
     }
 }
@@ -167,11 +167,11 @@ fn labelled(epochs: usize) -> impl Iterator<Item = usize> {
     all.into_iter()
 }
 
-/// A column for each epoch, or of many for some, with the values of all curves.
-fn columns(curves: &[(&'static str, Vec<f64>)], name: fn(f64) -> String) -> Vec<Column> {
+/// A readout for each epoch, or of many for some, with the values of all curves.
+fn readouts(curves: &[(&'static str, Vec<f64>)], name: fn(f64) -> String) -> Vec<Readout> {
     let epochs = curves[0].1.len();
-    let step = epochs.div_ceil(MOST_COLUMNS);
-    let column = |index: usize| {
+    let step = epochs.div_ceil(MOST_READOUTS);
+    let readout = |index: usize| {
         let values = curves.iter().filter_map(|(split, values)| {
             let split = if *split == TRAIN { "training" } else { split };
             Some(format!("{split} {}", name(*values.get(index)?)))
@@ -180,10 +180,10 @@ fn columns(curves: &[(&'static str, Vec<f64>)], name: fn(f64) -> String) -> Vec<
         let at = place(index, epochs);
         let half = if epochs == 1 { (RIGHT - LEFT) / 2.0 } else { (place(step, epochs) - place(0, epochs)) / 2.0 };
         let (left, right) = ((at - half).max(LEFT), (at + half).min(RIGHT));
-        Column { left: tenths(left), width: tenths(right - left), at, values }
+        Readout { left: tenths(left), width: tenths(right - left), at, values }
     };
     // From the last one back, so that it is among them.
-    (0..epochs).rev().step_by(step).map(column).collect()
+    (0..epochs).rev().step_by(step).map(readout).collect()
 }
 
 /// The first and the last value of each curve, in words.
@@ -233,10 +233,10 @@ mod tests {
             let chart = Chart::new(&(1..=epochs).map(record).collect::<Vec<_>>(), &Axis::LOSS, &[(1, "best".into())]);
             assert!(chart.x_ticks.len() <= 10 && chart.y_ticks.len() >= 2);
             assert_eq!(chart.x_ticks.last().unwrap().label, epochs.to_string(), "the last epoch has a label");
-            assert!(chart.columns.len() <= MOST_COLUMNS);
-            let (last, ends) = (&chart.columns[0], format!("epoch {epochs}: training 0."));
+            assert!(chart.readouts.len() <= MOST_READOUTS);
+            let (last, ends) = (&chart.readouts[0], format!("epoch {epochs}: training "));
             assert!(last.values.starts_with(&ends) && last.values.contains(", test "), "{last:?}");
-            for Column { left, width, at, .. } in &chart.columns {
+            for Readout { left, width, at, .. } in &chart.readouts {
                 assert!(LEFT <= *left && *left <= *at && *at <= left + width && left + width <= RIGHT + 0.1);
             }
             for place in chart.lines.iter().flat_map(|line| line.points.split(' ')) {

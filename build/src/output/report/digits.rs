@@ -41,7 +41,7 @@ pub fn all(score: &Score, logits: &[f32], mistaken: &[Mistaken], images: &Images
     let error = |class: usize| score.recall(class).map_or(0.0, |recall| 1.0 - recall);
     let most = (0..score.classes()).map(error).fold(0.0, f64::max);
     let right = surest_and_least_sure(logits, images, score.classes());
-    let digit = |(class, ends): (usize, &Option<[Answer; 2]>)| {
+    let digit = |(class, ends): (usize, &Option<[RightAnswer; 2]>)| {
         let of_class: u32 = score.confusion[class].iter().sum();
         Digit {
             name: images.classes[class],
@@ -56,36 +56,37 @@ pub fn all(score: &Score, logits: &[f32], mistaken: &[Mistaken], images: &Images
     right.iter().enumerate().map(digit).collect()
 }
 
-fn examples(class: usize, right: Option<&[Answer; 2]>, mistaken: &[Mistaken], images: &Images) -> Vec<Example> {
+fn examples(class: usize, right: Option<&[RightAnswer; 2]>, mistaken: &[Mistaken], images: &Images) -> Vec<Example> {
     let example = |index: usize, said: usize, confidence: f64| Example {
         index,
         image: images::png(images.image(index), images.side),
         right: said == class,
         said: images.classes[said],
-        confidence: percent(confidence),
+        confidence: rate(Some(confidence)),
     };
     let ends = right.into_iter().flatten().map(|answer| example(answer.index, class, answer.confidence));
     let of_class = mistaken.iter().filter(|mistake| usize::from(images.labels[mistake.index]) == class);
-    let wrong = of_class.take(MISTAKES).map(|mistake| example(mistake.index, mistake.said, mistake.shares[mistake.said]));
+    let wrong =
+        of_class.take(MISTAKES).map(|mistake| example(mistake.index, mistake.said, mistake.shares[mistake.said]));
     ends.chain(wrong).collect()
 }
 
 /// A right answer.
 #[derive(Clone, Copy)]
-struct Answer {
+struct RightAnswer {
     index: usize,
     confidence: f64,
 }
 
 /// Of each class the right answers with the most and the least confidence; none without a right answer.
-fn surest_and_least_sure(logits: &[f32], images: &Images, classes: usize) -> Vec<Option<[Answer; 2]>> {
-    let mut ends: Vec<Option<[Answer; 2]>> = vec![None; classes];
+fn surest_and_least_sure(logits: &[f32], images: &Images, classes: usize) -> Vec<Option<[RightAnswer; 2]>> {
+    let mut ends: Vec<Option<[RightAnswer; 2]>> = vec![None; classes];
     for (index, (row, &label)) in logits.chunks_exact(classes).zip(&images.labels).enumerate() {
         let class = usize::from(label);
         if argmax(row) != class {
             continue;
         }
-        let answer = Answer { index, confidence: softmax(row)[class] };
+        let answer = RightAnswer { index, confidence: softmax(row)[class] };
         let [surest, least] = ends[class].get_or_insert([answer; 2]);
         if answer.confidence > surest.confidence {
             *surest = answer;

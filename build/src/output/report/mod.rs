@@ -326,11 +326,22 @@ mod tests {
 
     /// The page of a network with `hidden` layers and these `logits` for images of the digits `labels`.
     fn page(hidden: &[usize], device: &str, labels: &[u8], logits: Vec<f32>) -> String {
+        page_of(MNIST.classes, hidden, device, labels, logits)
+    }
+
+    /// The same for images of these `classes`, ten.
+    fn page_of(
+        classes: &'static [&'static str],
+        hidden: &[usize],
+        device: &str,
+        labels: &[u8],
+        logits: Vec<f32>,
+    ) -> String {
         let device = DeviceChoice::parse(device).unwrap();
         let parameters = Parameters { hidden_layers: hidden.to_vec(), device, ..Parameters::default() };
         let shape = MlpShape::new(784, hidden, 10);
         let pixels = vec![7; labels.len() * 784];
-        let test = Images { side: 28, classes: MNIST.classes, pixels, labels: labels.to_vec() };
+        let test = Images { side: 28, classes, pixels, labels: labels.to_vec() };
         let source = DataSource(Some(&SYNTHETIC));
         let provenance =
             Provenance { source, train_images: 1, validation_images: 0, test_images: labels.len(), files: vec![] };
@@ -377,6 +388,20 @@ mod tests {
         assert!(page.contains("gpu:&lt;script&gt;alert(1)") && page.contains("a &lt;b&gt;backend"));
         assert!(!page.contains("<script>alert") && !page.contains("<b>"));
         assert!(page.contains("<strong>SYNTHETIC</strong>"));
+    }
+
+    #[test]
+    fn classes_that_are_no_digits_have_their_names() {
+        let classes =
+            &["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "<i>", "Boot"];
+        let labels: Vec<u8> = (0..10).collect();
+        let logits = (0..100).map(|at| if at % 10 == 8 { 4.0 } else { 0.0 }).collect();
+        let page = page_of(classes, &[2], "cpu", &labels, logits);
+        for expected in ["of 10 test images read right", "Errors by class", "<h2 id=\"draw-title\">Draw an image</h2>"]
+        {
+            assert!(page.contains(expected), "{expected}");
+        }
+        assert!(page.contains("said <strong>&lt;i&gt;</strong>") && !page.contains("<i>"));
     }
 
     #[test]

@@ -49,9 +49,7 @@ pub fn values(parameters: &Parameters) -> Vec<(String, String)> {
     };
     let text = |value: Value| match value {
         Value::String(text) => text,
-        Value::Array(widths) if !widths.is_empty() => {
-            widths.iter().map(Value::to_string).collect::<Vec<_>>().join(",")
-        }
+        Value::Array(widths) if !widths.is_empty() => widths.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
         value => value.to_string(),
     };
     fields.into_iter().map(|(name, value)| (name, text(value))).collect()
@@ -77,8 +75,7 @@ mod tests {
         ] {
             let asked = Parameters::resolve(&given.iter().map(|text| set(text)).collect::<Vec<_>>()).unwrap();
             let flags: Vec<String> = flags(&asked, "fused", "cpu").collect();
-            let settings: Vec<Setting> =
-                flags.iter().map(|flag| set(&flag[2..].replace('\'', ""))).collect();
+            let settings: Vec<Setting> = flags.iter().map(|flag| set(&flag[2..].replace('\'', ""))).collect();
             let (engine, device) = (EngineChoice::Fused, DeviceChoice::parse("cpu").unwrap());
             assert_eq!(Parameters::resolve(&settings).unwrap(), Parameters { engine, device, ..asked }, "{flags:?}");
         }

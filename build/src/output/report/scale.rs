@@ -27,10 +27,11 @@ impl Scale {
     /// first epochs would flatten all others. 100 % has no logarithm; it stands one step above the best below it.
     pub fn by_errors(accuracies: &[f64]) -> Self {
         let errors = || accuracies.iter().map(|accuracy| 1.0 - accuracy).filter(|error| *error >= LEAST_ERROR);
-        let (least, most) = match errors().fold((1.0f64, 0.0f64), |(low, high), error| (low.min(error), high.max(error))) {
-            (_, 0.0) => (0.01, 0.01),
-            both => both,
-        };
+        let (least, most) =
+            match errors().fold((1.0f64, 0.0f64), |(low, high), error| (low.min(error), high.max(error))) {
+                (_, 0.0) => (0.01, 0.01),
+                both => both,
+            };
         let perfect = errors().count() < accuracies.len();
         let errors = error_ticks(if perfect { 0.9 * least } else { least }, most);
         let mut ticks: Vec<_> = errors.iter().map(|error| (1.0 - error, short_percent(1.0 - error))).collect();
