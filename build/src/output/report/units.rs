@@ -4,11 +4,13 @@ use serde::Serialize;
 
 use crate::model::MlpShape;
 use crate::model::file::Model;
+use crate::text::grouped;
 
 /// The most units of the first layer whose weights are shown.
 const MOST_UNITS: usize = 256;
-/// After so many images most units have been active, and only the others are looked at on.
-const FIRST_LOOKS: [usize; 2] = [100, 1000];
+/// So many images are looked at in turn. After the first, most units have been active, and only the others are looked at
+/// on. All images would take too long where many units are silent.
+const LOOKS: [usize; 3] = [50, 450, 1500];
 
 /// The units of the first layer that are shown: those of the first network of an ensemble.
 #[derive(Serialize)]
@@ -16,8 +18,10 @@ pub struct Units {
     /// Which they are, as the beginning of a sentence.
     which: String,
     shown: usize,
-    /// Those that no image makes active: their output is 0 whatever they see.
+    /// Those that no image looked at makes active: their output is 0.
     silent: Vec<usize>,
+    /// How many images were looked at.
+    images: String,
 }
 
 impl Units {
@@ -31,7 +35,8 @@ impl Units {
             (true, false) => format!("The first {MOST_UNITS} of the {width} units"),
         };
         let silent = if is_hidden(&model.shape) { silent(model, shown, pixels) } else { vec![] };
-        Self { which, shown, silent }
+        let images = (pixels.len() / model.shape.inputs()).min(LOOKS.iter().sum());
+        Self { which, shown, silent, images: grouped(images) }
     }
 }
 
@@ -40,13 +45,13 @@ fn is_hidden(shape: &MlpShape) -> bool {
     shape.widths().len() > 2
 }
 
-/// The units among the first `shown` that none of `pixels` (N,D) makes active.
+/// The units among the first `shown` that none of the first images in `pixels` (N,D) makes active.
 fn silent(model: &Model, shown: usize, pixels: &[u8]) -> Vec<usize> {
     let inputs = model.shape.inputs();
     let mut silent: Vec<usize> = (0..shown).collect();
     let mut rest = pixels;
-    for images in FIRST_LOOKS.into_iter().chain([usize::MAX]) {
-        let (look, after) = rest.split_at(rest.len().min(images.saturating_mul(inputs)));
+    for images in LOOKS {
+        let (look, after) = rest.split_at(rest.len().min(images * inputs));
         rest = after;
         let mut active = active(&silent, model, look).into_iter();
         silent.retain(|_| active.next() == Some(false));
@@ -91,11 +96,11 @@ mod tests {
 
     #[test]
     fn a_unit_is_silent_if_no_image_makes_it_active() {
-        let mut pixels = [200, 7].repeat(3000);
+        let mut pixels = [200, 7].repeat(1000);
         assert_eq!(Units::new(&model(&[4]), &pixels).silent, [1, 2]);
         *pixels.last_mut().unwrap() = 255;
         let units = Units::new(&model(&[4]), &pixels);
-        assert_eq!((units.silent, &*units.which), (vec![1], "The 4 units"));
+        assert_eq!((units.silent, &*units.which, &*units.images), (vec![1], "The 4 units", "1,000"));
         // Outputs are no units that could be silent.
         let outputs = Units::new(&model(&[]), &pixels);
         assert_eq!((outputs.silent, &*outputs.which), (vec![], "The 4 outputs"));
