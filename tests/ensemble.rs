@@ -102,8 +102,16 @@ fn calibration_changes_no_answer_and_lowers_the_validation_loss() {
     assert_eq!(metrics["validation"]["accuracy"], last["validation_accuracy"]);
     let (before, after) = (&metrics["calibration"]["error_before"], &metrics["test"]["calibration_error"]);
     assert!(after.as_f64() < before.as_f64(), "{metrics}");
-    assert!(sandbox.read("model/report.html").contains("before calibration on the validation set (temperature"));
+    let percent = |share: &serde_json::Value| format!("{:.2}\u{a0}%</dd>", 100.0 * share.as_f64().unwrap());
+    let expected = [(before, "before calibration"), (after, "Expected calibration error")]
+        .map(|(share, name)| (name, percent(share)));
+    let report = sandbox.read("model/report.html");
+    for (name, error) in expected {
+        assert!(report.contains(&format!("<dt>{name}</dt><dd>{error}")), "{name} {error}");
+    }
+    assert!(report.contains(&format!("<dt>temperature</dt><dd>{temperature:.2}</dd>")));
 
     sandbox.train("").done();
     assert!(sandbox.metrics("model")["calibration"].is_null());
+    assert!(sandbox.read("model/report.html").contains("This model is not calibrated"));
 }

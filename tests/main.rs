@@ -31,6 +31,7 @@ mod outside;
 mod predict;
 mod reading;
 mod readme;
+mod report;
 mod resume;
 mod resumed;
 mod schema;

@@ -183,11 +183,51 @@ fn tensorboard_shows_epochs_while_others_are_trained() {
     }
 }
 
+fn has_chromium() -> bool {
+    let found = Path::new("/usr/bin/chromedriver").exists();
+    if !found {
+        skipped("no Chromium with its driver; Debian's packages chromium and chromium-driver have them");
+    }
+    found
+}
+
+#[test]
+fn axe_core_finds_nothing_in_the_report() {
+    let Some(mut python) = python_with(&["selenium"]) else { return };
+    let Some(axe) = std::env::var_os("MNIST_TEST_AXE") else {
+        return skipped(
+            "MNIST_TEST_AXE does not name the file axe.min.js of npm's axe-core; see tests/python/README.md",
+        );
+    };
+    if !has_chromium() {
+        return;
+    }
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--train_epochs=3 --validation=100 --keep=best --augment=affine").done();
+    python.arg(script("check_access.py")).arg(sandbox.path("model/report.html")).arg(axe);
+    let ended = end(&mut python).done();
+    let found: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(found["violations"], json!([]));
+    // On each of two screens in each of two colour schemes, so that nothing was hidden from it.
+    let contrasts: Vec<usize> = serde_json::from_value(found["contrasts"].clone()).unwrap();
+    assert!(contrasts.len() == 4 && contrasts.iter().all(|contrasts| *contrasts > 200), "{contrasts:?}");
+
+    // Faint text is no longer dark enough on white, and no longer light enough on black.
+    let report = sandbox.read("model/report.html");
+    for (mark, scheme) in [("--faint: #5b6270", "light"), ("--faint: #a4acb9", "dark")] {
+        assert!(report.contains(mark));
+        sandbox.write("model/report.html", report.replace(mark, "--faint: #7c7c7c"));
+        let found: Value = serde_json::from_str(&end(&mut python).done().stdout).unwrap();
+        let found = found["violations"].as_array().unwrap();
+        assert!(found.iter().any(|violation| violation[1] == scheme && violation[2] == "color-contrast"), "{found:?}");
+    }
+}
+
 #[test]
 fn chromium_opens_the_report_and_reads_what_is_drawn() {
     let Some(mut python) = python_with(&["selenium"]) else { return };
-    if !Path::new("/usr/bin/chromedriver").exists() {
-        return skipped("no Chromium with its driver; Debian's packages chromium and chromium-driver have them");
+    if !has_chromium() {
+        return;
     }
     let real = real_mnist().is_some();
     let case = Case::new("--hidden_layers=64 --train_epochs=5 --ensemble=2");
@@ -213,6 +253,7 @@ fn chromium_opens_the_report_and_reads_what_is_drawn() {
     let ended = end(&mut python).done();
     let seen: Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!((&seen["console"], &seen["requests"], &seen["overflow"]), (&json!([]), &json!([]), &json!([0, 0])));
+    assert_eq!(seen["broken"], json!([]), "words broken on a phone");
     let probabilities: Vec<Vec<f64>> = serde_json::from_value(seen["probabilities"].clone()).unwrap();
     assert_eq!(probabilities.len(), chosen.len());
     for (row, index) in probabilities.iter().zip(&chosen) {
@@ -223,6 +264,15 @@ fn chromium_opens_the_report_and_reads_what_is_drawn() {
     }
     let answers: Vec<String> = serde_json::from_value(seen["answers"].clone()).unwrap();
     assert!(answers.iter().all(|answer| answer.starts_with("This is a ")), "{answers:?}");
+    // A small drawing is no other digit, since its pen is as small.
+    assert_eq!(seen["small"], seen["answers"]);
+    // The pad asks to draw and is black; drawn on; with a sample; with the drawing again; and as at first.
+    let pad: Vec<(bool, u32)> = serde_json::from_value(seen["pad"].clone()).unwrap();
+    let [empty, drawn, sample, again, undone] = pad[..] else { panic!("{pad:?}") };
+    assert_eq!((empty, undone), ((true, 0), (true, 0)), "{pad:?}");
+    assert!(!drawn.0 && drawn.1 > 500 && !sample.0 && sample.1 > 0 && sample != drawn && again == drawn, "{pad:?}");
+    let values = &seen["values"];
+    assert!(values[0].as_str().is_some_and(|shown| shown.starts_with("epoch 3: training ")), "{values}");
     // Whoever is trained on 300 drawn digits may err.
     if real {
         let right = (0..10).filter(|digit| answers[*digit].starts_with(&format!("This is a {digit},"))).count();

@@ -23,8 +23,8 @@ pub struct Score {
     pub confusion: Vec<Vec<u32>>,
 }
 
-/// See [`Score::calibration_error`].
-const BINS: usize = 15;
+/// The ranges of confidence of [`Score::calibration_error`].
+pub const CONFIDENCE_RANGES: usize = 15;
 
 impl Score {
     /// Scores `logits` (N,K) against `labels` (N) of `classes` classes (K); sums in f64, in the order of the images.
@@ -32,13 +32,13 @@ impl Score {
         let mut confusion = vec![vec![0; classes]; classes];
         let mut loss_sum = 0.0;
         // In each range of confidence, the sum of the confidences less the number of right answers.
-        let mut differences = [0.0; BINS];
+        let mut differences = [0.0; CONFIDENCE_RANGES];
         for (row, &label) in logits.chunks_exact(classes).zip(labels) {
             let answer = argmax(row);
             confusion[usize::from(label)][answer] += 1;
             let (highest, sum) = sum_of_exponentials(row);
             let (confidence, right) = (1.0 / sum, answer == usize::from(label));
-            differences[((confidence * BINS as f64) as usize).min(BINS - 1)] += confidence - f64::from(u8::from(right));
+            differences[confidence_range(confidence)] += confidence - f64::from(u8::from(right));
             loss_sum += sum.ln() - (f64::from(row[usize::from(label)]) - f64::from(highest));
         }
         let images = labels.len();
@@ -62,6 +62,11 @@ impl Score {
     pub fn recall(&self, class: usize) -> Option<f64> {
         share(self.confusion[class][class], self.confusion[class].iter().sum())
     }
+}
+
+/// Which of the [`CONFIDENCE_RANGES`] a confidence is in.
+pub fn confidence_range(confidence: f64) -> usize {
+    ((confidence * CONFIDENCE_RANGES as f64) as usize).min(CONFIDENCE_RANGES - 1)
 }
 
 /// The probabilities (K) for `logits` (K); their sum is 1.

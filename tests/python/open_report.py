@@ -1,17 +1,17 @@
 """Opens report.html in Chromium, from disk, and uses it. Usage: open_report.py REPORT IMAGES [SHOTS]
 
 IMAGES: bytes (N,784) without any header. Prints JSON: the page's probabilities for each image, its answers to the first ten drawn
-with pointer events, and all console messages and network requests, of which there should be none. SHOTS is a directory for
-screenshots.
+with pointer events, large and small, what the pad and the charts show, and all console messages, network requests and words broken on a
+phone, of which there should be none. SHOTS is a directory for screenshots.
 """
 import base64
 import json
 import pathlib
 import sys
-import tempfile
 
-from selenium import webdriver
 from selenium.webdriver.common.by import By
+
+import browser
 
 DRAWN = 10
 
@@ -61,10 +61,11 @@ def strokes(image):
     return result
 
 
-def draw(driver, image):
-    """Draws `image` on the page with the mouse, a pixel being ten wide, and returns what the page answers."""
+def draw(driver, image, parts=1):
+    """Draws `image` on the page with the mouse, so that it fills the pad, or less by so many `parts`. Returns what the page answers."""
     driver.find_element(By.ID, "clear").click()
     box = driver.execute_script("const b = document.getElementById('pad').getBoundingClientRect(); return [b.left, b.top, b.width / 28];")
+    box[2] /= parts
 
     def mouse(kind, point, buttons):
         driver.execute_cdp_cmd("Input.dispatchMouseEvent", {
@@ -79,14 +80,64 @@ def draw(driver, image):
     return driver.find_element(By.ID, "answer").text
 
 
-def screen(driver, width):
-    """Makes the screen so wide, a phone's if it is narrow."""
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600})
+def use_pad(driver, image):
+    """What the pad shows in turn: at first, drawn on, with a sample over it, without that again, and once all strokes are undone. A
+    pair each time: whether it asks to draw, and its pixels that are not black."""
+    def state():
+        return driver.execute_script("""
+            const pad = document.getElementById("pad"), { data } = pad.getContext("2d").getImageData(0, 0, pad.width, pad.height);
+            const lit = data.filter((value, i) => i % 4 === 0 && value > 0 && data[i + 3] > 0).length;
+            return [document.getElementById("hint").getClientRects().length > 0, lit];""")
+
+    driver.find_element(By.ID, "clear").click()
+    states = [state()]
+    undo = driver.find_element(By.ID, "undo")
+    draw(driver, image)
+    states.append(state())
+    driver.find_element(By.CSS_SELECTOR, ".sample").click()
+    states.append(state())
+    undo.click()
+    states.append(state())
+    for _ in strokes(image):
+        undo.click()
+    return states + [state()]
+
+
+def hover(driver):
+    """The values that the first chart shows with the mouse in its middle."""
+    box = driver.execute_script("""
+        const chart = document.querySelector(".chart");
+        chart.scrollIntoView({ block: "center" });
+        const b = chart.getBoundingClientRect();
+        return [b.left + b.width / 2, b.top + b.height / 2];""")
+    driver.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": box[0], "y": box[1]})
+    return driver.execute_script("""
+        return [...document.querySelectorAll(".readout text")].filter((text) => getComputedStyle(text).visibility === "visible")
+            .map((text) => text.textContent);""")
+
+
+def broken_words(driver):
+    """The words that a phone's narrow screen breaks in their middle: those with more than one box. Hashes may."""
+    return driver.execute_script("""
+        document.querySelectorAll("details").forEach((details) => { details.open = true; });
+        const walker = document.createTreeWalker(document.querySelector("body"), NodeFilter.SHOW_TEXT), range = document.createRange();
+        const broken = [];
+        while (walker.nextNode()) {
+            const node = walker.currentNode;
+            if (node.parentElement.closest("script, style")) continue;
+            for (const { 0: word, index } of node.data.matchAll(/[\\w.,%]+/g)) {
+                range.setStart(node, index);
+                range.setEnd(node, index + word.length);
+                const lines = new Set([...range.getClientRects()].map((box) => Math.round(box.top)));
+                if (lines.size > 1 && !/^[0-9a-f]{64}$/.test(word)) broken.push(word);
+            }
+        }
+        return broken;""")
 
 
 def overflow(driver, width):
     """How many pixels the page is wider than a screen of `width`."""
-    screen(driver, width)
+    browser.look(driver, width)
     return driver.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth;")
 
 
@@ -95,38 +146,31 @@ def main():
     images = pathlib.Path(sys.argv[2]).read_bytes()
     images = [list(images[i:i + 784]) for i in range(0, len(images), 784)]
     shots = pathlib.Path(sys.argv[3]) if len(sys.argv) > 3 else None
-    options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with tempfile.TemporaryDirectory() as profile:
-        for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-                     "disable-component-update", "disable-sync", "disable-dev-shm-usage", "window-size=1280,900", f"user-data-dir={profile}"):
-            options.add_argument(f"--{flag}")
-        driver = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
-        try:
-            driver.get(report.as_uri())
-            probabilities = driver.execute_script("return arguments[0].map((image) => window.mnist.probabilities(image));", images)
-            answers = [draw(driver, image) for image in images[:DRAWN]]
-            driver.find_element(By.CSS_SELECTOR, ".sample").click()
-            sample = driver.find_element(By.ID, "answer").text
-            if shots:
-                shoot(driver, shots, images[0])
-            wide = [overflow(driver, width) for width in (1280, 390)]
-            console = [entry["message"] for entry in driver.get_log("browser")]
-            events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-        finally:
-            driver.quit()
+    with browser.opened(report) as driver:
+        probabilities = driver.execute_script("return arguments[0].map((image) => window.mnist.probabilities(image));", images)
+        answers = [draw(driver, image) for image in images[:DRAWN]]
+        small = [draw(driver, image, 4) for image in images[:DRAWN]]
+        pad = use_pad(driver, images[0])
+        driver.find_element(By.CSS_SELECTOR, ".sample").click()
+        sample = driver.find_element(By.ID, "answer").text
+        values = hover(driver)
+        if shots:
+            shoot(driver, shots, images[0])
+        wide = [overflow(driver, width) for width in (1280, 390)]
+        broken = broken_words(driver)
+        console = [entry["message"] for entry in driver.get_log("browser")]
+        events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
     # chrome: is the browser's own first page.
     asked = [url for url in asked if url != report.as_uri() and not url.startswith(("data:", "chrome:"))]
-    print(json.dumps({"probabilities": probabilities, "answers": answers, "sample": sample, "console": console, "requests": asked, "overflow": wide}))
+    print(json.dumps({"probabilities": probabilities, "answers": answers, "small": small, "pad": pad, "sample": sample, "values": values,
+                      "console": console, "requests": asked, "overflow": wide, "broken": broken}))
 
 
 def shoot(driver, shots, image):
     """Screenshots of the whole page: desktop, dark, phone; and the page as paper."""
     def look(name, width, scheme):
-        screen(driver, width)
-        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+        browser.look(driver, width, scheme)
         draw(driver, image)
         height = driver.execute_script("return document.documentElement.scrollHeight;")
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}

@@ -93,6 +93,15 @@ impl<'a> Finished<'a> {
         self.parameters.keep == Keep::Best || self.trained.epoch as usize != self.epochs.len()
     }
 
+    /// The epoch with the lowest loss on the split that is evaluated after every epoch; of equal ones the first.
+    pub fn best_epoch(&self) -> u32 {
+        let best = |best: &'a EpochRecord, epoch: &'a EpochRecord| match (best.splits.first(), epoch.splits.first()) {
+            (Some(lowest), Some(score)) if score.loss < lowest.loss => epoch,
+            _ => best,
+        };
+        self.epochs.iter().reduce(best).map_or(self.trained.epoch, |epoch| epoch.epoch)
+    }
+
     /// The last evaluation, and the images that it is about.
     pub fn final_evaluation(&self) -> (&'a Evaluation, &'a Images) {
         let evaluation = self.trained.final_evaluation();

@@ -165,10 +165,6 @@ impl ClassScore {
 impl<'a> Metrics<'a> {
     fn of(finished: &Finished<'a>) -> Self {
         let trained = finished.trained;
-        let best = |best: &'a EpochRecord, epoch: &'a EpochRecord| match (best.splits.first(), epoch.splits.first()) {
-            (Some(lowest), Some(score)) if score.loss < lowest.loss => epoch,
-            _ => best,
-        };
         let training = TrainingMetrics {
             parameters: finished.parameters,
             epochs: finished.epochs.iter().map(EpochMetrics).collect(),
@@ -176,7 +172,7 @@ impl<'a> Metrics<'a> {
             init: finished.init,
             target_reached: trained.target_reached(finished.parameters),
             kept_epoch: trained.epoch,
-            best_epoch: finished.epochs.iter().reduce(best).map_or(trained.epoch, |epoch| epoch.epoch),
+            best_epoch: finished.best_epoch(),
             calibration: trained.calibration,
             unfinished_because: trained.unfinished.as_ref().map(ToString::to_string),
         };

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 
+use super::percent;
 use crate::data::augment::Warper;
 use crate::data::augment::sheet::Sheet;
 use crate::data::dataset::Images;
@@ -11,7 +12,6 @@ use crate::data::picture;
 use crate::output::finished::Finished;
 use crate::score::{argmax, softmax};
 use crate::simd::InstructionSet;
-use crate::text::percent;
 
 /// How many mistakes are shown.
 const MISTAKES: usize = 24;
@@ -69,10 +69,12 @@ impl Augmented {
 
 /// An image that was taken for another digit.
 pub struct Mistaken {
-    index: usize,
-    said: usize,
+    /// Its number among the images.
+    pub index: usize,
+    /// The class it was taken for.
+    pub said: usize,
     /// (K) probabilities.
-    shares: Vec<f64>,
+    pub shares: Vec<f64>,
 }
 
 /// All mistakes of `logits` (N,K) against `labels` (N) of `classes` classes (K), those with the most confidence first.
@@ -113,6 +115,6 @@ pub fn samples(test: &Images) -> Vec<Sample> {
 }
 
 /// A `data:` URL of an image (H,W).
-fn png(pixels: &[u8], width: usize) -> String {
+pub fn png(pixels: &[u8], width: usize) -> String {
     format!("data:image/png;base64,{}", BASE64.encode(picture::png(pixels, width)))
 }

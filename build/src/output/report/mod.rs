@@ -1,11 +1,18 @@
-//! `report.html`: the results of a training run for people, in one file that needs nothing else. It shows curves,
-//! confusion, mistakes, weights and distorted images, and a canvas: you draw a digit and see the network's answer.
+//! `report.html`: the results of a training run for people, in one file that needs nothing else. It shows curves, errors
+//! by digit, confusion, mistakes, calibration, weights and distorted images, and a canvas: you draw a digit and see the
+//! network's answer.
 //!
-//! `page.html` is the page, filled from the struct `Page`; `page.js` is the network and the canvas.
+//! `page.html` is the page, filled from the struct `Page`; `page.js` serves every page, `draw.js` is the network and the
+//! canvas.
 
 mod charts;
+mod confidence;
+mod digits;
 mod images;
+mod repeat;
+mod scale;
 mod tables;
+mod units;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -14,15 +21,20 @@ use minijinja::value::Serde;
 use serde::Serialize;
 
 use self::charts::{Axis, Chart};
+use self::confidence::Confidence;
+use self::digits::Digit;
 use self::images::{Augmented, Mistake, Sample};
-use self::tables::Table;
-use crate::data::sets::Frame;
+use self::tables::{Row, Table};
+use self::units::Units;
+use crate::data::sets::{Frame, MNIST};
+use crate::engine::EngineInfo;
 use crate::model::file::{self as weights, Model, Unfinished};
 use crate::output::artifact::Artifact;
 use crate::output::event::EpochRecord;
-use crate::output::finished::{Calibration, Finished, Trained, training_seconds};
+use crate::output::finished::{Finished, Trained, training_seconds};
+use crate::output::machine;
 use crate::score::Score;
-use crate::text::{grouped, percent, utc};
+use crate::text::{self, grouped, utc};
 
 /// The file.
 pub const ARTIFACT: Artifact = Artifact {
@@ -34,8 +46,6 @@ pub const ARTIFACT: Artifact = Artifact {
 
 /// The most parameters that the page holds: 11 MB of text.
 const MOST_PARAMETERS: usize = 2_000_000;
-/// The most units of the first layer whose weights are shown, as in `page.js`.
-const MOST_UNITS: usize = 256;
 
 /// The page's text.
 fn render(finished: &Finished) -> String {
@@ -53,6 +63,7 @@ fn render(finished: &Finished) -> String {
 struct Page {
     style: &'static str,
     script: &'static str,
+    draw_script: &'static str,
     version: &'static str,
     model_sha256: String,
     finished: String,
@@ -64,11 +75,14 @@ struct Page {
     box_side: usize,
     inputs: usize,
     classes: &'static [&'static str],
+    /// What an image shows, in the singular: `digit` where the classes are the ten digits.
+    item: &'static str,
+    /// What the images are sorted by: `digit` or `class`.
+    class: &'static str,
     /// How far training came and what ended it, if that was before its end.
     unfinished: Option<String>,
     /// The epoch whose model is kept and the number of epochs, where that is worth saying.
     kept: Option<String>,
-    calibration: Option<String>,
     layers: String,
     parameter_count: String,
     train_images: String,
@@ -78,6 +92,7 @@ struct Page {
     scored: &'static str,
     scored_images: String,
     train_seconds: String,
+    machine: String,
     accuracy: String,
     loss: String,
     dropout: bool,
@@ -86,17 +101,23 @@ struct Page {
     charts: [Chart; 2],
     epochs: Vec<EpochRow>,
     confusion: Vec<ConfusionRow>,
-    precisions: Vec<String>,
-    wrong: usize,
+    digits: Vec<Digit>,
+    wrong: String,
     mistakes: Vec<Mistake>,
+    confidence: Confidence,
     /// None where it is too large.
     network: Option<PageNetwork>,
     /// One image of each digit.
     samples: Vec<Sample>,
-    units: String,
+    units: Units,
     /// None where training saw the images as they are.
     augmented: Option<Augmented>,
+    /// Those of the command that trains the same model again.
+    flags: Vec<String>,
+    /// Where that gives the same bytes; none where it need not.
+    same_bytes: Option<String>,
     tables: Vec<Table>,
+    parameters: Vec<Row>,
 }
 
 #[derive(Serialize)]
@@ -121,14 +142,13 @@ struct SplitCells {
 #[derive(Serialize)]
 struct ConfusionRow {
     cells: Vec<Cell>,
-    recall: String,
 }
 
 #[derive(Serialize)]
 struct Cell {
     count: u32,
     right: bool,
-    /// 0 to 1.
+    /// 0 to 1, the most frequent mistake.
     shade: f64,
 }
 
@@ -145,17 +165,19 @@ impl Page {
         let trained = finished.trained;
         let model = &trained.model;
         let data = &dataset.provenance;
-        let kept = finished.has_choice().then_some(trained.epoch);
         let (evaluation, evaluated) = finished.final_evaluation();
         let score = &evaluation.score;
         let mistaken = images::mistaken(&evaluation.logits, &evaluated.labels, score.classes());
+        let digits = evaluated.classes == MNIST.classes;
         let frame = data.source.0.map_or_else(|| Frame::like_mnist(evaluated.side), |set| set.frame);
         Self {
             style: include_str!("page.css"),
             script: include_str!("page.js"),
+            draw_script: include_str!("draw.js"),
             version: env!("CARGO_PKG_VERSION"),
             model_sha256: finished.model_sha256.into(),
             tables: tables::all(finished),
+            parameters: tables::parameters(finished),
             finished: utc(finished.ended()),
             synthetic: data.source.stands_in_for().is_some(),
             data: data.source.description(),
@@ -163,30 +185,35 @@ impl Page {
             box_side: frame.box_side,
             inputs: model.shape.inputs(),
             classes: evaluated.classes,
+            item: if digits { "digit" } else { "image" },
+            class: if digits { "digit" } else { "class" },
             unfinished: unfinished(trained),
-            kept: kept.map(|epoch| format!("epoch {epoch} of {}", epochs.len())),
-            calibration: calibration(trained),
+            kept: finished.has_choice().then(|| format!("epoch {} of {}", trained.epoch, epochs.len())),
             layers: layers(model),
             parameter_count: grouped(model.parameters.len()),
             train_images: grouped(data.train_images),
             validation_images: dataset.validation.as_ref().map_or(String::new(), |images| grouped(images.len())),
             scored: evaluation.split,
             scored_images: grouped(evaluated.len()),
-            train_seconds: format!("{:.1} s", training_seconds(epochs)),
+            train_seconds: format!("{:.1}\u{a0}s", training_seconds(epochs)),
+            machine: machine(finished.engine),
             accuracy: percent(score.accuracy),
             loss: format!("{:.4}", score.loss),
             dropout: finished.parameters.dropout > 0.0 && model.shape.widths().len() > 2,
             splits: epochs[0].splits.iter().map(|score| score.split).collect(),
-            charts: [Axis::LOSS, Axis::ACCURACY].map(|axis| Chart::new(epochs, axis, kept)),
+            charts: [Axis::LOSS, Axis::ACCURACY].map(|axis| Chart::new(epochs, &axis, &marked(finished))),
             epochs: epochs.iter().map(|epoch| EpochRow::new(epoch, epoch.epoch == trained.epoch)).collect(),
             confusion: confusion(score),
-            precisions: (0..score.classes()).map(|digit| rate(score.precision(digit))).collect(),
-            wrong: mistaken.len(),
+            digits: digits::all(score, &evaluation.logits, &mistaken, evaluated),
+            wrong: grouped(mistaken.len()),
             mistakes: images::worst(&mistaken, evaluated),
+            confidence: Confidence::new(trained, &evaluated.labels),
             network: PageNetwork::new(model),
             samples: images::samples(evaluated),
-            units: units(model.shape.widths()[1]),
+            units: Units::new(model, &evaluated.pixels),
             augmented: Augmented::new(finished),
+            flags: repeat::command(finished),
+            same_bytes: repeat::same_bytes(finished),
         }
     }
 }
@@ -219,14 +246,40 @@ impl PageNetwork {
 }
 
 fn confusion(score: &Score) -> Vec<ConfusionRow> {
+    let mistakes = |(digit, counts): (usize, &Vec<u32>)| {
+        counts.iter().enumerate().filter(|(said, _)| *said != digit).map(|(_, count)| *count).max()
+    };
+    let most = score.confusion.iter().enumerate().filter_map(mistakes).max().unwrap_or(0).max(1);
     let row = |(digit, counts): (usize, &Vec<u32>)| {
-        let images: u32 = counts.iter().sum();
-        // The square root, since a mistake in a hundred should be visible too.
-        let shade = |count: u32| (100.0 * (f64::from(count) / f64::from(images.max(1))).sqrt()).round() / 100.0;
-        let cell = |(said, &count): (usize, &u32)| Cell { count, right: said == digit, shade: shade(count) };
-        ConfusionRow { cells: counts.iter().enumerate().map(cell).collect(), recall: rate(score.recall(digit)) }
+        // The square root, since a rare mistake should be visible too.
+        let shade = |count: u32| (100.0 * (f64::from(count) / f64::from(most)).sqrt()).round() / 100.0;
+        let cell = |(said, &count): (usize, &u32)| Cell {
+            count,
+            right: said == digit,
+            shade: if said == digit { 0.0 } else { shade(count) },
+        };
+        ConfusionRow { cells: counts.iter().enumerate().map(cell).collect() }
     };
     score.confusion.iter().enumerate().map(row).collect()
+}
+
+/// The epochs with a mark in the charts, and why: the best one, and that of the model if it is chosen.
+fn marked(finished: &Finished) -> Vec<(u32, String)> {
+    let (best, kept) = (finished.best_epoch(), finished.trained.epoch);
+    match finished.has_choice() {
+        _ if finished.epochs.len() == 1 => vec![],
+        true if best == kept => vec![(best, format!("epoch {best}: best, kept"))],
+        true => vec![(best, format!("epoch {best}: best")), (kept, format!("epoch {kept}: kept"))],
+        false => vec![(best, format!("epoch {best}: best"))],
+    }
+}
+
+/// What trained, in a few words.
+fn machine(engine: &EngineInfo) -> String {
+    match engine.device {
+        "cpu" => format!("{} ({})", machine::processor(), text::counted(engine.threads, "thread")),
+        _ => engine.backend.clone(),
+    }
 }
 
 fn unfinished(trained: &Trained) -> Option<String> {
@@ -239,17 +292,6 @@ fn widths(model: &Model) -> Vec<String> {
     model.shape.widths().iter().map(usize::to_string).collect()
 }
 
-/// A sentence on the model's calibration.
-fn calibration(trained: &Trained) -> Option<String> {
-    let Calibration { temperature, error_before } = trained.calibration?;
-    let after = percent(trained.final_evaluation().score.calibration_error);
-    Some(format!(
-        "Its confidence is off by {after} on average; before calibration on the validation set (temperature \
-         {temperature:.2}) it was {}.",
-        percent(error_before)
-    ))
-}
-
 /// The network in a few characters.
 fn layers(model: &Model) -> String {
     let one = widths(model).join("–");
@@ -259,17 +301,13 @@ fn layers(model: &Model) -> String {
     }
 }
 
-/// The units of a first layer of `width` that are shown, as the beginning of a sentence.
-fn units(width: usize) -> String {
-    if width <= MOST_UNITS {
-        format!("The {width} units")
-    } else {
-        format!("The first {MOST_UNITS} of the {width} units")
-    }
+/// A share from 0 to 1 as a percentage that no line break divides.
+fn percent(share: f64) -> String {
+    text::percent(share).replace(' ', "\u{a0}")
 }
 
 fn rate(share: Option<f64>) -> String {
-    share.map_or("–".into(), |share| format!("{:.1} %", 100.0 * share))
+    share.map_or("–".into(), |share| format!("{:.1}\u{a0}%", 100.0 * share))
 }
 
 #[cfg(test)]
@@ -288,11 +326,22 @@ mod tests {
 
     /// The page of a network with `hidden` layers and these `logits` for images of the digits `labels`.
     fn page(hidden: &[usize], device: &str, labels: &[u8], logits: Vec<f32>) -> String {
+        page_of(MNIST.classes, hidden, device, labels, logits)
+    }
+
+    /// The same for images of these `classes`, ten.
+    fn page_of(
+        classes: &'static [&'static str],
+        hidden: &[usize],
+        device: &str,
+        labels: &[u8],
+        logits: Vec<f32>,
+    ) -> String {
         let device = DeviceChoice::parse(device).unwrap();
         let parameters = Parameters { hidden_layers: hidden.to_vec(), device, ..Parameters::default() };
         let shape = MlpShape::new(784, hidden, 10);
         let pixels = vec![7; labels.len() * 784];
-        let test = Images { side: 28, classes: MNIST.classes, pixels, labels: labels.to_vec() };
+        let test = Images { side: 28, classes, pixels, labels: labels.to_vec() };
         let source = DataSource(Some(&SYNTHETIC));
         let provenance =
             Provenance { source, train_images: 1, validation_images: 0, test_images: labels.len(), files: vec![] };
@@ -339,6 +388,20 @@ mod tests {
         assert!(page.contains("gpu:&lt;script&gt;alert(1)") && page.contains("a &lt;b&gt;backend"));
         assert!(!page.contains("<script>alert") && !page.contains("<b>"));
         assert!(page.contains("<strong>SYNTHETIC</strong>"));
+    }
+
+    #[test]
+    fn classes_that_are_no_digits_have_their_names() {
+        let classes =
+            &["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "<i>", "Boot"];
+        let labels: Vec<u8> = (0..10).collect();
+        let logits = (0..100).map(|at| if at % 10 == 8 { 4.0 } else { 0.0 }).collect();
+        let page = page_of(classes, &[2], "cpu", &labels, logits);
+        for expected in ["of 10 test images read right", "Errors by class", "<h2 id=\"draw-title\">Draw an image</h2>"]
+        {
+            assert!(page.contains(expected), "{expected}");
+        }
+        assert!(page.contains("said <strong>&lt;i&gt;</strong>") && !page.contains("<i>"));
     }
 
     #[test]

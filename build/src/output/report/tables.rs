@@ -1,12 +1,13 @@
 //! The tables at the end of the page: everything that is needed to repeat the run.
 
 use serde::Serialize;
-use serde_json::Value;
 
+use super::repeat;
 use crate::engine::EngineInfo;
 use crate::output::finished::Finished;
 use crate::output::machine;
 use crate::text::{self, grouped};
+use crate::threads;
 
 /// A table of names and values.
 #[derive(Serialize)]
@@ -15,8 +16,9 @@ pub struct Table {
     rows: Vec<Row>,
 }
 
+/// A name and its value.
 #[derive(Serialize)]
-struct Row {
+pub struct Row {
     name: String,
     value: String,
 }
@@ -25,30 +27,22 @@ fn row(name: &str, value: impl Into<String>) -> Row {
     Row { name: name.into(), value: value.into() }
 }
 
-/// Parameters, program and machine, data.
+/// Program and machine, data.
 pub fn all(finished: &Finished) -> Vec<Table> {
     let data = &finished.dataset.provenance;
     let mut files = vec![row("source", data.source.description())];
     let splits = finished.dataset.splits();
     files.extend(splits.map(|(split, images)| row(&format!("{split} images"), grouped(images.len()))));
-    files.extend(data.files.iter().map(|file| row(&file.name, format!("SHA-256 {}", file.sha256))));
+    files.extend(data.files.iter().map(|file| row(&file.name, file.sha256.clone())));
     vec![
-        Table { title: "Parameters", rows: parameters(finished) },
         Table { title: "Program and machine", rows: program_and_machine(finished) },
-        Table { title: "Data", rows: files },
+        Table { title: "Data, and the SHA-256 of its files", rows: files },
     ]
 }
 
-fn parameters(finished: &Finished) -> Vec<Row> {
-    let parameters = match serde_json::to_value(finished.parameters) {
-        Ok(Value::Object(parameters)) => parameters,
-        other => unreachable!("the parameters are fields: {other:?}"),
-    };
-    let text = |value: Value| match value {
-        Value::String(text) => text,
-        value => value.to_string(),
-    };
-    parameters.into_iter().map(|(name, value)| row(&name, text(value))).collect()
+/// Every parameter.
+pub fn parameters(finished: &Finished) -> Vec<Row> {
+    repeat::values(finished.parameters).into_iter().map(|(name, value)| row(&name, value)).collect()
 }
 
 fn program_and_machine(finished: &Finished) -> Vec<Row> {
@@ -64,6 +58,7 @@ fn program_and_machine(finished: &Finished) -> Vec<Row> {
         row("instruction set", instruction_set),
         row("threads", threads.to_string()),
         row("processor", machine::processor()),
+        row("logical processors", threads::processors().to_string()),
         row("system", format!("{}, {}", std::env::consts::OS, std::env::consts::ARCH)),
         row("time until this report", format!("{:.2} s{earlier}", finished.seconds)),
         row("finished", text::utc(finished.ended())),

@@ -1,0 +1,83 @@
+//! The command that trains the same model again, and where it does.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::engine::EngineInfo;
+use crate::output::finished::Finished;
+use crate::parameters::Parameters;
+use crate::text::quoted;
+
+/// The flags of `mnist train`, one for every parameter, so that no parameters file is needed and none is heard. Where the
+/// run chose engine and device by itself, they are named.
+pub fn command(finished: &Finished) -> Vec<String> {
+    let EngineInfo { engine, device, .. } = *finished.engine;
+    let init = finished.init.map(|init| flag("init", &init.path));
+    init.into_iter().chain(flags(finished.parameters, engine, device)).collect()
+}
+
+/// Where the command gives the same bytes of the model, as the end of a sentence; none where time or a signal decided.
+pub fn same_bytes(finished: &Finished) -> Option<String> {
+    let EngineInfo { device, backend, instruction_set, .. } = finished.engine;
+    let parameters = finished.parameters;
+    let by_time = parameters.max_seconds > 0.0 || finished.trained.model.unfinished.is_some();
+    (!by_time).then(|| match *device {
+        "cpu" => format!("with the instruction set {instruction_set}"),
+        _ => format!("with {backend}"),
+    })
+}
+
+fn flags(parameters: &Parameters, engine: &str, device: &str) -> impl Iterator<Item = String> {
+    let used = move |name: &str, text: String| match (name, &*text) {
+        ("engine", "auto") => engine.to_string(),
+        ("device", "auto") => device.to_string(),
+        _ => text,
+    };
+    values(parameters).into_iter().map(move |(name, text)| flag(&name, &used(&name, text)))
+}
+
+fn flag(name: &str, value: &str) -> String {
+    format!("--{name}={}", quoted(Path::new(value)))
+}
+
+/// The parameters with their values, as flags take them.
+pub fn values(parameters: &Parameters) -> Vec<(String, String)> {
+    let fields = match serde_json::to_value(parameters) {
+        Ok(Value::Object(fields)) => fields,
+        other => unreachable!("the parameters are fields: {other:?}"),
+    };
+    let text = |value: Value| match value {
+        Value::String(text) => text,
+        Value::Array(widths) if !widths.is_empty() => widths.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
+        value => value.to_string(),
+    };
+    fields.into_iter().map(|(name, value)| (name, text(value))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::choice::{DeviceChoice, EngineChoice};
+    use crate::parameters::Setting;
+    use crate::parameters::table::find;
+
+    #[test]
+    fn the_flags_give_the_same_parameters() {
+        let set = |text: &str| {
+            let (name, value) = text.split_once('=').unwrap();
+            Setting::from_flag(find(name).unwrap(), value).unwrap()
+        };
+        for given in [
+            &[][..],
+            &["hidden_layers=[]", "optimizer=sgd", "nesterov=true", "momentum=0.9", "learning_rate=1e-7"],
+            &["hidden_layers=512,64", "augment=both", "rotation=7.5", "schedule=cosine", "warmup=1", "ensemble=3"],
+        ] {
+            let asked = Parameters::resolve(&given.iter().map(|text| set(text)).collect::<Vec<_>>()).unwrap();
+            let flags: Vec<String> = flags(&asked, "fused", "cpu").collect();
+            let settings: Vec<Setting> = flags.iter().map(|flag| set(&flag[2..].replace('\'', ""))).collect();
+            let (engine, device) = (EngineChoice::Fused, DeviceChoice::parse("cpu").unwrap());
+            assert_eq!(Parameters::resolve(&settings).unwrap(), Parameters { engine, device, ..asked }, "{flags:?}");
+        }
+    }
+}
