@@ -227,7 +227,7 @@ fn without_flags_the_tasks_work_in_the_workspace() {
     assert!(ended.stderr.starts_with(places), "{}", ended.stderr);
     let ended = sandbox.run("train --train_epochs=1 --hidden_layers=32 --batch_size=128").done();
     let places = "in ./workspace: data, train_logs, model, parameters/default.parameters.yaml\n\
-                  workspace/parameters/default.parameters.yaml: not there, so parameters have their defaults\n";
+                  workspace/parameters/default.parameters.yaml: not there, so defaults are used\n";
     assert!(ended.stderr.starts_with(places), "{}", ended.stderr);
     assert!(sandbox.read("workspace/model/parameters.yaml").contains("dropout: 0.2\n"));
     sandbox.run("evaluate").done();

@@ -7,6 +7,7 @@ Needs Chromium with its driver, and `pip install selenium pillow pyte`.
 
 import argparse
 import html
+import itertools
 import os
 import pathlib
 import pty
@@ -17,6 +18,7 @@ import tempfile
 import pyte
 from PIL import Image
 from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
 
 HERE = pathlib.Path(__file__).resolve().parent
 COLUMNS, ROWS = 80, 24
@@ -25,6 +27,8 @@ WIDTH, HEIGHT = 1080, 720
 # Of the picture, which is shown at half its width or less.
 PICTURE_WIDTH, PICTURE_COLOURS = 900, 48
 EPOCHS = 12
+# The corners of a seven on the pad, in pixels from its middle.
+SEVEN = [(-70, -70), (65, -75), (30, 0), (-10, 90)]
 
 
 def screens_of(command, directory):
@@ -105,6 +109,11 @@ def report(page, dark):
         size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         browser.get(page.as_uri())
+        pad = browser.find_element("id", "pad")
+        pen = ActionChains(browser, duration=50).move_to_element_with_offset(pad, *SEVEN[0]).click_and_hold()
+        for (x, y), (next_x, next_y) in itertools.pairwise(SEVEN):
+            pen.move_by_offset(next_x - x, next_y - y)
+        pen.release().perform()
         with tempfile.NamedTemporaryFile(suffix=".png") as file:
             browser.save_screenshot(file.name)
             picture = Image.open(file.name).convert("RGB")

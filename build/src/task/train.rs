@@ -205,7 +205,7 @@ fn warn_of_odd(parameters: &Parameters, images: usize) {
 /// The parameters in `file` and `flags`. The workspace's file may be missing: then all others have their defaults.
 fn workspace_parameters(file: &Path, flags: &[Setting]) -> Result<Parameters> {
     if file == Path::new(workspace::PARAMETERS) && !file.exists() {
-        info!("{}: not there, so parameters have their defaults", file.display());
+        info!("{}: not there, so defaults are used", file.display());
         return Parameters::of_flags(flags);
     }
     Parameters::read(file, flags)
