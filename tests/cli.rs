@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
+
+use std::process::{Command, Stdio};
 
 use crate::common::{self, Sandbox, end};
 use mnist::output::artifacts;
@@ -272,6 +273,37 @@ fn the_workspace_is_that_of_the_run_configurations() {
             assert!(text.contains(&line), "{file} has no {line}");
         }
     }
+}
+
+// ---- help
+
+#[test]
+fn shells_complete_commands_and_flags() {
+    let sandbox = Sandbox::new();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = sandbox.run(&format!("completions {shell}")).done().stdout;
+        for word in ["download", "data_dir", "train_epochs", "platform"] {
+            assert!(script.contains(word), "{shell}: no {word}");
+        }
+    }
+    // Bash itself takes the script, and completes with it.
+    sandbox.write("mnist.bash", sandbox.run("completions bash").stdout);
+    let ask =
+        "source ./mnist.bash; COMP_WORDS=(mnist tr); COMP_CWORD=1; _mnist mnist tr mnist; echo \"${COMPREPLY[@]}\"";
+    let answer = end(Command::new("bash").current_dir(sandbox.path("")).args(["-c", ask]));
+    assert_eq!((&*answer.stdout, answer.code), ("train\n", Some(0)), "{}", answer.stderr);
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let sandbox = Sandbox::new();
+    let written = sandbox.run("man pages").done().stdout;
+    let names: Vec<&str> = written.lines().filter_map(|line| line.strip_prefix("pages/")).collect();
+    assert_eq!(names.len(), sandbox.files("pages").len());
+    for name in ["mnist.1", "mnist-train.1", "mnist-cube-run.1"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    assert!(sandbox.read("pages/mnist-train.1").contains("train_epochs"));
 }
 
 // ---- demo
