@@ -29,6 +29,7 @@ mod gpu;
 mod machine;
 mod outside;
 mod predict;
+mod python_module;
 mod reading;
 mod readme;
 mod report;
