@@ -86,6 +86,13 @@ races:
     echo "no data race; the broken barrier has one, as it must"
 
 # The test command of CONTRIBUTING.md.
+# The wheel and the release archive, into dist/. See docs/install.md.
+wheel:
+    maturin build --release --locked --zig --compatibility manylinux2014 --out dist
+
+archive:
+    python3 .ci/archive.py
+
 test:
     mkdir -p target
     cargo test --release --locked 2>&1 | tee target/tests.log
