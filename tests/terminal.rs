@@ -147,6 +147,8 @@ fn quiet_and_verbose_say_less_and_more() {
     let quiet = end(sandbox.program().arg("-q").args(training(&sandbox, 1).get_args())).done();
     assert!(quiet.stderr.lines().all(|line| line.starts_with("warning: ")), "{}", quiet.stderr);
     assert!(quiet.stdout.starts_with("test accuracy"), "{}", quiet.stdout);
+    let failed = end(sandbox.program().args(["-q", "train", "--data_dir=none", "--log_dir=l", "--model_dir=m"]));
+    assert!(failed.stderr.starts_with("error: none: ") && failed.stderr.contains("\nhint: get "), "{}", failed.stderr);
     let on_terminal = Terminal::start(training(&sandbox, 1).arg("-q"), 80).end();
     assert!(!on_terminal.bytes.contains(BAR) && !on_terminal.bytes.contains("epoch 1"), "{}", on_terminal.bytes);
     let both = end(training(&sandbox, 1).args(["-q", "-v"]));

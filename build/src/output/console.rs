@@ -38,6 +38,9 @@ struct LogFile {
     error: Option<io::Error>,
 }
 
+/// The log target of what belongs to an error, which is shown wherever that is.
+const DETAILS: &str = "mnist::details";
+
 /// How much stderr says. The log file always has everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verbosity {
@@ -73,6 +76,7 @@ impl Console {
                         LOG => verbosity == Verbosity::Verbose,
                         PROGRESS if terminal => false,
                         SCREEN => terminal,
+                        DETAILS => true,
                         _ => verbosity != Verbosity::Quiet || *metadata.level() <= Level::WARN,
                     }
             }));
@@ -127,10 +131,10 @@ fn escaped_fields() -> impl for<'a> FormatFields<'a> + 'static {
 /// Shows an error that ends the program, and what to do. One with several lines becomes as many messages.
 pub fn report(error: &Error) {
     for (nth, line) in error.lines().iter().enumerate() {
-        if nth == 0 { tracing::error!("{line}") } else { tracing::info!("{line}") }
+        if nth == 0 { tracing::error!("{line}") } else { tracing::info!(target: DETAILS, "{line}") }
     }
     if let Some(hint) = error.hint() {
-        tracing::info!("hint: {hint}");
+        tracing::info!(target: DETAILS, "hint: {hint}");
     }
 }
 
