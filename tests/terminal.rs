@@ -106,10 +106,10 @@ fn a_download_reports_every_file_once() {
 }
 
 #[test]
-fn a_dumb_terminal_gets_plain_lines() {
+fn a_dumb_or_tiny_terminal_gets_plain_lines() {
     let sandbox = Sandbox::with_data();
-    for kind in ["dumb", ""] {
-        let ended = Terminal::start(training(&sandbox, 2).env("TERM", kind), 80).end();
+    for (kind, columns) in [("dumb", 80), ("", 80), ("xterm", 12)] {
+        let ended = Terminal::start(training(&sandbox, 2).env("TERM", kind).env("NO_COLOR", "1"), columns).end();
         assert_eq!(ended.code, Some(0), "{:#?}", ended.lines);
         assert!(!ended.bytes.contains('\x1b') && !ended.bytes.contains(BAR), "{:?}", ended.bytes);
         assert_eq!(ended.bytes.matches("epoch ").count(), 2, "{}", ended.bytes);

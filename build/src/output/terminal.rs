@@ -11,10 +11,14 @@ const FREE_COLUMNS: u16 = 3;
 /// How often bars are drawn, a second.
 const DRAWS: u8 = 10;
 
-/// Whether stderr is a terminal whose cursor can be moved. Others get plain lines.
+/// The least columns in which a bar and some words have place.
+const LEAST_COLUMNS: u16 = 20;
+
+/// Whether stderr is a terminal whose cursor can be moved, and wide enough for bars. Others get plain lines.
 pub fn is_capable() -> bool {
     let kind = std::env::var_os("TERM").unwrap_or_default();
-    io::stderr().is_terminal() && !kind.is_empty() && kind != "dumb"
+    let is_wide = || TermLike::width(&Term::stderr()) >= LEAST_COLUMNS;
+    io::stderr().is_terminal() && !kind.is_empty() && kind != "dumb" && is_wide()
 }
 
 /// Whether messages have colours: stderr is a terminal that has them, and none of `NO_COLOR`, `CLICOLOR` and
