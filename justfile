@@ -88,10 +88,10 @@ races:
 # The test command of CONTRIBUTING.md.
 # The wheel and the release archive, into dist/. See docs/install.md.
 wheel:
-    maturin build --release --locked --zig --compatibility manylinux2014 --out dist
+    python3 .ci/release.py wheel
 
 archive:
-    python3 .ci/archive.py
+    python3 .ci/release.py archive
 
 test:
     mkdir -p target

@@ -11,6 +11,7 @@ Places that are not given are those of the program, in ``./workspace``. Messages
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -41,7 +42,8 @@ AT_ONCE = 1000
 class MnistError(Exception):
     """The program failed; the message is its own.
 
-    ``exit_code`` is 1 for a failure, 2 for wrong arguments, and negative for a signal that ended the program.
+    ``exit_code`` is the program's: 1 for a failure, 2 for wrong arguments, 130 and 143 after SIGINT and SIGTERM; negative
+    where a signal killed it.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -99,7 +101,8 @@ class Run:
     def predict(self, images: Images) -> list[Answer]:
         """What the network says of each image, in their order.
 
-        ``images`` are the paths of pictures with one digit each, or a uint8 array (N, height, width) of them.
+        ``images`` are the paths of pictures with one digit each, or a uint8 array (N, height, width) of them. Raises
+        MnistError if one cannot be read.
         """
         answers: list[Answer] = []
         with tempfile.TemporaryDirectory() as directory:
@@ -136,6 +139,8 @@ def train(
 
 def _written(images: Images, directory: Path) -> list[str]:
     """The paths of ``images``; those of an array are written into ``directory`` first, as PGM."""
+    if isinstance(images, (str, bytes, os.PathLike)):
+        raise TypeError(f"expected several images, found {images!r}: put it into a list")
     if isinstance(images, Sequence):
         return [os.fspath(path) for path in images]
     if images.dtype != "uint8" or images.ndim != 3:
@@ -182,11 +187,12 @@ def _call(*arguments: str) -> str:
                     messages.append(line)
                     sys.stderr.write(line)
             code = process.wait()
-        except BaseException:  # the program never outlives this call
+        except BaseException:  # such as KeyboardInterrupt: the program ends with this call
             process.terminate()
             try:
-                process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(PATIENCE)
+            finally:
                 process.kill()
                 process.wait()
             raise

@@ -24,6 +24,13 @@ assert run.predict([sys.argv[1]])[0].confidence > 0
 assert run.predict(images[:0]) == []
 
 try:
+    run.predict(sys.argv[1])
+except TypeError as error:
+    assert "put it into a list" in str(error), error
+else:
+    raise AssertionError("one path was taken for several")
+
+try:
     mnist_cube.train({"batchsize": 3, "optimizer": "lion"}, data_dir="data", model_dir="model", log_dir="logs")
 except mnist_cube.MnistError as error:
     assert error.exit_code == 1, error.exit_code

@@ -1,12 +1,14 @@
-"""Builds the release archive for x86-64 Linux: program, manual pages, completions, licences, SBOM, and its SHA-256.
+"""Builds what others install on Linux, into dist/.
 
-    python .ci/archive.py [--out=DIR]
+    python .ci/release.py archive    # program, manual pages, completions, licences, SBOM, and its SHA-256; for x86-64
+    python .ci/release.py wheel      # program and Python module
 
-Needs `pip install cargo-zigbuild ziglang`. The same revision gives the same bytes in any directory: paths are left out of the
-program, and all times are that of the last commit.
+Needs `pip install cargo-zigbuild maturin ziglang`. The same revision gives the same archive in any directory: paths are left
+out of the program, and all times are that of the last commit.
 """
 
 import argparse
+import datetime
 import gzip
 import hashlib
 import io
@@ -17,9 +19,11 @@ import re
 import subprocess
 import sys
 import tarfile
+import tempfile
 import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+DIST = ROOT / "dist"
 TARGET = "x86_64-unknown-linux-gnu"
 # The oldest that the program runs with, and that Rust supports.
 GLIBC = (2, 17)
@@ -31,18 +35,22 @@ def output(*command, **options):
     return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, **options).stdout
 
 
-def build():
-    """The bytes of the program, without symbols and without paths of this machine."""
+def without_paths():
+    """The environment in which compilers leave out the paths of this machine."""
     cargo_home = os.environ.get("CARGO_HOME", pathlib.Path.home() / ".cargo")
     sysroot = output("rustc", "--print", "sysroot", text=True).strip()
     places = {ROOT: ".", cargo_home: "cargo", sysroot: "rust"}
     flags = [f"--remap-path-prefix={place}={name}" for place, name in places.items()]
     c_flags = [f"-ffile-prefix-map={place}={name}" for place, name in places.items()]
-    environment = {**os.environ, "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(flags), "CFLAGS": " ".join(c_flags)}
+    return {**os.environ, "CARGO_ENCODED_RUSTFLAGS": "\x1f".join(flags), "CFLAGS": " ".join(c_flags)}
+
+
+def build():
+    """Builds the program without symbols, for all systems since `GLIBC`. Returns where it is."""
     target = ROOT / "target/archive"
     glibc = ".".join(map(str, GLIBC))
     command = ["cargo", "zigbuild", "--release", "--locked", f"--target={TARGET}.{glibc}", f"--target-dir={target}"]
-    subprocess.run([*command, "--config=profile.release.strip=true"], cwd=ROOT, check=True, env=environment)
+    subprocess.run([*command, "--config=profile.release.strip=true"], cwd=ROOT, check=True, env=without_paths())
     program = target / TARGET / "release/mnist"
     symbols = output("objdump", "-T", program, text=True)
     newest = max(tuple(map(int, version.split("."))) for version in re.findall(r"GLIBC_([0-9.]+)", symbols))
@@ -122,26 +130,52 @@ def contents(program, version, time):
     yield "mnist.cdx.json", sbom(linked, version, time).encode(), False
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "dist")
-    out = parser.parse_args().out
-    version = tomllib.loads((ROOT / "build/Cargo.toml").read_text())["package"]["version"]
-    commit = int(output("git", "log", "-1", "--format=%ct"))
-    time = output("date", "-u", f"--date=@{commit}", "+%Y-%m-%dT%H:%M:%SZ", text=True).strip()
+def rfc3339(seconds):
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def make_archive(version, commit):
     name = f"mnist-{version}-x86_64-linux"
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for path, data, runs in contents(build(), version, time):
+        for path, data, runs in contents(build(), version, rfc3339(commit)):
             entry = tarfile.TarInfo(f"{name}/{path}")
             entry.size, entry.mtime, entry.mode = len(data), commit, 0o755 if runs else 0o644
             archive.addfile(entry, io.BytesIO(data))
     data = gzip.compress(packed.getvalue(), mtime=0)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"{name}.tar.gz").write_bytes(data)
+    DIST.mkdir(exist_ok=True)
+    (DIST / f"{name}.tar.gz").write_bytes(data)
     line = f"{hashlib.sha256(data).hexdigest()}  {name}.tar.gz\n"
-    (out / f"{name}.tar.gz.sha256").write_text(line)
+    (DIST / f"{name}.tar.gz.sha256").write_text(line)
     print(line, end="")
+
+
+def make_wheel(version, commit):
+    linked = packages()
+    # pyproject.toml takes it as a licence of the wheel.
+    licences = ROOT / "LICENSE-THIRD-PARTY"
+    licences.write_text(third_party(linked))
+    with tempfile.TemporaryDirectory() as directory:
+        parts = pathlib.Path(directory, "mnist.cdx.json")
+        parts.write_text(sbom(linked, version, rfc3339(commit)))
+        options = ["--zig", "--compatibility=manylinux2014", f"--sbom-include={parts}", f"--out={DIST}"]
+        environment = {**without_paths(), "SOURCE_DATE_EPOCH": str(commit)}
+        try:
+            subprocess.run(["maturin", "build", "--release", "--locked", *options], cwd=ROOT, check=True, env=environment)
+        finally:
+            licences.unlink()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["archive", "wheel"])
+    what = parser.parse_args().what
+    version = tomllib.loads((ROOT / "build/Cargo.toml").read_text())["package"]["version"]
+    commit = int(output("git", "log", "-1", "--format=%ct"))
+    if what == "archive":
+        make_archive(version, commit)
+    else:
+        make_wheel(version, commit)
 
 
 if __name__ == "__main__":
