@@ -85,7 +85,6 @@ races:
     fi
     echo "no data race; the broken barrier has one, as it must"
 
-# The test command of CONTRIBUTING.md.
 # The wheel and the release archive, into dist/. See docs/install.md.
 wheel:
     python3 .ci/release.py wheel
@@ -93,6 +92,7 @@ wheel:
 archive:
     python3 .ci/release.py archive
 
+# The test command of CONTRIBUTING.md.
 test:
     mkdir -p target
     cargo test --release --locked 2>&1 | tee target/tests.log
