@@ -79,7 +79,7 @@ class Run:
     @property
     def metrics(self) -> dict[str, Any]:
         """``metrics.json``: epochs, scores, parameters, times; ``mnist schema metrics`` describes it."""
-        metrics: dict[str, Any] = json.loads((self.model_dir / "metrics.json").read_text())
+        metrics: dict[str, Any] = json.loads((self.model_dir / "metrics.json").read_bytes())
         return metrics
 
     def load_safetensors(self) -> dict[str, numpy.typing.NDArray[numpy.float32]]:
@@ -134,7 +134,8 @@ def train(
         file = Path(directory, "parameters.yaml")
         file.write_text(json.dumps(dict(parameters or {})))  # JSON is YAML
         _call("train", *_flags(data_dir=data_dir, model_dir=model_dir, log_dir=log_dir, parameters_file=file))
-    return Run(Path(model_dir if model_dir is not None else "workspace/model").resolve())
+    # The program takes ~ as the home directory, so the same is done here.
+    return Run(Path(model_dir if model_dir is not None else "workspace/model").expanduser().resolve())
 
 
 def _written(images: Images, directory: Path) -> list[str]:

@@ -1,5 +1,10 @@
 """Trains and asks a network through the module mnist_cube, in the current directory with its data."""
 
+import contextlib
+import io
+import os
+import pathlib
+import signal
 import sys
 
 import mnist_cube
@@ -37,4 +42,33 @@ except mnist_cube.MnistError as error:
     assert "unknown key batchsize" in str(error) and "optimizer: expected adam" in str(error), error
 else:
     raise AssertionError("a wrong parameter was taken")
+# The program takes ~ as the home directory.
+os.environ["HOME"] = os.getcwd()
+at_home = mnist_cube.train({"train_epochs": 1}, data_dir="~/data", model_dir="~/at_home", log_dir="~/logs")
+assert at_home.model_path == pathlib.Path("at_home/model.safetensors").resolve(), at_home
+assert len(at_home.metrics["epochs"]) == 1, at_home.metrics
+
+
+class CtrlC(io.StringIO):
+    """Takes the program's messages, and answers the first epoch with the signal that Ctrl-C sends."""
+
+    def write(self, line: str) -> int:
+        if line.startswith("epoch 1/"):
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().write(line)
+
+
+try:
+    with contextlib.redirect_stderr(CtrlC()):
+        mnist_cube.train({"train_epochs": 100000}, data_dir="data", model_dir="stopped", log_dir="logs")
+except KeyboardInterrupt:
+    pass
+else:
+    raise AssertionError("the training was not interrupted")
+try:
+    left = os.waitpid(-1, os.WNOHANG)
+except ChildProcessError:
+    pass
+else:
+    raise AssertionError(f"the program outlived the call: {left}")
 print("done")
