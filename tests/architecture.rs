@@ -8,13 +8,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::common::root;
 use exceptions::{CIRCLES, DIRECTION, Exception, MENTIONS, NAMES, SIZES};
 use rules::Violation;
 use source::Source;
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// The files below `folder` of the repository, as paths below the repository.
 fn files(folder: &str) -> BTreeSet<String> {

@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::path::Path;
-
 use std::process::{Command, Stdio};
 
-use crate::common::{self, Sandbox, end};
+use crate::common::{self, Sandbox, TRAIN, end};
 use mnist::output::artifacts;
 use mnist::parameters::Parameters;
 use mnist::task::demo::DEFAULT_PARAMETERS;
@@ -22,8 +21,6 @@ fn wrong_arguments(arguments: &str, expected: &str) {
     assert_eq!(ended.stdout, "");
     assert_eq!(sandbox.files("."), ["data", "parameters.yaml"]);
 }
-
-const TRAIN: &str = "train --data_dir=data --log_dir=logs --model_dir=model --parameters_file=parameters.yaml";
 
 #[test]
 fn an_unknown_task_is_named_with_the_nearest_one() {

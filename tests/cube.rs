@@ -1,14 +1,9 @@
 //! `mnist cube check` finds nothing in our own cube, and prints each kind of fault on one line, with file and line.
 
 use std::fs;
-use std::path::Path;
 
 use crate::common::cube::files;
-use crate::common::{self, Ended, Sandbox, end};
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
+use crate::common::{self, Ended, Sandbox, end, root};
 
 /// A copy of our cube's files.
 fn copy() -> Sandbox {

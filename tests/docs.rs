@@ -10,12 +10,10 @@ use mnist::parameters::Parameters;
 use mnist::parameters::table::KEYS;
 use serde_json::Value;
 
+use crate::common::root;
+
 /// The README has no more, tables and code included.
 const README_WORDS: usize = 1200;
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 fn read(page: &str) -> String {
     fs::read_to_string(root().join(page)).unwrap()

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::cube::Cube;
-use crate::common::{Sandbox, fifo, traced};
+use crate::common::{Sandbox, TRAIN, fifo, traced};
 use mnist::files::lock;
 use mnist::files::set::JOURNAL;
 use mnist::model::file as model_file;
@@ -181,7 +181,7 @@ fn a_foreign_journal_costs_no_file_in_any_directory() {
             PREDICT,
             "download --synthetic --data_dir=model --log_dir=logs2",
             "evaluate --data_dir=data --log_dir=model/. --model_dir=model",
-            "train --data_dir=data --log_dir=logs --model_dir=model --parameters_file=parameters.yaml",
+            TRAIN,
         ];
         for command in commands {
             sandbox.write(&format!("model/{JOURNAL}"), journal);

@@ -214,11 +214,12 @@ fn snapshots() {
         };
         let snapshot = Snapshot {
             run: RunId { begin: 1, host: "here".into(), process: 1 },
-            parameters: snapshot::values_of(&Parameters {
+            parameters: Parameters {
                 ema: if slots == 1 { 0.5 } else { 0.0 },
                 keep: if slots == 2 { Keep::Best } else { Keep::Last },
                 ..Parameters::default()
-            }),
+            }
+            .to_json(),
             data: vec![],
             slots: vec!["velocity".into(); slots],
             state: TrainingState { parameters: vec![1.0; 50], slots: vec![vec![0.5; 50]; slots], step: 8 },

@@ -123,9 +123,7 @@ mod with_gpus {
         let mut nothing = sandbox.program();
         // The Vulkan loader finds no adapter without a driver.
         nothing.env("VK_ICD_FILENAMES", "/dev/null").env("VK_DRIVER_FILES", "/dev/null");
-        nothing.args(
-            "train --data_dir=data --log_dir=logs --model_dir=model --parameters_file=parameters.yaml".split(' '),
-        );
+        nothing.args(common::TRAIN.split(' '));
         let ended = common::end(nothing.arg("--device=gpu"));
         assert!(ended.stderr.contains("expected a GPU, found no adapter at all"), "{ended:#?}");
     }

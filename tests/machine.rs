@@ -10,10 +10,8 @@ use mnist::model::file::{self, Model};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::server::Server;
-use crate::common::{Ended, Sandbox, end, traced};
+use crate::common::{Ended, Sandbox, TRAIN, end, traced};
 
-/// The flags of `train` but the parameters'.
-const TRAIN: &str = "train --data_dir=data --log_dir=logs --model_dir=model --parameters_file=parameters.yaml";
 /// What the program says where it starts no more threads.
 const REFUSED: &str = "warning: the system starts no more threads (";
 

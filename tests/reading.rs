@@ -12,9 +12,8 @@ use mnist::data::idx;
 use mnist::model::file::{self as weights, Model};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::{Ended, Sandbox, end, fifo, gzip};
+use crate::common::{Ended, Sandbox, TRAIN, end, fifo, gzip};
 
-const TRAIN: &str = "train --data_dir=data --log_dir=logs --model_dir=model --parameters_file=parameters.yaml";
 const EVALUATE: &str = "evaluate --data_dir=data --log_dir=logs --model_dir=model";
 
 /// Runs `command`, which must end within ten seconds.

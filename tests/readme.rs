@@ -8,17 +8,13 @@ use std::process::Command;
 use mnist::data::picture;
 use mnist::data::synthetic::{self, Split};
 
-use crate::common::{Ended, Sandbox, end, python_with, real_mnist, skipped};
+use crate::common::{Ended, Sandbox, end, python_with, real_mnist, root, skipped};
 
 /// A program and its arguments as they stand in the README, or Python between ```` ```python ```` and ```` ``` ````.
 #[derive(Debug, PartialEq)]
 enum Step {
     Command(String),
     Python(String),
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// What there is to run in `text`, in its order.

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::common::terminal::{Final, Terminal};
-use crate::common::{Sandbox, end, real_mnist, skipped};
+use crate::common::{Sandbox, TRAIN, end, real_mnist, skipped};
 
 /// The characters of a bar.
 const BAR: [char; 2] = ['█', '░'];
@@ -12,8 +12,7 @@ const BAR: [char; 2] = ['█', '░'];
 /// A training that takes some seconds at least, if nobody ends it.
 fn training(sandbox: &Sandbox, epochs: u32) -> Command {
     let mut command = sandbox.program();
-    let flags = "train --data_dir=data --log_dir=logs --model_dir=model --parameters_file=parameters.yaml --threads=1";
-    command.args(flags.split(' ')).arg(format!("--train_epochs={epochs}"));
+    command.args(TRAIN.split(' ')).arg("--threads=1").arg(format!("--train_epochs={epochs}"));
     command
 }
 

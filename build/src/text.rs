@@ -12,8 +12,8 @@ pub const SCREEN: &str = "mnist::screen";
 /// The log target of messages for the log file alone.
 pub const LOG: &str = "mnist::log";
 
-/// A problem of a text file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A problem of a text file. The order is that of the lines.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
     /// The line, from 1, where it is known.
     pub line: Option<usize>,

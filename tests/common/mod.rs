@@ -30,6 +30,14 @@ pub struct Ended {
 /// The network of these tests: small, so that an epoch takes milliseconds.
 pub const PARAMETERS: &str = "optimizer: adam\ntrain_epochs: 1\nbatch_size: 32\nhidden_layers: [16]\n";
 
+/// A training in a [`Sandbox::with_data`], with the flags of MLCube's documentation.
+pub const TRAIN: &str = "train --data_dir=data --log_dir=logs --model_dir=model --parameters_file=parameters.yaml";
+
+/// The repository.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
 impl Sandbox {
     /// An empty directory.
     pub fn new() -> Self {
@@ -88,11 +96,9 @@ impl Sandbox {
         end(self.program().args(arguments.split_whitespace()))
     }
 
-    /// Trains with the flags of MLCube's documentation, and `more`.
+    /// Trains by [`TRAIN`], with `more` flags.
     pub fn train(&self, more: &str) -> Ended {
-        self.run(&format!(
-            "train --data_dir=data --log_dir=logs --model_dir=model --parameters_file=parameters.yaml {more}"
-        ))
+        self.run(&format!("{TRAIN} {more}"))
     }
 
     /// The names of all files below `directory`, with hidden ones, sorted. Of event files only the common beginning.

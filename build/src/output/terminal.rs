@@ -39,15 +39,8 @@ pub fn columns() -> usize {
 
 /// The first of `texts` that has at most `columns` characters, or else the last. They say the same, ever shorter.
 pub fn fitting<const N: usize>(columns: usize, texts: [String; N]) -> String {
-    let mut texts = texts.into_iter();
-    let mut shortest = String::new();
-    while shortest.is_empty() || shortest.chars().count() > columns {
-        match texts.next() {
-            Some(text) => shortest = text,
-            None => break,
-        }
-    }
-    shortest
+    let first = texts.iter().position(|text| text.chars().count() <= columns);
+    texts.into_iter().nth(first.unwrap_or(N.saturating_sub(1))).unwrap_or_default()
 }
 
 /// A terminal without the last columns.

@@ -36,7 +36,7 @@ fn parse(text: &str) -> std::result::Result<Vec<Setting>, Vec<Problem>> {
         Given::Nothing => return Ok(vec![]),
         other => {
             let text = format!("expected keys with values such as `batch_size: 32`, found {other}");
-            return Err(vec![Problem { line: None, text }]);
+            return Err(vec![Problem::of_file(text)]);
         }
     }
     let mut problems = vec![];
@@ -47,7 +47,7 @@ fn parse(text: &str) -> std::result::Result<Vec<Setting>, Vec<Problem>> {
             Ok(()) if problems.is_empty() => return Ok(reader.settings.into_inner()),
             Ok(()) => return Err(problems),
             Err(_) if problems.len() == MOST_FAULTS => {
-                problems.push(Problem { line: None, text: "there are more faults".into() });
+                problems.push(Problem::of_file("there are more faults"));
                 return Err(problems);
             }
             // The problem is kept aside, since the parser appends the place to every message.

@@ -115,9 +115,7 @@ impl Key {
 
     /// The value that `parameters` have for it.
     pub fn value(&self, parameters: &Parameters) -> Value {
-        let mut all =
-            serde_json::to_value(parameters).unwrap_or_else(|e| unreachable!("plain fields become JSON: {e}"));
-        all[self.name].take()
+        parameters.to_json()[self.name].take()
     }
 
     /// Checks `given` and stores it.

@@ -11,6 +11,8 @@ pub mod values;
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use self::given::Given;
 use self::key::Key;
 use self::values::DISTORTIONS;
@@ -196,6 +198,11 @@ impl Parameters {
     /// The engine and the device that are asked for.
     pub fn choice(&self) -> Choice {
         Choice { engine: self.engine, device: self.device.clone() }
+    }
+
+    /// The value of each parameter by its name; none for one that is not set.
+    pub fn to_json(&self) -> Value {
+        serde_json::to_value(self).unwrap_or_else(|e| unreachable!("plain fields become JSON: {e}"))
     }
 
     /// The parameters as a file that [`file::read`] takes back.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tracing::warn;
 
 use super::course::{Course, Kept};
-use super::snapshot::{RunId, Snapshot, values_of};
+use super::snapshot::{RunId, Snapshot};
 use super::snapshots::{self, SnapshotWriter};
 use crate::data::dataset::{FileHash, Provenance};
 use crate::engine::{EngineInfo, TrainingState};
@@ -54,7 +54,7 @@ impl Recorder {
         }
         Ok(Some(Self {
             run: resumed.unwrap_or_else(|| snapshots::new_run(model_dir)),
-            parameters: values_of(parameters),
+            parameters: parameters.to_json(),
             data: data.files.clone(),
             slots: optimizer.slots().iter().map(|slot| slot.name.into()).collect(),
             every: parameters.snapshots,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::snapshot::{Snapshot, values_of};
+use super::snapshot::Snapshot;
 use crate::data::dataset::Provenance;
 use crate::engine::Recipe;
 use crate::engine::choice::{Choice, DeviceChoice, EngineChoice};
@@ -54,7 +54,7 @@ impl Snapshot {
                 return Err(fault(problem, format!("give the data set of that training as --data_dir, or {anew}")));
             }
         }
-        self.check_parameters(&values_of(parameters)).map_err(|(problem, next)| {
+        self.check_parameters(&parameters.to_json()).map_err(|(problem, next)| {
             fault(format!("is of a training with other parameters: {problem}"), format!("{next}, or {anew}"))
         })?;
         let (expected, found) = (recipe.parameter_count(), self.state.parameters.len());
@@ -97,7 +97,7 @@ impl Snapshot {
         let differs = |key: &str, expected: String, found: String| {
             Err((format!("{key}: expected {expected}, found {found}"), format!("set {key} to {expected}")))
         };
-        let defaults = values_of(&Parameters::default());
+        let defaults = Parameters::default().to_json();
         for key in KEYS.iter().map(|key| key.name).filter(|key| !MAY_CHANGE.contains(key)) {
             // The program that wrote a snapshot before there was this key did what the default does.
             let before = self.parameters.get(key).unwrap_or(&defaults[key]);

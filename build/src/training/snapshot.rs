@@ -18,7 +18,6 @@ use crate::model::tensors::{self, Fault, Header, read_values};
 use crate::optim::MAX_SLOTS;
 use crate::output::event::EpochRecord;
 use crate::output::finished::InitialModel;
-use crate::parameters::Parameters;
 
 /// The kind and the version of the file's contents that this program writes and reads.
 const KIND: &str = "snapshot";
@@ -50,7 +49,7 @@ impl RunId {
 pub struct Snapshot {
     /// The training.
     pub run: RunId,
-    /// Each parameter by its name, with no `auto`: [`values_of`].
+    /// Each parameter by its name, with no `auto`: [`crate::parameters::Parameters::to_json`].
     pub parameters: Value,
     /// The files of the data set.
     pub data: Vec<FileHash>,
@@ -92,11 +91,6 @@ struct Description<Data, Slots, Epochs> {
 
 /// A description that was read.
 type Described = Description<Vec<FileHash>, Vec<String>, Vec<EpochRecord>>;
-
-/// The value of each of `parameters`.
-pub fn values_of(parameters: &Parameters) -> Value {
-    serde_json::to_value(parameters).unwrap_or_else(|e| unreachable!("plain fields become JSON: {e}"))
-}
 
 /// The file's bytes for `snapshot`.
 pub fn encode(snapshot: &Snapshot) -> Vec<u8> {
@@ -272,7 +266,7 @@ pub(super) mod tests {
     use super::*;
     use crate::engine::choice::{DeviceChoice, EngineChoice};
     use crate::output::event::SplitScore;
-    use crate::parameters::Keep;
+    use crate::parameters::{Keep, Parameters};
 
     /// Parameters of a small network, with no `auto`.
     pub(in crate::training) fn parameters() -> Parameters {
@@ -309,7 +303,7 @@ pub(super) mod tests {
         let values = |first: f32| (0..10).map(|p| first + p as f32 / 3.0).collect::<Vec<_>>();
         Snapshot {
             run: RunId { begin, host: "here".into(), process: 7 },
-            parameters: values_of(&parameters()),
+            parameters: parameters().to_json(),
             data: vec![FileHash { name: "train-images".into(), sha256: "0123456789abcdef".repeat(4) }],
             slots: vec!["first_moment".into(), "second_moment".into()],
             state: TrainingState {
@@ -330,7 +324,7 @@ pub(super) mod tests {
         let whole = example(1, 3);
         assert_eq!(encode(&whole), encode(&whole.clone()));
         assert_eq!(decode(&encode(&whole)), Ok(whole.clone()));
-        let parameters = values_of(&Parameters { ema: 0.0, keep: Keep::Last, ..parameters() });
+        let parameters = Parameters { ema: 0.0, keep: Keep::Last, ..parameters() }.to_json();
         let mut small = Snapshot {
             average: None,
             kept: None,

@@ -46,16 +46,13 @@ pub struct Report {
 pub struct CubeFault {
     /// The file's path in the cube.
     pub file: PathBuf,
-    /// The line, from 1, where it is known.
-    pub line: Option<usize>,
-    /// What was expected and what was found.
-    pub problem: String,
+    /// What is wrong with it, and where.
+    pub problem: Problem,
 }
 
 impl fmt::Display for CubeFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = self.line.map(|line| format!(":{line}")).unwrap_or_default();
-        f.write_str(&escaped(&format!("{}{line}: {}", self.file.display(), self.problem)))
+        f.write_str(&escaped(&self.problem.in_file(&self.file)))
     }
 }
 
@@ -207,11 +204,11 @@ impl<'a> Reader<'a> {
 
     /// Notes that the cube's directory lacks a file.
     pub fn missing(&mut self, directory: &str, expected: &str) {
-        self.problem(Path::new(directory), Problem { line: None, text: format!("expected {expected}, found none") });
+        self.problem(Path::new(directory), Problem::of_file(format!("expected {expected}, found none")));
     }
 
-    fn problem(&mut self, file: &Path, Problem { line, text }: Problem) {
-        self.report.faults.push(CubeFault { file: file.to_path_buf(), line, problem: text });
+    fn problem(&mut self, file: &Path, problem: Problem) {
+        self.report.faults.push(CubeFault { file: file.to_path_buf(), problem });
     }
 }
 
@@ -227,10 +224,10 @@ fn regular(path: &Path) -> Result<(), Problem> {
     if fs::metadata(path).map_err(unreadable)?.is_file() {
         Ok(())
     } else {
-        Err(Problem { line: None, text: "expected a file, found something else".into() })
+        Err(Problem::of_file("expected a file, found something else"))
     }
 }
 
 fn unreadable(error: io::Error) -> Problem {
-    Problem { line: None, text: format!("cannot read: {error}") }
+    Problem::of_file(format!("cannot read: {error}"))
 }

@@ -43,8 +43,8 @@ fn flag(name: &str, value: &str) -> String {
 
 /// The parameters with their values, as flags take them.
 pub fn values(parameters: &Parameters) -> Vec<(String, String)> {
-    let fields = match serde_json::to_value(parameters) {
-        Ok(Value::Object(fields)) => fields,
+    let fields = match parameters.to_json() {
+        Value::Object(fields) => fields,
         other => unreachable!("the parameters are fields: {other:?}"),
     };
     let text = |value: Value| match value {
