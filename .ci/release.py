@@ -1,7 +1,7 @@
-"""Builds what others install on Linux, into dist/.
+"""Builds what others install, into dist/.
 
     python .ci/release.py archive    # program, manual pages, completions, licences, SBOM, and its SHA-256; for x86-64
-    python .ci/release.py wheel      # program and Python module
+    python .ci/release.py wheel      # program and Python module; for this machine's system
 
 Needs `pip install cargo-zigbuild maturin ziglang`. The same revision gives the same archive in any directory: paths are left
 out of the program, and all times are that of the last commit.
@@ -59,9 +59,9 @@ def build():
     return program
 
 
-def packages():
-    """The packages that are linked into the program, without itself, by name and version."""
-    metadata = json.loads(output("cargo", "metadata", "--format-version=1", "--locked", f"--filter-platform={TARGET}"))
+def packages(target):
+    """The packages that are linked into the program for `target`, without itself, by name and version."""
+    metadata = json.loads(output("cargo", "metadata", "--format-version=1", "--locked", f"--filter-platform={target}"))
     nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
     root = metadata["resolve"]["root"]
     found, waiting = set(), [root]
@@ -115,7 +115,7 @@ def contents(program, version, time):
     """The files of the archive: names, bytes and whether they can be run."""
     pages = ROOT / "target/archive/man"
     output(program, "man", pages)
-    linked = packages()
+    linked = packages(TARGET)
     yield "mnist", program.read_bytes(), True
     for page in sorted(pages.iterdir()):
         yield f"man/man1/{page.name}", page.read_bytes(), False
@@ -151,14 +151,17 @@ def make_archive(version, commit):
 
 
 def make_wheel(version, commit):
-    linked = packages()
+    host = re.search("^host: (.*)$", output("rustc", "-vV", text=True), re.MULTILINE)[1]
+    linked = packages(host)
     # pyproject.toml takes it as a licence of the wheel.
     licences = ROOT / "LICENSE-THIRD-PARTY"
     licences.write_text(third_party(linked))
     with tempfile.TemporaryDirectory() as directory:
         parts = pathlib.Path(directory, "mnist.cdx.json")
         parts.write_text(sbom(linked, version, rfc3339(commit)))
-        options = ["--zig", "--compatibility=manylinux2014", f"--sbom-include={parts}", f"--out={DIST}"]
+        options = [f"--sbom-include={parts}", f"--out={DIST}"]
+        if "linux" in host:
+            options += ["--zig", "--compatibility=manylinux2014"]
         environment = {**without_paths(), "SOURCE_DATE_EPOCH": str(commit)}
         try:
             subprocess.run(["maturin", "build", "--release", "--locked", *options], cwd=ROOT, check=True, env=environment)

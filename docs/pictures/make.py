@@ -7,6 +7,7 @@ Needs Chromium with its driver, and `pip install selenium pillow pyte`.
 
 import argparse
 import html
+import io
 import itertools
 import os
 import pathlib
@@ -17,10 +18,12 @@ import tempfile
 
 import pyte
 from PIL import Image
-from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[1] / "tests/python"))
+import browser  # noqa: E402
+
 COLUMNS, ROWS = 80, 24
 # Pixels on the page of the report that its picture shows.
 WIDTH, HEIGHT = 1080, 720
@@ -97,31 +100,19 @@ def terminal(program, mirror, directory):
     (HERE / "terminal.svg").write_text(terminal_picture(rows))
 
 
-def report(page, dark):
+def report(page, scheme):
     """Keeps the top of the page as a PNG with few colours."""
-    options = webdriver.ChromeOptions()
-    for argument in ("--headless=new", "--no-sandbox", "--hide-scrollbars", f"--window-size={WIDTH},{HEIGHT + 200}"):
-        options.add_argument(argument)
-    browser = webdriver.Chrome(options=options)
-    try:
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-        size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        browser.get(page.as_uri())
-        pad = browser.find_element("id", "pad")
-        pen = ActionChains(browser, duration=50).move_to_element_with_offset(pad, *SEVEN[0]).click_and_hold()
+    with browser.opened(page) as driver:
+        browser.look(driver, WIDTH, scheme)
+        driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
+        pad = driver.find_element("id", "pad")
+        pen = ActionChains(driver, duration=50).move_to_element_with_offset(pad, *SEVEN[0]).click_and_hold()
         for (x, y), (next_x, next_y) in itertools.pairwise(SEVEN):
             pen.move_by_offset(next_x - x, next_y - y)
         pen.release().perform()
-        with tempfile.NamedTemporaryFile(suffix=".png") as file:
-            browser.save_screenshot(file.name)
-            picture = Image.open(file.name).convert("RGB")
-    finally:
-        browser.quit()
-    picture = picture.resize((PICTURE_WIDTH, round(picture.height * PICTURE_WIDTH / picture.width)), Image.LANCZOS)
-    path = HERE / f"report-{'dark' if dark else 'light'}.png"
-    picture.quantize(PICTURE_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+        picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB").crop((0, 0, WIDTH, HEIGHT))
+    picture = picture.resize((PICTURE_WIDTH, round(HEIGHT * PICTURE_WIDTH / WIDTH)), Image.LANCZOS)
+    picture.quantize(PICTURE_COLOURS, dither=Image.Dither.NONE).save(HERE / f"report-{scheme}.png", optimize=True)
 
 
 def main():
@@ -132,8 +123,8 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         terminal(arguments.program.resolve(), arguments.mirror, directory)
         page = pathlib.Path(directory, "workspace/model/report.html")
-        for dark in (False, True):
-            report(page, dark)
+        for scheme in ("light", "dark"):
+            report(page, scheme)
 
 
 if __name__ == "__main__":
