@@ -15,3 +15,5 @@ pub const DOWNLOAD_LOGS: &str = "workspace/download_logs";
 pub const TRAIN_LOGS: &str = "workspace/train_logs";
 /// LOG_DIR of `evaluate`.
 pub const EVALUATE_LOGS: &str = "workspace/evaluate_logs";
+/// The LOG_DIRs of all tasks, as a shell's pattern.
+pub const ALL_LOGS: &str = "workspace/*_logs";

@@ -74,13 +74,12 @@ pub fn run(args: &Demo, console: &Console) -> Result<()> {
 fn places() -> String {
     let model_file = |name: &str| format!("{}/{name}", workspace::MODEL);
     let report = model_file(report::ARTIFACT.file_name);
-    let logs = [workspace::DOWNLOAD_LOGS, workspace::TRAIN_LOGS, workspace::EVALUATE_LOGS];
     let rows = text::named_values(&[
         ("data", workspace::DATA.into()),
         ("model", model_file(weights::FILE_NAME)),
-        ("report", format!("{report} (open it in a browser, and draw a digit)")),
+        ("report", format!("{report} (open it in a browser, draw a digit)")),
         ("parameters", workspace::PARAMETERS.into()),
-        ("logs", logs.join(", ")),
+        ("logs", workspace::ALL_LOGS.into()),
     ]);
     format!("{rows}\nNext, train longer: {} train --train_epochs=10\n", cli::started_as())
 }
