@@ -92,6 +92,18 @@ wheel:
 archive:
     python3 .ci/release.py archive
 
+# The archive of this commit, built twice, in two directories, from nothing: it must have the same bytes.
+reproducible:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    scratch=$(mktemp -d)
+    trap 'rm -rf "$scratch"' EXIT
+    for copy in one another/place; do
+        git clone --quiet . "$scratch/$copy"
+        python3 "$scratch/$copy/.ci/release.py" archive
+    done
+    cmp "$scratch"/one/dist/*.tar.gz "$scratch"/another/place/dist/*.tar.gz
+
 # The test command of CONTRIBUTING.md.
 test:
     mkdir -p target
