@@ -204,7 +204,8 @@ fn our_runner_with_docker() {
     fs::remove_file(cube.path("workspace/data/train-images-idx3-ubyte")).unwrap();
     let ended = cube.as_user(cube.program(), &format!("cube run {platform} --task=run/train.yaml"));
     assert_eq!(ended.code, Some(1), "{ended:#?}");
-    assert!(ended.stderr.contains("/mlcube_io0: train-images-idx3-ubyte is missing"), "{ended:#?}");
+    let missing = format!("{}: train-images-idx3-ubyte is missing", cube.path("workspace/data").display());
+    assert!(ended.stderr.contains(&missing), "{ended:#?}");
     assert!(ended.stderr.ends_with("error: task train: exit status: 1\n"), "{ended:#?}");
 }
 

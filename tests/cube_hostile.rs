@@ -390,7 +390,7 @@ fn wrong_arguments_say_what_was_expected() {
     let platform = "expected a platform file, such as platforms/docker.yaml, found";
     let task = "expected a run configuration, such as run/train.yaml, found";
     let mlcube = "expected the cube's directory, or the mlcube.yaml in it, found";
-    refused("configure --platform=podman", &format!("--platform=podman: {platform} nothing of this name"));
+    refused("configure --platform=lxc", &format!("--platform=lxc: {platform} nothing of this name"));
     refused("configure --platform=platforms", &format!("--platform=platforms: {platform} a directory"));
     refused("run --platform=docker --task=trian", &format!("--task=trian: {task} nothing of this name"));
     refused(

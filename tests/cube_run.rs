@@ -6,8 +6,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::common::cube::{Cube, DOCKER, SINGULARITY};
-use crate::common::{Ended, end, is_root, skipped};
+use crate::common::{Ended, Sandbox, TRAIN as TRAIN_HERE, end, is_root, skipped};
 
 const TRAIN: &str = "run --mlcube=. --platform=platforms/docker.yaml --task=run/train.yaml";
 
@@ -25,10 +27,17 @@ fn docker_mounts_inputs_read_only_and_outputs_writable() {
     let mount = |name: &str, n: usize, more: &str| {
         format!("--mount=type=bind,source={},target=/mlcube_io{n}{more}", cube.workspace(name))
     };
+    let hosts = ["data", "parameters", "train_logs", "model"].map(|name| cube.workspace(name));
+    let hosts = json!({
+        "/mlcube_io0": hosts[0], "/mlcube_io1": hosts[1], "/mlcube_io2": hosts[2], "/mlcube_io3": hosts[3],
+    });
     let expected = [
         "run",
         "--rm",
         "--network=host",
+        "--env=MLCUBE_NAME=mnist",
+        "--env=MLCUBE_TASK_NAME=train",
+        &format!("--env=MLCUBE_HOST_PATHS={hosts}"),
         "--env=https_proxy",
         "--env=MNIST_MIRROR",
         &mount("data", 0, ",readonly"),
@@ -62,7 +71,21 @@ fn a_gpu_is_given_where_the_platform_file_says_so() {
         "schema_version: 1.0.0\nschema_type: mlcube_singularity\nimage: i.sif\nnv: true\n",
     );
     let ended = cube.run("run --platform=platforms/gpu.yaml --task=run/download.yaml --dry-run").done();
-    assert!(ended.stdout.starts_with("singularity run --nv --bind "), "{ended:#?}");
+    assert!(ended.stdout.contains(" singularity run --nv --bind "), "{ended:#?}");
+    for (gpus, flag) in [("2", "--gpus=2"), ("all", "--gpus=all"), ("device=0,2", "'--gpus=\"device=0,2\"'")] {
+        let file = "schema_version: 1.0.0\nschema_type: mlcube_docker\nimage: i\ndocker_runtime: docker\ngpus: ";
+        cube.write("platforms/gpu.yaml", format!("{file}{gpus}\n"));
+        let ended = cube.run("run --platform=gpu --task=download --dry_run").done();
+        assert!(ended.stdout.contains(&format!(" {flag} ")), "{ended:#?}");
+    }
+    for odd in ["0", "-1", "2.5", "some", "device=", "device=0,,1", "[0, 1]", "true"] {
+        let file = "schema_version: 1.0.0\nschema_type: mlcube_docker\nimage: i\ndocker_runtime: docker\ngpus: ";
+        cube.write("platforms/gpu.yaml", format!("{file}{odd}\n"));
+        let ended = cube.run("run --platform=gpu --task=download --dry_run");
+        let expected =
+            "./platforms/gpu.yaml:5: gpus: expected a number of GPUs, all, or a list such as device=0,2, found ";
+        assert!(ended.stdout.starts_with(expected), "{odd}: {ended:#?}");
+    }
     cube.write("platforms/gpu.yaml", "schema_version: 1.0.0\nschema_type: mlcube_singularity\nimage: i.sif\nnv: 1\n");
     let ended = cube.run("run --platform=platforms/gpu.yaml --task=run/download.yaml");
     assert_eq!(ended.stdout, "platforms/gpu.yaml:4: nv: expected true or false, found 1\n");
@@ -369,4 +392,52 @@ fn a_native_platform_runs_the_task_itself() {
     let ended = cube.run("run --platform=platforms/native.yaml --task=run/train.yaml");
     assert_eq!(ended.code, Some(1), "{ended:#?}");
     assert!(ended.stdout.contains("batch_size"), "{ended:#?}");
+}
+
+/// A podman whose containers are root's or, with this `rootless`, the caller's.
+fn podman(rootless: bool) -> String {
+    DOCKER.replace("info*) echo '[\"name=seccomp\"]' ;;", &format!("info*) echo {rootless} ;;"))
+}
+
+#[test]
+fn podman_takes_the_place_of_docker() {
+    let cube = Cube::new().with("podman", &podman(true));
+    let platform = "schema_version: 1.0.0\nschema_type: mlcube_docker\nimage: a/b:c\ndocker_runtime: podman\ngpus: 2\n";
+    cube.write("platforms/podman.yaml", platform);
+    cube.run("configure --platform=podman").done();
+    assert_eq!(cube.wrote("build")[1], "--tag=a/b:c");
+    cube.has_image();
+    cube.run("run --platform=podman --task=download").done();
+    let run = cube.wrote("run");
+    for flag in ["--security-opt=label=disable", "--device=nvidia.com/gpu=0", "--device=nvidia.com/gpu=1"] {
+        assert!(run.contains(&flag.into()), "{run:#?}");
+    }
+    // Root in a container of a rootless Podman is the caller.
+    assert!(!run.iter().any(|argument| argument.starts_with("--user=")), "{run:#?}");
+    let cube = cube.with("podman", &podman(false));
+    cube.run("run --platform=podman --task=download").done();
+    let user = cube.wrote("run").iter().any(|argument| argument.starts_with("--user="));
+    assert_eq!(user, !is_root());
+    let cube = cube.with("podman", "echo 'Error: no storage' >&2; exit 125");
+    cube.run("run --platform=podman --task=download")
+        .failed_with("podman: does not work: Error: no storage\nhint: see what `podman info` says");
+}
+
+#[test]
+fn a_task_in_a_container_names_the_files_of_the_host() {
+    let sandbox = Sandbox::with_data();
+    let workspace = sandbox.path("").display().to_string();
+    let hosts = json!({ workspace.trim_end_matches('/'): "/home/user/my cube" }).to_string();
+    let task = |line: &str| {
+        let line = line.replace("=data", &format!("={workspace}/data")).replace("=logs", &format!("={workspace}/logs"));
+        let line = line.replace("=model", &format!("={workspace}/model")).replace("//", "/");
+        end(sandbox.program().args(line.split(' ')).env("MLCUBE_HOST_PATHS", &hosts))
+    };
+    let ended = task(&format!("{TRAIN_HERE} --train_epochs=1")).done();
+    let shown = ended.stdout.clone() + &ended.stderr + &sandbox.read("logs/mlcube_mnist_train.log");
+    assert!(ended.stdout.contains("/home/user/my cube/model/model.safetensors"), "{ended:#?}");
+    assert!(!shown.contains(workspace.trim_end_matches('/')), "{shown}");
+    let ended = task("evaluate --data_dir=data/none --log_dir=logs --model_dir=model");
+    assert!(ended.stderr.contains("error: /home/user/my cube/data/none: "), "{ended:#?}");
+    assert!(ended.stderr.contains("--data_dir='/home/user/my cube/data/none'"), "{ended:#?}");
 }

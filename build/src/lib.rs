@@ -19,7 +19,8 @@
 //!
 //! ```text
 //! task > cli > cube, training > output > parameters > engine > data > model, optim, score
-//!     > simd, rng, files, yaml > open > interrupt, memory > error > text, threads, workspace
+//!     > simd, rng, files, yaml > open > interrupt, memory > error > host_paths
+//!     > text, threads, workspace
 //! ```
 //!
 //! CONTRIBUTING.md has a tour of five minutes, and says where each kind of extension begins.
@@ -43,6 +44,7 @@ pub mod score;
 
 pub mod error;
 pub mod files;
+pub mod host_paths;
 pub mod interrupt;
 pub mod memory;
 pub mod open;

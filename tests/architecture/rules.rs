@@ -13,7 +13,7 @@ pub const ARGUMENTS: usize = 8;
 
 /// The direction of imports: a module imports from layers below its own, and from its own folder. `main` parses what `cli`
 /// declares, and a task reads the arguments that `cli` declares for it.
-pub const LAYERS: [&[&str]; 14] = [
+pub const LAYERS: [&[&str]; 15] = [
     &["main"],
     &["task"],
     &["cli"],
@@ -27,6 +27,7 @@ pub const LAYERS: [&[&str]; 14] = [
     &["open"],
     &["interrupt", "memory"],
     &["error"],
+    &["host_paths"],
     &["text", "threads", "workspace"],
 ];
 

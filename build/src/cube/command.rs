@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use crate::error::{CubeError, Error, Result};
 use crate::interrupt;
 use crate::text::quoted;
 
@@ -61,6 +61,11 @@ impl HostCommand {
         self
     }
 
+    /// Adds variables to its environment.
+    pub fn envs(self, variables: impl IntoIterator<Item = (&'static str, impl Into<OsString>)>) -> Self {
+        variables.into_iter().fold(self, |command, (name, value)| command.env(name, value))
+    }
+
     /// Sets its working directory.
     pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.directory = Some(directory.into());
@@ -79,7 +84,7 @@ impl HostCommand {
     fn failed(&self) -> impl FnOnce(io::Error) -> Error {
         let program = self.program.display().to_string();
         |source| match source.kind() {
-            io::ErrorKind::NotFound => Error::NoProgram { program },
+            io::ErrorKind::NotFound => CubeError::NoProgram { program }.into(),
             _ => Error::Io { action: "start", path: program.into(), source },
         }
     }

@@ -3,12 +3,14 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{CubeError, Result};
 use crate::files;
 
 /// A run configuration in which nothing is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invocation {
+    /// The cube's name.
+    pub cube: String,
     /// The task's name.
     pub task: String,
     /// Its parameters, inputs before outputs, each in the file's order.
@@ -61,6 +63,11 @@ impl Invocation {
         std::iter::once(OsString::from(&self.task)).chain(self.bindings.iter().map(flag)).collect()
     }
 
+    /// The variables by which a task learns what runs it.
+    pub fn names(&self) -> [(&'static str, &str); 2] {
+        [("MLCUBE_NAME", &self.cube), ("MLCUBE_TASK_NAME", &self.task)]
+    }
+
     /// Checks that the inputs exist.
     ///
     /// # Errors
@@ -69,7 +76,7 @@ impl Invocation {
         for Binding { name, path, is_file, .. } in self.bindings.iter().filter(|binding| binding.is_input) {
             let (exists, expected) = if *is_file { (path.is_file(), "file") } else { (path.is_dir(), "directory") };
             if !exists {
-                return Err(Error::CubeInput { name: name.clone(), path: path.clone(), expected });
+                return Err(CubeError::CubeInput { name: name.clone(), path: path.clone(), expected }.into());
             }
         }
         Ok(())

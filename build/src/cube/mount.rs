@@ -5,7 +5,8 @@ use std::path::Path;
 use super::invocation::Invocation;
 use crate::data::download::environment;
 use crate::data::download::mirror::Mirror;
-use crate::error::{Error, Result};
+use crate::error::{CubeError, Error, Result};
+use crate::host_paths;
 
 /// A directory of the host in the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +45,13 @@ pub fn in_container(invocation: &Invocation) -> Result<(Vec<Mount>, Vec<String>)
     Ok((mounts, arguments))
 }
 
+/// The variables that a task in a container gets: what runs it, and the host's names of its directories.
+pub fn environment(invocation: &Invocation, mounts: &[Mount]) -> Vec<(&'static str, String)> {
+    let hosts = host_paths::value(mounts.iter().map(|mount| (&*mount.container, &*mount.host)));
+    let names = invocation.names().map(|(name, value)| (name, value.to_string()));
+    names.into_iter().chain([(host_paths::VARIABLE, hosts)]).collect()
+}
+
 /// The mirror that the environment names, if it is a directory of this machine: a container sees it only when mounted.
 ///
 /// # Errors
@@ -61,7 +69,7 @@ pub fn mirror() -> Result<Option<Mount>> {
 /// `path` as a text that reaches a container unchanged. The programs of Docker and Singularity replace what is not UTF-8,
 /// and their syntax for mounts changes some line breaks.
 fn mountable(path: &Path) -> Result<&str> {
-    let refuse = |problem| Error::NotMountable { path: path.into(), problem };
+    let refuse = |problem| CubeError::NotMountable { path: path.into(), problem }.into();
     let text = path.to_str().ok_or_else(|| refuse("is not UTF-8"))?;
     if text.contains(char::is_control) { Err(refuse("holds control characters")) } else { Ok(text) }
 }
@@ -83,7 +91,7 @@ mod tests {
             is_file,
             is_input,
         };
-        Invocation { task: "train".into(), bindings: bindings.iter().map(binding).collect() }
+        Invocation { cube: "mnist".into(), task: "train".into(), bindings: bindings.iter().map(binding).collect() }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_yaml::Value;
 
-use super::runner::docker::{self, Docker};
+use super::runner::docker::{self, Docker, Engine};
 use super::runner::singularity::{self, Singularity};
 use super::runner::{Platform, Runner, native, text};
 use super::schema::{self, Expected, Field, Mismatch, Schema, optional, required};
@@ -54,7 +54,8 @@ fn mlcube_0_0_3(file: &Value, workspace: &Path) -> Box<dyn Runner> {
     let container = file.get("container").unwrap_or(&Value::Null);
     let (image, runtime) = (text(container, "image"), text(container, "runtime"));
     if is_docker(file) {
-        Box::new(Docker::new(image, (!runtime.is_empty()).then(|| format!("--runtime={runtime}"))))
+        let runtime = (!runtime.is_empty()).then(|| format!("--runtime={runtime}"));
+        Box::new(Docker::new(Engine::Docker, image, runtime.into_iter().collect()))
     } else {
         Box::new(Singularity::new(workspace.join(image), runtime == "nvidia"))
     }
@@ -77,7 +78,7 @@ mod tests {
 
     #[test]
     fn the_schema_type_decides_the_runner() {
-        let docker = Docker::new("a/b:c".into(), Some("--gpus=all".into()));
+        let docker = Docker::new(Engine::Docker, "a/b:c".into(), vec!["--gpus=all".into()]);
         let file = "schema_type: mlcube_docker\nimage: a/b:c\ndocker_runtime: nvidia-docker";
         assert_eq!(read(file), format!("{:?}", Some(docker)));
         let singularity = Singularity::new("/w/a/b:c".into(), true);
@@ -94,9 +95,9 @@ mod tests {
             ))
         };
         let docker =
-            |runtime: Option<&str>| format!("{:?}", Some(Docker::new("a/b:c".into(), runtime.map(Into::into))));
-        assert_eq!(of("docker", ""), docker(None));
-        assert_eq!(of("docker", ", runtime: nvidia"), docker(Some("--runtime=nvidia")));
+            |runtime: &[String]| format!("{:?}", Some(Docker::new(Engine::Docker, "a/b:c".into(), runtime.to_vec())));
+        assert_eq!(of("docker", ""), docker(&[]));
+        assert_eq!(of("docker", ", runtime: nvidia"), docker(&["--runtime=nvidia".into()]));
         let singularity = |nv| format!("{:?}", Some(Singularity::new("/w/a/b:c".into(), nv)));
         assert_eq!(of("singularity", ""), singularity(false));
         assert_eq!(of("singularity", ", runtime: nvidia"), singularity(true));

@@ -48,6 +48,8 @@ pub enum Expected {
     Record(&'static [Field]),
     /// A mapping from any names to texts.
     Binding,
+    /// Which GPUs a container gets: see [`Gpus`].
+    Gpus,
     /// Any value.
     Any,
 }
@@ -189,6 +191,7 @@ fn check_value(value: &Value, expected: &Expected, path: &[PathStep], mismatches
             "the path of an image, without variables and without - or ~ at its beginning",
         ),
         Expected::Bool => check(value.is_bool(), "true or false"),
+        Expected::Gpus => check(Gpus::read(value).is_some(), "a number of GPUs, all, or a list such as device=0,2"),
         Expected::Version => check(value.as_str().is_some_and(is_version), "a version such as 0.1.0"),
         Expected::OneOf(choices) => {
             check(value.as_str().is_some_and(|text| choices.contains(&text)), &one_of(choices));
@@ -221,6 +224,38 @@ fn check_value(value: &Value, expected: &Expected, path: &[PathStep], mismatches
         },
     }
 }
+
+/// The GPUs that a container gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gpus {
+    /// `all`.
+    All,
+    /// So many of them.
+    Number(u32),
+    /// `device=0,2`: these, by number or by UUID.
+    Devices(Vec<String>),
+}
+
+impl Gpus {
+    /// Reads a value of a platform file.
+    pub fn read(value: &Value) -> Option<Self> {
+        if let Some(number) = value.as_u64() {
+            return u32::try_from(number).ok().filter(|number| (1..=MOST_GPUS).contains(number)).map(Self::Number);
+        }
+        let text = value.as_str()?;
+        if text == "all" {
+            return Some(Self::All);
+        }
+        let devices: Vec<String> = text.strip_prefix("device=")?.split(',').map(String::from).collect();
+        let is_name = |name: &String| {
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || ['-', '_', '/'].contains(&c))
+        };
+        devices.iter().all(is_name).then_some(Self::Devices(devices))
+    }
+}
+
+/// No machine has more.
+const MOST_GPUS: u32 = 1024;
 
 fn is_version(text: &str) -> bool {
     let numbers: Vec<_> = text.split('.').map(str::parse::<u32>).collect();

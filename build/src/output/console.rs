@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::files::AtomicFile;
 use crate::interrupt::{self, EndAtOnce};
 use crate::output::{names, terminal};
-use crate::{text, threads};
+use crate::{host_paths, text, threads};
 
 pub use crate::text::{LOG, PROGRESS, SCREEN};
 
@@ -124,7 +124,7 @@ impl Console {
 fn escaped_fields() -> impl for<'a> FormatFields<'a> + 'static {
     debug_fn(|writer: &mut Writer<'_>, field: &tracing::field::Field, value: &dyn fmt::Debug| {
         let name = if field.name() == "message" { String::new() } else { format!(" {}=", field.name()) };
-        write!(writer, "{name}{}", text::escaped(&format!("{value:?}")))
+        write!(writer, "{name}{}", text::escaped(&host_paths::of_host(&format!("{value:?}"))))
     })
 }
 
@@ -169,7 +169,7 @@ pub fn confirm(question: &str) -> Result<bool> {
 /// Stdout cannot be written for another reason.
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text::escaped_lines(text).as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(text::escaped_lines(&host_paths::of_host(text)).as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("write", "stdout")(error)),
         _ => Ok(()),
     }

@@ -11,7 +11,7 @@ use crate::cube::clean;
 use crate::cube::command::HostCommand;
 use crate::cube::directory::{CubeDir, PLATFORM, TASK, absolute, root_of};
 use crate::cube::runner;
-use crate::error::{Error, Result};
+use crate::error::{CubeError, Error, Result};
 use crate::output::console;
 use crate::parameters::Parameters;
 use crate::text::{self, Problem};
@@ -70,7 +70,7 @@ fn sound<T>(mlcube: &Path, read: std::result::Result<T, Vec<CubeFault>>) -> Resu
         Err(faults) => faults,
     };
     console::print(&first(&faults, "fault"))?;
-    Err(Error::Cube { path: mlcube.into(), faults: faults.len() })
+    Err(CubeError::Faults { path: mlcube.into(), faults: faults.len() }.into())
 }
 
 /// A line for each of the first `items`, and one that counts the rest.
@@ -109,7 +109,7 @@ fn clean(cube: &CubeDir, args: &CleanArgs) -> Result<()> {
     } else if !args.dry_run {
         let somebody_is_there = io::stdin().is_terminal() && io::stderr().is_terminal();
         if !args.yes && !somebody_is_there {
-            return Err(Error::Unconfirmed);
+            return Err(CubeError::Unconfirmed.into());
         }
         if args.yes || console::confirm("remove?")? {
             cleaning.carry_out()?;

@@ -99,11 +99,12 @@ pub fn of(parameters: &Parameters, trained: Trained) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::CubeError;
 
     #[test]
     fn a_signal_is_the_end_whatever_else_failed() {
         assert!(end(vec![]).is_ok());
-        let failures = || vec![Error::OutOfTime { seconds: 1.0 }, Error::Unconfirmed];
+        let failures = || vec![Error::OutOfTime { seconds: 1.0 }, CubeError::Unconfirmed.into()];
         assert!(matches!(end(failures()), Err(Error::OutOfTime { .. })));
         for at in 0..=2 {
             let mut failures = failures();

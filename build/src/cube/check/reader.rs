@@ -71,6 +71,8 @@ pub struct Reader<'a> {
     root: PathBuf,
     /// Absolute, or relative to `root`.
     pub workspace: PathBuf,
+    /// The name of the cube, once mlcube.yaml was read.
+    pub cube: String,
     /// The program around the check.
     pub program: &'a Program<'a>,
     /// The files that the cube's configurations name as inputs.
@@ -81,7 +83,7 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub fn new(root: &Path, workspace: &Path, program: &'a Program) -> Self {
         let (root, workspace) = (root.to_path_buf(), workspace.to_path_buf());
-        Self { root, workspace, program, input_files: vec![], report: Report::default() }
+        Self { root, workspace, cube: String::new(), program, input_files: vec![], report: Report::default() }
     }
 
     /// The files and faults so far, each fault once.

@@ -39,7 +39,7 @@ pub fn read(reader: &mut Reader, file: &Path, tasks: &Tasks) -> Option<Invocatio
     };
     let inputs = bindings(reader, &document, name, true, &task.inputs);
     let outputs = bindings(reader, &document, name, false, &task.outputs);
-    Some(Invocation { task: name.into(), bindings: [inputs, outputs].concat() })
+    Some(Invocation { cube: reader.cube.clone(), task: name.into(), bindings: [inputs, outputs].concat() })
 }
 
 /// The inputs or the outputs of `task`, whose `parameters` are given by name and type.

@@ -24,6 +24,7 @@ pub struct TaskFile {
 pub fn read(reader: &mut Reader) -> Option<Tasks> {
     let mut tasks = Tasks::new();
     let cube = reader.read("mlcube.yaml", &[&schema::ROOT])?;
+    reader.cube = cube.value.get("name").and_then(Value::as_str).unwrap_or_default().to_string();
     let listed = cube.value.get("tasks").and_then(Value::as_sequence).into_iter().flatten();
     for (nth, file) in listed.enumerate() {
         let Some(file) = file.as_str() else { continue };

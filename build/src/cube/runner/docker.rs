@@ -1,4 +1,4 @@
-//! Containers of Docker.
+//! Containers of Docker, and of Podman, which takes the same commands.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -8,44 +8,89 @@ use serde_yaml::Value;
 use super::super::command::HostCommand;
 use super::super::invocation::Invocation;
 use super::super::mount::{self, Mount, csv_quoted};
-use super::super::schema::{Expected, Schema, required};
+use super::super::schema::{Expected, Gpus, Schema, optional, required};
 use super::{Image, ImageFound, LABEL, Platform, Runner, last_line, text, with_label};
 use crate::data::download::environment;
-use crate::error::{Error, Result};
+use crate::error::{CubeError, Result};
 use crate::files::is_root;
 
-/// `mlcube_docker` of MLCube's documentation.
+/// `mlcube_docker` of MLCube's documentation. `podman` and `gpus` are ours.
 pub const PLATFORM: Platform = Platform {
     schema: Schema {
         name: "mlcube_docker",
         fields: &[
             required("image", Expected::Image),
-            required("docker_runtime", Expected::OneOf(&["docker", "nvidia-docker"])),
+            required("docker_runtime", Expected::OneOf(&["docker", "nvidia-docker", "podman"])),
+            optional("gpus", Expected::Gpus),
         ],
     },
     runner: |file, _| Box::new(Docker::read(file)),
 };
 
-/// The Docker engine, and an image.
+/// A program with the command line of `docker`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// The Docker engine's.
+    Docker,
+    /// Podman, which needs no engine.
+    Podman,
+}
+
+impl Engine {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+        }
+    }
+
+    fn command(self) -> HostCommand {
+        HostCommand::new(self.program())
+    }
+
+    /// The arguments of `run` that give a container these GPUs.
+    fn gpus(self, gpus: &Gpus) -> Vec<String> {
+        match (self, gpus) {
+            (Self::Docker, Gpus::All) => vec!["--gpus=all".into()],
+            (Self::Docker, Gpus::Number(number)) => vec![format!("--gpus={number}")],
+            // The flag is a CSV record, in which the commas of a list need quotes.
+            (Self::Docker, Gpus::Devices(devices)) => vec![format!("--gpus=\"device={}\"", devices.join(","))],
+            (Self::Podman, gpus) => {
+                let devices = match gpus {
+                    Gpus::All => vec!["all".to_string()],
+                    Gpus::Number(number) => (0..*number).map(|nth| nth.to_string()).collect(),
+                    Gpus::Devices(devices) => devices.clone(),
+                };
+                devices.iter().map(|device| format!("--device=nvidia.com/gpu={device}")).collect()
+            }
+        }
+    }
+}
+
+/// Docker or Podman, and an image.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Docker {
+    engine: Engine,
     image: String,
-    /// The argument of `docker run` that gives the container a GPU or another runtime.
-    runtime: Option<String>,
+    /// The arguments of `run` that give the container GPUs or another runtime.
+    runtime: Vec<String>,
     /// Whether the engine runs without root's rights, so that root in a container is the caller.
     rootless: bool,
 }
 
 impl Docker {
-    /// Containers of `image`, with `runtime` as an argument of `docker run`.
-    pub fn new(image: String, runtime: Option<String>) -> Self {
-        Self { image, runtime, rootless: false }
+    /// Containers of `image`, with `runtime` as arguments of `run`.
+    pub fn new(engine: Engine, image: String, runtime: Vec<String>) -> Self {
+        Self { engine, image, runtime, rootless: false }
     }
 
     fn read(file: &Value) -> Self {
+        let runtime = text(file, "docker_runtime");
+        let engine = if runtime == "podman" { Engine::Podman } else { Engine::Docker };
         // Since Docker 19.03 a flag does the work of the command nvidia-docker.
-        let gpus = text(file, "docker_runtime") == "nvidia-docker";
-        Self::new(text(file, "image"), gpus.then(|| "--gpus=all".into()))
+        let all = (runtime == "nvidia-docker").then_some(Gpus::All);
+        let gpus = file.get("gpus").and_then(Gpus::read).or(all);
+        Self::new(engine, text(file, "image"), gpus.map(|gpus| engine.gpus(&gpus)).unwrap_or_default())
     }
 
     /// The container's user: the caller, who then owns the outputs. Root stays root, since this program gives the files
@@ -63,12 +108,23 @@ impl Docker {
 
 impl Runner for Docker {
     fn find(&mut self) -> Result<()> {
-        let version = docker().args(["version", "--format={{.Server.Version}}"]).output()?;
-        if !version.success {
-            return Err(Error::DockerEngine { problem: last_line(&version.stderr) });
+        let ask = |arguments: [&str; 2]| self.engine.command().args(arguments).output();
+        match self.engine {
+            Engine::Docker => {
+                let version = ask(["version", "--format={{.Server.Version}}"])?;
+                if !version.success {
+                    return Err(CubeError::DockerEngine { problem: last_line(&version.stderr) }.into());
+                }
+                self.rootless = ask(["info", "--format={{json .SecurityOptions}}"])?.stdout.contains("name=rootless");
+            }
+            Engine::Podman => {
+                let info = ask(["info", "--format={{.Host.Security.Rootless}}"])?;
+                if !info.success {
+                    return Err(CubeError::Podman { problem: last_line(&info.stderr) }.into());
+                }
+                self.rootless = info.stdout == "true";
+            }
         }
-        let options = docker().args(["info", "--format={{json .SecurityOptions}}"]).output()?;
-        self.rootless = options.stdout.contains("name=rootless");
         Ok(())
     }
 
@@ -80,9 +136,15 @@ impl Runner for Docker {
         let (mounts, arguments) = mount::in_container(invocation)?;
         let mirror = mount::mirror()?;
         // With the host's network the container reaches proxies and mirrors of this machine.
-        let mut command = docker().args(["run", "--rm", "--network=host"]);
+        let mut command = self.engine.command().args(["run", "--rm", "--network=host"]);
         command = command.arg(format!("--name={}", container(invocation)));
-        command = command.args(self.user()).args(self.runtime.as_deref());
+        if self.engine == Engine::Podman {
+            // Where SELinux is, as on Fedora, it keeps containers out of the directories of users.
+            command = command.arg("--security-opt=label=disable");
+        }
+        command = command.args(self.user()).args(&self.runtime);
+        let environment = mount::environment(invocation, &mounts);
+        command = command.args(environment.iter().map(|(name, value)| format!("--env={name}={value}")));
         // Only the names: docker takes the values from its own environment. The list of processes shows no password.
         command = command.args(passed_on().map(|name| format!("--env={name}")));
         if let Some(mirror) = &mirror {
@@ -94,7 +156,7 @@ impl Runner for Docker {
 
     fn stop(&self, invocation: &Invocation) -> Result<()> {
         // The client may have ended without ending the container.
-        docker().args(["rm", "--force", &container(invocation)]).output().map(drop)
+        self.engine.command().args(["rm", "--force", &container(invocation)]).output().map(drop)
     }
 }
 
@@ -104,7 +166,8 @@ impl Image for Docker {
     }
 
     fn found(&self) -> Result<ImageFound> {
-        let output = docker().args(["image", "inspect", "--format={{json .Config}}", &self.image]).output()?;
+        let output =
+            self.engine.command().args(["image", "inspect", "--format={{json .Config}}", &self.image]).output()?;
         if !output.success {
             return Ok(ImageFound::Nothing);
         }
@@ -127,18 +190,19 @@ impl Image for Docker {
     fn build_command(&self, build: &Path) -> Result<HostCommand> {
         let file = build.join("Dockerfile");
         if !file.is_file() {
-            return Err(Error::NoDockerImage { image: self.image.clone(), build: build.into() });
+            return Err(CubeError::NoDockerImage {
+                program: self.engine.program(),
+                image: self.image.clone(),
+                build: build.into(),
+            }
+            .into());
         }
         let proxies = environment::proxies_set().map(|name| format!("--build-arg={name}"));
         let mut file_flag = OsString::from("--file=");
         file_flag.push(file);
-        let command = docker().arg("build").args(proxies).arg(format!("--tag={}", self.image));
+        let command = self.engine.command().arg("build").args(proxies).arg(format!("--tag={}", self.image));
         Ok(command.arg(file_flag).arg(build))
     }
-}
-
-fn docker() -> HostCommand {
-    HostCommand::new("docker")
 }
 
 /// The container's name, which no other process uses.
@@ -165,12 +229,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nvidia_docker_is_a_flag() {
-        let read = |runtime: &str| {
-            Docker::read(&serde_yaml::from_str(&format!("image: a/b:c\ndocker_runtime: {runtime}")).unwrap())
+    fn gpus_are_flags() {
+        let read = |more: &str| {
+            let Docker { engine, runtime, .. } =
+                Docker::read(&serde_yaml::from_str(&format!("image: a/b:c\ndocker_runtime: {more}")).unwrap());
+            (engine, runtime.join(" "))
         };
-        assert_eq!(read("docker"), Docker::new("a/b:c".into(), None));
-        assert_eq!(read("nvidia-docker"), Docker::new("a/b:c".into(), Some("--gpus=all".into())));
+        let docker = |flags: &str| (Engine::Docker, flags.to_string());
+        assert_eq!(read("docker"), docker(""));
+        assert_eq!(read("nvidia-docker"), docker("--gpus=all"));
+        assert_eq!(read("nvidia-docker\ngpus: 2"), docker("--gpus=2"));
+        assert_eq!(read("docker\ngpus: all"), docker("--gpus=all"));
+        assert_eq!(read("docker\ngpus: device=0,2"), docker("--gpus=\"device=0,2\""));
+        let podman = |flags: &str| (Engine::Podman, flags.to_string());
+        assert_eq!(read("podman"), podman(""));
+        assert_eq!(read("podman\ngpus: all"), podman("--device=nvidia.com/gpu=all"));
+        assert_eq!(read("podman\ngpus: 2"), podman("--device=nvidia.com/gpu=0 --device=nvidia.com/gpu=1"));
+        assert_eq!(read("podman\ngpus: device=3"), podman("--device=nvidia.com/gpu=3"));
     }
 
     #[test]

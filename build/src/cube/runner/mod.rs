@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::command::HostCommand;
 use super::invocation::Invocation;
 use super::schema::Schema;
-use crate::error::{Error, Result};
+use crate::error::{CubeError, Result};
 
 pub mod docker;
 pub mod native;
@@ -121,7 +121,7 @@ pub trait Image {
     /// See [`Image::build_command`]; the builder fails, or a signal arrived.
     fn build(&self, build: &Path) -> Result<()> {
         let status = self.build_command(build)?.run()?;
-        if status.success() { Ok(()) } else { Err(Error::ImageBuild { image: self.name() }) }
+        if status.success() { Ok(()) } else { Err(CubeError::ImageBuild { image: self.name() }.into()) }
     }
 }
 
@@ -176,19 +176,20 @@ pub fn run(
     }
     let status = ended?;
     runner.collect(invocation)?;
-    if status.success() { Ok(None) } else { Err(Error::Task { task: invocation.task.clone(), status }) }
+    if status.success() { Ok(None) } else { Err(CubeError::Task { task: invocation.task.clone(), status }.into()) }
 }
 
 /// What there is under the name of `image`. Where nothing tells whose it is, it is taken with a warning.
 fn refuse_foreign(image: &dyn Image) -> Result<ImageFound> {
     let found = image.found()?;
     match found {
-        ImageFound::Foreign(found) => Err(Error::ForeignImage {
+        ImageFound::Foreign(found) => Err(CubeError::ForeignImage {
             image: image.name(),
             label: format!("{}={}", LABEL.0, LABEL.1),
             found,
             next: image.instead_of_foreign(),
-        }),
+        }
+        .into()),
         ImageFound::Unreadable(ref problem) => {
             warn!("{}: cannot read its labels, so it may be another program's: {problem}", image.name());
             Ok(found)
@@ -254,7 +255,7 @@ mod tests {
 
     fn steps(script: &'static str, dry_run: bool) -> (Vec<&'static str>, Result<Option<HostCommand>>) {
         let mut runner = Recorder { script, steps: Rc::default() };
-        let invocation = Invocation { task: "train".into(), bindings: vec![] };
+        let invocation = Invocation { cube: "mnist".into(), task: "train".into(), bindings: vec![] };
         let ended = run(&mut runner, Path::new("build"), &invocation, dry_run);
         (runner.steps.take(), ended)
     }

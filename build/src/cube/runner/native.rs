@@ -17,6 +17,6 @@ pub struct Native;
 impl Runner for Native {
     fn command(&self, invocation: &Invocation) -> Result<HostCommand> {
         let program = std::env::current_exe().map_err(Error::io("find", "this program"))?;
-        Ok(HostCommand::new(program).args(invocation.arguments()))
+        Ok(HostCommand::new(program).envs(invocation.names()).args(invocation.arguments()))
     }
 }

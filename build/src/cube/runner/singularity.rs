@@ -12,7 +12,7 @@ use super::super::mount::{self, Mount, csv_quoted};
 use super::super::schema::{Expected, Schema, optional, required};
 use super::{Image, ImageFound, LABEL, Platform, Runner, last_line, refuse_foreign, text, with_label};
 use crate::data::download::environment;
-use crate::error::{Error, Result};
+use crate::error::{CubeError, Error, Result};
 use crate::files::{self, is_root};
 
 /// `mlcube_singularity` of MLCube's documentation. `nv` is ours: the documentation does not mention GPUs.
@@ -53,13 +53,13 @@ impl Singularity {
     /// Builds `image`, which may be the image or a file that will become it.
     fn build_into(&self, image: &Path, build: &Path) -> Result<HostCommand> {
         if !build.join("Singularity.recipe").is_file() {
-            return Err(Error::NoSingularityImage { image: self.image.clone(), build: build.into() });
+            return Err(CubeError::NoSingularityImage { image: self.image.clone(), build: build.into() }.into());
         }
         let command = HostCommand::new(self.program).arg("build").directory(build);
         let command = if is_root() {
             command
         } else if version(&self.version).is_some_and(|version| version < FAKEROOT) {
-            return Err(Error::OldSingularity { found: self.version.clone() });
+            return Err(CubeError::OldSingularity { found: self.version.clone() }.into());
         } else {
             command.arg("--fakeroot")
         };
@@ -76,7 +76,7 @@ impl Runner for Singularity {
             (Err(error), Err(_)) => return Err(error),
         };
         if !output.success {
-            return Err(Error::Singularity { problem: last_line(&output.stderr) });
+            return Err(CubeError::Singularity { problem: last_line(&output.stderr) }.into());
         }
         (self.program, self.version) = (program, output.stdout);
         Ok(())
@@ -89,7 +89,8 @@ impl Runner for Singularity {
     fn command(&self, invocation: &Invocation) -> Result<HostCommand> {
         let (mounts, arguments) = mount::in_container(invocation)?;
         let mirror = mount::mirror()?;
-        let mut command = HostCommand::new(self.program).arg("run").args(self.nv.then_some("--nv"));
+        let command = HostCommand::new(self.program).envs(mount::environment(invocation, &mounts));
+        let mut command = command.arg("run").args(self.nv.then_some("--nv"));
         for mount in mounts.iter().chain(&mirror) {
             command = command.args(bind(mount));
         }
@@ -141,7 +142,7 @@ impl Image for Singularity {
         let command = self.build_into(&unfinished, build)?;
         let directory = self.image.parent().unwrap_or(&self.image);
         files::writable_directory(directory).map_err(|error| match error {
-            Error::Io { source, .. } => Error::ImageDirectory { image: self.image.clone(), source },
+            Error::Io { source, .. } => CubeError::ImageDirectory { image: self.image.clone(), source }.into(),
             error => error,
         })?;
         match command.run() {
@@ -150,7 +151,7 @@ impl Image for Singularity {
             }
             other => {
                 let _ = fs::remove_file(&unfinished); // the builder may not have begun it
-                other.and(Err(Error::ImageBuild { image: self.name() }))
+                other.and(Err(CubeError::ImageBuild { image: self.name() }.into()))
             }
         }
     }

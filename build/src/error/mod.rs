@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use crate::text::{self, Problem, escaped, one_of, quoted};
 
+mod cube;
+pub use cube::CubeError;
+
 /// Shorthand for results whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -180,55 +183,9 @@ pub enum Error {
     RealData { directory: PathBuf, file: String },
 
     // ---- the cube
-    /// The cube's files have faults; they are printed one by one.
-    #[error("{}: {faults} {} in the cube's files", path.display(), if *faults == 1 { "fault" } else { "faults" })]
-    Cube { path: PathBuf, faults: usize },
-    /// Nobody was there to ask.
-    #[error("nothing was removed: expected --yes, since there is no terminal to ask on")]
-    Unconfirmed,
-    /// A path that no runner can hand to a container.
-    #[error("{}: cannot be mounted in a container: it {problem}", path.display())]
-    NotMountable { path: PathBuf, problem: &'static str },
-    /// An image of another program under the name of ours.
-    #[error("{image}: expected this program's image, which has the label {label}, found one {found}")]
-    ForeignImage {
-        image: String,
-        label: String,
-        /// What tells about it, after "one".
-        found: String,
-        next: &'static str,
-    },
-
-    /// A program of the host that is not there.
-    #[error("{program}: expected this program in PATH, found none")]
-    NoProgram { program: String },
-    /// The Docker engine does not answer, or not to this user.
-    #[error("docker: the engine does not answer: {problem}")]
-    DockerEngine { problem: String },
-    /// Singularity does not work.
-    #[error("singularity: does not work: {problem}")]
-    Singularity { problem: String },
-    /// A Singularity that only root can build with.
-    #[error("{found}: expected 3.5 or newer, with which others than root can build images (--fakeroot)")]
-    OldSingularity { found: String },
-    /// No image, and nothing to build it from.
-    #[error("docker image {image}: not there, and {} has no Dockerfile to build it from", build.display())]
-    NoDockerImage { image: String, build: PathBuf },
-    /// The same for Singularity.
-    #[error("{}: not there, and {} has no Singularity.recipe to build it from", image.display(), build.display())]
-    NoSingularityImage { image: PathBuf, build: PathBuf },
-    /// The image's directory cannot be made or written.
-    #[error("{}: cannot write the image there: {source}", image.display())]
-    ImageDirectory { image: PathBuf, source: io::Error },
-    /// The build failed; its output explains why.
-    #[error("{image}: the image could not be built; see the output above")]
-    ImageBuild { image: String },
-    /// An input of a task that is not there.
-    #[error("{name}: expected a {expected} {}, found none", path.display())]
-    CubeInput { name: String, path: PathBuf, expected: &'static str },
-    /// The task failed in its container; its output explains why.
-    #[error("task {task}: {status}")]
-    Task { task: String, status: std::process::ExitStatus },
+    /// Of the runner.
+    #[error(transparent)]
+    Cube(#[from] CubeError),
 
     // ---- the run itself
     /// A signal arrived. Files written so far are whole.
@@ -280,7 +237,11 @@ impl Error {
 
     /// The next step, where there is a better one than the message itself.
     pub fn hint(&self) -> Option<String> {
-        self.data_hint().or_else(|| self.training_hint()).or_else(|| self.download_hint()).or_else(|| self.cube_hint())
+        match self {
+            Error::Cube(error) => error.hint(),
+            Error::Argument { next, .. } => next.clone(),
+            _ => self.data_hint().or_else(|| self.training_hint()).or_else(|| self.download_hint()),
+        }
     }
 
     /// For files, data and models.
@@ -383,51 +344,6 @@ impl Error {
         }
     }
 
-    /// For the programs and images of a cube.
-    fn cube_hint(&self) -> Option<String> {
-        match self {
-            Error::NoProgram { program } => Some(match program.as_str() {
-                "docker" => "install Docker, or give another platform file, such as platforms/singularity.yaml".into(),
-                "singularity" | "apptainer" => {
-                    "install Apptainer or SingularityCE (on a cluster perhaps `module load apptainer`), or give another \
-                     platform file, such as platforms/docker.yaml"
-                        .into()
-                }
-                _ => "install it, or give another platform file, such as platforms/docker.yaml".into(),
-            }),
-            Error::DockerEngine { problem } if problem.contains("permission denied") => Some(
-                "this user may not speak to the engine: `sudo usermod -aG docker $USER` and a new login change that; \
-                 without root's help, platforms/singularity.yaml needs no engine"
-                    .into(),
-            ),
-            Error::DockerEngine { .. } => {
-                Some("start it (`sudo systemctl start docker`, or Docker Desktop), or set DOCKER_HOST to where it is".into())
-            }
-            Error::OldSingularity { .. } => Some(
-                "ask for a newer version, build the image as root, or build it on another machine and copy the file".into(),
-            ),
-            Error::NoDockerImage { image, .. } => {
-                Some(format!("get it with `docker pull {image}`, or give the cube with its build directory as --mlcube"))
-            }
-            Error::NoSingularityImage { .. } => {
-                Some("copy the image there, or give the cube with its build directory as --mlcube".into())
-            }
-            Error::ImageDirectory { .. } => Some(
-                "give a platform file whose image lies where this user can write; a relative path, as in \
-                 platforms/mlcube-0.0.3/singularity.yaml, is below the workspace"
-                    .into(),
-            ),
-            Error::Argument { next, .. } => next.clone(),
-            Error::Unconfirmed => Some("look at the list, then run it again with --yes".into()),
-            Error::NotMountable { .. } => {
-                Some("give a path with another name, or platforms/native.yaml, which mounts nothing".into())
-            }
-            Error::ForeignImage { next, .. } => Some((*next).into()),
-            Error::CubeInput { .. } => Some("run the task that makes it first, as download before train".into()),
-            _ => None,
-        }
-    }
-
     /// Whether it ends a training and leaves the epochs before as good as they were.
     pub fn leaves_whole_epochs(&self) -> bool {
         matches!(self, Error::Interrupted { .. } | Error::OutOfTime { .. } | Error::Device { .. })
@@ -437,13 +353,11 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Interrupted { signal } => 128 + *signal as u8,
-            // 128 and more: ended by a signal.
-            Error::Task { status, .. } => status.code().map_or(1, |code| code as u8),
+            Error::Cube(error) => error.exit_code(),
             Error::Mirror { .. }
             | Error::InstructionSet { .. }
             | Error::ParameterFlags { .. }
-            | Error::Argument { .. }
-            | Error::Unconfirmed => 2,
+            | Error::Argument { .. } => 2,
             _ => 1,
         }
     }
@@ -466,8 +380,11 @@ mod tests {
 
     #[test]
     fn no_hint_ends_what_the_user_has() {
-        let source = include_str!("error.rs");
-        let hints = &source[source.find("pub fn hint").unwrap()..source.find("pub fn exit_code").unwrap()];
+        let hints = [include_str!("mod.rs"), include_str!("cube.rs")].map(|source| {
+            let (_, hints) = source.split_once(" fn hint").unwrap();
+            hints.split_once(" fn exit_code").unwrap().0
+        });
+        let hints = hints.concat();
         let destructive = ["remove", "delete", "rm", "clear", "overwrite", "erase"];
         let words = hints.split(|c: char| !c.is_alphanumeric()).map(str::to_lowercase);
         let found: Vec<String> = words.filter(|word| destructive.contains(&word.as_str())).collect();
