@@ -1,6 +1,7 @@
 //! Flags and subcommands: what was typed, checked as far as that needs no disk. Does no work.
 
 mod help;
+mod job;
 mod values;
 
 use std::ffi::OsString;
@@ -17,6 +18,7 @@ use self::help::{
     AFTER_HELP, AFTER_SHORT_HELP, AUGMENT_EXAMPLES, COMPLETIONS_EXAMPLES, CUBE_RUN_EXAMPLES, DOWNLOAD_EXAMPLES,
     PREDICT_EXAMPLES, TRAIN_EXAMPLES, long_version, with_examples,
 };
+pub use self::job::JobCommand;
 use self::values::{count, path, url_or_path};
 use crate::output::console::Verbosity;
 use crate::parameters::Setting;
@@ -300,12 +302,18 @@ pub enum Cube {
         #[arg(long, value_name = "FILE", value_parser = path())]
         task: PathBuf,
         /// Print the command instead of running it
-        #[arg(long = "dry_run", alias = "dry-run")]
+        #[arg(long = "dry_run", alias = "dry-run", conflicts_with = "attach")]
         dry_run: bool,
+        /// Take up a task on another machine whose connection was lost
+        #[arg(long)]
+        attach: bool,
     },
     /// Remove what earlier runs wrote into the workspace; parameters, data and your own files stay
     #[command(after_help = AFTER_HELP)]
     Clean(CleanArgs),
+    /// For a runner on another machine: a task that outlives its connection.
+    #[command(subcommand, hide = true)]
+    Job(JobCommand),
 }
 
 /// `mnist cube clean`.

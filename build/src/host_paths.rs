@@ -19,6 +19,11 @@ pub fn value<'a>(directories: impl IntoIterator<Item = (&'a str, &'a str)>) -> S
     serde_json::json!(names).to_string()
 }
 
+/// Whether this process has a host.
+pub fn are_set() -> bool {
+    std::env::var_os(VARIABLE).is_some()
+}
+
 /// `text` with the host's names in place of the paths of this container.
 pub fn of_host(text: &str) -> Cow<'_, str> {
     static NAMES: OnceLock<Vec<(String, String)>> = OnceLock::new();

@@ -2,20 +2,24 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::{CubeError, Error, Result};
-use crate::interrupt;
+use crate::interrupt::{self, EndAtOnce};
 use crate::text::quoted;
+use crate::{host_paths, threads};
 
 /// The time between two looks for a signal, or for the end of a program.
 const TICK: Duration = Duration::from_millis(20);
 /// The time that a program has to end after a signal, before it is killed.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The time between two signs of life.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
 /// A program with its arguments. `Display` is the command as one types it into a shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,11 +30,13 @@ pub struct HostCommand {
     directory: Option<PathBuf>,
 }
 
-/// The result of [`HostCommand::output`].
+/// The result of [`HostCommand::output`] and [`HostCommand::complete`].
 #[derive(Debug)]
 pub struct ProgramOutput {
     /// Whether the exit code was 0.
     pub success: bool,
+    /// The exit code; none after a signal.
+    pub code: Option<i32>,
     /// Standard output, without blanks around it.
     pub stdout: String,
     /// Standard error, likewise.
@@ -94,13 +100,67 @@ impl HostCommand {
     /// # Errors
     /// It cannot be started.
     pub fn output(&self) -> Result<ProgramOutput> {
-        let output = self.command().output().map_err(self.failed())?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_string();
-        Ok(ProgramOutput {
-            success: output.status.success(),
-            stdout: text(&output.stdout),
-            stderr: text(&output.stderr),
-        })
+        let Output { status, stdout, stderr } = self.command().output().map_err(self.failed())?;
+        Ok(ProgramOutput::new(status, &stdout, &stderr))
+    }
+
+    /// Runs it to its end with `input` as standard input, and returns its output. What it starts in the background may keep
+    /// its standard error open. A signal is sent on as by [`run`](Self::run); after one, it is run undisturbed, to tidy up.
+    ///
+    /// # Errors
+    /// It cannot be started, or a signal arrived.
+    pub fn complete(&self, input: Stdio) -> Result<ProgramOutput> {
+        self.with_output_in_files(input, |command| self.wait(command, interrupt::is_received()))
+    }
+
+    /// The same for a program that may ask the user something on the terminal, which then sends it signals as well.
+    ///
+    /// # Errors
+    /// It cannot be started, or a signal arrived.
+    pub fn complete_in_foreground(&self) -> Result<ProgramOutput> {
+        let output = self.with_output_in_files(Stdio::null(), |command| {
+            let _waiting = EndAtOnce::begin();
+            command.status().map_err(self.failed())
+        });
+        interrupt::check()?;
+        output
+    }
+
+    /// Runs it with `input` as standard input and its output as that of `receiver`; returns the results of both.
+    ///
+    /// # Errors
+    /// One cannot be started, or a signal arrived.
+    pub fn pipe(&self, input: Stdio, receiver: &HostCommand) -> Result<(ProgramOutput, ProgramOutput)> {
+        let (output, sent) = io::pipe().map_err(Error::io("make", "a pipe"))?;
+        let errors = tempfile::tempfile().map_err(Error::io("make", "a temporary file"))?;
+        let mut command = self.command();
+        let own = errors.try_clone().map_err(Error::io("open", "a temporary file"))?;
+        command.stdin(input).stdout(sent).stderr(own);
+        let child = command.spawn();
+        drop(command); // holds an end of the pipe
+        let mut child = child.map_err(self.failed())?;
+        let received = receiver.complete(output.into());
+        if received.is_err() {
+            let _ = child.kill(); // it may have ended
+        }
+        let status = child.wait().map_err(Error::io("wait for", &self.program))?;
+        Ok((ProgramOutput::new(status, b"", &contents(errors)?), received?))
+    }
+
+    /// Not in pipes, which would not end before what the program leaves in the background does.
+    fn with_output_in_files(
+        &self,
+        input: Stdio,
+        run: impl FnOnce(&mut Command) -> Result<ExitStatus>,
+    ) -> Result<ProgramOutput> {
+        let failed = Error::io("make", "a temporary file");
+        let files = || Ok::<_, io::Error>((tempfile::tempfile()?, tempfile::tempfile()?));
+        let (stdout, stderr) = files().map_err(failed)?;
+        let mut command = self.command();
+        let own = |file: &File| file.try_clone().map_err(Error::io("open", "a temporary file"));
+        command.stdin(input).stdout(own(&stdout)?).stderr(own(&stderr)?);
+        let status = run(&mut command)?;
+        Ok(ProgramOutput::new(status, &contents(stdout)?, &contents(stderr)?))
     }
 
     /// Runs it to its end; it inherits standard output and standard error. A signal that this program receives is sent
@@ -109,11 +169,34 @@ impl HostCommand {
     /// # Errors
     /// It cannot be started, or a signal arrived.
     pub fn run(&self) -> Result<ExitStatus> {
-        tracing::info!("{self}");
+        if !host_paths::are_set() {
+            tracing::info!("{self}"); // else nobody could type it, with the names of one machine on another
+        }
+        self.wait(&mut self.command(), false)
+    }
+
+    /// As [`run`](Self::run), without a word, and with a line on its standard input now and then as long as this program
+    /// lives.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn run_with_signs_of_life(&self) -> Result<ExitStatus> {
+        let (input, mut output) = io::pipe().map_err(Error::io("make", "a pipe"))?;
+        let signs = move || {
+            while output.write_all(b"\n").is_ok() {
+                thread::sleep(SIGN_OF_LIFE);
+            }
+        };
+        threads::start(signs).map_err(Error::io("start", "a thread"))?;
         let mut command = self.command();
+        command.stdin(input);
+        self.wait(&mut command, false)
+    }
+
+    fn wait(&self, command: &mut Command, undisturbed: bool) -> Result<ExitStatus> {
         // In a process group of its own, so that a terminal's Ctrl-C does not reach it a second time.
         #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        std::os::unix::process::CommandExt::process_group(command, 0);
         let mut child = command.spawn().map_err(self.failed())?;
         let signals = Signals::to(&child);
         let mut stopping = None;
@@ -122,7 +205,7 @@ impl HostCommand {
                 break status;
             }
             thread::sleep(TICK);
-            match (interrupt::received(), stopping) {
+            match (interrupt::received().filter(|_| !undisturbed), stopping) {
                 (Some(signal), None) => {
                     interrupt::acknowledge();
                     signals.send(signal);
@@ -132,43 +215,62 @@ impl HostCommand {
                 _ => {}
             }
         };
-        interrupt::check()?;
+        if !undisturbed {
+            interrupt::check()?;
+        }
         status.map_err(Error::io("wait for", &self.program))
+    }
+}
+
+/// All that a file holds.
+fn contents(mut file: File) -> Result<Vec<u8>> {
+    let mut bytes = vec![];
+    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).map_err(Error::io("read", "a temporary file"))?;
+    Ok(bytes)
+}
+
+impl ProgramOutput {
+    fn new(status: ExitStatus, stdout: &[u8], stderr: &[u8]) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_string();
+        Self { success: status.success(), code: status.code(), stdout: text(stdout), stderr: text(stderr) }
     }
 }
 
 /// Sends signals to a child and to all processes that it started.
 #[cfg(unix)]
-struct Signals(Option<rustix::process::Pid>);
+pub struct Signals(Option<rustix::process::Pid>);
 
 #[cfg(unix)]
 impl Signals {
-    fn to(child: &Child) -> Self {
+    /// To `child`, which has a process group of its own.
+    pub fn to(child: &Child) -> Self {
         Self(rustix::process::Pid::from_raw(child.id() as i32))
     }
 
-    fn send(&self, signal: i32) {
+    /// Sends `signal`.
+    pub fn send(&self, signal: i32) {
         if let (Some(group), Some(signal)) = (self.0, rustix::process::Signal::from_named_raw(signal)) {
             let _ = rustix::process::kill_process_group(group, signal); // the group may have ended already
         }
     }
 
-    fn kill(&self) {
+    /// Ends them at once.
+    pub fn kill(&self) {
         self.send(rustix::process::Signal::KILL.as_raw());
     }
 }
 
 /// Elsewhere the terminal sends them itself.
 #[cfg(not(unix))]
-struct Signals;
+pub struct Signals;
 
 #[cfg(not(unix))]
 impl Signals {
-    fn to(_: &Child) -> Self {
+    pub fn to(_: &Child) -> Self {
         Self
     }
-    fn send(&self, _: i32) {}
-    fn kill(&self) {}
+    pub fn send(&self, _: i32) {}
+    pub fn kill(&self) {}
 }
 
 impl fmt::Display for HostCommand {

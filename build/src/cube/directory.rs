@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 const CUBE_FILE: &str = "mlcube.yaml";
 
 /// The directories of a cube; absolute except `root`, which is as the user wrote it.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CubeDir {
     /// The directory with mlcube.yaml.
     pub root: PathBuf,

@@ -68,12 +68,13 @@ impl Invocation {
         [("MLCUBE_NAME", &self.cube), ("MLCUBE_TASK_NAME", &self.task)]
     }
 
-    /// Checks that the inputs exist.
+    /// Checks that those inputs exist that are here.
     ///
     /// # Errors
     /// One does not, or is a file where a directory is expected or the other way round.
-    pub fn check_inputs(&self) -> Result<()> {
-        for Binding { name, path, is_file, .. } in self.bindings.iter().filter(|binding| binding.is_input) {
+    pub fn check_inputs(&self, is_here: &dyn Fn(&Path) -> bool) -> Result<()> {
+        let inputs = self.bindings.iter().filter(|binding| binding.is_input && is_here(&binding.path));
+        for Binding { name, path, is_file, .. } in inputs {
             let (exists, expected) = if *is_file { (path.is_file(), "file") } else { (path.is_dir(), "directory") };
             if !exists {
                 return Err(CubeError::CubeInput { name: name.clone(), path: path.clone(), expected }.into());
@@ -82,12 +83,12 @@ impl Invocation {
         Ok(())
     }
 
-    /// Makes the directories of the outputs.
+    /// Makes the directories of those outputs that are here.
     ///
     /// # Errors
     /// One cannot be made or written.
-    pub fn make_outputs(&self) -> Result<()> {
-        let outputs = self.bindings.iter().filter(|binding| !binding.is_input);
+    pub fn make_outputs(&self, is_here: &dyn Fn(&Path) -> bool) -> Result<()> {
+        let outputs = self.bindings.iter().filter(|binding| !binding.is_input && is_here(&binding.path));
         outputs.map(Binding::directory).try_for_each(files::writable_directory)
     }
 }

@@ -13,6 +13,7 @@ pub mod command;
 pub mod directory;
 mod image_name;
 pub mod invocation;
+pub mod job;
 mod locate;
 mod mount;
 pub mod platform;

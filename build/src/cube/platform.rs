@@ -1,16 +1,25 @@
 //! The platform files: which there are, and the runner that one stands for.
 
-use std::path::Path;
-
 use serde_yaml::Value;
+
+use super::directory::CubeDir;
 
 use super::runner::docker::{self, Docker, Engine};
 use super::runner::singularity::{self, Singularity};
+#[cfg(unix)]
+use super::runner::ssh;
 use super::runner::{Platform, Runner, native, text};
 use super::schema::{self, Expected, Field, Mismatch, Schema, optional, required};
 
 /// Every kind of platform file.
-pub const PLATFORMS: [Platform; 4] = [docker::PLATFORM, singularity::PLATFORM, native::PLATFORM, MLCUBE_0_0_3];
+pub const PLATFORMS: &[Platform] = &[
+    docker::PLATFORM,
+    singularity::PLATFORM,
+    native::PLATFORM,
+    #[cfg(unix)]
+    ssh::PLATFORM,
+    MLCUBE_0_0_3,
+];
 
 /// The one platform file of the published runners 0.0.1 to 0.0.3, for Docker or for Singularity.
 const MLCUBE_0_0_3: Platform = Platform {
@@ -50,22 +59,22 @@ fn is_docker(file: &Value) -> bool {
     text(file.get("platform").unwrap_or(&Value::Null), "name") == "docker"
 }
 
-fn mlcube_0_0_3(file: &Value, workspace: &Path) -> Box<dyn Runner> {
+fn mlcube_0_0_3(file: &Value, cube: &CubeDir) -> Box<dyn Runner> {
     let container = file.get("container").unwrap_or(&Value::Null);
     let (image, runtime) = (text(container, "image"), text(container, "runtime"));
     if is_docker(file) {
         let runtime = (!runtime.is_empty()).then(|| format!("--runtime={runtime}"));
         Box::new(Docker::new(Engine::Docker, image, runtime.into_iter().collect()))
     } else {
-        Box::new(Singularity::new(workspace.join(image), runtime == "nvidia"))
+        Box::new(Singularity::new(cube.workspace.join(image), runtime == "nvidia"))
     }
 }
 
 /// The runner of a platform file that follows its schema; none if the `schema_type` is unknown.
-pub fn runner(file: &Value, workspace: &Path) -> Option<Box<dyn Runner>> {
+pub fn runner(file: &Value, cube: &CubeDir) -> Option<Box<dyn Runner>> {
     let schema_type = text(file, "schema_type");
     let platform = PLATFORMS.iter().find(|platform| platform.schema.name == schema_type)?;
-    Some((platform.runner)(file, workspace))
+    Some((platform.runner)(file, cube))
 }
 
 #[cfg(test)]
@@ -73,7 +82,8 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> String {
-        format!("{:?}", runner(&serde_yaml::from_str(text).unwrap(), Path::new("/w")))
+        let cube = CubeDir { root: "/c".into(), build: "/c/build".into(), workspace: "/w".into() };
+        format!("{:?}", runner(&serde_yaml::from_str(text).unwrap(), &cube))
     }
 
     #[test]

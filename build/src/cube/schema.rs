@@ -34,6 +34,8 @@ pub enum Expected {
     Image,
     /// The file of an image.
     ImageFile,
+    /// The name of a machine or of a user, which no program takes for a flag.
+    Host,
     /// True or false.
     Bool,
     /// A text of three numbers with points between.
@@ -191,6 +193,7 @@ fn check_value(value: &Value, expected: &Expected, path: &[PathStep], mismatches
             "the path of an image, without variables and without - or ~ at its beginning",
         ),
         Expected::Bool => check(value.is_bool(), "true or false"),
+        Expected::Host => check(value.as_str().is_some_and(is_host), "a name of letters, digits and ._-:@%"),
         Expected::Gpus => check(Gpus::read(value).is_some(), "a number of GPUs, all, or a list such as device=0,2"),
         Expected::Version => check(value.as_str().is_some_and(is_version), "a version such as 0.1.0"),
         Expected::OneOf(choices) => {
@@ -223,6 +226,11 @@ fn check_value(value: &Value, expected: &Expected, path: &[PathStep], mismatches
             }
         },
     }
+}
+
+fn is_host(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-:@%".contains(c);
+    text.starts_with(|c: char| c.is_ascii_alphanumeric() || "_:".contains(c)) && text.chars().all(plain)
 }
 
 /// The GPUs that a container gets.

@@ -35,6 +35,36 @@ pub enum CubeError {
     /// Podman does not work.
     #[error("podman: does not work: {problem}")]
     Podman { problem: String },
+    /// Another machine cannot be reached, or does not let this user in.
+    #[error("{host}: cannot connect: {problem}")]
+    Connection { host: String, problem: String },
+    /// A command on another machine failed.
+    #[error("{host}: cannot {action}: {problem}")]
+    Far { host: String, action: &'static str, problem: String },
+    /// Files did not arrive, there or here.
+    #[error("{host}: cannot {action}: {problem}")]
+    Transfer { host: String, action: String, problem: String },
+    /// This program does not run over there.
+    #[error("{host}: cannot run this program there: {problem}")]
+    OtherMachine { host: String, problem: String },
+    /// The connection to a task that runs.
+    #[error("{host}: lost the connection; task {task} {then}")]
+    Lost { host: String, task: String, then: &'static str },
+    /// A task that was lost, and is not there any more.
+    #[error("{host}: task {task} was killed there, or the machine went down")]
+    Killed { host: String, task: String },
+    /// Another task is there.
+    #[error("{host}: task {task} runs there already, in {directory}")]
+    Running { host: String, task: String, directory: String },
+    /// A job where another one is.
+    #[error("{}: expected no job, found one", directory.display())]
+    Busy { directory: PathBuf },
+    /// A job whose supervisor ended at once.
+    #[error("{}: the process that runs the task ended at once, or its file system has no locks", directory.display())]
+    NoSupervisor { directory: PathBuf },
+    /// Nothing runs that could be taken up.
+    #[error("--attach: expected a task that runs on another machine, found none")]
+    NothingToAttach,
     /// Singularity does not work.
     #[error("singularity: does not work: {problem}")]
     Singularity { problem: String },
@@ -67,6 +97,7 @@ impl CubeError {
         match self {
             CubeError::NoProgram { program } => Some(match program.as_str() {
                 "docker" => "install Docker, or give another platform file, such as platforms/singularity.yaml".into(),
+                "ssh" => "install OpenSSH's client".into(),
                 "podman" => "install Podman, or give another platform file, such as platforms/docker.yaml".into(),
                 "singularity" | "apptainer" => {
                     "install Apptainer or SingularityCE (on a cluster perhaps `module load apptainer`), or give another \
@@ -84,6 +115,19 @@ impl CubeError {
                 Some("start it (`sudo systemctl start docker`, or Docker Desktop), or set DOCKER_HOST to where it is".into())
             }
             CubeError::Podman { .. } => Some("see what `podman info` says".into()),
+            CubeError::Connection { problem, .. } => Some(connection_hint(problem).into()),
+            CubeError::Far { problem, .. } | CubeError::Transfer { problem, .. } if problem.contains("No space left") => {
+                Some("free some space on that disk over there".into())
+            }
+            CubeError::OtherMachine { .. } => Some(
+                "build mnist there, or bring a program that runs there, and name it in the platform file as `program`; the \
+                 one of the release archive runs on any Linux on x86-64 since 2014"
+                    .into(),
+            ),
+            CubeError::Lost { .. } => Some("take it up again with the same command and --attach; Ctrl-C then stops it".into()),
+            CubeError::Running { .. } => {
+                Some("take it up with its own command and --attach; Ctrl-C then stops it".into())
+            }
             CubeError::OldSingularity { .. } => Some(
                 "ask for a newer version, build the image as root, or build it on another machine and copy the file".into(),
             ),
@@ -116,5 +160,22 @@ impl CubeError {
             CubeError::Unconfirmed => 2,
             _ => 1,
         }
+    }
+}
+
+/// By what `ssh` says.
+fn connection_hint(problem: &str) -> &'static str {
+    let says = |text: &str| problem.contains(text);
+    if says("has changed") {
+        "ask who runs that machine whether its key is new, before you change known_hosts"
+    } else if says("Host key verification failed") {
+        "connect once by hand with ssh, and look at the key before you accept it"
+    } else if says("Permission denied") || says("Too many authentication failures") {
+        "`ssh HOST true` must work without a password, or in a terminal: see `authentication` in the platform file, your \
+         keys (ssh-copy-id brings one there) and ~/.ssh/config"
+    } else if says("resolve hostname") || says("Name or service") {
+        "see `host` in the platform file; it may be a name of ~/.ssh/config"
+    } else {
+        "see whether `ssh HOST true` works"
     }
 }

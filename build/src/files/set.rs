@@ -50,6 +50,11 @@ impl<'a> FileSet<'a> {
         Self { directory: directory.into(), lock, files: vec![] }
     }
 
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
     /// Adds the file `name` with these contents, and returns the path that it will have.
     ///
     /// # Errors
@@ -61,6 +66,21 @@ impl<'a> FileSet<'a> {
         let path = file.target().to_path_buf();
         self.files.push(file);
         Ok(path)
+    }
+
+    /// Adds a copy of the file `from` as `name`, with its time.
+    ///
+    /// # Errors
+    /// It cannot be read or written. The set goes on without it.
+    pub fn add_copy(&mut self, name: &str, from: &Path) -> Result<()> {
+        let mut file = AtomicFile::create(self.directory.join(name))?;
+        let mut source = File::open(from).map_err(Error::io("read", from))?;
+        io::copy(&mut source, &mut file).map_err(Error::io("write", file.target()))?;
+        let time = source.metadata().and_then(|metadata| metadata.modified());
+        time.and_then(|time| file.as_file_mut().set_modified(time)).map_err(Error::io("write", file.target()))?;
+        file.sync()?;
+        self.files.push(file);
+        Ok(())
     }
 
     /// Replaces the set in the directory. Of the files in `left_out` none stays.

@@ -5,11 +5,12 @@ use std::path::Path;
 
 use tracing::info;
 
-use crate::cli::{self, CleanArgs, Cube, CubeArgs};
+use crate::cli::{self, CleanArgs, Cube, CubeArgs, JobCommand};
 use crate::cube::check::{self, CubeFault, Program, TaskFlags};
 use crate::cube::clean;
 use crate::cube::command::HostCommand;
 use crate::cube::directory::{CubeDir, PLATFORM, TASK, absolute, root_of};
+use crate::cube::job::{self, About, Job};
 use crate::cube::runner;
 use crate::error::{CubeError, Error, Result};
 use crate::output::console;
@@ -27,7 +28,10 @@ pub fn run(args: &Cube) -> Result<()> {
     match args {
         Cube::Check { mlcube } => check(mlcube),
         Cube::Configure { cube, platform, dry_run } => configure(&cube_dir(cube)?, platform, *dry_run),
-        Cube::Run { cube, platform, task, dry_run } => run_task(&cube_dir(cube)?, platform, task, *dry_run),
+        Cube::Run { cube, platform, task, dry_run, attach } => {
+            run_task(&cube_dir(cube)?, platform, task, *dry_run, *attach)
+        }
+        Cube::Job(command) => job(command),
         Cube::Clean(args) => clean(&cube_dir(&args.cube)?, args),
     }
 }
@@ -85,11 +89,39 @@ fn configure(cube: &CubeDir, platform: &Path, dry_run: bool) -> Result<()> {
     print(runner::configure(&mut *runner, &cube.build, dry_run)?)
 }
 
-fn run_task(cube: &CubeDir, platform: &Path, task: &Path, dry_run: bool) -> Result<()> {
+fn run_task(cube: &CubeDir, platform: &Path, task: &Path, dry_run: bool, attach: bool) -> Result<()> {
     let (platform, task) = (cube.file(&PLATFORM, platform)?, absolute(&cube.file(&TASK, task)?)?);
     let mut runner = sound(&cube.root, check::runner(&platform, cube, &PROGRAM))?;
     let invocation = sound(&cube.root, check::invocation(cube, &task, &PROGRAM))?;
+    if attach {
+        return runner::attach(&mut *runner, &invocation);
+    }
     print(runner::run(&mut *runner, &cube.build, &invocation, dry_run)?)
+}
+
+fn job(command: &JobCommand) -> Result<()> {
+    let print = |json: serde_json::Result<String>| {
+        let json = json.unwrap_or_else(|error| unreachable!("plain values become JSON: {error}"));
+        console::print(&text::lines([json]))
+    };
+    match command {
+        JobCommand::Start { directory, about, arguments } => {
+            let about: About = serde_json::from_str(about).map_err(|error| Error::Argument {
+                flag: "about",
+                given: about.into(),
+                expected: "what the task is, in JSON",
+                found: "something else",
+                next: Some(error.to_string()),
+            })?;
+            Job::at(directory).start(&about, arguments)
+        }
+        JobCommand::Supervise { directory, arguments } => Job::at(directory).supervise(arguments),
+        JobCommand::Follow { directory } => Job::at(directory).follow(),
+        JobCommand::Stop { directory, signal } => Job::at(directory).stop(*signal),
+        JobCommand::State { directory } => print(serde_json::to_string(&Job::at(directory).state()?)),
+        JobCommand::Free { directory } => Job::at(directory).free(),
+        JobCommand::List { directory } => print(serde_json::to_string(&job::list(directory)?)),
+    }
 }
 
 /// Prints the command of a dry run.

@@ -37,7 +37,7 @@ pub fn check(root: &Path, program: &Program) -> Report {
 }
 
 fn read_platform(reader: &mut Reader, name: &Path) -> Option<Document> {
-    let document = reader.read(name, &PLATFORMS.each_ref().map(|platform| &platform.schema))?;
+    let document = reader.read(name, &PLATFORMS.iter().map(|platform| &platform.schema).collect::<Vec<_>>())?;
     reader.mismatches(&document, platform::check_container(&document.value));
     Some(document)
 }
@@ -83,5 +83,5 @@ pub fn configurations(cube: &CubeDir, program: &Program) -> Result<Configuration
 pub fn runner(file: &Path, cube: &CubeDir, program: &Program) -> Result<Box<dyn Runner>, Vec<CubeFault>> {
     let mut reader = Reader::new(Path::new(""), Path::new(""), program);
     let document = read_platform(&mut reader, file);
-    reader.ended(document.and_then(|document| platform::runner(&document.value, &cube.workspace)))
+    reader.ended(document.and_then(|document| platform::runner(&document.value, cube)))
 }

@@ -5,25 +5,29 @@
 
 use std::fmt::Debug;
 use std::path::Path;
+use std::process::ExitStatus;
 
 use serde_yaml::Value;
 use tracing::{info, warn};
 
 use super::command::HostCommand;
+use super::directory::CubeDir;
 use super::invocation::Invocation;
 use super::schema::Schema;
-use crate::error::{CubeError, Result};
+use crate::error::{CubeError, Error, Result};
 
 pub mod docker;
 pub mod native;
 pub mod singularity;
+#[cfg(unix)]
+pub mod ssh;
 
 /// A kind of platform file.
 pub struct Platform {
     /// Its fields.
     pub schema: Schema,
-    /// Makes the runner from a file that follows the schema. The path is the workspace.
-    pub runner: fn(&Value, &Path) -> Box<dyn Runner>,
+    /// Makes the runner of a cube from a file that follows the schema.
+    pub runner: fn(&Value, &CubeDir) -> Box<dyn Runner>,
 }
 
 /// A place where a task runs. [`configure`] and [`run`] call the methods in the order in which they stand here.
@@ -42,6 +46,11 @@ pub trait Runner: Debug {
         None
     }
 
+    /// Whether the task reads and writes this path on this machine, or has it copied to and from there.
+    fn is_here(&self, _: &Path) -> bool {
+        true
+    }
+
     /// Copies the inputs to where the task runs. There is nothing to copy if the task sees this machine's files.
     ///
     /// # Errors
@@ -55,6 +64,22 @@ pub trait Runner: Debug {
     /// # Errors
     /// The command cannot be composed.
     fn command(&self, invocation: &Invocation) -> Result<HostCommand>;
+
+    /// Runs the task to its end.
+    ///
+    /// # Errors
+    /// It cannot be started, the way to it is lost, or a signal arrived.
+    fn run(&self, invocation: &Invocation) -> Result<ExitStatus> {
+        self.command(invocation)?.run()
+    }
+
+    /// Takes up a task that an earlier process began and lost.
+    ///
+    /// # Errors
+    /// There is none, or see [`run`](Self::run).
+    fn attach(&self, _: &Invocation) -> Result<ExitStatus> {
+        Err(CubeError::NothingToAttach.into())
+    }
 
     /// Ends a task whose command was interrupted and may not have ended it.
     ///
@@ -160,7 +185,7 @@ pub fn run(
     if dry_run {
         return runner.command(invocation).map(Some);
     }
-    invocation.check_inputs()?;
+    invocation.check_inputs(&|path| runner.is_here(path))?;
     runner.find()?;
     if let Some(image) = runner.image()
         && refuse_foreign(image)? == ImageFound::Nothing
@@ -168,15 +193,37 @@ pub fn run(
         info!("{}: building the image, since there is none yet", image.name());
         image.build(build)?;
     }
-    invocation.make_outputs()?;
+    invocation.make_outputs(&|path| runner.is_here(path))?;
     runner.stage_in(invocation)?;
-    let ended = runner.command(invocation)?.run();
-    if ended.is_err() {
-        runner.stop(invocation)?;
-    }
-    let status = ended?;
+    let ended = runner.run(invocation);
+    finish(runner, invocation, ended).map(|()| None)
+}
+
+/// Takes up the task that an earlier process began and lost.
+///
+/// # Errors
+/// See [`Runner::find`] and [`Runner::attach`]; the task fails.
+pub fn attach(runner: &mut dyn Runner, invocation: &Invocation) -> Result<()> {
+    runner.find()?;
+    invocation.make_outputs(&|path| runner.is_here(path))?;
+    let ended = runner.attach(invocation);
+    finish(runner, invocation, ended)
+}
+
+/// What comes after the task, however it `ended`.
+fn finish(runner: &dyn Runner, invocation: &Invocation, ended: Result<ExitStatus>) -> Result<()> {
+    let status = match ended {
+        Ok(status) => status,
+        // It goes on where it is.
+        Err(error @ Error::Cube(CubeError::Lost { .. } | CubeError::NothingToAttach)) => return Err(error),
+        Err(error) => {
+            runner.stop(invocation)?;
+            runner.collect(invocation)?;
+            return Err(error);
+        }
+    };
     runner.collect(invocation)?;
-    if status.success() { Ok(None) } else { Err(CubeError::Task { task: invocation.task.clone(), status }.into()) }
+    if status.success() { Ok(()) } else { Err(CubeError::Task { task: invocation.task.clone(), status }.into()) }
 }
 
 /// What there is under the name of `image`. Where nothing tells whose it is, it is taken with a warning.
@@ -273,7 +320,7 @@ mod tests {
         assert_eq!(taken, ["find", "stage in", "command", "collect"]);
         assert_eq!(ended.unwrap_err().to_string(), "task train: exit status: 1");
         let (taken, ended) = steps("no-such-program", false);
-        assert_eq!(taken, ["find", "stage in", "command", "stop"]);
+        assert_eq!(taken, ["find", "stage in", "command", "stop", "collect"]);
         assert!(ended.is_err());
     }
 

@@ -1,0 +1,35 @@
+//! The commands that a runner sends to this program on another machine.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+/// `mnist cube job`, which no person types: see `cube/job.rs`.
+#[derive(Debug, Subcommand)]
+#[expect(missing_docs, reason = "each is what its command is about")]
+pub enum JobCommand {
+    /// Start a task; what it is, in JSON, comes first.
+    Start {
+        directory: PathBuf,
+        about: String,
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Run the task and write its exit code down.
+    Supervise {
+        directory: PathBuf,
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Copy the task's output until it ends.
+    Follow { directory: PathBuf },
+    /// Send it a signal.
+    Stop { directory: PathBuf, signal: i32 },
+    /// What there is, in JSON.
+    State { directory: PathBuf },
+    /// Forget the task.
+    Free { directory: PathBuf },
+    /// The files in a directory, in JSON.
+    List { directory: PathBuf },
+}

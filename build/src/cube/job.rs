@@ -1,0 +1,301 @@
+//! A task that outlives whoever started it, for a runner on another machine: `mnist cube job`, which people do not type.
+//!
+//! ```text
+//! start -> supervise, a process of its own -> the task, whose output goes to files
+//! follow: copies the files as they grow     stop: passes a signal on     state: what there is
+//! ```
+//!
+//! All files of a job are in its directory. The supervisor holds the directory's lock as long as it lives, so that a job
+//! whose supervisor was killed is not taken for a running one.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::command::Signals;
+use crate::error::{CubeError, Error, Result};
+use crate::files::{self, lock::DirectoryLock};
+use crate::{interrupt, threads};
+
+/// The time between two looks at a job.
+const TICK: Duration = Duration::from_millis(50);
+/// The time in which a supervisor starts.
+const START: Duration = Duration::from_secs(20);
+/// A job that ends with its connection is stopped after so long without a sign of it.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// After a signal, the task has so long to end.
+const STOPPING: Duration = Duration::from_secs(60);
+
+/// What a job is, for whoever takes it up later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// The task's name.
+    pub task: String,
+    /// Its outputs, by name, with their paths in the workspace and whether each is a file.
+    pub outputs: Vec<(String, PathBuf, bool)>,
+    /// Whether it is stopped once nobody has followed it for a minute.
+    pub ends_alone: bool,
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// Nothing was started, or what was is over and its outputs are where they belong.
+    Free,
+    /// The task runs.
+    Running,
+    /// The task has ended with this exit code.
+    Ended(u8),
+    /// The task's supervisor was killed, or the machine went down.
+    Killed,
+}
+
+/// What `state` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// How far it is.
+    pub stage: Stage,
+    /// What it is; none if it is free.
+    pub about: Option<About>,
+}
+
+/// The directory of one job at a time.
+#[derive(Debug)]
+pub struct Job {
+    directory: PathBuf,
+}
+
+impl Job {
+    /// The job in `directory`, which need not be there.
+    pub fn at(directory: &Path) -> Self {
+        Self { directory: directory.into() }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// The file that says what it is.
+    fn about(&self) -> PathBuf {
+        self.file("about.json")
+    }
+
+    /// The file that the exit code is written to at the end.
+    fn code(&self) -> PathBuf {
+        self.file("code")
+    }
+
+    /// The file whose time says when somebody last followed it.
+    fn followed(&self) -> PathBuf {
+        self.file("followed")
+    }
+
+    /// What there is.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn state(&self) -> Result<State> {
+        let about = match fs::read(self.about()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(State { stage: Stage::Free, about: None });
+            }
+            about => about.map_err(Error::io("read", self.about()))?,
+        };
+        // The lock first: a job that ends between the two looks has its code.
+        let held = matches!(DirectoryLock::check_free(&self.directory), Err(Error::InUse { .. }));
+        let code = fs::read_to_string(self.code()).ok().and_then(|code| code.trim().parse().ok());
+        let stage = match code {
+            Some(code) => Stage::Ended(code),
+            None if held => Stage::Running,
+            None => Stage::Killed,
+        };
+        Ok(State { stage, about: serde_json::from_slice(&about).ok() })
+    }
+
+    /// Starts `arguments` of this program as a process of its own, in the current directory.
+    ///
+    /// # Errors
+    /// Another job is there, or the process cannot be started.
+    pub fn start(&self, about: &About, arguments: &[OsString]) -> Result<()> {
+        files::make_directory(&self.directory)?;
+        if self.state()?.stage != Stage::Free {
+            return Err(CubeError::Busy { directory: self.directory.clone() }.into());
+        }
+        for file in [self.code(), self.file("stdout"), self.file("stderr"), self.followed()] {
+            files::remove(&file)?;
+        }
+        let program = std::env::current_exe().map_err(Error::io("find", "this program"))?;
+        let mut command = Command::new(&program);
+        command.args(["cube", "job", "supervise"]).arg(&self.directory).arg("--").args(arguments);
+        let output = |name| File::create(self.file(name)).map_err(Error::io("write", self.file(name)));
+        command.stdin(Stdio::null()).stdout(output("stdout")?).stderr(output("stderr")?);
+        // Away from the connection's process group.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let json = serde_json::to_vec(about).unwrap_or_else(|error| unreachable!("plain values become JSON: {error}"));
+        files::write(self.about(), &json)?;
+        let mut supervisor = command.spawn().map_err(Error::io("start", &program))?;
+        let begin = Instant::now();
+        while self.state()?.stage == Stage::Killed {
+            if begin.elapsed() > START || supervisor.try_wait().is_ok_and(|ended| ended.is_some()) {
+                files::remove(&self.about())?;
+                return Err(CubeError::NoSupervisor { directory: self.directory.clone() }.into());
+            }
+            thread::sleep(TICK);
+        }
+        Ok(())
+    }
+
+    /// The process that [`start`](Self::start) starts: runs the task to its end and writes its exit code down.
+    ///
+    /// # Errors
+    /// The directory is another's, or the task cannot be started.
+    pub fn supervise(&self, arguments: &[OsString]) -> Result<()> {
+        interrupt::acknowledge();
+        let _lock = DirectoryLock::take(&self.directory)?;
+        let about: Option<About> = self.state()?.about;
+        let ends_alone = about.is_some_and(|about| about.ends_alone);
+        let program = std::env::current_exe().map_err(Error::io("find", "this program"))?;
+        let mut task = Command::new(&program);
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut task, 0);
+        let mut task = task.args(arguments).stdin(Stdio::null()).spawn().map_err(Error::io("start", &program))?;
+        let status = self.wait(&mut task, ends_alone).map_err(Error::io("wait for", &program))?;
+        files::write(self.code(), exit_code(status).to_string().as_bytes())
+    }
+
+    /// Waits for the task, and passes on what [`stop`](Self::stop) asks for.
+    fn wait(&self, task: &mut Child, ends_alone: bool) -> io::Result<ExitStatus> {
+        let signals = Signals::to(task);
+        let begin = Instant::now();
+        let mut stopping: Option<Instant> = None;
+        loop {
+            if let Some(status) = task.try_wait()? {
+                return Ok(status);
+            }
+            let seen = fs::metadata(self.followed()).and_then(|file| file.modified()).ok();
+            let alone = seen.map_or(begin.elapsed(), |seen| seen.elapsed().unwrap_or_default());
+            let asked = fs::read_to_string(self.file("signal")).ok().and_then(|signal| signal.trim().parse().ok());
+            let left = (ends_alone && alone > PATIENCE).then_some(signal_hook::consts::SIGTERM);
+            match (asked.or(interrupt::received()).or(left), stopping) {
+                (Some(signal), None) => {
+                    signals.send(signal);
+                    stopping = Some(Instant::now());
+                }
+                (_, Some(since)) if since.elapsed() > STOPPING => signals.kill(),
+                _ => {}
+            }
+            thread::sleep(TICK);
+        }
+    }
+
+    /// Copies what the task has written and writes to stdout and stderr, until it has ended or the reader is gone: stdin,
+    /// on which the reader sends something now and then, has ended.
+    ///
+    /// # Errors
+    /// The files cannot be read, or the output cannot be written.
+    pub fn follow(&self) -> Result<()> {
+        let followed = self.followed();
+        let listen = move || {
+            let mut sign = [0; 64];
+            while io::stdin().read(&mut sign).is_ok_and(|read| read > 0) {
+                let _ = fs::write(&followed, "."); // its time is what counts
+            }
+            signal_hook::low_level::exit(0)
+        };
+        threads::start(listen).map_err(Error::io("listen to", "stdin"))?;
+        self.copy_until_the_end([0, 0])
+    }
+
+    /// Sends a signal to the task, and copies what it writes until it has ended.
+    ///
+    /// # Errors
+    /// See [`follow`](Self::follow).
+    pub fn stop(&self, signal: i32) -> Result<()> {
+        let written = ["stdout", "stderr"].map(|name| fs::metadata(self.file(name)).map_or(0, |file| file.len()));
+        files::write(self.file("signal"), signal.to_string().as_bytes())?;
+        let copied = self.copy_until_the_end(written);
+        files::remove(&self.file("signal"))?;
+        copied
+    }
+
+    fn copy_until_the_end(&self, from: [u64; 2]) -> Result<()> {
+        let open = |name, from| {
+            let opened =
+                File::open(self.file(name)).and_then(|mut file| file.seek(SeekFrom::Start(from)).map(|_| file));
+            opened.map_err(Error::io("read", self.file(name)))
+        };
+        let mut stdout = open("stdout", from[0])?;
+        let mut stderr = open("stderr", from[1])?;
+        loop {
+            // Asked before the last copy, so that nothing is left out.
+            let ended = self.state()?.stage != Stage::Running;
+            copy(&mut stdout, &mut io::stdout(), "stdout")?;
+            copy(&mut stderr, &mut io::stderr(), "stderr")?;
+            if ended {
+                return Ok(());
+            }
+            interrupt::check()?;
+            thread::sleep(TICK);
+        }
+    }
+
+    /// Frees the directory for the next job: the outputs are where they belong.
+    ///
+    /// # Errors
+    /// A file cannot be removed.
+    pub fn free(&self) -> Result<()> {
+        files::remove(&self.about())
+    }
+}
+
+fn copy(from: &mut File, to: &mut impl Write, name: &'static str) -> Result<()> {
+    io::copy(from, to).and_then(|_| to.flush()).map_err(Error::io("write", name))
+}
+
+/// The exit code of a process as a shell gives it.
+fn exit_code(status: ExitStatus) -> u8 {
+    #[cfg(unix)]
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    #[cfg(not(unix))]
+    let signal: Option<i32> = None;
+    status.code().or(signal.map(|signal| 128 + signal)).and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+/// A file below a directory: its path, size and time in seconds since 1970.
+pub type Listed = (PathBuf, u64, u64);
+
+/// All files below `directory`, sorted; none if it is not there.
+///
+/// # Errors
+/// It cannot be read.
+pub fn list(directory: &Path) -> Result<Vec<Listed>> {
+    let mut found = vec![];
+    let mut waiting = vec![PathBuf::new()];
+    while let Some(below) = waiting.pop() {
+        let path = directory.join(&below);
+        let entries = match fs::read_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries.map_err(Error::io("read", &path))?,
+        };
+        for entry in entries {
+            let entry = entry.map_err(Error::io("read", &path))?;
+            let name = below.join(entry.file_name());
+            let Ok(metadata) = fs::metadata(entry.path()) else { continue }; // a link to nothing
+            if metadata.is_dir() {
+                waiting.push(name);
+            } else if metadata.is_file() {
+                let time = metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+                found.push((name, metadata.len(), time.unwrap_or_default().as_secs()));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,443 @@
+//! Another machine, reached by ssh. The cube and its inputs are sent there, this program runs the task there on a platform
+//! of its own, and the outputs are brought back.
+//!
+//! ```text
+//! there, below the home directory:   mlcube/cubes/NAME-ID/bin/mnist-HASH     this program
+//!                                                         cube/              the cube, with inputs and outputs
+//!                                                         job/               the task that runs: cube/job.rs
+//! ```
+//!
+//! A task does not depend on the connection: it is a job of its own, whose output is followed.
+
+use std::fs::{self, File};
+use std::io::{Seek, Write};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use serde_yaml::Value;
+use sha2::{Digest, Sha256};
+use tracing::info;
+
+mod connection;
+mod place;
+mod transfer;
+
+use self::connection::{Address, Connection, LOST, Machine};
+use self::transfer::{Sent, Transfer};
+use super::super::command::HostCommand;
+use super::super::directory::{CubeDir, absolute};
+use super::super::invocation::{Binding, Invocation};
+use super::super::job::{About, Stage, State};
+use super::super::schema::{Expected, Schema, optional, required};
+use super::{Image, ImageFound, Platform, Runner, text};
+use crate::error::{CubeError, Error, Result};
+use crate::files::lock;
+use crate::text::hexadecimal;
+use crate::{host_paths, interrupt};
+
+/// `mlcube_ssh` of MLCube's documentation. `program` and `lost_connection` are ours.
+pub const PLATFORM: Platform = Platform {
+    schema: Schema {
+        name: "mlcube_ssh",
+        fields: &[
+            required("host", Expected::Host),
+            optional(
+                "authentication",
+                Expected::Record(&[
+                    optional("user", Expected::Host),
+                    // The published runner reads the first, its documentation says the second.
+                    optional("identify_file", Expected::Text),
+                    optional("identity_file", Expected::Text),
+                ]),
+            ),
+            required("platform", Expected::Text),
+            optional("interpreter", Expected::Any),
+            optional("program", Expected::Text),
+            optional("lost_connection", Expected::OneOf(&["continue", "stop"])),
+        ],
+    },
+    runner: |file, cube| Box::new(Ssh::read(file, cube)),
+};
+
+/// What makes a cube, besides the workspace.
+const CUBE: [&str; 6] = ["mlcube.yaml", "mlcube-2.0.yaml", "tasks", "run", "platforms", "build"];
+
+/// Another machine, and what runs there.
+#[derive(Debug)]
+pub struct Ssh {
+    address: Address,
+    /// The platform file that is used there.
+    platform: String,
+    /// A program there that is used instead of this one.
+    program: Option<String>,
+    /// Whether a task ends some time after its connection is lost.
+    ends_alone: bool,
+    has_interpreter: bool,
+    cube: CubeDir,
+    far: Option<Far>,
+}
+
+/// The other machine, once it was found.
+#[derive(Debug)]
+struct Far {
+    connection: Connection,
+    /// The directory of this cube there.
+    base: String,
+    /// This program there.
+    program: String,
+    /// The file with this program here, if it is not there yet.
+    missing: Option<PathBuf>,
+}
+
+impl Ssh {
+    fn read(file: &Value, cube: &CubeDir) -> Self {
+        let authentication = file.get("authentication").unwrap_or(&Value::Null);
+        let given = |value: &Value, field: &str| Some(text(value, field)).filter(|text| !text.is_empty());
+        let key = given(authentication, "identify_file").or_else(|| given(authentication, "identity_file"));
+        Self {
+            address: Address {
+                host: text(file, "host"),
+                user: given(authentication, "user"),
+                key: key.map(PathBuf::from),
+            },
+            platform: text(file, "platform"),
+            program: given(file, "program"),
+            ends_alone: text(file, "lost_connection") == "stop",
+            has_interpreter: file.get("interpreter").is_some_and(|value| !value.is_null()),
+            cube: cube.clone(),
+            far: None,
+        }
+    }
+
+    fn far(&self) -> Result<&Far> {
+        let problem = || "not connected".to_string();
+        self.far.as_ref().ok_or_else(|| CubeError::Connection { host: self.address.shown(), problem: problem() }.into())
+    }
+
+    /// The directory of this cube, below the home directory there: another cube of the same name has another one.
+    fn base(&self) -> Result<String> {
+        let root = absolute(&self.cube.root)?;
+        let name = root.file_name().unwrap_or_default().to_string_lossy();
+        let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+        let id = format!("{}:{}:{}", lock::host(), root.display(), self.cube.workspace.display());
+        Ok(format!("mlcube/cubes/{plain}-{}", &hexadecimal(&Sha256::digest(id.as_bytes()))[..8]))
+    }
+
+    /// Where a path of the workspace is there, below the workspace; none of another path, which is that machine's own.
+    fn in_workspace<'a>(&self, path: &'a Path) -> Option<&'a Path> {
+        path.strip_prefix(&self.cube.workspace).ok()
+    }
+
+    /// `arguments` of this program there, in the directory of the cube.
+    fn words(&self, base: &str, program: &str, arguments: &[&str]) -> Vec<String> {
+        let workspace = (&*format!("{base}/cube/workspace"), &*self.cube.workspace.display().to_string());
+        let environment = format!("{}={}", host_paths::VARIABLE, host_paths::value([workspace]));
+        let start = ["sh", "-c", "mkdir -p \"$1\" && cd \"$1\" && shift && exec \"$@\"", "sh"].map(String::from);
+        let start = start.into_iter().chain([format!("{base}/cube"), "env".into(), environment, program.into()]);
+        start.chain(arguments.iter().map(ToString::to_string)).collect()
+    }
+
+    /// Runs this program there to its end, with `input` as standard input.
+    fn ask(&self, action: &'static str, arguments: &[&str], input: Stdio) -> Result<String> {
+        let far = self.far()?;
+        let words = self.words(&far.base, &far.program, arguments);
+        far.connection.succeed(action, &words.iter().map(String::as_str).collect::<Vec<_>>(), input)
+    }
+
+    fn transfer(&self) -> Result<Transfer<'_>> {
+        let far = self.far()?;
+        let here = HostCommand::new("rsync").arg("--version").output().is_ok_and(|rsync| rsync.success);
+        let has_rsync = here && far.connection.machine.has_rsync;
+        Ok(Transfer { connection: &far.connection, program: &far.program, has_rsync })
+    }
+
+    /// Sends what is new of this program and of the cube.
+    fn send_cube(&self) -> Result<()> {
+        let far = self.far()?;
+        if let Some(program) = &far.missing {
+            info!("{}: sending this program", self.address.shown());
+            let file = File::open(program).map_err(Error::io("read", program))?;
+            let script = "mkdir -p \"${1%/*}\" && cat >\"$1.part\" && chmod 700 \"$1.part\" && mv \"$1.part\" \"$1\"";
+            far.connection.succeed("write this program", &["sh", "-c", script, "sh", &far.program], file.into())?;
+        }
+        let version = far.connection.output(&[&far.program, "--version"])?;
+        if !version.success {
+            let problem = connection::problem(&version.stderr);
+            return Err(CubeError::OtherMachine { host: self.address.shown(), problem }.into());
+        }
+        let names: Vec<PathBuf> =
+            CUBE.map(PathBuf::from).into_iter().filter(|name| self.cube.root.join(name).exists()).collect();
+        let to = format!("{}/cube", far.base);
+        let sent = Sent { from: &absolute(&self.cube.root)?, names: &names, without: &["build/target"], to: &to };
+        self.transfer()?.send("the cube", &sent)
+    }
+
+    /// The state of the job there.
+    fn state(&self) -> Result<State> {
+        let json = self.ask("look for a task", &["cube", "job", "state", "../job"], Stdio::null())?;
+        let wrong = |error: serde_json::Error| CubeError::Transfer {
+            host: self.address.shown(),
+            action: "read the state of a task".into(),
+            problem: error.to_string(),
+        };
+        Ok(serde_json::from_str(&json).map_err(wrong)?)
+    }
+
+    fn lost(&self, task: &str, then: &'static str) -> Error {
+        CubeError::Lost { host: self.address.shown(), task: task.into(), then }.into()
+    }
+
+    /// `error`, or where the connection is lost, what becomes of the task.
+    fn or_lost(&self, error: Error, task: &str, then: &'static str) -> Error {
+        if matches!(error, Error::Cube(CubeError::Connection { .. })) { self.lost(task, then) } else { error }
+    }
+
+    /// Starts a job there and follows it to its end.
+    fn run_job(&self, about: &About, arguments: &[&str]) -> Result<ExitStatus> {
+        let json =
+            serde_json::to_string(about).unwrap_or_else(|error| unreachable!("plain values become JSON: {error}"));
+        let start = ["cube", "job", "start", "../job", &json, "--"];
+        self.ask("start the task", &[&start, arguments].concat(), Stdio::null())
+            .map_err(|error| self.or_lost(error, &about.task, "may have been started there"))?;
+        self.follow(&about.task)
+    }
+
+    fn follow(&self, task: &str) -> Result<ExitStatus> {
+        let far = self.far()?;
+        let words = self.words(&far.base, &far.program, &["cube", "job", "follow", "../job"]);
+        let command = far.connection.command(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        let then = if self.ends_alone { "is stopped there in a minute" } else { "goes on there" };
+        if command.run_with_signs_of_life()?.code() == Some(LOST) {
+            return Err(self.lost(task, then));
+        }
+        match self.state().map_err(|error| self.or_lost(error, task, then))?.stage {
+            Stage::Ended(code) => Ok(exit_status(code)),
+            _ => Err(CubeError::Killed { host: self.address.shown(), task: task.into() }.into()),
+        }
+    }
+
+    /// Brings the outputs of a job here, and frees its place.
+    fn bring(&self, about: &About) -> Result<()> {
+        let far = self.far()?;
+        let transfer = self.transfer()?;
+        for (name, path, is_file) in &about.outputs {
+            let directory = if *is_file { path.parent().unwrap_or(path) } else { path };
+            let only = is_file.then(|| path.file_name().unwrap_or_default().to_string_lossy());
+            let target = self.cube.workspace.join(directory);
+            let there = format!("{}/cube/workspace/{}", far.base, directory.display());
+            fs::create_dir_all(&self.cube.workspace).map_err(Error::io("make", &self.cube.workspace))?;
+            // Beside the outputs, so that there is room for both, and away from them.
+            let stage = tempfile::Builder::new().prefix(".mlcube-brought-").tempdir_in(&self.cube.workspace);
+            let stage = stage.map_err(Error::io("make a directory in", &self.cube.workspace))?;
+            transfer.fetch(&there, only.as_deref(), stage.path(), &target)?;
+            place::place(stage.path(), &target, name)?;
+        }
+        self.ask("free the place of the task", &["cube", "job", "free", "../job"], Stdio::null()).map(drop)
+    }
+
+    fn about(&self, invocation: &Invocation) -> About {
+        let outputs = invocation.bindings.iter().filter(|binding| !binding.is_input);
+        let output = |Binding { name, path, is_file, .. }: &Binding| {
+            Some((name.clone(), self.in_workspace(path)?.to_path_buf(), *is_file))
+        };
+        About {
+            task: invocation.task.clone(),
+            outputs: outputs.filter_map(output).collect(),
+            ends_alone: self.ends_alone,
+        }
+    }
+
+    /// The run configuration that means `invocation` there.
+    fn run_file(&self, invocation: &Invocation) -> String {
+        let value = |path: &Path| match self.in_workspace(path) {
+            Some(below) => format!("$WORKSPACE/{}", below.display()),
+            None => path.display().to_string(),
+        };
+        let bound = |is_input| -> serde_json::Map<String, serde_json::Value> {
+            let bindings = invocation.bindings.iter().filter(|binding| binding.is_input == is_input);
+            bindings.map(|binding| (binding.name.clone(), value(&binding.path).into())).collect()
+        };
+        // JSON is YAML.
+        serde_json::json!({
+            "schema_type": "mlcube_invoke",
+            "schema_version": "1.0.0",
+            "task_name": invocation.task,
+            "input_binding": bound(true),
+            "output_binding": bound(false),
+        })
+        .to_string()
+    }
+
+    fn task_arguments(&self) -> [String; 4] {
+        ["run".into(), "--mlcube=.".into(), format!("--platform={}", self.platform), "--task=../run.yaml".into()]
+    }
+}
+
+impl Runner for Ssh {
+    fn find(&mut self) -> Result<()> {
+        if self.has_interpreter {
+            info!("`interpreter` is ignored: this program needs none");
+        }
+        let connection = Connection::open(&self.address)?;
+        let base = format!("{}/{}", connection.machine.home, self.base()?);
+        let (program, missing) = match &self.program {
+            Some(program) => (program.clone(), None),
+            None => {
+                same_machine(&connection)?;
+                let here = std::env::current_exe().map_err(Error::io("find", "this program"))?;
+                let hash = hexadecimal(&Sha256::digest(fs::read(&here).map_err(Error::io("read", &here))?));
+                let program = format!("{base}/bin/mnist-{}", &hash[..16]);
+                let is_there = connection.output(&["test", "-x", &program])?.success;
+                (program, (!is_there).then_some(here))
+            }
+        };
+        self.far = Some(Far { connection, base, program, missing });
+        Ok(())
+    }
+
+    fn image(&self) -> Option<&dyn Image> {
+        Some(self)
+    }
+
+    fn is_here(&self, path: &Path) -> bool {
+        self.in_workspace(path).is_some()
+    }
+
+    fn stage_in(&self, invocation: &Invocation) -> Result<()> {
+        self.send_cube()?;
+        let State { stage, about } = self.state()?;
+        let host = self.address.shown();
+        match (stage, about) {
+            (Stage::Free, _) | (_, None) => {}
+            (Stage::Running, Some(about)) => {
+                let directory = format!("{}/job", self.far()?.base);
+                return Err(CubeError::Running { host, task: about.task, directory }.into());
+            }
+            (_, Some(about)) => {
+                info!("{host}: task {} has ended there; first its outputs are brought", about.task);
+                self.bring(&about)?;
+            }
+        }
+        let inputs = invocation.bindings.iter().filter(|binding| binding.is_input);
+        let names: Vec<PathBuf> =
+            inputs.filter_map(|input| self.in_workspace(&input.path)).map(Path::to_path_buf).collect();
+        if !names.is_empty() {
+            let to = format!("{}/cube/workspace", self.far()?.base);
+            self.transfer()?
+                .send("the inputs", &Sent { from: &self.cube.workspace, names: &names, without: &[], to: &to })?;
+        }
+        let far = self.far()?;
+        let mut file = tempfile::tempfile().map_err(Error::io("make", "a temporary file"))?;
+        let written = file.write_all(self.run_file(invocation).as_bytes()).and_then(|()| file.rewind());
+        written.map_err(Error::io("write", "a temporary file"))?;
+        let to = format!("{}/run.yaml", far.base);
+        far.connection
+            .succeed("write the run configuration", &["sh", "-c", "cat >\"$1\"", "sh", &to], file.into())
+            .map(drop)
+    }
+
+    fn command(&self, invocation: &Invocation) -> Result<HostCommand> {
+        let (base, program) = match &self.far {
+            Some(far) => (far.base.clone(), far.program.clone()),
+            None => (self.base()?, self.program.clone().unwrap_or_else(|| "mnist".into())),
+        };
+        let _ = invocation;
+        let arguments = self.task_arguments();
+        let arguments: Vec<&str> = ["cube"].into_iter().chain(arguments.iter().map(String::as_str)).collect();
+        let words = self.words(&base, &program, &arguments);
+        Ok(self.address.command(&words.iter().map(String::as_str).collect::<Vec<_>>()))
+    }
+
+    fn run(&self, invocation: &Invocation) -> Result<ExitStatus> {
+        info!("{}: running task {}", self.address.shown(), invocation.task);
+        let arguments = self.task_arguments();
+        let arguments: Vec<&str> = ["cube"].into_iter().chain(arguments.iter().map(String::as_str)).collect();
+        self.run_job(&self.about(invocation), &arguments)
+    }
+
+    fn attach(&self, invocation: &Invocation) -> Result<ExitStatus> {
+        let State { stage, about } = self.state()?;
+        let Some(about) = about.filter(|_| stage != Stage::Free) else { return Err(CubeError::NothingToAttach.into()) };
+        if about.task != invocation.task {
+            let directory = format!("{}/job", self.far()?.base);
+            return Err(CubeError::Running { host: self.address.shown(), task: about.task, directory }.into());
+        }
+        self.follow(&about.task)
+    }
+
+    fn stop(&self, invocation: &Invocation) -> Result<()> {
+        let far = self.far()?;
+        let signal = interrupt::received().unwrap_or(signal_hook::consts::SIGTERM).to_string();
+        info!("{}: stopping task {}", self.address.shown(), invocation.task);
+        let words = self.words(&far.base, &far.program, &["cube", "job", "stop", "../job", &signal]);
+        let output = far.connection.output(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
+        output.stderr.lines().for_each(|line| info!("{line}"));
+        Ok(())
+    }
+
+    fn collect(&self, invocation: &Invocation) -> Result<()> {
+        self.bring(&self.about(invocation))
+            .map_err(|error| self.or_lost(error, &invocation.task, "has ended there, where its outputs wait"))
+    }
+}
+
+impl Image for Ssh {
+    fn name(&self) -> String {
+        format!("the cube on {}", self.address.shown())
+    }
+
+    fn found(&self) -> Result<ImageFound> {
+        let far = self.far()?;
+        let file = format!("{}/cube/mlcube.yaml", far.base);
+        let is_there = far.missing.is_none() && far.connection.output(&["test", "-e", &file])?.success;
+        Ok(if is_there { ImageFound::Ours } else { ImageFound::Nothing })
+    }
+
+    fn instead_of_foreign(&self) -> &'static str {
+        "give a platform file with another host"
+    }
+
+    fn build_command(&self, _: &Path) -> Result<HostCommand> {
+        let program = self.program.clone().unwrap_or_else(|| "mnist".into());
+        let platform = format!("--platform={}", self.platform);
+        let words = self.words(&self.base()?, &program, &["cube", "configure", "--mlcube=.", &platform]);
+        Ok(self.address.command(&words.iter().map(String::as_str).collect::<Vec<_>>()))
+    }
+
+    fn build(&self, _: &Path) -> Result<()> {
+        self.send_cube()?;
+        info!("{}: configuring the cube there for {}", self.address.shown(), self.platform);
+        let about = About { task: "configure".into(), outputs: vec![], ends_alone: false };
+        let platform = format!("--platform={}", self.platform);
+        let State { stage, about: found } = self.state()?;
+        match (stage, found) {
+            (Stage::Running, Some(found)) => {
+                let directory = format!("{}/job", self.far()?.base);
+                return Err(CubeError::Running { host: self.address.shown(), task: found.task, directory }.into());
+            }
+            (Stage::Ended(_) | Stage::Killed, Some(found)) => self.bring(&found)?,
+            _ => {}
+        }
+        let ended = self.run_job(&about, &["cube", "configure", "--mlcube=.", &platform]);
+        let invocation = Invocation { cube: String::new(), task: about.task.clone(), bindings: vec![] };
+        super::finish(self, &invocation, ended)
+    }
+}
+
+/// Checks that this program runs there.
+fn same_machine(connection: &Connection) -> Result<()> {
+    let Machine { system, processor, .. } = &connection.machine;
+    let there = format!("{system} on {processor}").to_lowercase().replace("darwin", "macos");
+    let there = there.replace("amd64", "x86_64").replace("arm64", "aarch64");
+    let here = format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH);
+    if there == here {
+        return Ok(());
+    }
+    let problem = format!("expected {here}, found {there}");
+    Err(CubeError::OtherMachine { host: connection.host(), problem }.into())
+}
+
+/// That of a process which ended with `code`.
+fn exit_status(code: u8) -> ExitStatus {
+    std::os::unix::process::ExitStatusExt::from_raw(i32::from(code) << 8)
+}
