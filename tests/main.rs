@@ -38,6 +38,7 @@ mod resumed;
 mod schema;
 mod sets;
 mod snapshots;
+mod ssh;
 mod terminal;
 mod train;
 mod unfinished;

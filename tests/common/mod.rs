@@ -12,6 +12,7 @@ use serde_json::Value;
 
 pub mod cube;
 pub mod server;
+pub mod sshd;
 pub mod terminal;
 
 /// A directory for one test.

@@ -214,13 +214,13 @@ pub fn attach(runner: &mut dyn Runner, invocation: &Invocation) -> Result<()> {
 fn finish(runner: &dyn Runner, invocation: &Invocation, ended: Result<ExitStatus>) -> Result<()> {
     let status = match ended {
         Ok(status) => status,
-        // It goes on where it is.
-        Err(error @ Error::Cube(CubeError::Lost { .. } | CubeError::NothingToAttach)) => return Err(error),
-        Err(error) => {
+        Err(error @ (Error::Interrupted { .. } | Error::Io { .. } | Error::Cube(CubeError::Killed { .. }))) => {
             runner.stop(invocation)?;
             runner.collect(invocation)?;
             return Err(error);
         }
+        // It was not started, or it goes on where it is.
+        Err(error) => return Err(error),
     };
     runner.collect(invocation)?;
     if status.success() { Ok(()) } else { Err(CubeError::Task { task: invocation.task.clone(), status }.into()) }
@@ -315,12 +315,12 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_task_is_collected_and_one_that_did_not_end_is_stopped() {
+    fn a_failed_task_is_collected_and_one_that_did_not_start_is_left_alone() {
         let (taken, ended) = steps("false", false);
         assert_eq!(taken, ["find", "stage in", "command", "collect"]);
         assert_eq!(ended.unwrap_err().to_string(), "task train: exit status: 1");
         let (taken, ended) = steps("no-such-program", false);
-        assert_eq!(taken, ["find", "stage in", "command", "stop", "collect"]);
+        assert_eq!(taken, ["find", "stage in", "command"]);
         assert!(ended.is_err());
     }
 

@@ -9,6 +9,7 @@
 //!
 //! A task does not depend on the connection: it is a job of its own, whose output is followed.
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
@@ -86,7 +87,7 @@ struct Far {
     /// This program there.
     program: String,
     /// The file with this program here, if it is not there yet.
-    missing: Option<PathBuf>,
+    missing: RefCell<Option<PathBuf>>,
 }
 
 impl Ssh {
@@ -154,12 +155,13 @@ impl Ssh {
     /// Sends what is new of this program and of the cube.
     fn send_cube(&self) -> Result<()> {
         let far = self.far()?;
-        if let Some(program) = &far.missing {
+        if let Some(program) = &*far.missing.borrow() {
             info!("{}: sending this program", self.address.shown());
             let file = File::open(program).map_err(Error::io("read", program))?;
             let script = "mkdir -p \"${1%/*}\" && cat >\"$1.part\" && chmod 700 \"$1.part\" && mv \"$1.part\" \"$1\"";
             far.connection.succeed("write this program", &["sh", "-c", script, "sh", &far.program], file.into())?;
         }
+        far.missing.take(); // it is there now
         let version = far.connection.output(&[&far.program, "--version"])?;
         if !version.success {
             let problem = connection::problem(&version.stderr);
@@ -291,7 +293,7 @@ impl Runner for Ssh {
                 (program, (!is_there).then_some(here))
             }
         };
-        self.far = Some(Far { connection, base, program, missing });
+        self.far = Some(Far { connection, base, program, missing: RefCell::new(missing) });
         Ok(())
     }
 
@@ -389,7 +391,7 @@ impl Image for Ssh {
     fn found(&self) -> Result<ImageFound> {
         let far = self.far()?;
         let file = format!("{}/cube/mlcube.yaml", far.base);
-        let is_there = far.missing.is_none() && far.connection.output(&["test", "-e", &file])?.success;
+        let is_there = far.missing.borrow().is_none() && far.connection.output(&["test", "-e", &file])?.success;
         Ok(if is_there { ImageFound::Ours } else { ImageFound::Nothing })
     }
 

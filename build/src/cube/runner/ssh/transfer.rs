@@ -74,6 +74,9 @@ impl Transfer<'_> {
     }
 
     fn failed(&self, verb: &str, what: &str, stderr: &str) -> Error {
+        if let Err(lost) = self.connection.output(&["true"]) {
+            return lost; // which is what the programs stumbled over
+        }
         let (host, action) = (self.connection.host(), format!("{verb} {what}"));
         CubeError::Transfer { host, action, problem: problem(stderr) }.into()
     }

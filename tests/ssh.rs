@@ -1,0 +1,394 @@
+//! `mnist cube` with a platform on another machine: a real OpenSSH server on loopback, whose wire can be cut.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::common::cube::Cube;
+use crate::common::sshd::Sshd;
+use crate::common::{Ended, end, is_root, skipped, tmpfs};
+
+const PLATFORM: &str =
+    "schema_version: 1.0.0\nschema_type: mlcube_ssh\nhost: far\nauthentication: {}\nplatform: native.yaml\n";
+const TRAIN: &str = "run --platform=ssh --task=train";
+
+/// A cube with data, and a machine to run it on.
+struct Far {
+    cube: Cube,
+    sshd: Sshd,
+}
+
+impl Far {
+    fn new() -> Option<Self> {
+        Self::with("")
+    }
+
+    /// With `environment` for the sessions there.
+    fn with(environment: &str) -> Option<Self> {
+        let cube = Cube::new();
+        mnist::data::synthetic::write(Path::new(&cube.workspace("data")), 300, 100).unwrap();
+        cube.write("workspace/parameters/default.parameters.yaml", "train_epochs: 1\nhidden_layers: [16]\n");
+        cube.write("platforms/ssh.yaml", PLATFORM);
+        let sshd = Sshd::start(&cube.sandbox, environment)?;
+        Some(Self { cube, sshd })
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = self.cube.command(line);
+        command.env("PATH", self.sshd.path());
+        command
+    }
+
+    fn run(&self, line: &str) -> Ended {
+        end(&mut self.command(line))
+    }
+
+    /// Starts a training of many epochs, and waits for the first.
+    fn long_training(&self) -> Child {
+        let parameters = "train_epochs: 10000\nhidden_layers: [16]\nmax_seconds: 100\n";
+        self.cube.write("workspace/parameters/default.parameters.yaml", parameters);
+        let log = fs::File::create(self.cube.sandbox.path("stderr")).unwrap();
+        let child = self.command(TRAIN).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        self.waits_for("stderr", "epoch 2/");
+        child
+    }
+
+    #[track_caller]
+    fn waits_for(&self, file: &str, text: &str) {
+        let begin = Instant::now();
+        while !self.cube.sandbox.read(file).contains(text) {
+            assert!(begin.elapsed() < Duration::from_secs(60), "no {text} in {}", self.cube.sandbox.read(file));
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The directory of the cube on the other machine.
+    fn base(&self) -> PathBuf {
+        let cubes: Vec<_> = fs::read_dir(self.cube.sandbox.path("far home/mlcube/cubes")).unwrap().collect();
+        assert_eq!(cubes.len(), 1);
+        cubes.into_iter().next().unwrap().unwrap().path()
+    }
+
+    /// The files in an output directory, without hidden ones.
+    fn outputs(&self, name: &str) -> BTreeMap<String, Vec<u8>> {
+        contents(Path::new(&self.cube.workspace(name)))
+    }
+}
+
+fn contents(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let Ok(entries) = fs::read_dir(directory) else { return BTreeMap::new() };
+    let files = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let named = files.map(|path| (path.file_name().unwrap().to_str().unwrap().to_string(), fs::read(path).unwrap()));
+    named.filter(|(name, _)| !name.starts_with('.')).collect()
+}
+
+/// Ends the children of a test that fails.
+fn ended(mut child: Child) -> Option<i32> {
+    let begin = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        if begin.elapsed() > Duration::from_secs(60) {
+            child.kill().unwrap();
+            panic!("it does not end");
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_task_on_another_machine_gives_the_same_model() {
+    let Some(far) = Far::new() else { return };
+    far.cube.run("run --platform=native --task=train").done();
+    let expected = far.outputs("model")["model.safetensors"].clone();
+    for (with_rsync, workspace) in [(true, "first"), (false, "second")] {
+        if !with_rsync {
+            far.sshd.program("rsync", "exit 1");
+        }
+        fs::remove_dir_all(far.cube.workspace("model")).unwrap();
+        fs::remove_dir_all(far.cube.workspace("train_logs")).unwrap();
+        let _ = fs::remove_dir_all(far.cube.workspace("evaluate_logs")); // of the first round
+        let _ = fs::remove_dir_all(far.cube.sandbox.path("far home/mlcube"));
+        let configured = far.run("configure --platform=ssh").done();
+        assert!(configured.stderr.contains("far: sending this program\n"), "{workspace}: {configured:#?}");
+        let ended = far.run(TRAIN).done();
+        assert_eq!(far.outputs("model")["model.safetensors"], expected, "{workspace}");
+        assert_eq!(far.outputs("model").len(), 5, "{:?}", far.outputs("model").keys());
+        assert!(Path::new(&far.cube.workspace("train_logs/train")).is_dir());
+        // Its results and its log, with the names of this machine.
+        assert!(ended.stderr.contains("epoch 1/1: "), "{ended:#?}");
+        let model = far.cube.workspace("model/model.safetensors");
+        assert!(ended.stdout.contains(&model), "{ended:#?}");
+        assert!(!ended.stdout.contains("far home"), "{ended:#?}");
+        // Inputs stay there, nothing waits there, and nothing is left here.
+        let names: Vec<String> = far.cube.sandbox.files("the cube/workspace");
+        assert_eq!(names, ["data", "model", "parameters", "train_logs"]);
+        assert!(!far.base().join("job/about.json").exists());
+        far.run("run --platform=ssh --task=evaluate").done();
+        assert!(far.outputs("evaluate_logs").contains_key("metrics.json"));
+    }
+}
+
+#[test]
+fn only_what_has_changed_is_sent() {
+    for with_rsync in [true, false] {
+        let Some(far) = Far::new() else { return };
+        if !with_rsync {
+            far.sshd.program("rsync", "exit 1");
+        }
+        far.cube.write("run/old.yaml", fs::read(far.cube.sandbox.path("the cube/run/train.yaml")).unwrap());
+        far.run(TRAIN).done();
+        assert!(far.base().join("cube/run/old.yaml").exists());
+        let first = far.outputs("model");
+        fs::remove_file(far.cube.sandbox.path("the cube/run/old.yaml")).unwrap();
+        far.cube.write("workspace/parameters/default.parameters.yaml", "train_epochs: 2\nhidden_layers: [16]\n");
+        let before = far.sshd.wire.bytes();
+        far.run(TRAIN).done();
+        let sent = far.sshd.wire.bytes() - before;
+        println!("a second run after a change of one parameter: {sent} bytes, rsync {with_rsync}");
+        assert!(sent < 400_000, "{sent} bytes"); // the model that comes back has 140 kB
+        assert_ne!(far.outputs("model")["model.safetensors"], first["model.safetensors"]);
+        assert!(!far.base().join("cube/run/old.yaml").exists());
+    }
+}
+
+#[test]
+fn the_files_of_an_earlier_run_go_and_those_of_the_user_stay() {
+    let Some(far) = Far::new() else { return };
+    let child = far.long_training();
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert_eq!(ended(child), Some(130), "{}", far.cube.sandbox.read("stderr"));
+    // The far task was told, and what it had is here.
+    let stderr = far.cube.sandbox.read("stderr");
+    assert!(stderr.contains("far: stopping task train\n"), "{stderr}");
+    assert!(stderr.ends_with("error: stopped by SIGINT\n"), "{stderr}");
+    assert!(far.outputs("model").contains_key("model.safetensors"), "{stderr}");
+    far.cube.write("workspace/model/notes.txt", "mine");
+    far.cube.write("workspace/model/model.onnx", "of another run, without this file");
+    far.cube.write("workspace/parameters/default.parameters.yaml", "train_epochs: 1\nhidden_layers: [16]\n");
+    far.run(TRAIN).done();
+    // A second one that is ended has a directory of its own, which the next whole run removes.
+    let child = far.long_training();
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(ended(child), Some(130));
+    let unfinished = Path::new(&far.cube.workspace("model/unfinished")).to_path_buf();
+    assert!(contents(&unfinished).contains_key("model.safetensors"), "{}", far.cube.sandbox.read("stderr"));
+    far.cube.write("workspace/parameters/default.parameters.yaml", "train_epochs: 1\nhidden_layers: [16]\n");
+    far.run(TRAIN).done();
+    assert!(!unfinished.exists(), "{:?}", contents(&unfinished).keys());
+    assert_eq!(far.outputs("model")["notes.txt"], b"mine");
+    assert_eq!(contents(&far.base().join("cube/workspace/model"))["model.onnx"], far.outputs("model")["model.onnx"]);
+}
+
+#[test]
+fn the_exit_code_and_the_logs_of_a_failed_task_come_back() {
+    let Some(far) = Far::new() else { return };
+    fs::remove_file(far.cube.workspace("data/train-images-idx3-ubyte")).unwrap();
+    let ended = far.run(TRAIN);
+    assert_eq!(ended.code, Some(1), "{ended:#?}");
+    let missing = format!("error: {}: train-images-idx3-ubyte is missing", far.cube.workspace("data"));
+    assert!(ended.stderr.contains(&missing), "{ended:#?}");
+    assert!(ended.stderr.ends_with("error: task train: exit status: 1\n"), "{ended:#?}");
+    let log = fs::read_to_string(far.cube.workspace("train_logs/mlcube_mnist_train.log")).unwrap();
+    assert!(log.contains("is missing"), "{log}");
+}
+
+#[test]
+fn a_task_whose_connection_is_lost_goes_on_and_is_taken_up() {
+    let Some(far) = Far::new() else { return };
+    let child = far.long_training();
+    far.sshd.wire.cut();
+    assert_eq!(ended(child), Some(1));
+    let stderr = far.cube.sandbox.read("stderr");
+    let lost = "error: far: lost the connection; task train goes on there\nhint: take it up again with the same command and \
+                --attach; Ctrl-C then stops it\n";
+    assert!(stderr.ends_with(lost), "{stderr}");
+    assert!(far.outputs("model").is_empty());
+    // A second task has to wait.
+    far.run(TRAIN).failed_with(&format!(
+        "far: task train runs there already, in {}\nhint: take it up with its own command and --attach; Ctrl-C then \
+         stops it",
+        far.base().join("job").display()
+    ));
+    far.run("run --platform=ssh --task=evaluate --attach").failed_with(&format!(
+        "far: task train runs there already, in {}\nhint: take it up with its own command and --attach; Ctrl-C then \
+         stops it",
+        far.base().join("job").display()
+    ));
+    let log = fs::File::create(far.cube.sandbox.path("again")).unwrap();
+    let child = far.command(&format!("{TRAIN} --attach")).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+    far.waits_for("again", "epoch 2/"); // from the beginning
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(ended(child), Some(143), "{}", far.cube.sandbox.read("again"));
+    assert!(far.outputs("model").contains_key("model.safetensors"));
+    far.run(&format!("{TRAIN} --attach"))
+        .failed_with("--attach: expected a task that runs on another machine, found none");
+    far.cube
+        .run("run --platform=native --task=train --attach")
+        .failed_with("--attach: expected a task that runs on another machine, found none");
+}
+
+#[test]
+fn a_connection_cut_at_any_moment_loses_nothing() {
+    let Some(far) = Far::new() else { return };
+    let parameters = |epochs| {
+        let text = format!("train_epochs: {epochs}\nhidden_layers: [16]\n");
+        far.cube.write("workspace/parameters/default.parameters.yaml", text);
+    };
+    far.run(TRAIN).done();
+    parameters(2);
+    let before = far.sshd.wire.bytes();
+    far.run(TRAIN).done();
+    // Of a run such as those that follow.
+    let whole = far.sshd.wire.bytes() - before;
+    let mut old = far.outputs("model");
+    let moments = 10;
+    for moment in 0..moments {
+        parameters(moment + 3);
+        far.sshd.wire.cut_after(whole * moment / (moments + 1) + 1);
+        let cut = far.run(TRAIN);
+        far.sshd.wire.cut_after(u64::MAX / 2);
+        assert_eq!(cut.code, Some(1), "{moment}: {cut:#?}");
+        assert!(cut.stderr.contains("error: far: "), "{moment}: {cut:#?}");
+        println!("{moment}: {}", cut.stderr.lines().find(|line| line.starts_with("error: ")).unwrap());
+        assert_eq!(far.outputs("model"), old, "{moment}: the old files are whole");
+        // Taken up, or begun again.
+        let again = far.run(&format!("{TRAIN} --attach"));
+        let again = if again.code == Some(0) { again } else { far.run(TRAIN) };
+        again.done();
+        let new = far.outputs("model");
+        let epochs: serde_json::Value = serde_json::from_slice(&new["metrics.json"]).unwrap();
+        assert_eq!(epochs["epochs"].as_array().unwrap().len() as u64, moment + 3, "{moment}");
+        assert_eq!(new.len(), old.len(), "{moment}");
+        assert_ne!(new["model.safetensors"], old["model.safetensors"], "{moment}");
+        let hidden: Vec<String> = far.cube.sandbox.files("the cube/workspace");
+        assert_eq!(hidden, ["data", "model", "parameters", "train_logs"], "{moment}");
+        old = new;
+    }
+}
+
+#[test]
+fn outputs_that_wait_there_are_brought_before_the_next_task() {
+    let Some(far) = Far::new() else { return };
+    let child = far.long_training();
+    far.sshd.wire.cut();
+    assert_eq!(ended(child), Some(1));
+    // Its task ends while nobody listens.
+    let pids = end(Command::new("pgrep").args(["-f", &format!("{}.* train ", far.base().display())])).stdout;
+    for pid in pids.lines() {
+        let _ = Command::new("kill").args(["-INT", pid]).status(); // one may have ended with another
+    }
+    let begin = Instant::now();
+    while !far.base().join("job/code").exists() {
+        assert!(begin.elapsed() < Duration::from_secs(60));
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(far.outputs("model").is_empty());
+    far.cube.write("workspace/parameters/default.parameters.yaml", "train_epochs: 1\nhidden_layers: [16]\n");
+    let ended = far.run("run --platform=ssh --task=download"); // no network: it fails, after that
+    assert!(ended.stderr.contains("far: task train has ended there; first its outputs are brought\n"), "{ended:#?}");
+    assert!(far.outputs("model").contains_key("model.safetensors"));
+}
+
+#[test]
+fn a_task_that_is_killed_there_is_named() {
+    let Some(far) = Far::new() else { return };
+    let child = far.long_training();
+    let pids = end(Command::new("pgrep").args(["-f", &format!("{}.* (supervise|train|run) ", far.base().display())]));
+    assert!(pids.stdout.lines().count() >= 3, "{pids:#?}");
+    for pid in pids.stdout.lines() {
+        let _ = Command::new("kill").args(["-KILL", pid]).status(); // one may have ended with another
+    }
+    assert_eq!(ended(child), Some(1));
+    let stderr = far.cube.sandbox.read("stderr");
+    assert!(stderr.ends_with("error: far: task train was killed there, or the machine went down\n"), "{stderr}");
+    far.cube.write("workspace/parameters/default.parameters.yaml", "train_epochs: 1\nhidden_layers: [16]\n");
+    far.run(TRAIN).done();
+}
+
+#[test]
+fn what_keeps_one_out_is_named() {
+    let Some(far) = Far::new() else { return };
+    let with = |from: &str, to: &str| far.cube.write("platforms/ssh.yaml", PLATFORM.replace(from, to));
+    with("host: far", "host: no-such-host.invalid");
+    let ended = far.run(TRAIN);
+    assert!(
+        ended.stderr.contains("error: no-such-host.invalid: cannot connect: ssh: Could not resolve hostname"),
+        "{ended:#?}"
+    );
+    assert!(ended.stderr.contains("hint: see `host` in the platform file"), "{ended:#?}");
+    let key = far.cube.sandbox.path("ssh/host").display().to_string();
+    with("{}", &format!("{{user: nobody-{}, identify_file: {key}}}", std::process::id()));
+    let ended = far.run(TRAIN);
+    assert!(ended.stderr.contains("Permission denied"), "{ended:#?}");
+    assert!(ended.stderr.contains("hint: `ssh HOST true` must work"), "{ended:#?}");
+    with("", "");
+    far.sshd.knows("");
+    let ended = far.run(TRAIN);
+    assert!(ended.stderr.contains("far: cannot connect: Host key verification failed."), "{ended:#?}");
+    assert!(ended.stderr.contains("hint: connect once by hand with ssh"), "{ended:#?}");
+    far.sshd.knows(&far.cube.sandbox.read("ssh/user.pub"));
+    let ended = far.run(TRAIN);
+    assert!(ended.stderr.contains("Host key verification failed. The key of this host has changed"), "{ended:#?}");
+    assert!(ended.stderr.contains("hint: ask who runs that machine"), "{ended:#?}");
+    end(far.cube.command(TRAIN).env("PATH", far.cube.sandbox.path("bin")))
+        .failed_with("ssh: expected this program in PATH, found none\nhint: install OpenSSH's client");
+    assert!(far.outputs("model").is_empty() && !far.cube.sandbox.path("far home/mlcube").exists());
+}
+
+#[test]
+fn a_machine_of_another_kind_is_named_and_may_have_its_own_program() {
+    let Some(far) = Far::with("PATH=/nonexistent/first:/usr/bin:/bin") else { return };
+    drop(far);
+    let cube = crate::common::Sandbox::new();
+    cube.write("uname", "#!/bin/sh\n[ \"$1\" = -s ] && echo Linux || echo riscv64\n");
+    make_runnable(&cube.path("uname"));
+    let Some(far) = Far::with(&format!("PATH={}:/usr/bin:/bin", cube.path("").display())) else { return };
+    far.run(TRAIN).failed_with(
+        "far: cannot run this program there: expected linux on x86_64, found linux on riscv64\nhint: build mnist there, or \
+         bring a program that runs there, and name it in the platform file as `program`; the one of the release archive \
+         runs on any Linux on x86-64 since 2014",
+    );
+    let program = env!("CARGO_BIN_EXE_mnist");
+    far.cube.write(
+        "platforms/ssh.yaml",
+        format!("{PLATFORM}program: {program}\ninterpreter: {{type: system, python: python3}}\n"),
+    );
+    let ended = far.run(TRAIN).done();
+    assert!(ended.stderr.contains("`interpreter` is ignored: this program needs none\n"), "{ended:#?}");
+    assert!(!far.base().join("bin").exists());
+}
+
+fn make_runnable(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_full_disk_there_is_named() {
+    let Some(far) = Far::new() else { return };
+    if !is_root() {
+        return skipped("only root can mount a small disk");
+    }
+    let home = far.cube.sandbox.path("far home");
+    fs::remove_dir(&home).unwrap();
+    let Some(_mount) = tmpfs(&home, "size=1m") else { return };
+    let ended = far.run(TRAIN);
+    assert!(ended.stderr.contains("error: far: cannot write this program: "), "{ended:#?}");
+    assert!(ended.stderr.contains("hint: free some space on that disk over there"), "{ended:#?}");
+    assert!(far.outputs("model").is_empty());
+}
+
+#[test]
+fn a_dry_run_prints_what_would_run_there() {
+    let Some(far) = Far::new() else { return };
+    let ended = far.run(&format!("{TRAIN} --dry_run")).done();
+    assert!(ended.stdout.starts_with("ssh -o ServerAliveInterval=15 -x -T -- far "), "{ended:#?}");
+    assert!(ended.stdout.contains("cube run --mlcube=. --platform=native.yaml"), "{ended:#?}");
+    assert_eq!(far.sshd.wire.bytes(), 0);
+}
