@@ -37,6 +37,7 @@ mod resume;
 mod resumed;
 mod schema;
 mod sets;
+mod slurm;
 mod snapshots;
 mod ssh;
 mod terminal;

@@ -28,6 +28,8 @@ pub struct HostCommand {
     arguments: Vec<OsString>,
     environment: Vec<(&'static str, OsString)>,
     directory: Option<PathBuf>,
+    /// What brings a signal to what it started, in place of the signal itself.
+    messenger: Option<Box<HostCommand>>,
 }
 
 /// The result of [`HostCommand::output`] and [`HostCommand::complete`].
@@ -46,7 +48,7 @@ pub struct ProgramOutput {
 impl HostCommand {
     /// `program` without arguments: a path, or a name that PATH leads to.
     pub fn new(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into(), arguments: vec![], environment: vec![], directory: None }
+        Self { program: program.into(), arguments: vec![], environment: vec![], directory: None, messenger: None }
     }
 
     /// Adds an argument.
@@ -76,6 +78,18 @@ impl HostCommand {
     pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.directory = Some(directory.into());
         self
+    }
+
+    /// It, started by `wrapper`, whose last arguments it becomes.
+    pub fn under(self, wrapper: HostCommand) -> Self {
+        let words = std::iter::once(self.program.into_os_string()).chain(self.arguments);
+        let arguments = wrapper.arguments.into_iter().chain(words).collect();
+        Self { program: wrapper.program, arguments, ..self }
+    }
+
+    /// Has signals brought by `messenger`, with `--signal=NUMBER` as its last argument.
+    pub fn signalled_by(self, messenger: HostCommand) -> Self {
+        Self { messenger: Some(Box::new(messenger)), ..self }
     }
 
     fn command(&self) -> Command {
@@ -208,7 +222,10 @@ impl HostCommand {
             match (interrupt::received().filter(|_| !undisturbed), stopping) {
                 (Some(signal), None) => {
                     interrupt::acknowledge();
-                    signals.send(signal);
+                    match &self.messenger {
+                        None => signals.send(signal),
+                        Some(messenger) => _ = messenger.clone().arg(format!("--signal={signal}")).output()?,
+                    }
                     stopping = Some(Instant::now());
                 }
                 (_, Some(since)) if since.elapsed() > PATIENCE => signals.kill(),

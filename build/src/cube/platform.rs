@@ -8,7 +8,7 @@ use super::runner::docker::{self, Docker, Engine};
 use super::runner::singularity::{self, Singularity};
 #[cfg(unix)]
 use super::runner::ssh;
-use super::runner::{Platform, Runner, native, text};
+use super::runner::{Platform, Runner, gcp, native, slurm, text};
 use super::schema::{self, Expected, Field, Mismatch, Schema, optional, required};
 
 /// Every kind of platform file.
@@ -16,6 +16,8 @@ pub const PLATFORMS: &[Platform] = &[
     docker::PLATFORM,
     singularity::PLATFORM,
     native::PLATFORM,
+    slurm::PLATFORM,
+    gcp::PLATFORM,
     #[cfg(unix)]
     ssh::PLATFORM,
     MLCUBE_0_0_3,
@@ -59,7 +61,7 @@ fn is_docker(file: &Value) -> bool {
     text(file.get("platform").unwrap_or(&Value::Null), "name") == "docker"
 }
 
-fn mlcube_0_0_3(file: &Value, cube: &CubeDir) -> Box<dyn Runner> {
+fn mlcube_0_0_3(file: &Value, cube: &CubeDir, _: Option<Box<dyn Runner>>) -> Box<dyn Runner> {
     let container = file.get("container").unwrap_or(&Value::Null);
     let (image, runtime) = (text(container, "image"), text(container, "runtime"));
     if is_docker(file) {
@@ -70,11 +72,24 @@ fn mlcube_0_0_3(file: &Value, cube: &CubeDir) -> Box<dyn Runner> {
     }
 }
 
-/// The runner of a platform file that follows its schema; none if the `schema_type` is unknown.
-pub fn runner(file: &Value, cube: &CubeDir) -> Option<Box<dyn Runner>> {
+/// The platform file that a platform file names, and whether it is used on this machine.
+pub fn named_by(file: &Value) -> Option<(&str, bool)> {
+    let schema_type = text(file, "schema_type");
+    let is_here = match schema_type.as_str() {
+        name if name == slurm::PLATFORM.schema.name => true,
+        #[cfg(unix)]
+        name if name == ssh::PLATFORM.schema.name => false,
+        _ => return None,
+    };
+    Some((file.get("platform").and_then(Value::as_str)?, is_here))
+}
+
+/// The runner of a platform file that follows its schema; none if the `schema_type` is unknown. `named` is that of the file
+/// which this one names.
+pub fn runner(file: &Value, cube: &CubeDir, named: Option<Box<dyn Runner>>) -> Option<Box<dyn Runner>> {
     let schema_type = text(file, "schema_type");
     let platform = PLATFORMS.iter().find(|platform| platform.schema.name == schema_type)?;
-    Some((platform.runner)(file, cube))
+    Some((platform.runner)(file, cube, named))
 }
 
 #[cfg(test)]
@@ -83,7 +98,7 @@ mod tests {
 
     fn read(text: &str) -> String {
         let cube = CubeDir { root: "/c".into(), build: "/c/build".into(), workspace: "/w".into() };
-        format!("{:?}", runner(&serde_yaml::from_str(text).unwrap(), &cube))
+        format!("{:?}", runner(&serde_yaml::from_str(text).unwrap(), &cube, None))
     }
 
     #[test]

@@ -21,7 +21,8 @@ pub struct Schema {
 
 /// A field of a mapping.
 pub struct Field {
-    name: &'static str,
+    /// Its key.
+    pub name: &'static str,
     required: bool,
     value: Expected,
 }
@@ -36,6 +37,8 @@ pub enum Expected {
     ImageFile,
     /// The name of a machine or of a user, which no program takes for a flag.
     Host,
+    /// A text or a number without blanks, which no program takes for a flag.
+    Word,
     /// True or false.
     Bool,
     /// A text of three numbers with points between.
@@ -194,6 +197,7 @@ fn check_value(value: &Value, expected: &Expected, path: &[PathStep], mismatches
         ),
         Expected::Bool => check(value.is_bool(), "true or false"),
         Expected::Host => check(value.as_str().is_some_and(is_host), "a name of letters, digits and ._-:@%"),
+        Expected::Word => check(word(value).is_some(), "a word or a number"),
         Expected::Gpus => check(Gpus::read(value).is_some(), "a number of GPUs, all, or a list such as device=0,2"),
         Expected::Version => check(value.as_str().is_some_and(is_version), "a version such as 0.1.0"),
         Expected::OneOf(choices) => {
@@ -226,6 +230,13 @@ fn check_value(value: &Value, expected: &Expected, path: &[PathStep], mismatches
             }
         },
     }
+}
+
+/// A text or a number as a flag takes it.
+pub fn word(value: &Value) -> Option<String> {
+    let text = value.as_str().map(String::from).or_else(|| value.as_u64().map(|number| number.to_string()))?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-:,&|*@+/".contains(c);
+    (!text.is_empty() && !text.starts_with('-') && text.chars().all(plain)).then_some(text)
 }
 
 fn is_host(text: &str) -> bool {

@@ -65,6 +65,12 @@ pub enum CubeError {
     /// Nothing runs that could be taken up.
     #[error("--attach: expected a task that runs on another machine, found none")]
     NothingToAttach,
+    /// Slurm does not work.
+    #[error("srun: does not work: {problem}")]
+    Slurm { problem: String },
+    /// A platform that is read and not run.
+    #[error("mlcube_gcp: expected a platform that this program runs, found one that makes a virtual machine")]
+    Gcp,
     /// Singularity does not work.
     #[error("singularity: does not work: {problem}")]
     Singularity { problem: String },
@@ -97,6 +103,7 @@ impl CubeError {
         match self {
             CubeError::NoProgram { program } => Some(match program.as_str() {
                 "docker" => "install Docker, or give another platform file, such as platforms/singularity.yaml".into(),
+                "srun" => "call it where Slurm's commands are, such as the cluster's login node".into(),
                 "ssh" => "install OpenSSH's client".into(),
                 "podman" => "install Podman, or give another platform file, such as platforms/docker.yaml".into(),
                 "singularity" | "apptainer" => {
@@ -114,6 +121,12 @@ impl CubeError {
             CubeError::DockerEngine { .. } => {
                 Some("start it (`sudo systemctl start docker`, or Docker Desktop), or set DOCKER_HOST to where it is".into())
             }
+            CubeError::Slurm { .. } => Some("see what `sinfo` says".into()),
+            CubeError::Gcp => Some(
+                "make the machine with `gcloud compute instances create`, let `gcloud compute config-ssh` name it, and give \
+                 that name as `host` in platforms/ssh.yaml"
+                    .into(),
+            ),
             CubeError::Podman { .. } => Some("see what `podman info` says".into()),
             CubeError::Connection { problem, .. } => Some(connection_hint(problem).into()),
             CubeError::Far { problem, .. } | CubeError::Transfer { problem, .. } if problem.contains("No space left") => {

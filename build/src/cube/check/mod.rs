@@ -9,6 +9,7 @@ mod tasks;
 
 use super::directory::CubeDir;
 use super::invocation::Invocation;
+use super::locate::key;
 use super::platform::{self, PLATFORMS};
 use super::runner::Runner;
 pub use reader::{CubeFault, Program, Report, TaskFlags};
@@ -39,7 +40,33 @@ pub fn check(root: &Path, program: &Program) -> Report {
 fn read_platform(reader: &mut Reader, name: &Path) -> Option<Document> {
     let document = reader.read(name, &PLATFORMS.iter().map(|platform| &platform.schema).collect::<Vec<_>>())?;
     reader.mismatches(&document, platform::check_container(&document.value));
+    if let Some((named, _)) = platform::named_by(&document.value) {
+        match named_file(name, named) {
+            Some(file) if !reader.exists(&file) => {
+                reader.expected(
+                    &document,
+                    &[key("platform")],
+                    "another platform file beside this one",
+                    &format!("{named:?}"),
+                );
+            }
+            Some(_) => {}
+            None => reader.expected(
+                &document,
+                &[key("platform")],
+                "a platform file other than this one",
+                &format!("{named:?}"),
+            ),
+        }
+    }
     Some(document)
+}
+
+/// The platform file that `file` calls `named`: in the same directory, with or without `.yaml`. None if it is `file` itself.
+fn named_file(file: &Path, named: &str) -> Option<PathBuf> {
+    let named = Path::new(named).file_name()?;
+    let other = file.with_file_name(named).with_extension("yaml");
+    (other != file).then_some(other)
 }
 
 /// Reads the run configuration `run` of the cube, and the tasks and parameters that it depends on.
@@ -82,6 +109,23 @@ pub fn configurations(cube: &CubeDir, program: &Program) -> Result<Configuration
 /// The faults of the file.
 pub fn runner(file: &Path, cube: &CubeDir, program: &Program) -> Result<Box<dyn Runner>, Vec<CubeFault>> {
     let mut reader = Reader::new(Path::new(""), Path::new(""), program);
-    let document = read_platform(&mut reader, file);
-    reader.ended(document.and_then(|document| platform::runner(&document.value, cube)))
+    let runner = read_runner(&mut reader, file, cube);
+    reader.ended(runner)
+}
+
+fn read_runner(reader: &mut Reader, file: &Path, cube: &CubeDir) -> Option<Box<dyn Runner>> {
+    let document = read_platform(reader, file)?;
+    let named = match platform::named_by(&document.value) {
+        Some((named, true)) => {
+            let inner = named_file(file, named).filter(|file| reader.exists(file))?;
+            let inner = read_platform(reader, &inner)?;
+            if platform::named_by(&inner.value).is_some() {
+                reader.expected(&document, &[key("platform")], "a platform of one machine", &format!("{named:?}"));
+                return None;
+            }
+            Some(platform::runner(&inner.value, cube, None)?)
+        }
+        _ => None,
+    };
+    platform::runner(&document.value, cube, named)
 }

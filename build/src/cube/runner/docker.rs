@@ -24,7 +24,7 @@ pub const PLATFORM: Platform = Platform {
             optional("gpus", Expected::Gpus),
         ],
     },
-    runner: |file, _| Box::new(Docker::read(file)),
+    runner: |file, _, _| Box::new(Docker::read(file)),
 };
 
 /// A program with the command line of `docker`.

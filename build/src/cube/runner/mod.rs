@@ -17,8 +17,10 @@ use super::schema::Schema;
 use crate::error::{CubeError, Error, Result};
 
 pub mod docker;
+pub mod gcp;
 pub mod native;
 pub mod singularity;
+pub mod slurm;
 #[cfg(unix)]
 pub mod ssh;
 
@@ -26,9 +28,13 @@ pub mod ssh;
 pub struct Platform {
     /// Its fields.
     pub schema: Schema,
-    /// Makes the runner of a cube from a file that follows the schema.
-    pub runner: fn(&Value, &CubeDir) -> Box<dyn Runner>,
+    /// Makes the runner of a cube from a file that follows the schema; the last is that of the platform file which this one
+    /// names, if it is used on this machine.
+    pub runner: MakeRunner,
 }
+
+/// See [`Platform::runner`].
+type MakeRunner = fn(&Value, &CubeDir, Option<Box<dyn Runner>>) -> Box<dyn Runner>;
 
 /// A place where a task runs. [`configure`] and [`run`] call the methods in the order in which they stand here.
 pub trait Runner: Debug {

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 /// `mlcube_native`, which only `mnist cube` knows.
 pub const PLATFORM: Platform =
-    Platform { schema: Schema { name: "mlcube_native", fields: &[] }, runner: |_, _| Box::new(Native) };
+    Platform { schema: Schema { name: "mlcube_native", fields: &[] }, runner: |_, _, _| Box::new(Native) };
 
 /// This program.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ pub const PLATFORM: Platform = Platform {
         name: "mlcube_singularity",
         fields: &[required("image", Expected::ImageFile), optional("nv", Expected::Bool)],
     },
-    runner: |file, cube| Box::new(Singularity::read(file, &cube.workspace)),
+    runner: |file, cube, _| Box::new(Singularity::read(file, &cube.workspace)),
 };
 
 /// The first version with `--fakeroot`, which builds images without root's rights.

@@ -57,7 +57,7 @@ pub const PLATFORM: Platform = Platform {
             optional("lost_connection", Expected::OneOf(&["continue", "stop"])),
         ],
     },
-    runner: |file, cube| Box::new(Ssh::read(file, cube)),
+    runner: |file, cube, _| Box::new(Ssh::read(file, cube)),
 };
 
 /// What makes a cube, besides the workspace.
