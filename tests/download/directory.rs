@@ -134,6 +134,27 @@ fn the_stand_in_is_replaced_and_never_replaces_mnist() {
 }
 
 #[test]
+fn the_stand_in_stays_whole_until_all_files_are_there() {
+    let server = Server::start();
+    server.on("/images.gz", [Reply::File(gzip(&images()))]);
+    server.on("/labels.gz", [Reply::status(404, "Not Found"), Reply::File(gzip(&images()))]);
+    let drawn = idx(BYTES, 4);
+    let mut case = Case::of(["images", "labels"].map(|name| source(name, &images())).to_vec(), [server.url("")]);
+    case.options.stand_in = ["images", "labels"].map(|name| source(name, &drawn)).to_vec();
+    let case = case.with("images", &drawn).with("labels", &drawn);
+    assert!(case.run().is_err());
+    assert_eq!(case.names(), ["images", "labels"]);
+    for name in ["images", "labels"] {
+        assert_eq!(fs::read(case.path(name)).unwrap(), drawn, "{name}");
+    }
+    case.run().unwrap();
+    for name in ["images", "labels"] {
+        assert_eq!(fs::read(case.path(name)).unwrap(), images(), "{name}");
+    }
+    assert_eq!(case.names(), ["images", "labels"]);
+}
+
+#[test]
 fn two_downloads_into_one_directory_do_no_harm() {
     let server = Server::start();
     let slow = Reply::Trickle(gzip(&images()), 50_000, Duration::from_millis(30));

@@ -156,6 +156,23 @@ fn a_mirror_that_delivers_other_files_is_only_busy() {
 }
 
 #[test]
+fn a_mirror_that_cuts_every_file_short_is_given_up() {
+    let server = Server::start();
+    let whole = gzip(&images());
+    let mut cut = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", whole.len()).into_bytes();
+    cut.extend(&whole[..whole.len() / 2]);
+    let names = ["a", "b", "c", "d"];
+    for name in names {
+        server.on(&format!("/{name}.gz"), [Reply::Raw(cut.clone())]); // and the same again
+    }
+    let case = Case::of(names.map(|name| source(name, &images())).to_vec(), [server.url("")]);
+    assert!(case.run().is_err());
+    // What comes once more is no progress, for itself and for the others.
+    let most = names.len() * 2 * (impatient().retries as usize + 1);
+    assert!(server.requests().len() <= most, "{} requests", server.requests().len());
+}
+
+#[test]
 fn announcements_without_an_answer_are_given_up() {
     let announcement = b"HTTP/1.1 100 Continue\r\nServer: old\r\n\r\n";
     answer_is([Reply::Raw(announcement.repeat(100_000))], "no answer, only announcements of one (status 1xx)");

@@ -180,6 +180,11 @@ impl Dataset {
             .map(|(file, loaded)| FileHash { name: file.name.into(), sha256: loaded.sha256.clone() })
             .collect();
         let source = DataSource(sets::identify(known, files.iter().map(|file| file.sha256.as_str())));
+        if source.0.is_none()
+            && let Some(files) = sets::mixture(known, files.iter().map(|file| file.sha256.as_str()))
+        {
+            return Err(Error::MixedData { data_dir: data_dir.to_path_buf(), files });
+        }
         let classes = source.0.map_or(classes, |set| set.classes);
         let mut images = |first: usize| {
             let mut values = |file: usize| std::mem::take(&mut loaded[file].bytes);

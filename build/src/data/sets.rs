@@ -146,6 +146,19 @@ pub fn identify<'a>(
     sets.iter().copied().find(|set| hashes.clone().eq(set.files.iter().map(|file| file.sha256)))
 }
 
+/// Each file's name and the title of its set, if all four are of known sets and not all of the same.
+pub fn mixture<'a>(
+    sets: &[&'static SetKind],
+    hashes: impl Iterator<Item = &'a str>,
+) -> Option<Vec<(&'static str, &'static str)>> {
+    let known = |(nth, hash): (usize, &str)| {
+        sets.iter().map(|set| (&set.files[nth], set.title)).find(|(file, _)| file.sha256 == hash)
+    };
+    let found: Option<Vec<_>> = hashes.enumerate().map(known).collect();
+    let found: Vec<_> = found?.into_iter().map(|(file, title)| (file.name, title)).collect();
+    found.iter().any(|(_, title)| *title != found[0].1).then_some(found)
+}
+
 /// A known set, or none where well-formed files are of no known set. Files that programs read hold its [`id`](Self::id).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DataSource(pub Option<&'static SetKind>);
@@ -251,6 +264,11 @@ mod tests {
         mixed[3] = SYNTHETIC.files[3].sha256;
         assert_eq!(identify(&SETS, mixed.into_iter()), None);
         assert_eq!(identify(&SETS, hashes(&MNIST).into_iter().take(3)), None);
+        let found: Vec<_> = mixture(&SETS, mixed.into_iter()).unwrap().into_iter().map(|(_, title)| title).collect();
+        assert_eq!(found, [MNIST.title, MNIST.title, MNIST.title, SYNTHETIC.title]);
+        mixed[0] = "of no known file";
+        assert_eq!(mixture(&SETS, mixed.into_iter()), None);
+        assert_eq!(mixture(&SETS, hashes(&MNIST).into_iter()), None);
     }
 
     #[test]

@@ -73,6 +73,9 @@ pub enum Error {
     /// A gzip file that is cut or corrupt.
     #[error("{}: cannot decompress: {problem}", path.display())]
     Gzip { path: PathBuf, problem: String },
+    /// Files of two known sets, as a download that was killed at the wrong moment may leave them.
+    #[error("{}: expected the files of one data set, found {}", data_dir.display(), of_sets(files))]
+    MixedData { data_dir: PathBuf, files: Vec<(&'static str, &'static str)> },
     /// Images and labels that do not belong together.
     #[error(
         "{}: has {images} images, but {} has {labels} labels: expected equal numbers",
@@ -207,6 +210,11 @@ fn in_file(path: &Path, problems: &[Problem]) -> Vec<String> {
     problems.iter().map(|problem| problem.in_file(path)).collect()
 }
 
+/// Files, each with the set that it is of.
+fn of_sets(files: &[(&str, &str)]) -> String {
+    files.iter().map(|(file, set)| format!("{file} of {set}")).collect::<Vec<_>>().join(", ")
+}
+
 /// The answers of the mirrors. Files with equal answers share one list.
 fn unfetched(failures: &[Unfetched]) -> String {
     let alike = failures.chunk_by(|a, b| a.answers == b.answers).map(|alike| {
@@ -266,6 +274,9 @@ impl Error {
                     if purpose == TRAINING { "take fewer hidden units or a smaller batch_size, or " } else { "" };
                 let limit = "the limit may be that of `ulimit -v`, of the container, or the machine's";
                 Some(format!("{less}give the program more memory; {limit}"))
+            }
+            Error::MixedData { data_dir, .. } => {
+                Some(format!("make them whole with `mnist download --data_dir={}`", quoted(data_dir)))
             }
             Error::NoDataDir { data_dir } | Error::DataMissing { data_dir, .. } => {
                 Some(format!("get the data with `mnist download --data_dir={}`", quoted(data_dir)))

@@ -93,7 +93,7 @@ pub struct Fetcher<'a> {
     limits: &'a Limits,
     /// When the first URL was asked.
     started: OnceLock<Instant>,
-    /// The bytes that have come so far, by mirror and file. None at all: no mirror has answered.
+    /// How far each file has come, by mirror and file. None at all: no mirror has answered.
     delivered: Mutex<HashMap<(String, &'static str), u64>>,
 }
 
@@ -186,13 +186,13 @@ impl<'a> Fetcher<'a> {
             };
             transfer.receive(&bytes, &head)?;
             if transfer.content.bytes() > 0 {
-                self.add_delivered(shown, transfer.file.name, bytes.len() as u64);
+                self.note_delivered(shown, transfer.file.name, transfer.offset);
             }
             report(&DownloadEvent::Received { bytes: transfer.offset });
             pace.check(bytes.len() as u64)?;
         }
         transfer.finish(&head)?;
-        self.add_delivered(shown, transfer.file.name, 0);
+        self.note_delivered(shown, transfer.file.name, 0);
         Ok(())
     }
 
@@ -230,9 +230,12 @@ impl<'a> Fetcher<'a> {
         if over && self.so_far().is_empty() { Err(Stop::Unanswered) } else { Ok(()) }
     }
 
-    /// Notes what a mirror has delivered. From now on, slow mirrors get the time they need.
-    fn add_delivered(&self, shown: &str, file: &'static str, bytes: u64) {
-        *self.so_far().entry((shown.to_string(), file)).or_default() += bytes;
+    /// Notes how far a file of a mirror has come; what comes once more is no progress. From now on, slow mirrors get the
+    /// time they need.
+    fn note_delivered(&self, shown: &str, file: &'static str, bytes: u64) {
+        let mut so_far = self.so_far();
+        let furthest = so_far.entry((shown.to_string(), file)).or_default();
+        *furthest = bytes.max(*furthest);
     }
 
     /// The bytes of other files than `file` that this mirror has delivered.

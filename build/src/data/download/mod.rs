@@ -33,7 +33,7 @@ use url::Url;
 
 use crate::data::download::fetch::{Failure, Fetcher, Limits};
 use crate::data::download::mirror::{Mirror, url_of};
-use crate::data::download::store::Found;
+use crate::data::download::store::{Found, Placing};
 use crate::data::places;
 use crate::data::sets::SourceFile;
 use crate::error::{Error, Result, Unfetched};
@@ -73,7 +73,8 @@ pub struct Downloaded {
 ///
 /// # Errors
 /// - [`Error::Mirror`]: a mirror is needed, and one of them is malformed or missing.
-/// - [`Error::Download`]: no mirror has some of the files. Those that came stay.
+/// - [`Error::Download`]: no mirror has some of the files. Those that came stay, unless they would stand beside synthetic
+///   ones.
 /// - [`Error::Io`]: the directory cannot be read or written.
 /// - [`Error::Interrupted`]: a signal arrived.
 ///
@@ -103,17 +104,20 @@ pub fn fetch_all(options: &Options, watch: &dyn DownloadWatch) -> Result<Downloa
     }
 
     let fetcher = Fetcher::new(&options.limits);
+    let placing = Placing::begin(directory, &options.stand_in)?;
     let jobs: Vec<(SourceFile, &Found)> = options.files.iter().copied().zip(&found).collect();
     let origins = side_by_side(&jobs, |(file, found)| {
         let origin = match found {
             Found::There(path) => Origin::There(below(directory, path)),
-            Found::Packed { path, .. } => unpack(options, file, path)?,
-            Found::Nothing => from_mirrors(options, file, (&mirrors, &fetcher), &reporter)?,
+            Found::Packed { path, .. } => unpack(options, file, path, &placing)?,
+            Found::Nothing => from_mirrors(options, file, (&mirrors, &fetcher), &reporter, &placing)?,
         };
         reporter.report(file, &DownloadEvent::Done { origin: &origin });
         Ok((*file, origin))
     });
-    Ok(Downloaded { files: all_or_failures(origins)? })
+    let files = all_or_failures(origins)?;
+    placing.finish()?;
+    Ok(Downloaded { files })
 }
 
 /// The files where they were found, which is reported.
@@ -171,9 +175,9 @@ pub fn find_real(options: &Options) -> Result<Option<SourceFile>> {
     Ok(None)
 }
 
-fn unpack(options: &Options, file: &SourceFile, path: &Path) -> Result<Origin> {
+fn unpack(options: &Options, file: &SourceFile, path: &Path, placing: &Placing) -> Result<Origin> {
     let open = open::regular(path).map_err(Error::io("read", path))?;
-    match store::unpack((open, path), &options.data_dir, file, &options.stand_in)? {
+    match store::unpack((open, path), &options.data_dir, file, placing)? {
         Ok(()) => Ok(Origin::Unpacked(below(&options.data_dir, path))),
         // It was right a moment ago.
         Err(wrong) => Err(Error::io("read", path)(io::Error::other(wrong.to_string()))),
@@ -186,14 +190,15 @@ fn from_mirrors(
     file: &SourceFile,
     (mirrors, fetcher): (&[Mirror], &Fetcher),
     reporter: &Reporter,
+    placing: &Placing,
 ) -> Result<Origin> {
     let mut answers = Vec::new();
     for mirror in mirrors {
         interrupt::check()?;
         let shown = mirror.to_string();
         let outcome = match mirror {
-            Mirror::Directory(path) => from_directory(options, file, path),
-            Mirror::Url(url) => from_url(options, file, (url, &shown), fetcher, reporter),
+            Mirror::Directory(path) => from_directory(options, file, path, placing),
+            Mirror::Url(url) => from_url(options, file, (url, &shown), fetcher, reporter, placing),
         };
         let (answer, last) = match outcome {
             Ok(()) => return Ok(Origin::Mirror(shown)),
@@ -216,21 +221,27 @@ fn from_url(
     (mirror, shown): (&Url, &str),
     fetcher: &Fetcher,
     reporter: &Reporter,
+    placing: &Placing,
 ) -> std::result::Result<(), Failure> {
     let url = url_of(mirror, &format!("{}.gz", file.name));
     let mut part = AtomicFile::create(options.data_dir.join(file.name))?;
     fetcher.fetch((&url, shown), file, &mut part, &|event| reporter.report(file, event))?;
-    store::settle(part, file, &options.stand_in)?;
+    placing.settle(part, file)?;
     Ok(())
 }
 
 /// Takes the first file in the [`places`] that is right. The answer for a file that is missing does not name it, so that it
 /// is shown once for all four.
-fn from_directory(options: &Options, file: &SourceFile, mirror: &Path) -> std::result::Result<(), Failure> {
+fn from_directory(
+    options: &Options,
+    file: &SourceFile,
+    mirror: &Path,
+    placing: &Placing,
+) -> std::result::Result<(), Failure> {
     let mut answers = Vec::new();
     for path in places::existing(mirror, file.name) {
         let open = open::regular(&path).map_err(Error::io("read", &path));
-        let taken = open.and_then(|open| store::unpack((open, &path), &options.data_dir, file, &options.stand_in));
+        let taken = open.and_then(|open| store::unpack((open, &path), &options.data_dir, file, placing));
         let answer = match taken {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(wrong)) => wrong.to_string(),

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 use tracing::{info, warn};
@@ -73,7 +74,7 @@ pub fn unpack(
     from: (File, &Path),
     directory: &Path,
     file: &SourceFile,
-    stand_in: &[SourceFile],
+    placing: &Placing,
 ) -> Result<std::result::Result<(), Wrong>> {
     let mut part = AtomicFile::create(directory.join(file.name))?;
     let poured = pour(from.0, from.1, &mut Content::new(*file, part.as_file_mut()))?;
@@ -83,18 +84,59 @@ pub fn unpack(
             wrong => Ok(Err(wrong)),
         };
     }
-    settle(part, file, stand_in)?;
+    placing.settle(part, file)?;
     Ok(Ok(()))
 }
 
-/// Gives a complete and verified `part` its final name. Another file of this name is kept under a new name, unless it
-/// is synthetic and can be generated again.
-///
-/// # Errors
-/// The other file cannot be read or renamed, or `part` cannot be renamed.
-pub fn settle(part: AtomicFile, file: &SourceFile, stand_in: &[SourceFile]) -> Result<()> {
-    set_aside(part.target(), file, stand_in)?;
-    part.commit()
+/// Gives verified files their final names. Another file of such a name is kept under a new name, unless it is synthetic and
+/// can be generated again. Where the synthetic ones are there, all wait for the last, so that the two are not mixed.
+#[derive(Debug)]
+pub struct Placing<'a> {
+    stand_in: &'a [SourceFile],
+    waiting: Option<Mutex<Vec<(AtomicFile, SourceFile)>>>,
+}
+
+impl<'a> Placing<'a> {
+    /// For files that go into `directory`.
+    ///
+    /// # Errors
+    /// A file there cannot be read.
+    pub fn begin(directory: &Path, stand_in: &'a [SourceFile]) -> Result<Self> {
+        for file in stand_in {
+            if identify(&directory.join(file.name))?.is_some_and(|found| found.is(file)) {
+                return Ok(Self { stand_in, waiting: Some(Mutex::default()) });
+            }
+        }
+        Ok(Self { stand_in, waiting: None })
+    }
+
+    /// Takes a complete and verified `part`.
+    ///
+    /// # Errors
+    /// The other file cannot be read or renamed, or `part` cannot be renamed.
+    pub fn settle(&self, part: AtomicFile, file: &SourceFile) -> Result<()> {
+        match &self.waiting {
+            Some(waiting) => {
+                waiting.lock().unwrap_or_else(PoisonError::into_inner).push((part, *file));
+                Ok(())
+            }
+            None => self.place(part, file),
+        }
+    }
+
+    /// Places those that have waited. Without it, none of them stays.
+    ///
+    /// # Errors
+    /// See [`settle`](Self::settle).
+    pub fn finish(mut self) -> Result<()> {
+        let waiting = self.waiting.take().map(|waiting| waiting.into_inner().unwrap_or_else(PoisonError::into_inner));
+        waiting.into_iter().flatten().try_for_each(|(part, file)| self.place(part, &file))
+    }
+
+    fn place(&self, part: AtomicFile, file: &SourceFile) -> Result<()> {
+        set_aside(part.target(), file, self.stand_in)?;
+        part.commit()
+    }
 }
 
 /// Renames the file at `path` to `NAME.mismatch` (or `NAME.mismatch-2`, ...), with a warning, unless it is `file`
