@@ -204,14 +204,14 @@ fn a_model_that_is_missing_or_damaged_is_refused() {
     let evaluate = "evaluate --data_dir=data --log_dir=logs --model_dir=model";
     fs::create_dir(sandbox.path("model")).unwrap();
     sandbox.run(evaluate).failed_with(
-        "model: has no model: expected a file model.safetensors\nhint: train one first with `mnist train`",
+        "model: has no model: expected a file model.safetensors\nhint: train one first with `mnist train --model_dir=model`",
     );
     sandbox.train("").done();
     let good = fs::read(sandbox.path("model/model.safetensors")).unwrap();
     sandbox.write("model/model.safetensors", &good[..good.len() / 2]);
     sandbox.run(evaluate).failed_with(
         "model/model.safetensors: is not a safetensors file: incomplete metadata, file not fully covered\n\
-             hint: train the model again with `mnist train`, or bring the file back",
+             hint: bring the file back, or train it again with `mnist train --model_dir=model`",
     );
 }
 
@@ -376,6 +376,18 @@ fn the_demo_without_a_network_draws_synthetic_digits_and_a_second_call_reuses_th
 }
 
 #[test]
+fn a_demo_that_is_ended_in_time_scores_its_own_model() {
+    let sandbox = Sandbox::new();
+    sandbox.run("download --synthetic").done();
+    sandbox.run("demo --train_epochs=1 --hidden_layers=[] --batch_size=256").done();
+    let ended = sandbox.run("demo --train_epochs=10000 --hidden_layers=[] --batch_size=256 --max_seconds=1.5").done();
+    assert!(ended.stderr.contains("workspace/model: still holds the finished model of before"), "{ended:#?}");
+    let trained = sandbox.metrics("workspace/model/unfinished")["model_sha256"].clone();
+    assert_eq!(sandbox.metrics("workspace/evaluate_logs")["model_sha256"], trained);
+    assert!(trained.is_string());
+}
+
+#[test]
 fn the_demo_takes_the_parameters_of_train_and_names_the_next_command() {
     let sandbox = Sandbox::new();
     sandbox.run("download --synthetic").done();
@@ -387,10 +399,11 @@ fn the_demo_takes_the_parameters_of_train_and_names_the_next_command() {
     let next = |command: &mut std::process::Command| end(command).done().stdout.lines().last().unwrap().to_string();
     let flags = ["demo", "--train_epochs=2", "--hidden_layers=[]", "--batch_size=256"];
     let started = env!("CARGO_BIN_EXE_mnist");
-    assert_eq!(next(sandbox.program().args(flags)), format!("Next, train longer: {started} train --train_epochs=10"));
+    let longer = "train --train_epochs=4 --batch_size=256 --hidden_layers='[]'";
+    assert_eq!(next(sandbox.program().args(flags)), format!("Next, train longer: {started} {longer}"));
     let by_cargo = next(sandbox.program().args(flags).env("CARGO", "cargo"));
     let profile = if cfg!(debug_assertions) { "" } else { "--release " };
-    assert_eq!(by_cargo, format!("Next, train longer: cargo run {profile}-- train --train_epochs=10"));
+    assert_eq!(by_cargo, format!("Next, train longer: cargo run {profile}-- {longer}"));
 }
 
 #[test]

@@ -221,10 +221,12 @@ fn a_training_may_begin_with_a_model() {
         "first/model.safetensors: expected a model with layers [784, 8, 10], as the parameters say, found layers [784, 16, 10]\n\
          hint: set hidden_layers and ensemble to those of the model",
     );
-    for path in ["nowhere", "parameters.yaml"] {
-        sandbox.train(&format!("--init={path}")).failed_with(&format!(
-            "{path}: has no model: expected a file model.safetensors\nhint: train one first with `mnist train`"
-        ));
+    for (path, hint) in [
+        ("nowhere", "train one first with `mnist train --model_dir=nowhere`"),
+        ("parameters.yaml", "give the directory of a model, such as ."),
+    ] {
+        let ended = sandbox.train(&format!("--init={path}"));
+        ended.failed_with(&format!("{path}: has no model: expected a file model.safetensors\nhint: {hint}"));
     }
     let inside = sandbox.path("first");
     let init = ["train", "--data_dir=../data", "--log_dir=l", "--model_dir=m", "--parameters_file=../parameters.yaml"];

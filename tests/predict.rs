@@ -328,7 +328,7 @@ fn a_missing_or_damaged_model_is_refused_and_says_why() {
     sandbox.train("").done();
     sandbox.write("digit.png", encoded(&DynamicImage::ImageLuma8(GrayImage::new(28, 28)), ImageFormat::Png));
     let good = fs::read(sandbox.path("model/model.safetensors")).unwrap();
-    let hint = "\nhint: train the model again with `mnist train`, or bring the file back";
+    let hint = "\nhint: bring the file back, or train it again with `mnist train --model_dir=model`";
     let file = "model/model.safetensors";
     let refused = |bytes: &[u8], problem: &str| {
         sandbox.write(file, bytes);
@@ -354,7 +354,7 @@ fn a_missing_or_damaged_model_is_refused_and_says_why() {
 
     fs::remove_file(sandbox.path(file)).unwrap();
     sandbox.run("predict --model_dir=model digit.png").failed_with(
-        "model: has no model: expected a file model.safetensors\nhint: train one first with `mnist train`",
+        "model: has no model: expected a file model.safetensors\nhint: train one first with `mnist train --model_dir=model`",
     );
 }
 

@@ -118,3 +118,26 @@ fn where_only_an_unfinished_model_is_the_message_names_it() {
         "model: has no model: expected a file model.safetensors\nhint: give model/unfinished, which has one",
     );
 }
+
+#[test]
+fn a_model_of_another_program_is_not_replaced() {
+    let sandbox = Sandbox::with_data();
+    fs::create_dir(sandbox.path("model")).unwrap();
+    let tensor = mnist_free_safetensors();
+    sandbox.write("model/model.safetensors", &tensor);
+    sandbox.train("").failed_with(
+        "model/model.safetensors: expected a model of this program or none, found one of another program\n\
+         hint: move it elsewhere, or choose another directory",
+    );
+    assert_eq!(fs::read(sandbox.path("model/model.safetensors")).unwrap(), tensor);
+    assert_eq!(sandbox.files("model"), ["model.safetensors"]);
+    // A damaged one of this program is.
+    sandbox.write("model/model.safetensors", &tensor[..tensor.len() - 1]);
+    sandbox.train("").done();
+}
+
+/// A safetensors file as other programs write it: one float, and their metadata.
+fn mnist_free_safetensors() -> Vec<u8> {
+    let header = r#"{"__metadata__":{"format":"pt"},"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 4]].concat()
+}

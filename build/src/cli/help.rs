@@ -38,6 +38,7 @@ pub const DOWNLOAD_EXAMPLES: &str = "Examples:
 
 /// Of `mnist completions`.
 pub const COMPLETIONS_EXAMPLES: &str = "Examples:
+  mkdir -p ~/.local/share/bash-completion/completions ~/.config/fish/completions
   mnist completions bash >~/.local/share/bash-completion/completions/mnist
   mnist completions zsh >\"${fpath[1]}/_mnist\"
   mnist completions fish >~/.config/fish/completions/mnist.fish";

@@ -67,11 +67,11 @@ pub struct State {
 
 /// The directory of one job at a time.
 #[derive(Debug)]
-pub struct Job {
+pub struct DetachedTask {
     directory: PathBuf,
 }
 
-impl Job {
+impl DetachedTask {
     /// The job in `directory`, which need not be there.
     pub fn at(directory: &Path) -> Self {
         Self { directory: directory.into() }

@@ -121,26 +121,7 @@ impl CubeError {
             CubeError::DockerEngine { .. } => {
                 Some("start it (`sudo systemctl start docker`, or Docker Desktop), or set DOCKER_HOST to where it is".into())
             }
-            CubeError::Slurm { .. } => Some("see what `sinfo` says".into()),
-            CubeError::Gcp => Some(
-                "make the machine with `gcloud compute instances create`, let `gcloud compute config-ssh` name it, and give \
-                 that name as `host` in platforms/ssh.yaml"
-                    .into(),
-            ),
             CubeError::Podman { .. } => Some("see what `podman info` says".into()),
-            CubeError::Connection { problem, .. } => Some(connection_hint(problem).into()),
-            CubeError::Far { problem, .. } | CubeError::Transfer { problem, .. } if problem.contains("No space left") => {
-                Some("free some space on that disk over there".into())
-            }
-            CubeError::OtherMachine { .. } => Some(
-                "build mnist there, or bring a program that runs there, and name it in the platform file as `program`; the \
-                 one of the release archive runs on any Linux on x86-64 since 2014"
-                    .into(),
-            ),
-            CubeError::Lost { .. } => Some("take it up again with the same command and --attach; Ctrl-C then stops it".into()),
-            CubeError::Running { .. } => {
-                Some("take it up with its own command and --attach; Ctrl-C then stops it".into())
-            }
             CubeError::OldSingularity { .. } => Some(
                 "ask for a newer version, build the image as root, or build it on another machine and copy the file".into(),
             ),
@@ -161,6 +142,32 @@ impl CubeError {
             }
             CubeError::ForeignImage { next, .. } => Some((*next).into()),
             CubeError::CubeInput { .. } => Some("run the task that makes it first, as download before train".into()),
+            _ => self.far_hint(),
+        }
+    }
+
+    /// For clusters, clouds and other machines.
+    fn far_hint(&self) -> Option<String> {
+        match self {
+            CubeError::Slurm { .. } => Some("see what `sinfo` says".into()),
+            CubeError::Gcp => Some(
+                "make the machine with `gcloud compute instances create`, let `gcloud compute config-ssh` name it, and give \
+                 that name as `host` in platforms/ssh.yaml"
+                    .into(),
+            ),
+            CubeError::Connection { problem, .. } => Some(connection_hint(problem).into()),
+            CubeError::Far { problem, .. } | CubeError::Transfer { problem, .. } if problem.contains("No space left") => {
+                Some("free some space on that disk over there".into())
+            }
+            CubeError::OtherMachine { .. } => Some(
+                "build mnist there, or bring a program that runs there, and name it in the platform file as `program`; the \
+                 one of the release archive runs on any Linux on x86-64 since 2014"
+                    .into(),
+            ),
+            CubeError::Lost { .. } => Some("take it up again with the same command and --attach; Ctrl-C then stops it".into()),
+            CubeError::Running { .. } => {
+                Some("take it up with its own command and --attach; Ctrl-C then stops it".into())
+            }
             _ => None,
         }
     }

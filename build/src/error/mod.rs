@@ -39,6 +39,9 @@ pub enum Error {
     /// Something of a user's in the place of a file that only this program writes.
     #[error("{}: expected a file of this program with one name, found {found}", path.display())]
     InTheWay { path: PathBuf, found: String },
+    /// A model that a training would replace, though it is none of this program's.
+    #[error("{}: expected a model of this program or none, found one of another program", path.display())]
+    ForeignModel { path: PathBuf },
     /// A user's model, or something else, in the place of the directory for an unfinished one.
     #[error("{}: expected the directory of an unfinished training, found {found}", path.display())]
     NotUnfinished { path: PathBuf, found: &'static str },
@@ -264,7 +267,7 @@ impl Error {
             Error::LockLost { .. } => {
                 Some("see who works in that directory, then bring the new files to where they belong".into())
             }
-            Error::InTheWay { .. } | Error::NotUnfinished { .. } => {
+            Error::InTheWay { .. } | Error::NotUnfinished { .. } | Error::ForeignModel { .. } => {
                 Some("move it elsewhere, or choose another directory".into())
             }
             Error::NoRename { .. } => Some("choose an empty directory, or one on another file system".into()),
@@ -295,8 +298,20 @@ impl Error {
             Error::NoModel { unfinished: Some(directory), .. } => {
                 Some(format!("give {}, which has one", quoted(directory)))
             }
-            Error::NoModel { .. } => Some("train one first with `mnist train`".into()),
-            Error::Model { .. } => Some("train the model again with `mnist train`, or bring the file back".into()),
+            Error::NoModel { model_dir, .. } if model_dir.is_file() => {
+                let directory = model_dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+                Some(format!("give the directory of a model, such as {}", quoted(directory.unwrap_or(Path::new(".")))))
+            }
+            Error::NoModel { model_dir, .. } => {
+                Some(format!("train one first with `mnist train --model_dir={}`", quoted(model_dir)))
+            }
+            Error::Model { path, .. } => {
+                let directory = path.parent().unwrap_or(path);
+                Some(format!(
+                    "bring the file back, or train it again with `mnist train --model_dir={}`",
+                    quoted(directory)
+                ))
+            }
             _ => None,
         }
     }
@@ -375,6 +390,10 @@ impl Error {
 }
 
 fn io_hint(error: &io::Error) -> Option<&'static str> {
+    #[cfg(unix)]
+    if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) {
+        return Some("this process may open no more files: raise `ulimit -n`");
+    }
     Some(match error.kind() {
         io::ErrorKind::StorageFull => "free some space on that disk, or choose another directory",
         io::ErrorKind::FileTooLarge => "files may not grow beyond `ulimit -f`: raise it, or choose another file system",

@@ -94,6 +94,12 @@ impl AtomicFile {
                 let _ = fs::remove_file(&kept); // our own empty file
             })
         });
+        // Where no more files may be opened, a name that nobody has just now will do.
+        let kept = kept.or_else(|_| {
+            let free = (1..100).map(|number| numbered(&target, "kept", number)).find(|name| !name.exists());
+            let free = free.ok_or(io::ErrorKind::AlreadyExists)?;
+            fs::rename(file.path(), &free).map(|()| free)
+        });
         // Without rename it keeps its temporary name. `prepare` removes no leftovers there.
         match (file.keep(), kept) {
             (_, Ok(kept)) | (Ok((_, kept)), Err(_)) => Error::Kept { problem: Box::new(error), kept: vec![kept] },
@@ -183,15 +189,20 @@ pub fn without_copy(error: Error) -> Error {
 pub fn unused_name(path: &Path, suffix: &str) -> io::Result<PathBuf> {
     let mut number = 1;
     loop {
-        let mut name = path.as_os_str().to_owned();
-        name.push(if number == 1 { format!(".{suffix}") } else { format!(".{suffix}-{number}") });
-        let name = PathBuf::from(name);
+        let name = numbered(path, suffix, number);
         match OpenOptions::new().write(true).create_new(true).open(&name) {
             Ok(_) => return Ok(name),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
             Err(error) => return Err(error),
         }
     }
+}
+
+/// `path` with an end: `NAME.kept`, `NAME.kept-2` and so on.
+fn numbered(path: &Path, suffix: &str, number: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(if number == 1 { format!(".{suffix}") } else { format!(".{suffix}-{number}") });
+    PathBuf::from(name)
 }
 
 #[cfg(test)]

@@ -203,6 +203,16 @@ pub fn is_unfinished(model_dir: &Path) -> bool {
     header().is_some_and(|metadata| metadata.unfinished.is_some())
 }
 
+/// Whether the model in `model_dir` is whole and of another program, such as PyTorch's.
+pub fn is_foreign(model_dir: &Path) -> bool {
+    let header = || {
+        let mut file = open::regular(&model_dir.join(FILE_NAME)).ok()?;
+        let length = file.metadata().ok()?.len();
+        Header::read(&mut file, length, LONGEST_HEADER).ok()
+    };
+    header().is_some_and(|header| !header.is_described())
+}
+
 /// Reads a model from the bytes of a file, which may be damaged or hostile.
 ///
 /// # Errors

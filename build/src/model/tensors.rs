@@ -93,6 +93,11 @@ impl Header {
         }
     }
 
+    /// Whether a program of this name wrote the file: it has a description.
+    pub(crate) fn is_described(&self) -> bool {
+        self.metadata.metadata().as_ref().is_some_and(|metadata| metadata.contains_key(ENTRY))
+    }
+
     /// The description, which must be of this kind and version; a `thing` says so in messages.
     pub(crate) fn describe<T: DeserializeOwned>(&self, kind: &str, version: u32, thing: &str) -> Result<T, Fault> {
         let text = (self.metadata.metadata().as_ref().and_then(|metadata| metadata.get(ENTRY)))

@@ -60,8 +60,12 @@ pub fn is_complete(model_dir: &Path) -> bool {
 /// Opens a directory of these files. If a training was killed while it renamed them, the renames that are left are made.
 ///
 /// # Errors
-/// See [`OutputDirectory::open`].
+/// See [`OutputDirectory::open`]; or there is a model of another program, which would be replaced.
 pub fn open(directory: &Path) -> Result<OutputDirectory> {
+    if weights::is_foreign(directory) {
+        let path = directory.join(weights::FILE_NAME);
+        return Err(Error::ForeignModel { path });
+    }
     let directory = OutputDirectory::open(directory)?;
     directory.finish_set(&names().collect::<Vec<_>>())?;
     Ok(directory)

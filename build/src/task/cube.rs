@@ -10,7 +10,7 @@ use crate::cube::check::{self, CubeFault, Program, TaskFlags};
 use crate::cube::clean;
 use crate::cube::command::HostCommand;
 use crate::cube::directory::{CubeDir, PLATFORM, TASK, absolute, root_of};
-use crate::cube::job::{self, About, Job};
+use crate::cube::job::{self, About, DetachedTask};
 use crate::cube::runner;
 use crate::error::{CubeError, Error, Result};
 use crate::output::console;
@@ -113,13 +113,13 @@ fn job(command: &JobCommand) -> Result<()> {
                 found: "something else",
                 next: Some(error.to_string()),
             })?;
-            Job::at(directory).start(&about, arguments)
+            DetachedTask::at(directory).start(&about, arguments)
         }
-        JobCommand::Supervise { directory, arguments } => Job::at(directory).supervise(arguments),
-        JobCommand::Follow { directory } => Job::at(directory).follow(),
-        JobCommand::Stop { directory, signal } => Job::at(directory).stop(*signal),
-        JobCommand::State { directory } => print(serde_json::to_string(&Job::at(directory).state()?)),
-        JobCommand::Free { directory } => Job::at(directory).free(),
+        JobCommand::Supervise { directory, arguments } => DetachedTask::at(directory).supervise(arguments),
+        JobCommand::Follow { directory } => DetachedTask::at(directory).follow(),
+        JobCommand::Stop { directory, signal } => DetachedTask::at(directory).stop(*signal),
+        JobCommand::State { directory } => print(serde_json::to_string(&DetachedTask::at(directory).state()?)),
+        JobCommand::Free { directory } => DetachedTask::at(directory).free(),
         JobCommand::List { directory } => print(serde_json::to_string(&job::list(directory)?)),
     }
 }

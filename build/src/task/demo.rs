@@ -15,10 +15,11 @@ use crate::model::file as weights;
 use crate::output::console::{self, Console, LOG};
 use crate::output::event::RunEvent;
 use crate::output::logs::with_logs;
-use crate::output::{artifacts, metrics, report};
+use crate::output::report::{self, repeat};
+use crate::output::{artifacts, metrics};
 use crate::parameters::Parameters;
 use crate::task::{download, evaluate, train};
-use crate::text;
+use crate::text::{self, quoted};
 use crate::workspace;
 
 /// How long the mirrors have to answer before the demo draws synthetic digits.
@@ -45,10 +46,14 @@ pub fn run(args: &Demo, console: &Console) -> Result<()> {
         listener.on(RunEvent::RunStarted);
         bring_data(args, console)
     })?;
+    // A training that is ended in time leaves a finished model of before in its place.
+    let unfinished = Path::new(workspace::MODEL).join(weights::UNFINISHED);
+    let written = || std::fs::metadata(unfinished.join(weights::FILE_NAME)).and_then(|file| file.modified()).ok();
+    let before = written();
     if is_trained(&args.overrides, dataset.provenance.source) {
         info!("{}: is trained on this data with these parameters: used again", workspace::MODEL);
     } else {
-        let args = Train {
+        let train = Train {
             data_dir: workspace::DATA.into(),
             log_dir: workspace::TRAIN_LOGS.into(),
             model_dir: workspace::MODEL.into(),
@@ -58,30 +63,39 @@ pub fn run(args: &Demo, console: &Console) -> Result<()> {
             overrides: args.overrides.clone(),
         };
         let data = || Ok(dataset.clone());
-        train::logged(&args, data, console, &mut String::new())?;
+        train::logged(&train, data, console, &mut String::new())?;
     }
-    let args = Evaluate {
+    let evaluated = Evaluate {
         data_dir: workspace::DATA.into(),
         log_dir: workspace::EVALUATE_LOGS.into(),
-        model_dir: workspace::MODEL.into(),
+        model_dir: if written() > before { unfinished.clone() } else { workspace::MODEL.into() },
     };
     let data = || Ok(dataset);
-    let score = evaluate::logged(&args, data, console)?;
-    console::print(&format!("{score}\n{}", places()))
+    let score = evaluate::logged(&evaluated, data, console)?;
+    let next = longer(&Parameters::read(parameters_file, &args.overrides.0)?, &args.overrides);
+    console::print(&format!("{score}\n{}\nNext, train longer: {} {next}\n", places(), cli::started_as()))
 }
 
-/// The places of all files, and the command to train again.
+/// The command that trains the same network twice as long.
+fn longer(parameters: &Parameters, Overrides(given): &Overrides) -> String {
+    let longer = Parameters { train_epochs: parameters.train_epochs.saturating_mul(2), ..parameters.clone() };
+    let is_given = |name: &str| name == "train_epochs" || given.iter().any(|setting| setting.key.name == name);
+    let flags = repeat::values(&longer).into_iter().filter(|(name, _)| is_given(name));
+    let flags = flags.map(|(name, value)| format!(" --{name}={}", quoted(Path::new(&value))));
+    format!("train{}", flags.collect::<String>())
+}
+
+/// The places of all files.
 fn places() -> String {
     let model_file = |name: &str| format!("{}/{name}", workspace::MODEL);
     let report = model_file(report::ARTIFACT.file_name);
-    let rows = text::named_values(&[
+    text::named_values(&[
         ("data", workspace::DATA.into()),
         ("model", model_file(weights::FILE_NAME)),
         ("report", format!("{report} (open it in a browser, draw a digit)")),
         ("parameters", workspace::PARAMETERS.into()),
         ("logs", workspace::ALL_LOGS.into()),
-    ]);
-    format!("{rows}\nNext, train longer: {} train --train_epochs=10\n", cli::started_as())
+    ])
 }
 
 /// The data in the workspace, else MNIST from a mirror, else the synthetic stand-in. Where the stand-in is there already,

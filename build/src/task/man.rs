@@ -27,7 +27,8 @@ pub fn run(directory: &Path) -> Result<()> {
 /// Writes the page of `command`, then those of the commands below it. `written` takes their paths.
 fn write(command: Command, directory: &Path, written: &mut Vec<String>) -> Result<()> {
     let below: Vec<Command> = command.get_subcommands().cloned().collect();
-    let man = Man::new(command);
+    // What the short help leaves out has no text in a page either.
+    let man = Man::new(command.mut_args(|argument| argument.hide_short_help(false)));
     let path = directory.join(man.get_filename());
     let mut page = vec![];
     man.render(&mut page).map_err(Error::io("write", &path))?;

@@ -9,7 +9,7 @@ mod charts;
 mod confidence;
 mod digits;
 mod images;
-mod repeat;
+pub mod repeat;
 mod scale;
 mod tables;
 mod units;

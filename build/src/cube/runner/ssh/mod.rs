@@ -24,7 +24,7 @@ mod place;
 mod transfer;
 
 use self::connection::{Address, Connection, LOST, Machine};
-use self::transfer::{Sent, Transfer};
+use self::transfer::{FileTransfer, Sent};
 use super::super::command::HostCommand;
 use super::super::directory::{CubeDir, absolute};
 use super::super::invocation::{Binding, Invocation};
@@ -145,11 +145,11 @@ impl Ssh {
         far.connection.succeed(action, &words.iter().map(String::as_str).collect::<Vec<_>>(), input)
     }
 
-    fn transfer(&self) -> Result<Transfer<'_>> {
+    fn transfer(&self) -> Result<FileTransfer<'_>> {
         let far = self.far()?;
         let here = HostCommand::new("rsync").arg("--version").output().is_ok_and(|rsync| rsync.success);
         let has_rsync = here && far.connection.machine.has_rsync;
-        Ok(Transfer { connection: &far.connection, program: &far.program, has_rsync })
+        Ok(FileTransfer { connection: &far.connection, program: &far.program, has_rsync })
     }
 
     /// Sends what is new of this program and of the cube.

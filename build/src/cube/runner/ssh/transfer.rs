@@ -22,7 +22,7 @@ const MOST_ARGUMENTS: usize = 500;
 
 /// Files between this machine and another.
 #[derive(Debug)]
-pub struct Transfer<'a> {
+pub struct FileTransfer<'a> {
     pub connection: &'a Connection,
     /// This program over there.
     pub program: &'a str,
@@ -42,7 +42,7 @@ pub struct Sent<'a> {
     pub to: &'a str,
 }
 
-impl Transfer<'_> {
+impl FileTransfer<'_> {
     /// Makes what is there equal to what is here.
     ///
     /// # Errors
