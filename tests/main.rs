@@ -16,6 +16,7 @@ mod cube;
 mod cube_clean;
 mod cube_hostile;
 mod cube_image;
+mod cube_other;
 mod cube_run;
 mod docs;
 mod doubts;

@@ -188,6 +188,9 @@ fn the_files_of_an_earlier_run_go_and_those_of_the_user_stay() {
 #[test]
 fn the_exit_code_and_the_logs_of_a_failed_task_come_back() {
     let Some(far) = Far::new() else { return };
+    // As the published runner's documentation has it, and with what a killed run left.
+    far.cube.write("platforms/ssh.yaml", PLATFORM.replace("{}", "").replace("platform:", "interpreter:\nplatform:"));
+    far.cube.write("workspace/.mlcube-brought/model_dir/model.onnx", "half of it");
     fs::remove_file(far.cube.workspace("data/train-images-idx3-ubyte")).unwrap();
     let ended = far.run(TRAIN);
     assert_eq!(ended.code, Some(1), "{ended:#?}");
@@ -196,6 +199,8 @@ fn the_exit_code_and_the_logs_of_a_failed_task_come_back() {
     assert!(ended.stderr.ends_with("error: task train: exit status: 1\n"), "{ended:#?}");
     let log = fs::read_to_string(far.cube.workspace("train_logs/mlcube_mnist_train.log")).unwrap();
     assert!(log.contains("is missing"), "{log}");
+    let left = far.cube.sandbox.files("the cube/workspace");
+    assert!(!left.contains(&".mlcube-brought".into()) && far.outputs("model").is_empty(), "{left:?}");
 }
 
 #[test]

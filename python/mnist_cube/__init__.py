@@ -133,7 +133,12 @@ def train(
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory, "parameters.yaml")
         file.write_text(json.dumps(dict(parameters or {})))  # JSON is YAML
-        _call("train", *_flags(data_dir=data_dir, model_dir=model_dir, log_dir=log_dir, parameters_file=file))
+        try:
+            _call("train", *_flags(data_dir=data_dir, model_dir=model_dir, log_dir=log_dir, parameters_file=file))
+        except MnistError as error:
+            # The file is one line, of which the caller knows nothing.
+            message = str(error).replace(f"{file}:1: ", "parameters: ").replace(str(file), "parameters")
+            raise MnistError(message, error.exit_code) from None
     # The program takes ~ as the home directory, so the same is done here.
     return Run(Path(model_dir if model_dir is not None else "workspace/model").expanduser().resolve())
 

@@ -39,6 +39,7 @@ try:
     mnist_cube.train({"batchsize": 3, "optimizer": "lion"}, data_dir="data", model_dir="model", log_dir="logs")
 except mnist_cube.MnistError as error:
     assert error.exit_code == 1, error.exit_code
+    assert str(error).startswith("parameters: ") and "tmp" not in str(error), error
     assert "unknown key batchsize" in str(error) and "optimizer: expected adam" in str(error), error
 else:
     raise AssertionError("a wrong parameter was taken")

@@ -59,6 +59,7 @@ pub fn long_version() -> String {
         [(cfg!(feature = "burn"), "burn"), (cfg!(feature = "ndarray"), "ndarray"), (cfg!(feature = "gpu"), "gpu")];
     let features: Vec<_> = features.into_iter().filter(|(has, _)| *has).map(|(_, name)| name).collect();
     let features = if features.is_empty() { "none".into() } else { features.join(", ") };
-    let set = InstructionSet::choose().map_or("none", InstructionSet::name);
+    // A wrong choice is an error of whoever trains, not of whoever asks.
+    let set = InstructionSet::choose().unwrap_or(InstructionSet::available()[0]).name();
     format!("{}\nfeatures: {features}\ninstruction set: {set}", env!("CARGO_PKG_VERSION"))
 }

@@ -7,6 +7,9 @@
 //!
 //! The files follow MLCube's documentation and two of the published packages, `mlcube` 0.0.3 and 0.0.9.
 
+/// The name of this program's own cube. The tasks of other cubes are other programs', of which nothing is known.
+pub const NAME: &str = "mnist";
+
 pub mod check;
 pub mod clean;
 pub mod command;

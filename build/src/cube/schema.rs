@@ -172,6 +172,8 @@ fn check_values<'a>(
     for field in fields {
         let path = joined(path, key(field.name));
         match value.get(field.name) {
+            // An optional key without a value is as good as none.
+            Some(Value::Null) if !field.required => {}
             Some(value) => check_value(value, &field.value, &path, mismatches),
             None if field.required => mismatches.push(Mismatch::new(&path, "a value", "none")),
             None => {}

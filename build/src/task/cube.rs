@@ -86,7 +86,7 @@ fn first<T: std::fmt::Display>(items: &[T], name: &str) -> String {
 
 fn configure(cube: &CubeDir, platform: &Path, dry_run: bool) -> Result<()> {
     let mut runner = sound(&cube.root, check::runner(&cube.file(&PLATFORM, platform)?, cube, &PROGRAM))?;
-    print(runner::configure(&mut *runner, &cube.build, dry_run)?)
+    print(runner::configure(&mut *runner, &cube.build, check::is_ours(cube, &PROGRAM), dry_run)?)
 }
 
 fn run_task(cube: &CubeDir, platform: &Path, task: &Path, dry_run: bool, attach: bool) -> Result<()> {

@@ -1,7 +1,7 @@
 //! `mnist predict`: has a trained model read digits from images.
 
 use std::collections::HashSet;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -166,6 +166,9 @@ fn frame(model_dir: &Path, model: &Model, trained_on: DataSource) -> Result<Fram
 /// The image at `path`, or on stdin if that is `-`, prepared for the network.
 fn read(path: &Path, frame: Frame) -> Result<Prepared> {
     let (read, path) = if path == Path::new("-") {
+        if io::stdin().is_terminal() {
+            tracing::info!("reading a picture from stdin");
+        }
         (open::read_at_most(MOST_BYTES, io::stdin().lock()), Path::new("stdin"))
     } else {
         (open::regular_or_pipe(path).and_then(|file| open::read_at_most(MOST_BYTES, file)), path)

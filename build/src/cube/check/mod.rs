@@ -103,6 +103,12 @@ pub fn configurations(cube: &CubeDir, program: &Program) -> Result<Configuration
     reader.ended(Some(Configurations { invocations, input_files }))
 }
 
+/// Whether the cube is this program's. One that cannot be read is taken for it.
+pub fn is_ours(cube: &CubeDir, program: &Program) -> bool {
+    let mut reader = Reader::new(&cube.root, &cube.workspace, program);
+    tasks::read(&mut reader).is_none() || reader.is_ours()
+}
+
 /// The runner that a platform file stands for.
 ///
 /// # Errors

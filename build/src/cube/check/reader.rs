@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_yaml::Value;
 
+use super::super::NAME;
 use super::super::locate::{PathStep, Places, shown};
 use super::super::schema::{self, Schema, described};
 use crate::text::escaped;
@@ -86,6 +87,11 @@ impl<'a> Reader<'a> {
         Self { root, workspace, cube: String::new(), program, input_files: vec![], report: Report::default() }
     }
 
+    /// Whether the cube is this program's.
+    pub fn is_ours(&self) -> bool {
+        self.cube == NAME
+    }
+
     /// The files and faults so far, each fault once.
     pub fn report(mut self, tasks: Vec<String>) -> Report {
         self.report.faults.sort();
@@ -119,9 +125,9 @@ impl<'a> Reader<'a> {
         Some(document)
     }
 
-    /// Checks a parameters file, once however often it is named.
+    /// Checks a parameters file of this program, once however often it is named.
     pub fn parameters(&mut self, name: &Path) {
-        if self.report.files.iter().any(|file| file == name) {
+        if !self.is_ours() || self.report.files.iter().any(|file| file == name) {
             return;
         }
         self.report.files.push(name.to_path_buf());

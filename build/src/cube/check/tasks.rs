@@ -54,8 +54,11 @@ fn parameters(task: &Value, direction: &str) -> BTreeMap<String, String> {
     listed.filter_map(|item| Some((text(item, "name")?, text(item, "type").unwrap_or_default()))).collect()
 }
 
-/// The program has a task of this name, each parameter is one of its flags, and no required flag is missing.
+/// In this program's cube, the program has a task of this name, each parameter is one of its flags, and no required flag is missing.
 fn check_flags(reader: &mut Reader, document: &Document, name: &str, task: &TaskFile) {
+    if !reader.is_ours() {
+        return;
+    }
     let Some(flags) = (reader.program.flags_of)(name) else {
         return reader.fault(document, &[], format!("expected a task that the program has, found {name}"));
     };

@@ -10,6 +10,7 @@ use std::process::ExitStatus;
 use serde_yaml::Value;
 use tracing::{info, warn};
 
+use super::NAME;
 use super::command::HostCommand;
 use super::directory::CubeDir;
 use super::invocation::Invocation;
@@ -146,21 +147,22 @@ pub trait Image {
     /// `build` lacks a file, or this user cannot build images.
     fn build_command(&self, build: &Path) -> Result<HostCommand>;
 
-    /// Builds it from the directory `build`.
+    /// Builds it from the directory `build`. Whether the cube is this program's decides what may be replaced.
     ///
     /// # Errors
     /// See [`Image::build_command`]; the builder fails, or a signal arrived.
-    fn build(&self, build: &Path) -> Result<()> {
+    fn build(&self, build: &Path, _is_ours: bool) -> Result<()> {
         let status = self.build_command(build)?.run()?;
         if status.success() { Ok(()) } else { Err(CubeError::ImageBuild { image: self.name() }.into()) }
     }
 }
 
-/// Builds the runner's image from the directory `build`. A dry run only returns the command.
+/// Builds the runner's image from the directory `build` of a cube, which may be this program's. A dry run only returns the
+/// command.
 ///
 /// # Errors
 /// See [`Runner::find`] and [`Image::build`].
-pub fn configure(runner: &mut dyn Runner, build: &Path, dry_run: bool) -> Result<Option<HostCommand>> {
+pub fn configure(runner: &mut dyn Runner, build: &Path, is_ours: bool, dry_run: bool) -> Result<Option<HostCommand>> {
     if !dry_run {
         runner.find()?;
     }
@@ -168,12 +170,12 @@ pub fn configure(runner: &mut dyn Runner, build: &Path, dry_run: bool) -> Result
         None => info!("nothing to build: this platform has no image"),
         Some(image) if image.is_up_to_date(build) => {
             if !dry_run {
-                refuse_foreign(image)?;
+                refuse_foreign(image, is_ours)?;
             }
             info!("{}: up to date", image.name());
         }
         Some(image) if dry_run => return image.build_command(build).map(Some),
-        Some(image) => image.build(build)?,
+        Some(image) => image.build(build, is_ours)?,
     }
     Ok(None)
 }
@@ -193,11 +195,12 @@ pub fn run(
     }
     invocation.check_inputs(&|path| runner.is_here(path))?;
     runner.find()?;
+    let is_ours = invocation.cube == NAME;
     if let Some(image) = runner.image()
-        && refuse_foreign(image)? == ImageFound::Nothing
+        && refuse_foreign(image, is_ours)? == ImageFound::Nothing
     {
         info!("{}: building the image, since there is none yet", image.name());
-        image.build(build)?;
+        image.build(build, is_ours)?;
     }
     invocation.make_outputs(&|path| runner.is_here(path))?;
     runner.stage_in(invocation)?;
@@ -232,10 +235,11 @@ fn finish(runner: &dyn Runner, invocation: &Invocation, ended: Result<ExitStatus
     if status.success() { Ok(()) } else { Err(CubeError::Task { task: invocation.task.clone(), status }.into()) }
 }
 
-/// What there is under the name of `image`. Where nothing tells whose it is, it is taken with a warning.
-fn refuse_foreign(image: &dyn Image) -> Result<ImageFound> {
+/// What there is under the name of `image`, which must be this program's where the cube `is_ours`. Where nothing tells whose it is, it is taken with a warning.
+fn refuse_foreign(image: &dyn Image, is_ours: bool) -> Result<ImageFound> {
     let found = image.found()?;
     match found {
+        ImageFound::Foreign(_) | ImageFound::Unreadable(_) if !is_ours => Ok(found),
         ImageFound::Foreign(found) => Err(CubeError::ForeignImage {
             image: image.name(),
             label: format!("{}={}", LABEL.0, LABEL.1),

@@ -135,8 +135,8 @@ impl Image for Singularity {
         self.build_into(&self.image, build)
     }
 
-    fn build(&self, build: &Path) -> Result<()> {
-        refuse_foreign(self)?; // the file may be the only one of another program
+    fn build(&self, build: &Path, is_ours: bool) -> Result<()> {
+        refuse_foreign(self, is_ours)?; // the file may be the only one of another program
         // Built under another name: a build that fails leaves the old image.
         let unfinished = self.image.with_extension("unfinished");
         let command = self.build_into(&unfinished, build)?;

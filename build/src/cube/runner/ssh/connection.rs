@@ -41,7 +41,7 @@ impl Address {
     }
 
     /// The command that runs `words` there, without a connection of ours.
-    pub fn command(&self, words: &[&str]) -> HostCommand {
+    pub fn command(&self, words: &[impl AsRef<str>]) -> HostCommand {
         self.ssh().args(["--", &self.host]).arg(remote(words))
     }
 }
@@ -104,7 +104,7 @@ impl Connection {
     }
 
     /// The command that runs `words` there.
-    pub fn command(&self, words: &[&str]) -> HostCommand {
+    pub fn command(&self, words: &[impl AsRef<str>]) -> HostCommand {
         let options = ["-x", "-T", "-o", "ControlMaster=no", "-o", &control(&self.directory)];
         HostCommand::new("ssh").args(options).args(["--", &self.address.host]).arg(remote(words))
     }
@@ -120,7 +120,7 @@ impl Connection {
     ///
     /// # Errors
     /// The connection is lost, or a signal arrived.
-    pub fn output(&self, words: &[&str]) -> Result<ProgramOutput> {
+    pub fn output(&self, words: &[impl AsRef<str>]) -> Result<ProgramOutput> {
         self.output_of(words, Stdio::null())
     }
 
@@ -128,7 +128,7 @@ impl Connection {
     ///
     /// # Errors
     /// The connection is lost, or a signal arrived.
-    pub fn output_of(&self, words: &[&str], input: Stdio) -> Result<ProgramOutput> {
+    pub fn output_of(&self, words: &[impl AsRef<str>], input: Stdio) -> Result<ProgramOutput> {
         let output = self.command(words).complete(input)?;
         if output.code == Some(LOST) {
             return Err(CubeError::Connection { host: self.host(), problem: problem(&output.stderr) }.into());
@@ -140,7 +140,7 @@ impl Connection {
     ///
     /// # Errors
     /// They fail, with `action` as what was tried; or see [`output`](Self::output).
-    pub fn succeed(&self, action: &'static str, words: &[&str], input: Stdio) -> Result<String> {
+    pub fn succeed(&self, action: &'static str, words: &[impl AsRef<str>], input: Stdio) -> Result<String> {
         let output = self.output_of(words, input)?;
         if output.success {
             return Ok(output.stdout);
@@ -169,12 +169,12 @@ fn socket_directory() -> std::io::Result<TempDir> {
 }
 
 /// `words` as one text that any login shell there takes apart into them again.
-fn remote(words: &[&str]) -> String {
-    let quoted = |word: &&str| match word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c)) {
+fn remote(words: &[impl AsRef<str>]) -> String {
+    let quoted = |word: &str| match word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c)) {
         true if !word.is_empty() => word.to_string(),
         _ => format!("'{}'", word.replace('\'', r"'\''")),
     };
-    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
+    words.iter().map(|word| quoted(word.as_ref())).collect::<Vec<_>>().join(" ")
 }
 
 /// What matters of the messages of a program: the last line, after the one that says what is behind it.

@@ -141,8 +141,7 @@ impl Ssh {
     /// Runs this program there to its end, with `input` as standard input.
     fn ask(&self, action: &'static str, arguments: &[&str], input: Stdio) -> Result<String> {
         let far = self.far()?;
-        let words = self.words(&far.base, &far.program, arguments);
-        far.connection.succeed(action, &words.iter().map(String::as_str).collect::<Vec<_>>(), input)
+        far.connection.succeed(action, &self.words(&far.base, &far.program, arguments), input)
     }
 
     fn transfer(&self) -> Result<FileTransfer<'_>> {
@@ -152,8 +151,8 @@ impl Ssh {
         Ok(FileTransfer { connection: &far.connection, program: &far.program, has_rsync })
     }
 
-    /// Sends what is new of this program and of the cube.
-    fn send_cube(&self) -> Result<()> {
+    /// Sends this program, unless it is there.
+    fn send_program(&self) -> Result<()> {
         let far = self.far()?;
         if let Some(program) = &*far.missing.borrow() {
             info!("{}: sending this program", self.address.shown());
@@ -162,16 +161,36 @@ impl Ssh {
             far.connection.succeed("write this program", &["sh", "-c", script, "sh", &far.program], file.into())?;
         }
         far.missing.take(); // it is there now
-        let version = far.connection.output(&[&far.program, "--version"])?;
-        if !version.success {
-            let problem = connection::problem(&version.stderr);
-            return Err(CubeError::OtherMachine { host: self.address.shown(), problem }.into());
+        let version = far.connection.output(&[&*far.program, "--version"])?;
+        if version.success {
+            return Ok(());
         }
-        let names: Vec<PathBuf> =
-            CUBE.map(PathBuf::from).into_iter().filter(|name| self.cube.root.join(name).exists()).collect();
-        let to = format!("{}/cube", far.base);
+        let problem = connection::problem(&version.stderr);
+        Err(CubeError::OtherMachine { host: self.address.shown(), problem }.into())
+    }
+
+    /// Sends what is new of the cube, once no task runs there and the outputs of the last one are here.
+    fn send_cube(&self) -> Result<()> {
+        self.send_program()?;
+        let State { stage, about } = self.state()?;
+        match (stage, about) {
+            (Stage::Free, _) | (_, None) => {}
+            (Stage::Running, Some(about)) => return Err(self.running(about.task)?.into()),
+            (_, Some(about)) => {
+                info!("{}: task {} has ended there; first its outputs are brought", self.address.shown(), about.task);
+                self.bring(&about)?;
+            }
+        }
+        let is_there = |name: &PathBuf| self.cube.root.join(name).exists();
+        let names: Vec<PathBuf> = CUBE.map(PathBuf::from).into_iter().filter(is_there).collect();
+        let to = format!("{}/cube", self.far()?.base);
         let sent = Sent { from: &absolute(&self.cube.root)?, names: &names, without: &["build/target"], to: &to };
         self.transfer()?.send("the cube", &sent)
+    }
+
+    fn running(&self, task: String) -> Result<CubeError> {
+        let directory = format!("{}/job", self.far()?.base);
+        Ok(CubeError::Running { host: self.address.shown(), task, directory })
     }
 
     /// The state of the job there.
@@ -207,7 +226,7 @@ impl Ssh {
     fn follow(&self, task: &str) -> Result<ExitStatus> {
         let far = self.far()?;
         let words = self.words(&far.base, &far.program, &["cube", "job", "follow", "../job"]);
-        let command = far.connection.command(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        let command = far.connection.command(&words);
         let then = if self.ends_alone { "is stopped there in a minute" } else { "goes on there" };
         if command.run_with_signs_of_life()?.code() == Some(LOST) {
             return Err(self.lost(task, then));
@@ -222,18 +241,17 @@ impl Ssh {
     fn bring(&self, about: &About) -> Result<()> {
         let far = self.far()?;
         let transfer = self.transfer()?;
+        let brought = place::Brought::begin(&self.cube.workspace)?;
         for (name, path, is_file) in &about.outputs {
             let directory = if *is_file { path.parent().unwrap_or(path) } else { path };
             let only = is_file.then(|| path.file_name().unwrap_or_default().to_string_lossy());
             let target = self.cube.workspace.join(directory);
             let there = format!("{}/cube/workspace/{}", far.base, directory.display());
-            fs::create_dir_all(&self.cube.workspace).map_err(Error::io("make", &self.cube.workspace))?;
-            // Beside the outputs, so that there is room for both, and away from them.
-            let stage = tempfile::Builder::new().prefix(".mlcube-brought-").tempdir_in(&self.cube.workspace);
-            let stage = stage.map_err(Error::io("make a directory in", &self.cube.workspace))?;
-            transfer.fetch(&there, only.as_deref(), stage.path(), &target)?;
-            place::place(stage.path(), &target, name)?;
+            let stage = brought.directory(name)?;
+            transfer.fetch(&there, only.as_deref(), &stage, &target)?;
+            place::place(&stage, &target, name)?;
         }
+        drop(brought);
         self.ask("free the place of the task", &["cube", "job", "free", "../job"], Stdio::null()).map(drop)
     }
 
@@ -307,19 +325,6 @@ impl Runner for Ssh {
 
     fn stage_in(&self, invocation: &Invocation) -> Result<()> {
         self.send_cube()?;
-        let State { stage, about } = self.state()?;
-        let host = self.address.shown();
-        match (stage, about) {
-            (Stage::Free, _) | (_, None) => {}
-            (Stage::Running, Some(about)) => {
-                let directory = format!("{}/job", self.far()?.base);
-                return Err(CubeError::Running { host, task: about.task, directory }.into());
-            }
-            (_, Some(about)) => {
-                info!("{host}: task {} has ended there; first its outputs are brought", about.task);
-                self.bring(&about)?;
-            }
-        }
         let inputs = invocation.bindings.iter().filter(|binding| binding.is_input);
         let names: Vec<PathBuf> =
             inputs.filter_map(|input| self.in_workspace(&input.path)).map(Path::to_path_buf).collect();
@@ -338,16 +343,14 @@ impl Runner for Ssh {
             .map(drop)
     }
 
-    fn command(&self, invocation: &Invocation) -> Result<HostCommand> {
+    fn command(&self, _: &Invocation) -> Result<HostCommand> {
         let (base, program) = match &self.far {
             Some(far) => (far.base.clone(), far.program.clone()),
             None => (self.base()?, self.program.clone().unwrap_or_else(|| "mnist".into())),
         };
-        let _ = invocation;
         let arguments = self.task_arguments();
         let arguments: Vec<&str> = ["cube"].into_iter().chain(arguments.iter().map(String::as_str)).collect();
-        let words = self.words(&base, &program, &arguments);
-        Ok(self.address.command(&words.iter().map(String::as_str).collect::<Vec<_>>()))
+        Ok(self.address.command(&self.words(&base, &program, &arguments)))
     }
 
     fn run(&self, invocation: &Invocation) -> Result<ExitStatus> {
@@ -361,8 +364,7 @@ impl Runner for Ssh {
         let State { stage, about } = self.state()?;
         let Some(about) = about.filter(|_| stage != Stage::Free) else { return Err(CubeError::NothingToAttach.into()) };
         if about.task != invocation.task {
-            let directory = format!("{}/job", self.far()?.base);
-            return Err(CubeError::Running { host: self.address.shown(), task: about.task, directory }.into());
+            return Err(self.running(about.task)?.into());
         }
         self.follow(&about.task)
     }
@@ -372,7 +374,7 @@ impl Runner for Ssh {
         let signal = interrupt::received().unwrap_or(signal_hook::consts::SIGTERM).to_string();
         info!("{}: stopping task {}", self.address.shown(), invocation.task);
         let words = self.words(&far.base, &far.program, &["cube", "job", "stop", "../job", &signal]);
-        let output = far.connection.output(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let output = far.connection.output(&words)?;
         output.stderr.lines().for_each(|line| info!("{line}"));
         Ok(())
     }
@@ -403,23 +405,14 @@ impl Image for Ssh {
         let program = self.program.clone().unwrap_or_else(|| "mnist".into());
         let platform = format!("--platform={}", self.platform);
         let words = self.words(&self.base()?, &program, &["cube", "configure", "--mlcube=.", &platform]);
-        Ok(self.address.command(&words.iter().map(String::as_str).collect::<Vec<_>>()))
+        Ok(self.address.command(&words))
     }
 
-    fn build(&self, _: &Path) -> Result<()> {
+    fn build(&self, _: &Path, _: bool) -> Result<()> {
         self.send_cube()?;
         info!("{}: configuring the cube there for {}", self.address.shown(), self.platform);
         let about = About { task: "configure".into(), outputs: vec![], ends_alone: false };
         let platform = format!("--platform={}", self.platform);
-        let State { stage, about: found } = self.state()?;
-        match (stage, found) {
-            (Stage::Running, Some(found)) => {
-                let directory = format!("{}/job", self.far()?.base);
-                return Err(CubeError::Running { host: self.address.shown(), task: found.task, directory }.into());
-            }
-            (Stage::Ended(_) | Stage::Killed, Some(found)) => self.bring(&found)?,
-            _ => {}
-        }
         let ended = self.run_job(&about, &["cube", "configure", "--mlcube=.", &platform]);
         let invocation = Invocation { cube: String::new(), task: about.task.clone(), bindings: vec![] };
         super::finish(self, &invocation, ended)

@@ -2,12 +2,53 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::files::lock::{self, DirectoryLock};
 use crate::files::set::{self, FileSet};
-use crate::files::{OutputDirectory, lock};
+use crate::files::{self, OutputDirectory};
 use crate::output::{artifacts, names};
+
+/// The directory in the workspace that outputs are brought into: so there is room for them and those that they replace. One
+/// process at a time has it, and what a killed one left there goes.
+#[derive(Debug)]
+pub struct Brought {
+    directory: PathBuf,
+    _lock: Option<DirectoryLock>,
+}
+
+impl Brought {
+    /// Makes it, empty.
+    ///
+    /// # Errors
+    /// It cannot be made, or another process has it.
+    pub fn begin(workspace: &Path) -> Result<Self> {
+        let directory = workspace.join(".mlcube-brought");
+        files::make_directory(&directory)?;
+        let lock = DirectoryLock::take(&directory)?;
+        for name in entries(&directory)?.into_iter().filter(|name| name != lock::NAME) {
+            fs::remove_dir_all(directory.join(name)).map_err(Error::io("remove", &directory))?;
+        }
+        Ok(Self { directory, _lock: lock })
+    }
+
+    /// An empty directory for the output `name`.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn directory(&self, name: &str) -> Result<PathBuf> {
+        let directory = self.directory.join(name);
+        files::make_directory(&directory)?;
+        Ok(directory)
+    }
+}
+
+impl Drop for Brought {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.directory); // or the next one does
+    }
+}
 
 /// Puts the files in `stage` in place in `target`, the directory of the output `flag`. Files that a task of this program
 /// writes there and that are not in `stage` go: they are those of an earlier run. All others stay.
