@@ -43,7 +43,7 @@ fn a_cube_of_another_program_is_right_and_runs() {
     assert_eq!(ended.stdout, ".: 6 files are right, tasks bye, hello\n");
     cube.run("configure --platform=docker").done();
     // Its image has no label of ours.
-    cube.sandbox.write("image", r#"{"Entrypoint":["python3","/workspace/hello.py"],"Labels":null}"#);
+    cube.sandbox.write("image", r#"{"Entrypoint":["python3","-m","hello"],"Labels":null}"#);
     cube.run("run --platform=docker --task=alice").done();
     let run = cube.wrote("run");
     let mount = |name: &str, n: usize, more: &str| {
