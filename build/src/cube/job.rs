@@ -11,7 +11,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -268,6 +268,22 @@ fn exit_code(status: ExitStatus) -> u8 {
     status.code().or(signal.map(|signal| 128 + signal)).and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
+impl About {
+    /// Whether each output is below the workspace. What another machine says decides where files are written here.
+    pub fn is_safe(&self) -> bool {
+        let is_name = |name: &str| is_below(Path::new(name)) && !name.contains('/');
+        // An empty path is the workspace itself.
+        let is_inside = |path: &Path| path.as_os_str().is_empty() || is_below(path);
+        self.outputs.iter().all(|(name, path, _)| is_name(name) && is_inside(path))
+    }
+}
+
+/// Whether a path leads to something below a directory, whichever that is.
+pub fn is_below(path: &Path) -> bool {
+    let mut parts = path.components().peekable();
+    parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))
+}
+
 /// A file below a directory: its path, size and time in seconds since 1970.
 pub type Listed = (PathBuf, u64, u64);
 
@@ -298,4 +314,29 @@ pub fn list(directory: &Path) -> Result<Vec<Listed>> {
     }
     found.sort();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_machine_does_not_say_where_files_go_outside_the_workspace() {
+        let about = |name: &str, path: &str| About {
+            task: "train".into(),
+            outputs: vec![(name.into(), path.into(), false)],
+            ends_alone: false,
+        };
+        assert!(about("model_dir", "runs/1/model").is_safe() && about("all", "").is_safe());
+        for (name, path) in [
+            ("model_dir", "../.ssh"),
+            ("model_dir", "/etc"),
+            ("model_dir", "a/../../b"),
+            ("..", "model"),
+            ("/etc", "model"),
+            ("a/b", "model"),
+        ] {
+            assert!(!about(name, path).is_safe(), "{name} {path}");
+        }
+    }
 }

@@ -201,7 +201,13 @@ impl Ssh {
             action: "read the state of a task".into(),
             problem: error.to_string(),
         };
-        Ok(serde_json::from_str(&json).map_err(wrong)?)
+        let state: State = serde_json::from_str(&json).map_err(wrong)?;
+        if state.about.as_ref().is_some_and(|about| !about.is_safe()) {
+            let problem = "expected outputs below the workspace, found others".into();
+            let (host, action) = (self.address.shown(), "read the state of a task".into());
+            return Err(CubeError::Transfer { host, action, problem }.into());
+        }
+        Ok(state)
     }
 
     fn lost(&self, task: &str, then: &'static str) -> Error {
@@ -361,6 +367,7 @@ impl Runner for Ssh {
     }
 
     fn attach(&self, invocation: &Invocation) -> Result<ExitStatus> {
+        self.send_program()?; // a newer one can read what an older one began
         let State { stage, about } = self.state()?;
         let Some(about) = about.filter(|_| stage != Stage::Free) else { return Err(CubeError::NothingToAttach.into()) };
         if about.task != invocation.task {

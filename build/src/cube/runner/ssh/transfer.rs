@@ -87,7 +87,14 @@ impl FileTransfer<'_> {
     /// They cannot be listed, or the connection is lost.
     pub fn list(&self, far: &str) -> Result<Vec<Listed>> {
         let json = self.connection.succeed("list files", &[self.program, "cube", "job", "list", far], Stdio::null())?;
-        serde_json::from_str(&json).map_err(|error| self.failed("list", far, &error.to_string()))
+        let listed: Vec<Listed> =
+            serde_json::from_str(&json).map_err(|error| self.failed("list", far, &error.to_string()))?;
+        match listed.iter().find(|(path, ..)| !job::is_below(path)) {
+            None => Ok(listed),
+            Some((path, ..)) => {
+                Err(self.failed("list", far, &format!("expected paths below it, found {}", path.display())))
+            }
+        }
     }
 
     fn send_by_tar(&self, what: &'static str, sent: &Sent) -> Result<()> {
