@@ -215,16 +215,13 @@ fn a_task_whose_connection_is_lost_goes_on_and_is_taken_up() {
     assert!(stderr.ends_with(lost), "{stderr}");
     assert!(far.outputs("model").is_empty());
     // A second task has to wait.
-    far.run(TRAIN).failed_with(&format!(
+    let busy = format!(
         "far: task train runs there already, in {}\nhint: take it up with its own command and --attach; Ctrl-C then \
          stops it",
         far.base().join("job").display()
-    ));
-    far.run("run --platform=ssh --task=evaluate --attach").failed_with(&format!(
-        "far: task train runs there already, in {}\nhint: take it up with its own command and --attach; Ctrl-C then \
-         stops it",
-        far.base().join("job").display()
-    ));
+    );
+    far.run(TRAIN).failed_with(&busy);
+    far.run("run --platform=ssh --task=evaluate --attach").failed_with(&busy);
     let log = fs::File::create(far.cube.sandbox.path("again")).unwrap();
     let child = far.command(&format!("{TRAIN} --attach")).stdout(Stdio::null()).stderr(log).spawn().unwrap();
     far.waits_for("again", "epoch 2/"); // from the beginning

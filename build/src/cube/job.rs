@@ -9,12 +9,12 @@
 //! whose supervisor was killed is not taken for a running one.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -287,6 +287,12 @@ pub fn is_below(path: &Path) -> bool {
 /// A file below a directory: its path, size and time in seconds since 1970.
 pub type Listed = (PathBuf, u64, u64);
 
+/// A file as it is listed.
+pub fn listed(path: PathBuf, metadata: &Metadata) -> Listed {
+    let time = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    (path, metadata.len(), time.unwrap_or_default().as_secs())
+}
+
 /// All files below `directory`, sorted; none if it is not there.
 ///
 /// # Errors
@@ -307,8 +313,7 @@ pub fn list(directory: &Path) -> Result<Vec<Listed>> {
             if metadata.is_dir() {
                 waiting.push(name);
             } else if metadata.is_file() {
-                let time = metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-                found.push((name, metadata.len(), time.unwrap_or_default().as_secs()));
+                found.push(listed(name, &metadata));
             }
         }
     }

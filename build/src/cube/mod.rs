@@ -8,7 +8,7 @@
 //!
 //! The files follow MLCube's documentation and two of the published packages, `mlcube` 0.0.3 and 0.0.9.
 
-/// The name of this program's own cube. The tasks of other cubes are other programs', of which nothing is known.
+/// The name of this program's own cube. A cube of another name belongs to another program, whose flags are not known.
 pub const NAME: &str = "mnist";
 
 pub mod check;

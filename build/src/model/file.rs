@@ -194,23 +194,20 @@ pub fn directory_of(path: &Path) -> &Path {
 
 /// Whether the model in `model_dir` says that it is unfinished. A file that cannot be read does not.
 pub fn is_unfinished(model_dir: &Path) -> bool {
-    let header = || {
-        let mut file = set::open(model_dir, FILE_NAME).ok()?;
-        let length = file.metadata().ok()?.len();
-        let header = Header::read(&mut file, length, LONGEST_HEADER).ok()?;
-        header.describe::<Metadata>("model", FORMAT_VERSION, "a model").ok()
-    };
-    header().is_some_and(|metadata| metadata.unfinished.is_some())
+    let described = |header: Header| header.describe::<Metadata>("model", FORMAT_VERSION, "a model").ok();
+    header(model_dir).and_then(described).is_some_and(|metadata| metadata.unfinished.is_some())
 }
 
 /// Whether the model in `model_dir` is whole and of another program, such as PyTorch's.
 pub fn is_foreign(model_dir: &Path) -> bool {
-    let header = || {
-        let mut file = open::regular(&model_dir.join(FILE_NAME)).ok()?;
-        let length = file.metadata().ok()?.len();
-        Header::read(&mut file, length, LONGEST_HEADER).ok()
-    };
-    header().is_some_and(|header| !header.is_described())
+    header(model_dir).is_some_and(|header| !header.is_described())
+}
+
+/// The header of the model in `model_dir`, if there is one that can be read.
+fn header(model_dir: &Path) -> Option<Header> {
+    let mut file = set::open(model_dir, FILE_NAME).ok()?;
+    let length = file.metadata().ok()?.len();
+    Header::read(&mut file, length, LONGEST_HEADER).ok()
 }
 
 /// Reads a model from the bytes of a file, which may be damaged or hostile.

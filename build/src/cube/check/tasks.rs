@@ -54,7 +54,8 @@ fn parameters(task: &Value, direction: &str) -> BTreeMap<String, String> {
     listed.filter_map(|item| Some((text(item, "name")?, text(item, "type").unwrap_or_default()))).collect()
 }
 
-/// In this program's cube, the program has a task of this name, each parameter is one of its flags, and no required flag is missing.
+/// In this program's cube, the program has a task of this name, each parameter is one of its flags, and no required flag is
+/// missing.
 fn check_flags(reader: &mut Reader, document: &Document, name: &str, task: &TaskFile) {
     if !reader.is_ours() {
         return;

@@ -11,7 +11,6 @@
 
 use std::cell::RefCell;
 use std::fs::{self, File};
-use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
@@ -88,6 +87,8 @@ struct Far {
     program: String,
     /// The file with this program here, if it is not there yet.
     missing: RefCell<Option<PathBuf>>,
+    /// Whether both machines have rsync.
+    has_rsync: bool,
 }
 
 impl Ssh {
@@ -130,12 +131,12 @@ impl Ssh {
     }
 
     /// `arguments` of this program there, in the directory of the cube.
-    fn words(&self, base: &str, program: &str, arguments: &[&str]) -> Vec<String> {
+    fn words(&self, base: &str, program: &str, arguments: &[impl AsRef<str>]) -> Vec<String> {
         let workspace = (&*format!("{base}/cube/workspace"), &*self.cube.workspace.display().to_string());
         let environment = format!("{}={}", host_paths::VARIABLE, host_paths::value([workspace]));
         let start = ["sh", "-c", "mkdir -p \"$1\" && cd \"$1\" && shift && exec \"$@\"", "sh"].map(String::from);
         let start = start.into_iter().chain([format!("{base}/cube"), "env".into(), environment, program.into()]);
-        start.chain(arguments.iter().map(ToString::to_string)).collect()
+        start.chain(arguments.iter().map(|argument| argument.as_ref().to_string())).collect()
     }
 
     /// Runs this program there to its end, with `input` as standard input.
@@ -146,9 +147,7 @@ impl Ssh {
 
     fn transfer(&self) -> Result<FileTransfer<'_>> {
         let far = self.far()?;
-        let here = HostCommand::new("rsync").arg("--version").output().is_ok_and(|rsync| rsync.success);
-        let has_rsync = here && far.connection.machine.has_rsync;
-        Ok(FileTransfer { connection: &far.connection, program: &far.program, has_rsync })
+        Ok(FileTransfer { connection: &far.connection, program: &far.program, has_rsync: far.has_rsync })
     }
 
     /// Sends this program, unless it is there.
@@ -220,11 +219,12 @@ impl Ssh {
     }
 
     /// Starts a job there and follows it to its end.
-    fn run_job(&self, about: &About, arguments: &[&str]) -> Result<ExitStatus> {
+    fn run_job(&self, about: &About, arguments: &[String]) -> Result<ExitStatus> {
         let json =
             serde_json::to_string(about).unwrap_or_else(|error| unreachable!("plain values become JSON: {error}"));
         let start = ["cube", "job", "start", "../job", &json, "--"];
-        self.ask("start the task", &[&start, arguments].concat(), Stdio::null())
+        let arguments: Vec<&str> = start.into_iter().chain(arguments.iter().map(String::as_str)).collect();
+        self.ask("start the task", &arguments, Stdio::null())
             .map_err(|error| self.or_lost(error, &about.task, "may have been started there"))?;
         self.follow(&about.task)
     }
@@ -294,8 +294,21 @@ impl Ssh {
         .to_string()
     }
 
-    fn task_arguments(&self) -> [String; 4] {
-        ["run".into(), "--mlcube=.".into(), format!("--platform={}", self.platform), "--task=../run.yaml".into()]
+    /// What this program is told there, to configure the cube.
+    fn configure_arguments(&self) -> Vec<String> {
+        ["cube", "configure", "--mlcube=.", &format!("--platform={}", self.platform)].map(String::from).into()
+    }
+
+    /// What it is told to run the task of the run configuration there.
+    fn run_arguments(&self) -> Vec<String> {
+        let platform = format!("--platform={}", self.platform);
+        ["cube", "run", "--mlcube=.", &platform, "--task=../run.yaml"].map(String::from).into()
+    }
+
+    /// The command of a dry run, which knows nothing of the other machine.
+    fn unconnected(&self, arguments: &[String]) -> Result<HostCommand> {
+        let program = self.program.as_deref().unwrap_or("mnist");
+        Ok(self.address.command(&self.words(&self.base()?, program, arguments)))
     }
 }
 
@@ -317,7 +330,9 @@ impl Runner for Ssh {
                 (program, (!is_there).then_some(here))
             }
         };
-        self.far = Some(Far { connection, base, program, missing: RefCell::new(missing) });
+        let here = HostCommand::new("rsync").arg("--version").output().is_ok_and(|rsync| rsync.success);
+        let has_rsync = here && connection.machine.has_rsync;
+        self.far = Some(Far { connection, base, program, missing: RefCell::new(missing), has_rsync });
         Ok(())
     }
 
@@ -340,9 +355,7 @@ impl Runner for Ssh {
                 .send("the inputs", &Sent { from: &self.cube.workspace, names: &names, without: &[], to: &to })?;
         }
         let far = self.far()?;
-        let mut file = tempfile::tempfile().map_err(Error::io("make", "a temporary file"))?;
-        let written = file.write_all(self.run_file(invocation).as_bytes()).and_then(|()| file.rewind());
-        written.map_err(Error::io("write", "a temporary file"))?;
+        let file = transfer::file_of(self.run_file(invocation).as_bytes())?;
         let to = format!("{}/run.yaml", far.base);
         far.connection
             .succeed("write the run configuration", &["sh", "-c", "cat >\"$1\"", "sh", &to], file.into())
@@ -350,20 +363,12 @@ impl Runner for Ssh {
     }
 
     fn command(&self, _: &Invocation) -> Result<HostCommand> {
-        let (base, program) = match &self.far {
-            Some(far) => (far.base.clone(), far.program.clone()),
-            None => (self.base()?, self.program.clone().unwrap_or_else(|| "mnist".into())),
-        };
-        let arguments = self.task_arguments();
-        let arguments: Vec<&str> = ["cube"].into_iter().chain(arguments.iter().map(String::as_str)).collect();
-        Ok(self.address.command(&self.words(&base, &program, &arguments)))
+        self.unconnected(&self.run_arguments())
     }
 
     fn run(&self, invocation: &Invocation) -> Result<ExitStatus> {
         info!("{}: running task {}", self.address.shown(), invocation.task);
-        let arguments = self.task_arguments();
-        let arguments: Vec<&str> = ["cube"].into_iter().chain(arguments.iter().map(String::as_str)).collect();
-        self.run_job(&self.about(invocation), &arguments)
+        self.run_job(&self.about(invocation), &self.run_arguments())
     }
 
     fn attach(&self, invocation: &Invocation) -> Result<ExitStatus> {
@@ -407,18 +412,14 @@ impl Image for Ssh {
     }
 
     fn build_command(&self, _: &Path) -> Result<HostCommand> {
-        let program = self.program.clone().unwrap_or_else(|| "mnist".into());
-        let platform = format!("--platform={}", self.platform);
-        let words = self.words(&self.base()?, &program, &["cube", "configure", "--mlcube=.", &platform]);
-        Ok(self.address.command(&words))
+        self.unconnected(&self.configure_arguments())
     }
 
     fn build(&self, _: &Path, _: bool) -> Result<()> {
         self.send_cube()?;
         info!("{}: configuring the cube there for {}", self.address.shown(), self.platform);
         let about = About { task: "configure".into(), outputs: vec![], ends_alone: false };
-        let platform = format!("--platform={}", self.platform);
-        let ended = self.run_job(&about, &["cube", "configure", "--mlcube=.", &platform]);
+        let ended = self.run_job(&about, &self.configure_arguments());
         let invocation = Invocation { cube: String::new(), task: about.task.clone(), bindings: vec![] };
         super::finish(self, &invocation, ended)
     }

@@ -103,10 +103,8 @@ impl FileTransfer<'_> {
             let path = sent.from.join(name);
             if path.is_dir() {
                 here.extend(job::list(&path)?.into_iter().map(|(below, size, time)| (name.join(below), size, time)));
-            } else {
-                let directory = job::list(path.parent().unwrap_or(&path))?;
-                let file = directory.into_iter().find(|(below, ..)| Some(below.as_os_str()) == name.file_name());
-                here.extend(file.map(|(_, size, time)| (name.clone(), size, time)));
+            } else if let Ok(metadata) = fs::metadata(&path) {
+                here.push(job::listed(name.clone(), &metadata));
             }
         }
         here.retain(|(path, ..)| {
@@ -206,12 +204,19 @@ impl FileTransfer<'_> {
 
 /// The names, each with a zero after it, as `tar --null -T` reads them.
 fn names_file(names: &[&PathBuf]) -> Result<File> {
-    let failed = || Error::io("write", "a temporary file");
-    let mut file = tempfile::tempfile().map_err(failed())?;
-    for name in names {
-        file.write_all(b"./").and_then(|()| file.write_all(name.as_os_str().as_encoded_bytes())).map_err(failed())?;
-        file.write_all(b"\0").map_err(failed())?;
-    }
-    file.rewind().map_err(failed())?;
-    Ok(file)
+    let lines = names.iter().map(|name| [b"./", name.as_os_str().as_encoded_bytes(), b"\0"].concat());
+    file_of(&lines.collect::<Vec<_>>().concat())
+}
+
+/// A temporary file with these contents, to be read from its beginning.
+///
+/// # Errors
+/// It cannot be made or written.
+pub fn file_of(contents: &[u8]) -> Result<File> {
+    let made = tempfile::tempfile().and_then(|mut file| {
+        file.write_all(contents)?;
+        file.rewind()?;
+        Ok(file)
+    });
+    made.map_err(Error::io("write", "a temporary file"))
 }
