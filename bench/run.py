@@ -7,6 +7,7 @@ DATA_DIR holds MNIST as `mnist download` leaves it. Each peer is given as the Py
 numpy`, `pip install jax optax`, `pip install tensorflow-cpu`); a peer that is not given is left out. A run takes some twenty minutes
 on two cores, which nothing else should use. `--only=epoch,process` runs some parts. On a machine with a GPU,
 `--only=gpu --gpu=gpu` measures the GPU instead, with a PyTorch and a JAX for CUDA (`mnist devices` lists values for `--gpu`).
+Where there is no cargo, `--mnist=PROGRAM` names a program that is built already.
 
 Programs take turns, so that a machine that slows down slows all of them. Figures are medians of RUNS runs. The record goes
 into bench/records/DATE-CPU/ (or --out): README.md with the tables, raw.jsonl with each run.
@@ -25,6 +26,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 
 from machine import ROOT, cpu, invocation, output, record, revision
 
@@ -48,12 +50,16 @@ EPOCH_PEERS = {
     "JAX, one scan an epoch": ("jax", ""),
     "Keras on TensorFlow": ("keras", ""),
 }
-FUSED_GPU = "fused, GPU"
+FUSED_GPU, FUSED_ALL = "fused, GPU", "fused, all processors"
 GPU_PEERS = {
     "PyTorch, fused Adam, CUDA": ("pytorch", "cuda"),
+    "PyTorch, compiled": ("pytorch", "compile"),
     "PyTorch, CUDA graph": ("pytorch", "graph"),
     "JAX, one scan an epoch": ("jax", ""),
 }
+# Hidden layers and batch. PyTorch takes half a minute to compile, so it does where small and where large steps show.
+GPU_CELLS = [(hidden, batch) for hidden in ("128", "800", "1024,1024") for batch in (32, 256, 1024, 4096)]
+GPU_COMPILED = [("128", 32), ("1024,1024", 1024)]
 # Images for each batch size: enough for a steady time, few enough that no cell takes minutes.
 GROWTH_IMAGES = {1: 1000, 8: 4000, 32: 12000, 256: 12000, 4096: 12288}
 GROWTH_WIDTHS = ["32", "128", "512", "2048", "1024,1024"]
@@ -89,6 +95,7 @@ class Samples:
 class Bench:
     def __init__(self, flags, work):
         self.data_dir, self.work, self.out, self.device = flags.data_dir, work, flags.out, flags.gpu
+        self.program, self.minutes = flags.mnist, flags.minutes
         self.peers = {name: getattr(flags, name) for name in ("pytorch", "jax", "keras") if getattr(flags, name)}
         self.lines, self.versions, self.rates = [], {}, None
         self.out.mkdir(parents=True, exist_ok=True)
@@ -113,7 +120,7 @@ class Bench:
     # ---- programs
 
     def command(self, data_dir, logs, model):
-        return [PROGRAM, "train", f"--data_dir={data_dir}", f"--log_dir={logs}", f"--model_dir={model}",
+        return [self.program, "train", f"--data_dir={data_dir}", f"--log_dir={logs}", f"--model_dir={model}",
                 f"--parameters_file={self.parameters}"]
 
     def mnist(self, *flags, data_dir=None, set_=None):
@@ -315,27 +322,48 @@ class Bench:
         self.say("## The same bytes", "", f"SHA-256 of `model.safetensors` with 1, 2, 3 and 8 threads: {result}", "")
 
     def gpu(self):
-        """The fused engine on the GPU and on the processor, and the peers on the GPU. Burn takes 100 times as long."""
-        self.say("## On a GPU", "",
-                 "Seconds per epoch: medians over the runs, each the median of its epochs 2 to 5, of the training steps",
-                 "alone; the images are on the device before. Accuracy on the test set after 5 epochs, of the last run.")
-        ours = {FUSED_GPU: [f"--device={self.device}"], "fused, all processors": ["--device=cpu"]}
-        for batch in (32, 1024):
-            samples, backend = Samples(), ""
-            for _ in range(RUNS):
+        """The fused engine on the GPU and on the processor, and the peers on the GPU, over networks and batches, in turns until
+        the time is up. Burn takes 100 times as long, so it is left out."""
+        ours = {FUSED_GPU: [f"--device={self.device}"], FUSED_ALL: ["--device=cpu"]}
+        cells, end = {cell: Samples() for cell in GPU_CELLS}, time.monotonic() + 60 * self.minutes
+        turns, backend = 0, ""
+        while turns < RUNS and time.monotonic() < end:
+            for (hidden, batch), samples in cells.items():
+                if turns and time.monotonic() > end:
+                    break
+
+                def add(name, seconds, accuracy):
+                    samples.add(name, seconds, accuracy)
+                    self.note("gpu", name, hidden=hidden, batch=batch, seconds=seconds, accuracy=accuracy)
+
                 for name, flags in ours.items():
-                    metrics, *_ = self.mnist(f"--batch_size={batch}", *flags)
+                    metrics, *_ = self.mnist(f"--hidden_layers={hidden}", f"--batch_size={batch}", *flags)
                     backend = metrics["backend"] if name == FUSED_GPU else backend
-                    samples.add(name, steady(metrics), metrics["test"]["accuracy"])
+                    add(name, steady(metrics), metrics["test"]["accuracy"])
                 for name, (peer, mode) in GPU_PEERS.items():
-                    if peer in self.peers:
-                        answer = self.peer(peer, f"--mode={mode}", f"--batch={batch}", "--epochs=5")
-                        samples.add(name, statistics.median(answer["seconds"][1:]), answer["accuracy"])
-            for name, seconds in samples.seconds.items():
-                self.note("gpu", name, batch=batch, seconds=seconds, accuracy=samples.accuracy[name])
-            self.say("", f"### Batch {batch}, {backend}")
-            head = ["", "s/epoch", "lowest and highest", "times fused on the GPU", "accuracy"]
-            self.table(head, samples.rows(FUSED_GPU, 4))
+                    if peer in self.peers and (mode != "compile" or (hidden, batch) in GPU_COMPILED):
+                        answer = self.peer(peer, f"--mode={mode}", f"--hidden={hidden}", f"--batch={batch}", "--epochs=5")
+                        add(name, statistics.median(answer["seconds"][1:]), answer["accuracy"])
+            turns += 1
+        self.gpu_table(cells, backend)
+
+    def gpu_table(self, cells, backend):
+        self.say(f"## On a GPU: {backend}", "",
+                 "Seconds per epoch, the median of its epochs 2 to 5, of the training steps alone; the images are on the device",
+                 "before. Programs took turns, and so did the cells; where there were several runs, their median. In brackets:",
+                 "times that of the fused engine on the GPU. The peers but PyTorch's first column leave out the last, short batch.")
+        names = [FUSED_GPU, FUSED_ALL, *GPU_PEERS]
+        rows, scores = [], []
+        for (hidden, batch), samples in cells.items():
+            cell = [f"[{hidden.replace(',', ', ')}]", str(batch)]
+            base = samples.median(FUSED_GPU)
+            times = lambda name: f"{samples.median(name):.4f} ({samples.median(name) / base:.1f})" if name in samples.seconds else ""
+            rows.append([*cell, str(len(samples.seconds[FUSED_GPU])), *(times(name) for name in names)])
+            score = lambda name: f"{100 * samples.accuracy[name]:.2f} %" if name in samples.accuracy else ""
+            scores.append([*cell, *(score(name) for name in names)])
+        self.table(["hidden layers", "batch", "runs", *names], rows)
+        self.say("Accuracy on the test set after 5 epochs, of the last run:")
+        self.table(["hidden layers", "batch", *names], scores)
 
 
 def arguments():
@@ -346,6 +374,8 @@ def arguments():
     parser.add_argument("--only", default=",".join(PARTS), metavar="PART,...")
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--gpu", default="gpu", metavar="DEVICE")
+    parser.add_argument("--minutes", type=float, default=8, help="when part gpu begins no further cell")
+    parser.add_argument("--mnist", metavar="PROGRAM", help="a program that is built already, where there is no cargo")
     flags = parser.parse_args()
     flags.data_dir = os.path.abspath(flags.data_dir)
     flags.parts = flags.only.split(",")
@@ -366,11 +396,17 @@ def heading(versions):
     ]
 
 
-def main():
-    flags = arguments()
-    features = {FEATURES[part] for part in flags.parts if part in FEATURES}
+def build(parts):
+    features = {FEATURES[part] for part in parts if part in FEATURES}
     command = ["cargo", "build", "--release", "--locked", "--quiet", f"--features={','.join(sorted(features))}"]
     subprocess.run(command, check=True, cwd=ROOT)
+
+
+def main():
+    flags = arguments()
+    if not flags.mnist:
+        build(flags.parts)
+    flags.mnist = os.path.abspath(flags.mnist or PROGRAM)
     # The limits first: other parts compare with them.
     parts = [part for part in flags.parts if part == "limits"] + [part for part in flags.parts if part != "limits"]
     with tempfile.TemporaryDirectory() as work:
