@@ -161,7 +161,7 @@ fn faults_of_the_schemas_are_found() {
         "mlcube_platform",
         "mlcube_root",
         &["platforms/mlcube-0.0.3/docker.yaml:3: schema_type: expected mlcube_docker, mlcube_singularity, \
-           mlcube_native, mlcube_slurm, mlcube_gcp, mlcube_ssh or mlcube_platform, found \"mlcube_root\""],
+           mlcube_native, mlcube_slurm, mlcube_gcp, mlcube_ssh, mlcube_k8s or mlcube_platform, found \"mlcube_root\""],
     );
     finds(
         "platforms/mlcube-0.0.3/docker.yaml",

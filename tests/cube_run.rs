@@ -324,7 +324,7 @@ fn faults_of_the_files_are_printed_as_by_the_check() {
     faults(
         &cube,
         "configure --platform=platforms/odd.yaml",
-        "platforms/odd.yaml:1: schema_type: expected mlcube_docker, mlcube_singularity, mlcube_native, mlcube_slurm, mlcube_gcp, mlcube_ssh or mlcube_platform, \
+        "platforms/odd.yaml:1: schema_type: expected mlcube_docker, mlcube_singularity, mlcube_native, mlcube_slurm, mlcube_gcp, mlcube_ssh, mlcube_k8s or mlcube_platform, \
          found \"mlcube_odd\"",
     );
     let run = |name: &str| format!("run --platform=platforms/docker.yaml --task=run/{name}.yaml");

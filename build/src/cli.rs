@@ -301,9 +301,12 @@ pub enum Cube {
         /// The run configuration, such as run/train.yaml
         #[arg(long, value_name = "FILE", value_parser = path())]
         task: PathBuf,
-        /// Print the command instead of running it
+        /// Print the command, or the manifest, instead of running it
         #[arg(long = "dry_run", alias = "dry-run", conflicts_with = "attach")]
         dry_run: bool,
+        /// Leave the job in a Kubernetes cluster after a success
+        #[arg(long)]
+        keep: bool,
         /// Take up a task on another machine whose connection was lost
         #[arg(long)]
         attach: bool,

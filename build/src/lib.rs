@@ -12,7 +12,7 @@
 //!                     each step of the run is an event -> output: console, logs, MLLOG, TensorBoard
 //!           output: the finished run -> artifacts: model, metrics, parameters, report, ONNX -> files/set
 //! predict:  data/picture -> engine -> answers
-//! cube:     the cube's files -> check -> invocation -> runner (docker | singularity | native | ssh | slurm)
+//! cube:     the cube's files -> check -> invocation -> runner (docker | singularity | native | ssh | slurm | kubernetes)
 //! ```
 //!
 //! Imports go one way. A module uses those below it, never those above:

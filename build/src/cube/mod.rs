@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! schema, locate: one file      check: all files of the cube
-//! invocation: a task with its parameters -> runner (docker | singularity | native | ssh | slurm), which platform reads
+//! invocation: a task with its parameters -> runner (docker | singularity | native | ssh | slurm | kubernetes), which platform reads
 //!     from a file; job: a task on another machine that outlives its connection
 //! ```
 //!

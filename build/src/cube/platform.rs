@@ -7,7 +7,7 @@ use super::directory::CubeDir;
 use super::runner::docker::{self, Docker, Engine};
 use super::runner::singularity::{self, Singularity};
 #[cfg(unix)]
-use super::runner::ssh;
+use super::runner::{kubernetes, ssh};
 use super::runner::{Platform, Runner, gcp, native, slurm, text};
 use super::schema::{self, Expected, Field, Mismatch, Schema, optional, required};
 
@@ -20,6 +20,8 @@ pub const PLATFORMS: &[Platform] = &[
     gcp::PLATFORM,
     #[cfg(unix)]
     ssh::PLATFORM,
+    #[cfg(unix)]
+    kubernetes::PLATFORM,
     MLCUBE_0_0_3,
 ];
 

@@ -68,6 +68,15 @@ pub enum CubeError {
     /// Slurm does not work.
     #[error("srun: does not work: {problem}")]
     Slurm { problem: String },
+    /// `kubectl` fails.
+    #[error("kubectl: {problem}")]
+    Kubernetes { problem: String },
+    /// A pod that does not start, or whose result is lost.
+    #[error("task {task}: its pod did not run to its end: {problem}")]
+    Pod { task: String, problem: String },
+    /// A path that a pod cannot have.
+    #[error("{name}: expected {problem}, found {}", path.display())]
+    Claim { name: String, problem: String, path: PathBuf },
     /// A platform that is read and not run.
     #[error("mlcube_gcp: expected a platform that this program runs, found one that makes a virtual machine")]
     Gcp,
@@ -105,6 +114,7 @@ impl CubeError {
                 "docker" => "install Docker, or give another platform file, such as platforms/singularity.yaml".into(),
                 "srun" => "call it where Slurm's commands are, such as the cluster's login node".into(),
                 "ssh" => "install OpenSSH's client".into(),
+                "kubectl" => "install Kubernetes' client and give it a cluster: `kubectl get nodes` must answer".into(),
                 "podman" => "install Podman, or give another platform file, such as platforms/docker.yaml".into(),
                 "singularity" | "apptainer" => {
                     "install Apptainer or SingularityCE (on a cluster perhaps `module load apptainer`), or give another \
@@ -150,6 +160,9 @@ impl CubeError {
     fn far_hint(&self) -> Option<String> {
         match self {
             CubeError::Slurm { .. } => Some("see what `sinfo` says".into()),
+            CubeError::Kubernetes { problem } => Some(kubernetes_hint(problem).into()),
+            CubeError::Pod { problem, .. } => pod_hint(problem).map(String::from),
+            CubeError::Claim { .. } => Some("put it there, and name that path in the run configuration".into()),
             CubeError::Gcp => Some(
                 "make the machine with `gcloud compute instances create`, let `gcloud compute config-ssh` name it, and give \
                  that name as `host` in platforms/ssh.yaml"
@@ -180,6 +193,36 @@ impl CubeError {
             CubeError::Unconfirmed => 2,
             _ => 1,
         }
+    }
+}
+
+/// By what `kubectl` says.
+fn kubernetes_hint(problem: &str) -> &'static str {
+    let says = |text: &str| problem.contains(text);
+    if says("persistentvolumeclaims") && says("not found") {
+        "make the claim, or name yours as `pvc` in the platform file: `kubectl get pvc` lists them"
+    } else if says("forbidden") || says("Unauthorized") {
+        "ask for that right, or see `context` and `namespace` in the platform file"
+    } else if says("connection refused") || says("no such host") || says("timeout") || says("Unable to connect") {
+        "see whether `kubectl get nodes` works, and `context` in the platform file"
+    } else {
+        "see whether the same works with `kubectl` by hand"
+    }
+}
+
+/// By why a pod does not run.
+fn pod_hint(problem: &str) -> Option<&'static str> {
+    let says = |text: &str| problem.contains(text);
+    if says("ImagePull") || says("InvalidImageName") {
+        Some("push the image to a registry that the nodes reach, and name it as `image` in the platform file")
+    } else if says("nonroot") || says("non-root") {
+        Some("the pod never runs as root: give the image a user")
+    } else if says("quota") {
+        Some("see `cpu`, `memory` and `gpus` in the platform file, and `kubectl describe quota`")
+    } else if says("Unschedulable") {
+        Some("see `cpu`, `memory`, `gpus`, `node_selector` and `pvc` in the platform file")
+    } else {
+        None
     }
 }
 

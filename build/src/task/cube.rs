@@ -28,8 +28,8 @@ pub fn run(args: &Cube) -> Result<()> {
     match args {
         Cube::Check { mlcube } => check(mlcube),
         Cube::Configure { cube, platform, dry_run } => configure(&cube_dir(cube)?, platform, *dry_run),
-        Cube::Run { cube, platform, task, dry_run, attach } => {
-            run_task(&cube_dir(cube)?, platform, task, *dry_run, *attach)
+        Cube::Run { cube, platform, task, dry_run, attach, keep } => {
+            run_task(&cube_dir(cube)?, platform, task, How { dry_run: *dry_run, attach: *attach, keep: *keep })
         }
         Cube::Job(command) => job(command),
         Cube::Clean(args) => clean(&cube_dir(&args.cube)?, args),
@@ -89,14 +89,24 @@ fn configure(cube: &CubeDir, platform: &Path, dry_run: bool) -> Result<()> {
     print(runner::configure(&mut *runner, &cube.build, check::is_ours(cube, &PROGRAM), dry_run)?)
 }
 
-fn run_task(cube: &CubeDir, platform: &Path, task: &Path, dry_run: bool, attach: bool) -> Result<()> {
+/// The flags of `mnist cube run`.
+struct How {
+    dry_run: bool,
+    attach: bool,
+    keep: bool,
+}
+
+fn run_task(cube: &CubeDir, platform: &Path, task: &Path, how: How) -> Result<()> {
     let (platform, task) = (cube.file(&PLATFORM, platform)?, absolute(&cube.file(&TASK, task)?)?);
     let mut runner = sound(&cube.root, check::runner(&platform, cube, &PROGRAM))?;
     let invocation = sound(&cube.root, check::invocation(cube, &task, &PROGRAM))?;
-    if attach {
+    if how.keep {
+        runner.keep();
+    }
+    if how.attach {
         return runner::attach(&mut *runner, &invocation);
     }
-    print(runner::run(&mut *runner, &cube.build, &invocation, dry_run)?)
+    console::print(&runner::run(&mut *runner, &cube.build, &invocation, how.dry_run)?.unwrap_or_default())
 }
 
 fn job(command: &JobCommand) -> Result<()> {

@@ -16,9 +16,12 @@ use super::directory::CubeDir;
 use super::invocation::Invocation;
 use super::schema::Schema;
 use crate::error::{CubeError, Error, Result};
+use crate::text::lines;
 
 pub mod docker;
 pub mod gcp;
+#[cfg(unix)]
+pub mod kubernetes;
 pub mod native;
 pub mod singularity;
 pub mod slurm;
@@ -71,6 +74,17 @@ pub trait Runner: Debug {
     /// # Errors
     /// The command cannot be composed.
     fn command(&self, invocation: &Invocation) -> Result<HostCommand>;
+
+    /// What a dry run prints: the command as one types it, or what it would be given.
+    ///
+    /// # Errors
+    /// The command cannot be composed.
+    fn dry_run(&self, invocation: &Invocation) -> Result<String> {
+        Ok(lines([self.command(invocation)?]))
+    }
+
+    /// Leaves what was made in a cluster there, even after a success.
+    fn keep(&mut self) {}
 
     /// Runs the task to its end.
     ///
@@ -180,7 +194,7 @@ pub fn configure(runner: &mut dyn Runner, build: &Path, is_ours: bool, dry_run: 
     Ok(None)
 }
 
-/// Runs a task, after building the image from `build` if there is none. A dry run only returns the command.
+/// Runs a task, after building the image from `build` if there is none. A dry run only returns what it prints.
 ///
 /// # Errors
 /// An input is missing; one of the steps fails; the task fails; or a signal arrived.
@@ -189,9 +203,9 @@ pub fn run(
     build: &Path,
     invocation: &Invocation,
     dry_run: bool,
-) -> Result<Option<HostCommand>> {
+) -> Result<Option<String>> {
     if dry_run {
-        return runner.command(invocation).map(Some);
+        return runner.dry_run(invocation).map(Some);
     }
     invocation.check_inputs(&|path| runner.is_here(path))?;
     runner.find()?;
@@ -310,7 +324,7 @@ mod tests {
         }
     }
 
-    fn steps(script: &'static str, dry_run: bool) -> (Vec<&'static str>, Result<Option<HostCommand>>) {
+    fn steps(script: &'static str, dry_run: bool) -> (Vec<&'static str>, Result<Option<String>>) {
         let mut runner = Recorder { script, steps: Rc::default() };
         let invocation = Invocation { cube: "mnist".into(), task: "train".into(), bindings: vec![] };
         let ended = run(&mut runner, Path::new("build"), &invocation, dry_run);
@@ -338,6 +352,6 @@ mod tests {
     fn a_dry_run_only_composes_the_command() {
         let (taken, ended) = steps("true --verbose", true);
         assert_eq!(taken, ["command"]);
-        assert_eq!(ended.unwrap().unwrap().to_string(), "true --verbose");
+        assert_eq!(ended.unwrap().unwrap(), "true --verbose\n");
     }
 }

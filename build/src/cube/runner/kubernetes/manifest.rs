@@ -1,0 +1,335 @@
+//! The Job that runs a task, and the ConfigMap with its files: Kubernetes API, batch/v1 and core/v1.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value as Json, json};
+use serde_yaml::Value;
+
+use super::super::super::invocation::{Binding, Invocation};
+use super::super::super::schema::word;
+use super::super::text;
+use crate::error::{CubeError, Error, Result};
+use crate::files::is_root;
+
+/// Where the claim is in the container, for inputs and for outputs, and where the files are.
+const INPUTS: &str = "/mlcube/inputs";
+const OUTPUTS: &str = "/mlcube/outputs";
+const FILES: &str = "/mlcube/files";
+/// The most bytes of all files: a ConfigMap holds 1 MiB.
+const MOST_BYTES: usize = 1_000_000;
+/// The user of the pod where the caller is root.
+const USER: (u32, u32) = (1000, 1000);
+
+/// How the pod is to be. The platform file's keys.
+#[derive(Debug)]
+pub struct Settings {
+    /// The image.
+    pub image: String,
+    /// The claim that holds the workspace.
+    pub claim: String,
+    /// The workspace here.
+    pub workspace: PathBuf,
+    /// The queue of Kueue that the Job waits in.
+    pub queue: Option<String>,
+    cpu: String,
+    memory: String,
+    gpus: Option<String>,
+    node_selector: Json,
+    environment: Vec<(String, String)>,
+    pull_secret: Option<String>,
+    service_account: Option<String>,
+}
+
+impl Settings {
+    /// Reads a platform file that follows the schema.
+    pub fn read(file: &Value, workspace: &Path) -> Self {
+        let or = |name: &str, usual: &str| word_of(file, name).unwrap_or_else(|| usual.into());
+        let pairs = |name: &str| -> Vec<(String, String)> {
+            let pairs = file.get(name).and_then(Value::as_mapping).into_iter().flatten();
+            pairs.filter_map(|(name, value)| Some((name.as_str()?.into(), value.as_str()?.into()))).collect()
+        };
+        Self {
+            image: text(file, "image"),
+            claim: or("pvc", ""),
+            workspace: workspace.into(),
+            queue: word_of(file, "queue"),
+            cpu: or("cpu", "1"),
+            memory: or("memory", "1Gi"),
+            gpus: word_of(file, "gpus"),
+            node_selector: pairs("node_selector").into_iter().map(|(name, value)| (name, json!(value))).collect(),
+            environment: pairs("env"),
+            pull_secret: word_of(file, "image_pull_secret"),
+            service_account: word_of(file, "service_account"),
+        }
+    }
+}
+
+/// A text or number of a platform file.
+pub fn word_of(file: &Value, name: &str) -> Option<String> {
+    file.get(name).and_then(word)
+}
+
+/// A name as Kubernetes allows it: RFC 1123's label, of at most 63 characters.
+pub fn job_name(task: &str, id: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let task: String = task.chars().take(30).map(plain).collect();
+    format!("mlcube-{task}-{id}")
+}
+
+/// What is created in the cluster for one run.
+#[derive(Debug)]
+pub struct Manifest {
+    /// The name of the Job and of the ConfigMap.
+    pub name: String,
+    files: Option<Json>,
+    job: Json,
+}
+
+impl Manifest {
+    /// The Job, called `name`, that runs a task.
+    ///
+    /// # Errors
+    /// A path is outside the workspace, which the claim holds; a file is missing or too large.
+    pub fn of(invocation: &Invocation, settings: &Settings, name: String) -> Result<Self> {
+        let mut arguments = vec![invocation.task.clone()];
+        let mut contents = Map::new();
+        let mut bytes = 0;
+        for binding in &invocation.bindings {
+            let path = if binding.is_file && binding.is_input {
+                let key = format!("{}{}", binding.name, extension(&binding.path));
+                let content = read(binding)?;
+                bytes += content.len();
+                if bytes > MOST_BYTES {
+                    return Err(CubeError::Claim {
+                        name: binding.name.clone(),
+                        problem: format!("files of at most {MOST_BYTES} bytes, which go along with the job"),
+                        path: binding.path.clone(),
+                    }
+                    .into());
+                }
+                let path = format!("{FILES}/{key}");
+                contents.insert(key, json!(content));
+                path
+            } else {
+                on_the_claim(binding, &settings.workspace)?
+            };
+            arguments.push(format!("--{}={path}", binding.name));
+        }
+        let labels = labels(invocation, settings);
+        let files = (!contents.is_empty()).then(|| {
+            json!({
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": { "name": name, "labels": labels },
+                "data": contents,
+            })
+        });
+        let pod = pod(invocation, settings, &arguments, files.is_some().then_some(&name));
+        let job = json!({
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": { "name": name, "labels": labels },
+            "spec": {
+                "backoffLimit": 0,
+                "ttlSecondsAfterFinished": 86400,
+                "template": { "metadata": { "labels": labels }, "spec": pod },
+            },
+        });
+        Ok(Self { name, files, job })
+    }
+
+    /// Whether there is a ConfigMap.
+    pub fn has_files(&self) -> bool {
+        self.files.is_some()
+    }
+
+    /// As `kubectl` takes it.
+    pub fn yaml(&self) -> String {
+        let document = |document: &Json| {
+            serde_yaml::to_string(document).unwrap_or_else(|error| unreachable!("plain values become YAML: {error}"))
+        };
+        self.files.iter().chain([&self.job]).map(document).collect::<Vec<_>>().join("---\n")
+    }
+
+    /// The change of the ConfigMap that makes the Job, whose identifier is `uid`, its owner.
+    pub fn owner(&self, uid: &str) -> String {
+        let owner = json!({ "apiVersion": "batch/v1", "kind": "Job", "name": self.name, "uid": uid });
+        json!({ "metadata": { "ownerReferences": [owner] } }).to_string()
+    }
+}
+
+fn extension(path: &Path) -> String {
+    let plain = |text: &&str| text.chars().all(|c| c.is_ascii_alphanumeric());
+    path.extension().and_then(|text| text.to_str()).filter(plain).map(|text| format!(".{text}")).unwrap_or_default()
+}
+
+/// The text of an input.
+fn read(binding: &Binding) -> Result<String> {
+    let Binding { name, path, .. } = binding;
+    if !path.is_file() {
+        return Err(CubeError::CubeInput { name: name.clone(), path: path.clone(), expected: "file" }.into());
+    }
+    // A file that is too large is not read to its end.
+    let size = fs::metadata(path).map_or(0, |metadata| metadata.len());
+    if size > MOST_BYTES as u64 {
+        let problem = format!("a file of at most {MOST_BYTES} bytes, which goes along with the job");
+        return Err(CubeError::Claim { name: name.clone(), problem, path: path.clone() }.into());
+    }
+    fs::read_to_string(path).map_err(Error::io("read", path))
+}
+
+/// The path in the container of a directory or an output, which the claim holds.
+fn on_the_claim(binding: &Binding, workspace: &Path) -> Result<String> {
+    let below = binding.path.strip_prefix(workspace).ok().and_then(Path::to_str);
+    let Some(below) = below.filter(|below| !below.split('/').any(|step| step == "..")) else {
+        let problem = format!("a path below the workspace {}, which the claim holds", workspace.display());
+        return Err(CubeError::Claim { name: binding.name.clone(), problem, path: binding.path.clone() }.into());
+    };
+    let top = if binding.is_input { INPUTS } else { OUTPUTS };
+    Ok(format!("{top}/{below}").trim_end_matches('/').into())
+}
+
+fn labels(invocation: &Invocation, settings: &Settings) -> Json {
+    let mut labels = Map::new();
+    labels.insert("app.kubernetes.io/managed-by".into(), json!("mnist-cube"));
+    labels.insert("mlcube/task".into(), json!(job_name(&invocation.task, "").trim_matches('-')));
+    if let Some(queue) = &settings.queue {
+        labels.insert("kueue.x-k8s.io/queue-name".into(), json!(queue));
+    }
+    labels.into()
+}
+
+/// The user and the group that the pod runs as: the caller, whose files then are on a shared disk; never root.
+fn user() -> (u32, u32) {
+    let caller = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    if is_root() || caller.1 == 0 { USER } else { caller }
+}
+
+/// As hardened as `cluster/kubernetes.yaml`.
+fn pod(invocation: &Invocation, settings: &Settings, arguments: &[String], files: Option<&String>) -> Json {
+    let (user, group) = user();
+    let environment = settings.environment.iter().map(|(name, value)| json!({ "name": name, "value": value }));
+    let names = invocation.names().map(|(name, value)| json!({ "name": name, "value": value }));
+    let mut limits = json!({ "memory": settings.memory });
+    if let Some(gpus) = &settings.gpus {
+        limits["nvidia.com/gpu"] = json!(gpus);
+    }
+    let mut mounts = vec![
+        json!({ "name": "workspace", "mountPath": INPUTS, "readOnly": true }),
+        json!({ "name": "workspace", "mountPath": OUTPUTS }),
+    ];
+    let mut volumes =
+        vec![json!({ "name": "workspace", "persistentVolumeClaim": { "claimName": settings.claim } })];
+    if let Some(files) = files {
+        mounts.push(json!({ "name": "files", "mountPath": FILES, "readOnly": true }));
+        volumes.push(json!({ "name": "files", "configMap": { "name": files } }));
+    }
+    let mut pod = json!({
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": false,
+        "securityContext": {
+            "runAsNonRoot": true,
+            "runAsUser": user,
+            "runAsGroup": group,
+            "fsGroup": group,
+            "seccompProfile": { "type": "RuntimeDefault" },
+        },
+        "containers": [{
+            "name": "task",
+            "image": settings.image,
+            "args": arguments,
+            "env": names.into_iter().chain(environment).collect::<Vec<_>>(),
+            "resources": { "requests": { "cpu": settings.cpu, "memory": settings.memory }, "limits": limits },
+            "securityContext": {
+                "allowPrivilegeEscalation": false,
+                "readOnlyRootFilesystem": true,
+                "capabilities": { "drop": ["ALL"] },
+            },
+            "volumeMounts": mounts,
+        }],
+        "volumes": volumes,
+    });
+    if settings.node_selector.as_object().is_some_and(|labels| !labels.is_empty()) {
+        pod["nodeSelector"] = settings.node_selector.clone();
+    }
+    if let Some(account) = &settings.service_account {
+        pod["serviceAccountName"] = json!(account);
+    }
+    if let Some(secret) = &settings.pull_secret {
+        pod["imagePullSecrets"] = json!([{ "name": secret }]);
+    }
+    pod
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn binding(name: &str, path: &str, is_file: bool, is_input: bool) -> Binding {
+        Binding { name: name.into(), path: path.into(), is_file, is_input }
+    }
+
+    fn manifest(file: &str, bindings: Vec<Binding>) -> Result<Manifest> {
+        let file = serde_yaml::from_str(&format!("image: r.example/mnist:1\npvc: shelf\n{file}")).unwrap();
+        let invocation = Invocation { cube: "mnist".into(), task: "train".into(), bindings };
+        Manifest::of(&invocation, &Settings::read(&file, Path::new("/w s")), job_name("train", "1-2"))
+    }
+
+    #[test]
+    fn the_claim_is_the_workspace() {
+        let bindings =
+            vec![binding("data_dir", "/w s/data", false, true), binding("model_dir", "/w s", false, false)];
+        let made = manifest("", bindings).unwrap();
+        let container = &made.job["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["args"], json!(["train", "--data_dir=/mlcube/inputs/data", "--model_dir=/mlcube/outputs"]));
+        assert!(!made.has_files());
+        for path in ["/elsewhere/data", "/w s/../data"] {
+            let error = manifest("", vec![binding("data_dir", path, false, true)]).unwrap_err().to_string();
+            let expected = "data_dir: expected a path below the workspace /w s, which the claim holds, found";
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_keys_of_the_platform_file_are_in_the_pod() {
+        let file = "gpus: 2\ncpu: 500m\nmemory: 2Gi\nnode_selector: {disk: ssd}\nimage_pull_secret: s\n\
+                    service_account: a\nqueue: q\nenv: {MNIST_MIRROR: 'https://m.example'}";
+        let made = manifest(file, vec![]).unwrap();
+        let pod = &made.job["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        let limits = json!({ "memory": "2Gi", "nvidia.com/gpu": "2" });
+        let requests = json!({ "cpu": "500m", "memory": "2Gi" });
+        assert_eq!(container["resources"], json!({ "requests": requests, "limits": limits }));
+        assert_eq!(container["env"][2], json!({ "name": "MNIST_MIRROR", "value": "https://m.example" }));
+        assert_eq!(pod["nodeSelector"], json!({ "disk": "ssd" }));
+        assert_eq!(pod["imagePullSecrets"], json!([{ "name": "s" }]));
+        assert_eq!(pod["serviceAccountName"], "a");
+        assert_eq!(made.job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"], "q");
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    }
+
+    #[test]
+    fn files_go_along_with_the_job() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("p.yaml");
+        let bindings = vec![binding("parameters_file", file.to_str().unwrap(), true, true)];
+        let error = manifest("", bindings.clone()).unwrap_err().to_string();
+        assert!(error.starts_with("parameters_file: expected a file "), "{error}");
+        fs::write(&file, "train_epochs: 1\n").unwrap();
+        let made = manifest("", bindings.clone()).unwrap();
+        let arguments = &made.job["spec"]["template"]["spec"]["containers"][0]["args"];
+        assert_eq!(arguments[1], "--parameters_file=/mlcube/files/parameters_file.yaml");
+        let yaml = made.yaml();
+        assert!(yaml.contains("parameters_file.yaml: |\n    train_epochs: 1\n---\n"), "{yaml}");
+        fs::write(&file, vec![b' '; MOST_BYTES + 1]).unwrap();
+        let error = manifest("", bindings).unwrap_err().to_string();
+        assert!(error.contains("expected a file of at most 1000000 bytes"), "{error}");
+    }
+
+    #[test]
+    fn a_name_is_a_label() {
+        assert_eq!(job_name("Train_it.now", "5-6"), "mlcube-train-it-now-5-6");
+        assert!(job_name(&"x".repeat(100), "65f0a1b2-7fffffff").len() <= 63);
+    }
+}

@@ -1,0 +1,271 @@
+//! A Kubernetes cluster, through the user's own `kubectl`: a Job runs the task in one pod. A claim there holds the workspace;
+//! inputs that are files, such as the parameters, go along with the Job from this machine.
+
+use std::fs::File;
+use std::io::{Seek, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::Value as Json;
+use serde_yaml::Value;
+use tracing::{info, warn};
+
+mod manifest;
+mod pod;
+
+use self::manifest::{Manifest, Settings};
+use self::pod::Pod;
+use super::super::command::{HostCommand, ProgramOutput};
+use super::super::directory::CubeDir;
+use super::super::invocation::Invocation;
+use super::super::schema::{Expected, Schema, optional, required};
+use super::{Platform, Runner, last_line};
+use crate::error::{CubeError, Error, Result};
+use crate::interrupt;
+
+/// `mlcube_k8s`. The published runner has no platform file of its own: the keys are ours.
+pub const PLATFORM: Platform = Platform {
+    schema: Schema {
+        name: "mlcube_k8s",
+        fields: &[
+            required("image", Expected::Image),
+            required("pvc", Expected::Word),
+            optional("namespace", Expected::Word),
+            optional("context", Expected::Word),
+            optional("cpu", Expected::Word),
+            optional("memory", Expected::Word),
+            optional("gpus", Expected::Word),
+            optional("node_selector", Expected::Binding),
+            optional("image_pull_secret", Expected::Word),
+            optional("service_account", Expected::Word),
+            optional("queue", Expected::Word),
+            optional("env", Expected::Binding),
+            optional("start_minutes", Expected::Word),
+        ],
+    },
+    runner: |file, cube, _| Box::new(Kubernetes::read(file, cube)),
+};
+
+/// The time between two looks at the pod.
+const LOOK: Duration = Duration::from_secs(1);
+/// The time that a pod has to start, where the platform file says nothing.
+const START: Duration = Duration::from_secs(600);
+
+/// A cluster, as `kubectl` reaches it, and how the pod is to be.
+#[derive(Debug)]
+pub struct Kubernetes {
+    /// The flags of `kubectl` that say which cluster.
+    cluster: Vec<String>,
+    settings: Settings,
+    /// The end of the Job's name, which no other process gives.
+    id: String,
+    /// The time that the pod has to start; none where it waits in a queue.
+    start: Option<Duration>,
+    keep: bool,
+}
+
+impl Kubernetes {
+    fn read(file: &Value, cube: &CubeDir) -> Self {
+        let settings = Settings::read(file, &cube.workspace);
+        let flag = |name: &str| manifest::word_of(file, name).map(|value| format!("--{name}={value}"));
+        let cluster = ["context", "namespace"].into_iter().filter_map(flag).collect();
+        let seconds = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+        let minutes = manifest::word_of(file, "start_minutes").and_then(|minutes| minutes.parse().ok());
+        let start = minutes.map_or(START, |minutes: u64| Duration::from_secs(minutes.saturating_mul(60)));
+        let start = (settings.queue.is_none() || minutes.is_some()).then_some(start);
+        Self { cluster, settings, id: format!("{seconds:x}-{:x}", std::process::id()), start, keep: false }
+    }
+
+    fn kubectl(&self) -> HostCommand {
+        HostCommand::new("kubectl").args(&self.cluster)
+    }
+
+    /// What `kubectl` answers to a question.
+    fn ask(&self, question: &[&str]) -> Result<ProgramOutput> {
+        self.kubectl().arg("--request-timeout=30s").args(question).output()
+    }
+
+    fn ask_json(&self, question: &[&str]) -> Result<Json> {
+        let answer = self.ask(&[question, &["--output=json"]].concat())?;
+        if !answer.success {
+            return Err(failed(&answer));
+        }
+        serde_json::from_str(&answer.stdout)
+            .map_err(|error| CubeError::Kubernetes { problem: error.to_string() }.into())
+    }
+
+    fn manifest(&self, invocation: &Invocation) -> Result<Manifest> {
+        Manifest::of(invocation, &self.settings, manifest::job_name(&invocation.task, &self.id))
+    }
+
+    fn create(&self, manifest: &Manifest) -> Result<()> {
+        let temporary = Error::io("write", "a temporary file");
+        let text = manifest.yaml();
+        let write = || {
+            let mut file = tempfile::tempfile()?;
+            file.write_all(text.as_bytes())?;
+            file.rewind()?;
+            Ok::<File, std::io::Error>(file)
+        };
+        let command = self.kubectl().args(["create", "--filename=-"]);
+        info!("{command}: {}", manifest.name);
+        let answer = command.complete(Stdio::from(write().map_err(temporary)?))?;
+        if !answer.success {
+            self.delete(&manifest.name)?; // the files may be there without the Job
+            return Err(failed(&answer));
+        }
+        if manifest.has_files() {
+            // The files go when the Job goes.
+            let job = self.ask_json(&["get", "job", &manifest.name])?;
+            let owner = manifest.owner(job["metadata"]["uid"].as_str().unwrap_or_default());
+            let owned = self.ask(&["patch", "configmap", &manifest.name, "--type=merge", &format!("--patch={owner}")])?;
+            if !owned.success {
+                warn!("configmap {} stays when the job goes: {}", manifest.name, last_line(&owned.stderr));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the Job's pod as a signal would, and removes the Job and its files.
+    fn delete(&self, name: &str) -> Result<()> {
+        let (job, files) = (format!("job/{name}"), format!("configmap/{name}"));
+        let flags = ["--ignore-not-found", "--cascade=foreground", "--timeout=60s"];
+        let deleted = self.kubectl().args(["delete", &job, &files]).args(flags).output()?;
+        if !deleted.success {
+            warn!("{job} may still be there: {}", last_line(&deleted.stderr));
+        }
+        Ok(())
+    }
+
+    fn pod(&self, job: &str) -> Result<Pod> {
+        Ok(Pod::of(&self.ask_json(&["get", "pods", &format!("--selector=job-name={job}")])?))
+    }
+
+    /// Why a Job has no pod: the last warning.
+    fn why_no_pod(&self, job: &str) -> Result<Option<String>> {
+        let of = format!("--field-selector=involvedObject.kind=Job,involvedObject.name={job},type=Warning");
+        let events = self.ask_json(&["get", "events", &of])?;
+        let last = events["items"].as_array().and_then(|events| events.last()?["message"].as_str().map(String::from));
+        Ok(last)
+    }
+
+    /// Waits until the pod has started. A signal ends the waiting.
+    fn await_start(&self, job: &str, task: &str) -> Result<String> {
+        let begin = Instant::now();
+        let mut told = String::new();
+        loop {
+            interrupt::check()?;
+            let waits = match self.pod(job)? {
+                Pod::Started { name } | Pod::Ended { name, .. } => return Ok(name),
+                Pod::Hopeless { why } => return Err(CubeError::Pod { task: task.into(), problem: why }.into()),
+                Pod::Waiting { why } => why,
+                Pod::None => match self.why_no_pod(job)? {
+                    // A quota, or an admission rule of the cluster: it would wait for ever.
+                    Some(why) if why.contains("forbidden") && self.settings.queue.is_none() => {
+                        return Err(CubeError::Pod { task: task.into(), problem: why }.into());
+                    }
+                    why => why,
+                },
+            };
+            if let Some(why) = waits.clone().filter(|why| *why != told) {
+                info!("{job} waits: {why}");
+                told = why;
+            }
+            if self.start.is_some_and(|most| begin.elapsed() > most) {
+                let minutes = begin.elapsed().as_secs() / 60;
+                let why = waits.unwrap_or_else(|| "no reason given".into());
+                let problem = format!("it did not start within {minutes} minutes: {why}");
+                return Err(CubeError::Pod { task: task.into(), problem }.into());
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Prints what the task prints until the pod has ended; returns its exit code.
+    fn follow(&self, job: &str, task: &str, pod: &str) -> Result<ExitStatus> {
+        let mut since: Option<Instant> = None;
+        loop {
+            let logs = self.kubectl().args(["logs", "--follow", pod]);
+            // A second more than needed: a line may come twice, and none is lost.
+            let since_when = since.map(|since| format!("--since={}s", since.elapsed().as_secs() + 1));
+            let ended = Instant::now();
+            let status = logs.args(since_when).run()?;
+            since = Some(if status.success() { Instant::now() } else { since.unwrap_or(ended) });
+            match self.pod(job)? {
+                Pod::Ended { code: Some(code), why, .. } => {
+                    if let Some(why) = why {
+                        warn!("{pod}: {why}");
+                    }
+                    return Ok(ExitStatus::from_raw(code << 8));
+                }
+                Pod::Ended { why, .. } => {
+                    let problem = why.unwrap_or_else(|| "it ended without an exit code".into());
+                    return Err(CubeError::Pod { task: task.into(), problem }.into());
+                }
+                Pod::None => {
+                    let problem = "it is gone: somebody deleted it, or its node went down".into();
+                    return Err(CubeError::Pod { task: task.into(), problem }.into());
+                }
+                _ => thread::sleep(LOOK),
+            }
+            interrupt::check()?;
+        }
+    }
+}
+
+/// Why `kubectl` did not do it.
+fn failed(answer: &ProgramOutput) -> Error {
+    CubeError::Kubernetes { problem: last_line(&answer.stderr) }.into()
+}
+
+impl Runner for Kubernetes {
+    fn find(&mut self) -> Result<()> {
+        let claim = self.ask(&["get", "persistentvolumeclaim", &self.settings.claim, "--output=name"])?;
+        if claim.success { Ok(()) } else { Err(failed(&claim)) }
+    }
+
+    /// The claim's files are not.
+    fn is_here(&self, _: &Path) -> bool {
+        false
+    }
+
+    fn command(&self, _: &Invocation) -> Result<HostCommand> {
+        Ok(self.kubectl().args(["create", "--filename=-"]))
+    }
+
+    fn dry_run(&self, invocation: &Invocation) -> Result<String> {
+        Ok(self.manifest(invocation)?.yaml())
+    }
+
+    fn keep(&mut self) {
+        self.keep = true;
+    }
+
+    fn run(&self, invocation: &Invocation) -> Result<ExitStatus> {
+        let manifest = self.manifest(invocation)?;
+        self.create(&manifest)?;
+        let (job, task) = (&manifest.name, &invocation.task);
+        let pod = match self.await_start(job, task) {
+            Ok(pod) => pod,
+            Err(error @ Error::Interrupted { .. }) => return Err(error), // `stop` comes next
+            Err(error) => {
+                self.delete(job)?;
+                return Err(error);
+            }
+        };
+        let status = self.follow(job, task, &pod)?;
+        if status.success() && !self.keep {
+            self.delete(job)?;
+        } else {
+            info!("{job} stays for a day; remove it with `{}`", self.kubectl().args(["delete", "job", job]));
+        }
+        Ok(status)
+    }
+
+    fn stop(&self, invocation: &Invocation) -> Result<()> {
+        self.delete(&manifest::job_name(&invocation.task, &self.id))
+    }
+}

@@ -1,0 +1,114 @@
+//! How a Job's pod stands, as `kubectl get pods --output=json` tells it: Kubernetes API, core/v1, PodStatus.
+
+use serde_json::Value as Json;
+
+/// The pod of a Job that makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pod {
+    /// There is none.
+    None,
+    /// It has not started, and why.
+    Waiting { why: Option<String> },
+    /// It will not start, and why.
+    Hopeless { why: String },
+    /// It runs, or its node does not answer.
+    Started { name: String },
+    /// It has ended: with the task's exit code, or without where the task was not run or its result is lost; and what else is
+    /// to say.
+    Ended { name: String, code: Option<i32>, why: Option<String> },
+}
+
+/// Reasons for which a container waits until somebody changes something.
+const HOPELESS: [&str; 6] = [
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+];
+
+impl Pod {
+    /// The last one of a list.
+    pub fn of(pods: &Json) -> Self {
+        let Some(pod) = pods["items"].as_array().and_then(|pods| pods.last()) else { return Self::None };
+        let (status, name) = (&pod["status"], text(&pod["metadata"]["name"]));
+        let state = &status["containerStatuses"][0]["state"];
+        match status["phase"].as_str() {
+            Some("Succeeded" | "Failed") => {
+                let ended = &state["terminated"];
+                let code = ended["exitCode"].as_i64().and_then(|code| i32::try_from(code).ok());
+                // "Error" and "Completed" say no more than the code.
+                let of_the_task =
+                    reason(ended).filter(|why| !why.starts_with("Error") && !why.starts_with("Completed"));
+                Self::Ended { name, code, why: reason(status).or(of_the_task) }
+            }
+            Some("Pending") => Self::pending(status, &state["waiting"]),
+            _ => Self::Started { name },
+        }
+    }
+
+    fn pending(status: &Json, waiting: &Json) -> Self {
+        if HOPELESS.contains(&waiting["reason"].as_str().unwrap_or_default()) {
+            return Self::Hopeless { why: reason(waiting).unwrap_or_default() };
+        }
+        let conditions = status["conditions"].as_array().into_iter().flatten();
+        let unscheduled = conditions.filter(|c| c["type"] == "PodScheduled" && c["status"] == "False").find_map(reason);
+        // "ContainerCreating" is what every pod does.
+        let why = unscheduled.or(reason(waiting)).filter(|why| why != "ContainerCreating");
+        Self::Waiting { why }
+    }
+}
+
+/// A reason with its message.
+fn reason(of: &Json) -> Option<String> {
+    let (reason, message) = (text(&of["reason"]), text(&of["message"]));
+    let both = [reason, message].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(": ");
+    (!both.is_empty()).then_some(both)
+}
+
+fn text(of: &Json) -> String {
+    of.as_str().unwrap_or_default().trim().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(status: &Json) -> Pod {
+        Pod::of(&json!({ "items": [{ "metadata": { "name": "p" }, "status": status }] }))
+    }
+
+    fn container(phase: &str, state: &Json) -> Pod {
+        pod(&json!({ "phase": phase, "containerStatuses": [{ "state": state }] }))
+    }
+
+    #[test]
+    fn a_pod_that_waits_says_why() {
+        assert_eq!(Pod::of(&json!({ "items": [] })), Pod::None);
+        let message = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.";
+        let unscheduled = json!({ "phase": "Pending", "conditions":
+            [{ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message }] });
+        assert_eq!(pod(&unscheduled), Pod::Waiting { why: Some(format!("Unschedulable: {message}")) });
+        let creating = json!({ "waiting": { "reason": "ContainerCreating" } });
+        assert_eq!(container("Pending", &creating), Pod::Waiting { why: None });
+        let once = json!({ "waiting": { "reason": "ErrImagePull", "message": "not found" } });
+        assert_eq!(container("Pending", &once), Pod::Waiting { why: Some("ErrImagePull: not found".into()) });
+        let again = json!({ "waiting": { "reason": "ImagePullBackOff", "message": "Back-off" } });
+        assert_eq!(container("Pending", &again), Pod::Hopeless { why: "ImagePullBackOff: Back-off".into() });
+    }
+
+    #[test]
+    fn a_pod_that_ended_has_the_tasks_exit_code() {
+        let ended = |code: i32, reason: &str| json!({ "terminated": { "exitCode": code, "reason": reason } });
+        let is = |code, why: Option<&str>| Pod::Ended { name: "p".into(), code, why: why.map(String::from) };
+        assert_eq!(container("Succeeded", &ended(0, "Completed")), is(Some(0), None));
+        assert_eq!(container("Failed", &ended(1, "Error")), is(Some(1), None));
+        assert_eq!(container("Failed", &ended(137, "OOMKilled")), is(Some(137), Some("OOMKilled")));
+        let evicted = json!({ "phase": "Failed", "reason": "Evicted", "message": "The node was low on memory." });
+        assert_eq!(pod(&evicted), is(None, Some("Evicted: The node was low on memory.")));
+        assert_eq!(container("Running", &json!({ "running": {} })), Pod::Started { name: "p".into() });
+    }
+}
