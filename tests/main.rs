@@ -27,6 +27,7 @@ mod fonts;
 mod foreign;
 mod fuzz;
 mod gpu;
+mod kubernetes;
 mod machine;
 mod outside;
 mod predict;

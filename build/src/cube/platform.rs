@@ -6,9 +6,9 @@ use super::directory::CubeDir;
 
 use super::runner::docker::{self, Docker, Engine};
 use super::runner::singularity::{self, Singularity};
+use super::runner::{Platform, Runner, gcp, native, slurm, text};
 #[cfg(unix)]
 use super::runner::{kubernetes, ssh};
-use super::runner::{Platform, Runner, gcp, native, slurm, text};
 use super::schema::{self, Expected, Field, Mismatch, Schema, optional, required};
 
 /// Every kind of platform file.

@@ -203,7 +203,8 @@ fn kubernetes_hint(problem: &str) -> &'static str {
         "make the claim, or name yours as `pvc` in the platform file: `kubectl get pvc` lists them"
     } else if says("forbidden") || says("Unauthorized") {
         "ask for that right, or see `context` and `namespace` in the platform file"
-    } else if says("connection refused") || says("no such host") || says("timeout") || says("Unable to connect") {
+    } else if says("refused") || says("context") || says("no such host") || says("timeout") || says("Unable to connect")
+    {
         "see whether `kubectl get nodes` works, and `context` in the platform file"
     } else {
         "see whether the same works with `kubectl` by hand"

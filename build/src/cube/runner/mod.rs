@@ -198,12 +198,7 @@ pub fn configure(runner: &mut dyn Runner, build: &Path, is_ours: bool, dry_run: 
 ///
 /// # Errors
 /// An input is missing; one of the steps fails; the task fails; or a signal arrived.
-pub fn run(
-    runner: &mut dyn Runner,
-    build: &Path,
-    invocation: &Invocation,
-    dry_run: bool,
-) -> Result<Option<String>> {
+pub fn run(runner: &mut dyn Runner, build: &Path, invocation: &Invocation, dry_run: bool) -> Result<Option<String>> {
     if dry_run {
         return runner.dry_run(invocation).map(Some);
     }

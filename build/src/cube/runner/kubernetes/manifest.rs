@@ -219,8 +219,7 @@ fn pod(invocation: &Invocation, settings: &Settings, arguments: &[String], files
         json!({ "name": "workspace", "mountPath": INPUTS, "readOnly": true }),
         json!({ "name": "workspace", "mountPath": OUTPUTS }),
     ];
-    let mut volumes =
-        vec![json!({ "name": "workspace", "persistentVolumeClaim": { "claimName": settings.claim } })];
+    let mut volumes = vec![json!({ "name": "workspace", "persistentVolumeClaim": { "claimName": settings.claim } })];
     if let Some(files) = files {
         mounts.push(json!({ "name": "files", "mountPath": FILES, "readOnly": true }));
         volumes.push(json!({ "name": "files", "configMap": { "name": files } }));
@@ -278,11 +277,13 @@ mod tests {
 
     #[test]
     fn the_claim_is_the_workspace() {
-        let bindings =
-            vec![binding("data_dir", "/w s/data", false, true), binding("model_dir", "/w s", false, false)];
+        let bindings = vec![binding("data_dir", "/w s/data", false, true), binding("model_dir", "/w s", false, false)];
         let made = manifest("", bindings).unwrap();
         let container = &made.job["spec"]["template"]["spec"]["containers"][0];
-        assert_eq!(container["args"], json!(["train", "--data_dir=/mlcube/inputs/data", "--model_dir=/mlcube/outputs"]));
+        assert_eq!(
+            container["args"],
+            json!(["train", "--data_dir=/mlcube/inputs/data", "--model_dir=/mlcube/outputs"])
+        );
         assert!(!made.has_files());
         for path in ["/elsewhere/data", "/w s/../data"] {
             let error = manifest("", vec![binding("data_dir", path, false, true)]).unwrap_err().to_string();

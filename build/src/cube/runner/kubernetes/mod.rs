@@ -51,6 +51,11 @@ pub const PLATFORM: Platform = Platform {
 
 /// The time between two looks at the pod.
 const LOOK: Duration = Duration::from_secs(1);
+/// The time between two looks for a signal.
+const TICK: Duration = Duration::from_millis(50);
+/// The time that a Job has to say that it is over, once its pod has ended, and the time after which it has counted that pod.
+const VERDICT: Duration = Duration::from_secs(30);
+const SETTLED: Duration = Duration::from_secs(5);
 /// The time that a pod has to start, where the platform file says nothing.
 const START: Duration = Duration::from_secs(600);
 
@@ -121,7 +126,8 @@ impl Kubernetes {
             // The files go when the Job goes.
             let job = self.ask_json(&["get", "job", &manifest.name])?;
             let owner = manifest.owner(job["metadata"]["uid"].as_str().unwrap_or_default());
-            let owned = self.ask(&["patch", "configmap", &manifest.name, "--type=merge", &format!("--patch={owner}")])?;
+            let owned =
+                self.ask(&["patch", "configmap", &manifest.name, "--type=merge", &format!("--patch={owner}")])?;
             if !owned.success {
                 warn!("configmap {} stays when the job goes: {}", manifest.name, last_line(&owned.stderr));
             }
@@ -141,7 +147,8 @@ impl Kubernetes {
     }
 
     fn pod(&self, job: &str) -> Result<Pod> {
-        Ok(Pod::of(&self.ask_json(&["get", "pods", &format!("--selector=job-name={job}")])?))
+        let of = format!("--selector=job-name={job}");
+        Ok(Pod::of(&self.ask_json(&["get", "pods", &of, "--sort-by=.metadata.creationTimestamp"])?))
     }
 
     /// Why a Job has no pod: the last warning.
@@ -157,7 +164,6 @@ impl Kubernetes {
         let begin = Instant::now();
         let mut told = String::new();
         loop {
-            interrupt::check()?;
             let waits = match self.pod(job)? {
                 Pod::Started { name } | Pod::Ended { name, .. } => return Ok(name),
                 Pod::Hopeless { why } => return Err(CubeError::Pod { task: task.into(), problem: why }.into()),
@@ -180,40 +186,82 @@ impl Kubernetes {
                 let problem = format!("it did not start within {minutes} minutes: {why}");
                 return Err(CubeError::Pod { task: task.into(), problem }.into());
             }
-            thread::sleep(LOOK);
+            pause()?;
         }
     }
 
-    /// Prints what the task prints until the pod has ended; returns its exit code.
-    fn follow(&self, job: &str, task: &str, pod: &str) -> Result<ExitStatus> {
+    /// Prints what the task prints until the pod has ended; returns its exit code, if it is known, and what else is to say.
+    fn follow(&self, job: &str, pod: &str) -> Result<(Option<i32>, Option<String>)> {
         let mut since: Option<Instant> = None;
         loop {
             let logs = self.kubectl().args(["logs", "--follow", pod]);
             // A second more than needed: a line may come twice, and none is lost.
             let since_when = since.map(|since| format!("--since={}s", since.elapsed().as_secs() + 1));
-            let ended = Instant::now();
+            let began = Instant::now();
             let status = logs.args(since_when).run()?;
-            since = Some(if status.success() { Instant::now() } else { since.unwrap_or(ended) });
+            since = Some(if status.success() { Instant::now() } else { since.unwrap_or(began) });
             match self.pod(job)? {
-                Pod::Ended { code: Some(code), why, .. } => {
-                    if let Some(why) = why {
-                        warn!("{pod}: {why}");
-                    }
-                    return Ok(ExitStatus::from_raw(code << 8));
-                }
-                Pod::Ended { why, .. } => {
-                    let problem = why.unwrap_or_else(|| "it ended without an exit code".into());
-                    return Err(CubeError::Pod { task: task.into(), problem }.into());
-                }
-                Pod::None => {
-                    let problem = "it is gone: somebody deleted it, or its node went down".into();
-                    return Err(CubeError::Pod { task: task.into(), problem }.into());
-                }
-                _ => thread::sleep(LOOK),
+                Pod::Ended { name, code, why } if name == pod => return Ok((code, why)),
+                Pod::Started { name } if name == pod => pause()?,
+                _ => return Ok((None, Some("it is gone: it was deleted or evicted, or its node went down".into()))),
             }
-            interrupt::check()?;
         }
     }
+
+    /// Whether a Job whose pod has ended makes no other one: it does where somebody deleted the pod, or drained its node.
+    fn is_over(&self, job: &str) -> Result<bool> {
+        let begin = Instant::now();
+        while begin.elapsed() < VERDICT {
+            let status = &self.ask_json(&["get", "job", job])?["status"];
+            let conditions = status["conditions"].as_array().into_iter().flatten();
+            let over = |c: &Json| (c["type"] == "Complete" || c["type"] == "Failed") && c["status"] == "True";
+            if conditions.into_iter().any(over) {
+                return Ok(true);
+            }
+            if status["active"].as_u64().is_some_and(|pods| pods > 0) && begin.elapsed() > SETTLED {
+                return Ok(false);
+            }
+            pause()?;
+        }
+        Ok(true)
+    }
+
+    /// From the pod's start to the task's exit code. A pod that is lost is replaced, and the task begins again there.
+    fn to_the_end(&self, job: &str, task: &str) -> Result<ExitStatus> {
+        loop {
+            let pod = match self.await_start(job, task) {
+                Err(error) if !matches!(error, Error::Interrupted { .. }) => {
+                    self.delete(job)?; // it would wait there
+                    return Err(error);
+                }
+                started => started?,
+            };
+            let (code, why) = self.follow(job, &pod)?;
+            if !self.is_over(job)? {
+                let why = why.unwrap_or_else(|| format!("exit code {}", code.unwrap_or_default()));
+                warn!("{pod} was ended ({why}); the cluster starts the task again in another pod");
+                continue;
+            }
+            let Some(code) = code else {
+                let problem = why.unwrap_or_else(|| "it ended without an exit code".into());
+                return Err(CubeError::Pod { task: task.into(), problem }.into());
+            };
+            if let Some(why) = why {
+                warn!("{pod}: {why}");
+            }
+            return Ok(ExitStatus::from_raw(code << 8));
+        }
+    }
+}
+
+/// Waits between two looks, unless a signal arrives.
+fn pause() -> Result<()> {
+    let begin = Instant::now();
+    while begin.elapsed() < LOOK {
+        interrupt::check()?;
+        thread::sleep(TICK);
+    }
+    interrupt::check()
 }
 
 /// Why `kubectl` did not do it.
@@ -246,17 +294,11 @@ impl Runner for Kubernetes {
 
     fn run(&self, invocation: &Invocation) -> Result<ExitStatus> {
         let manifest = self.manifest(invocation)?;
+        // From here on a signal takes the Job away, which takes longer than a program has that does not say so.
+        interrupt::acknowledge();
         self.create(&manifest)?;
-        let (job, task) = (&manifest.name, &invocation.task);
-        let pod = match self.await_start(job, task) {
-            Ok(pod) => pod,
-            Err(error @ Error::Interrupted { .. }) => return Err(error), // `stop` comes next
-            Err(error) => {
-                self.delete(job)?;
-                return Err(error);
-            }
-        };
-        let status = self.follow(job, task, &pod)?;
+        let job = &manifest.name;
+        let status = self.to_the_end(job, &invocation.task)?;
         if status.success() && !self.keep {
             self.delete(job)?;
         } else {

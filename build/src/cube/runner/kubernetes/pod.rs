@@ -29,9 +29,12 @@ const HOPELESS: [&str; 6] = [
 ];
 
 impl Pod {
-    /// The last one of a list.
+    /// The newest of a list in the order of their making, without those that are being deleted and may be replaced.
     pub fn of(pods: &Json) -> Self {
-        let Some(pod) = pods["items"].as_array().and_then(|pods| pods.last()) else { return Self::None };
+        let items = pods["items"].as_array().into_iter().flatten();
+        let Some(pod) = items.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).next_back() else {
+            return Self::None;
+        };
         let (status, name) = (&pod["status"], text(&pod["metadata"]["name"]));
         let state = &status["containerStatuses"][0]["state"];
         match status["phase"].as_str() {
@@ -88,6 +91,8 @@ mod tests {
     #[test]
     fn a_pod_that_waits_says_why() {
         assert_eq!(Pod::of(&json!({ "items": [] })), Pod::None);
+        let deleted = json!({ "metadata": { "name": "p", "deletionTimestamp": "2026-11-27T20:00:00Z" } });
+        assert_eq!(Pod::of(&json!({ "items": [deleted] })), Pod::None);
         let message = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.";
         let unscheduled = json!({ "phase": "Pending", "conditions":
             [{ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message }] });
