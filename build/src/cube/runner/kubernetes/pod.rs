@@ -31,8 +31,8 @@ const HOPELESS: [&str; 6] = [
 impl Pod {
     /// The newest of a list in the order of their making, without those that are being deleted and may be replaced.
     pub fn of(pods: &Json) -> Self {
-        let items = pods["items"].as_array().into_iter().flatten();
-        let Some(pod) = items.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).next_back() else {
+        let mut items = pods["items"].as_array().into_iter().flatten();
+        let Some(pod) = items.rfind(|pod| pod["metadata"]["deletionTimestamp"].is_null()) else {
             return Self::None;
         };
         let (status, name) = (&pod["status"], text(&pod["metadata"]["name"]));
