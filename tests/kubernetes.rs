@@ -55,6 +55,7 @@ fn a_task_is_a_job_whose_log_is_shown_and_which_goes_after_a_success() {
     assert!(manifest.contains("parameters_file.yaml: |\n    optimizer: \"adam\"\n"), "{manifest}");
     assert!(called(&cube, "patch configmap").is_some_and(|patch| patch.contains(r#""uid":"u-1""#)));
     assert!(called(&cube, "delete job/mlcube-train-").is_some());
+    assert!(ended.stderr.contains("outputs are on the claim shelf: train_logs, model\n"), "{ended:#?}");
     fs::remove_file(cube.sandbox.path("calls")).unwrap();
     cube.run(&format!("{TRAIN} --keep")).done();
     assert_eq!(called(&cube, "delete"), None);

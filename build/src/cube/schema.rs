@@ -39,6 +39,8 @@ pub enum Expected {
     Host,
     /// A text or a number without blanks, which no program takes for a flag.
     Word,
+    /// A number without fraction and sign.
+    Count,
     /// True or false.
     Bool,
     /// A text of three numbers with points between.
@@ -197,6 +199,7 @@ fn check_value(value: &Value, expected: &Expected, path: &[PathStep], mismatches
             value.as_str().is_some_and(|text| !text.is_empty() && !text.starts_with('-') && is_path(text)),
             "the path of an image, without variables and without - or ~ at its beginning",
         ),
+        Expected::Count => check(value.is_u64(), "a whole number"),
         Expected::Bool => check(value.is_bool(), "true or false"),
         Expected::Host => check(value.as_str().is_some_and(is_host), "a name of letters, digits and ._-:@%"),
         Expected::Word => check(word(value).is_some(), "a word or a number"),

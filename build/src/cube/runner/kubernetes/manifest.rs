@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value as Json, json};
 use serde_yaml::Value;
 
@@ -17,7 +19,7 @@ const INPUTS: &str = "/mlcube/inputs";
 const OUTPUTS: &str = "/mlcube/outputs";
 const FILES: &str = "/mlcube/files";
 /// The most bytes of all files: a ConfigMap holds 1 MiB.
-const MOST_BYTES: usize = 1_000_000;
+const MOST_BYTES: u64 = 1_000_000;
 /// The user of the pod where the caller is root.
 const USER: (u32, u32) = (1000, 1000);
 
@@ -56,7 +58,7 @@ impl Settings {
             queue: word_of(file, "queue"),
             cpu: or("cpu", "1"),
             memory: or("memory", "1Gi"),
-            gpus: word_of(file, "gpus"),
+            gpus: word_of(file, "gpus"), // a quantity, which is a text in a manifest
             node_selector: pairs("node_selector").into_iter().map(|(name, value)| (name, json!(value))).collect(),
             environment: pairs("env"),
             pull_secret: word_of(file, "image_pull_secret"),
@@ -93,38 +95,13 @@ impl Manifest {
     /// A path is outside the workspace, which the claim holds; a file is missing or too large.
     pub fn of(invocation: &Invocation, settings: &Settings, name: String) -> Result<Self> {
         let mut arguments = vec![invocation.task.clone()];
-        let mut contents = Map::new();
-        let mut bytes = 0;
         for binding in &invocation.bindings {
-            let path = if binding.is_file && binding.is_input {
-                let key = format!("{}{}", binding.name, extension(&binding.path));
-                let content = read(binding)?;
-                bytes += content.len();
-                if bytes > MOST_BYTES {
-                    return Err(CubeError::Claim {
-                        name: binding.name.clone(),
-                        problem: format!("files of at most {MOST_BYTES} bytes, which go along with the job"),
-                        path: binding.path.clone(),
-                    }
-                    .into());
-                }
-                let path = format!("{FILES}/{key}");
-                contents.insert(key, json!(content));
-                path
-            } else {
-                on_the_claim(binding, &settings.workspace)?
-            };
+            let path =
+                if goes_along(binding) { in_files(binding) } else { on_the_claim(binding, &settings.workspace)? };
             arguments.push(format!("--{}={path}", binding.name));
         }
         let labels = labels(invocation, settings);
-        let files = (!contents.is_empty()).then(|| {
-            json!({
-                "apiVersion": "v1",
-                "kind": "ConfigMap",
-                "metadata": { "name": name, "labels": labels },
-                "data": contents,
-            })
-        });
+        let files = config_map(invocation, &name, &labels)?;
         let pod = pod(invocation, settings, &arguments, files.is_some().then_some(&name));
         let job = json!({
             "apiVersion": "batch/v1",
@@ -159,29 +136,59 @@ impl Manifest {
     }
 }
 
-fn extension(path: &Path) -> String {
-    let plain = |text: &&str| text.chars().all(|c| c.is_ascii_alphanumeric());
-    path.extension().and_then(|text| text.to_str()).filter(plain).map(|text| format!(".{text}")).unwrap_or_default()
+/// Whether a parameter is a file that is sent with the Job.
+fn goes_along(binding: &Binding) -> bool {
+    binding.is_file && binding.is_input
 }
 
-/// The text of an input.
-fn read(binding: &Binding) -> Result<String> {
-    let Binding { name, path, .. } = binding;
-    if !path.is_file() {
-        return Err(CubeError::CubeInput { name: name.clone(), path: path.clone(), expected: "file" }.into());
+/// The name of such a file in the ConfigMap, which takes few characters.
+fn file_name(Binding { name, path, .. }: &Binding) -> String {
+    let plain = |text: &&str| text.chars().all(|c| c.is_ascii_alphanumeric());
+    let extension = path.extension().and_then(|text| text.to_str()).filter(plain);
+    extension.map_or_else(|| name.clone(), |extension| format!("{name}.{extension}"))
+}
+
+/// Its path in the container.
+fn in_files(binding: &Binding) -> String {
+    format!("{FILES}/{}", file_name(binding))
+}
+
+/// The files that are sent with the Job; none if there are none.
+fn config_map(invocation: &Invocation, name: &str, labels: &Json) -> Result<Option<Json>> {
+    let mut map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name, "labels": labels } });
+    let mut bytes = 0;
+    for binding in invocation.bindings.iter().filter(|binding| goes_along(binding)) {
+        let Binding { name, path, .. } = binding;
+        if !path.is_file() {
+            return Err(CubeError::CubeInput { name: name.clone(), path: path.clone(), expected: "file" }.into());
+        }
+        bytes += fs::metadata(path).map_or(0, |metadata| metadata.len());
+        if bytes > MOST_BYTES {
+            let problem = format!("files of at most {MOST_BYTES} bytes, which go along with the job");
+            return Err(CubeError::Claim { name: name.clone(), problem, path: path.clone() }.into());
+        }
+        match String::from_utf8(fs::read(path).map_err(Error::io("read", path))?) {
+            Ok(text) => map["data"][file_name(binding)] = json!(text),
+            Err(other) => map["binaryData"][file_name(binding)] = json!(BASE64.encode(other.as_bytes())),
+        }
     }
-    // A file that is too large is not read to its end.
-    let size = fs::metadata(path).map_or(0, |metadata| metadata.len());
-    if size > MOST_BYTES as u64 {
-        let problem = format!("a file of at most {MOST_BYTES} bytes, which goes along with the job");
-        return Err(CubeError::Claim { name: name.clone(), problem, path: path.clone() }.into());
-    }
-    fs::read_to_string(path).map_err(Error::io("read", path))
+    Ok(invocation.bindings.iter().any(goes_along).then_some(map))
+}
+
+/// The outputs, as paths on the claim.
+pub fn outputs(invocation: &Invocation, workspace: &Path) -> Vec<String> {
+    let outputs = invocation.bindings.iter().filter(|binding| !binding.is_input);
+    outputs.filter_map(|binding| below(binding, workspace)).map(String::from).collect()
+}
+
+/// The path of a parameter below the workspace.
+fn below<'a>(binding: &'a Binding, workspace: &Path) -> Option<&'a str> {
+    binding.path.strip_prefix(workspace).ok().and_then(Path::to_str)
 }
 
 /// The path in the container of a directory or an output, which the claim holds.
 fn on_the_claim(binding: &Binding, workspace: &Path) -> Result<String> {
-    let below = binding.path.strip_prefix(workspace).ok().and_then(Path::to_str);
+    let below = below(binding, workspace);
     let Some(below) = below.filter(|below| !below.split('/').any(|step| step == "..")) else {
         let problem = format!("a path below the workspace {}, which the claim holds", workspace.display());
         return Err(CubeError::Claim { name: binding.name.clone(), problem, path: binding.path.clone() }.into());
@@ -323,9 +330,12 @@ mod tests {
         assert_eq!(arguments[1], "--parameters_file=/mlcube/files/parameters_file.yaml");
         let yaml = made.yaml();
         assert!(yaml.contains("parameters_file.yaml: |\n    train_epochs: 1\n---\n"), "{yaml}");
-        fs::write(&file, vec![b' '; MOST_BYTES + 1]).unwrap();
+        fs::write(&file, b"\xff\xfe").unwrap();
+        let yaml = manifest("", bindings.clone()).unwrap().yaml();
+        assert!(yaml.contains("binaryData:\n  parameters_file.yaml: //4=\n"), "{yaml}");
+        fs::write(&file, vec![b' '; MOST_BYTES as usize + 1]).unwrap();
         let error = manifest("", bindings).unwrap_err().to_string();
-        assert!(error.contains("expected a file of at most 1000000 bytes"), "{error}");
+        assert!(error.contains("expected files of at most 1000000 bytes"), "{error}");
     }
 
     #[test]

@@ -37,13 +37,13 @@ pub const PLATFORM: Platform = Platform {
             optional("context", Expected::Word),
             optional("cpu", Expected::Word),
             optional("memory", Expected::Word),
-            optional("gpus", Expected::Word),
+            optional("gpus", Expected::Count),
             optional("node_selector", Expected::Binding),
             optional("image_pull_secret", Expected::Word),
             optional("service_account", Expected::Word),
             optional("queue", Expected::Word),
             optional("env", Expected::Binding),
-            optional("start_minutes", Expected::Word),
+            optional("start_minutes", Expected::Count),
         ],
     },
     runner: |file, cube, _| Box::new(Kubernetes::read(file, cube)),
@@ -78,8 +78,8 @@ impl Kubernetes {
         let flag = |name: &str| manifest::word_of(file, name).map(|value| format!("--{name}={value}"));
         let cluster = ["context", "namespace"].into_iter().filter_map(flag).collect();
         let seconds = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
-        let minutes = manifest::word_of(file, "start_minutes").and_then(|minutes| minutes.parse().ok());
-        let start = minutes.map_or(START, |minutes: u64| Duration::from_secs(minutes.saturating_mul(60)));
+        let minutes = file.get("start_minutes").and_then(Value::as_u64);
+        let start = minutes.map_or(START, |minutes| Duration::from_secs(minutes.saturating_mul(60)));
         let start = (settings.queue.is_none() || minutes.is_some()).then_some(start);
         Self { cluster, settings, id: format!("{seconds:x}-{:x}", std::process::id()), start, keep: false }
     }
@@ -302,8 +302,10 @@ impl Runner for Kubernetes {
         if status.success() && !self.keep {
             self.delete(job)?;
         } else {
-            info!("{job} stays for a day; remove it with `{}`", self.kubectl().args(["delete", "job", job]));
+            info!("job {job} stays for a day; remove it with `{}`", self.kubectl().args(["delete", "job", job]));
         }
+        let outputs = manifest::outputs(invocation, &self.settings.workspace);
+        info!("outputs are on the claim {}: {}", self.settings.claim, outputs.join(", "));
         Ok(status)
     }
 
