@@ -326,10 +326,10 @@ class Bench:
         the time is up. Burn takes 100 times as long, so it is left out."""
         ours = {FUSED_GPU: [f"--device={self.device}"], FUSED_ALL: ["--device=cpu"]}
         cells, end = {cell: Samples() for cell in GPU_CELLS}, time.monotonic() + 60 * self.minutes
-        turns, backend = 0, ""
-        while turns < RUNS and time.monotonic() < end:
+        backend = ""
+        for turn in range(RUNS):
             for (hidden, batch), samples in cells.items():
-                if turns and time.monotonic() > end:
+                if turn and time.monotonic() > end:
                     break
 
                 def add(name, seconds, accuracy):
@@ -344,7 +344,6 @@ class Bench:
                     if peer in self.peers and (mode != "compile" or (hidden, batch) in GPU_COMPILED):
                         answer = self.peer(peer, f"--mode={mode}", f"--hidden={hidden}", f"--batch={batch}", "--epochs=5")
                         add(name, statistics.median(answer["seconds"][1:]), answer["accuracy"])
-            turns += 1
         self.gpu_table(cells, backend)
 
     def gpu_table(self, cells, backend):
