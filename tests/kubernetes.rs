@@ -1,5 +1,5 @@
-//! `mnist cube run` in a Kubernetes cluster. A script stands in for `kubectl`, but for the last test: that one takes the cluster
-//! and the claim of `.ci/kubernetes-up`.
+//! `mnist cube run` in a Kubernetes cluster. A script stands in for `kubectl`, but for the last test: that one takes the
+//! cluster and the claim of `.ci/kubernetes-up`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::cube::Cube;
-use crate::common::{Ended, end, python_with, skipped};
+use crate::common::{Ended, end, skipped, valid_kubernetes_documents};
 
 const PLATFORM: &str = "schema_version: 1.0.0\nschema_type: mlcube_k8s\nimage: r.example/mnist:1\npvc: shelf\n";
 const TRAIN: &str = "run --platform=kubernetes --task=train";
@@ -160,13 +160,8 @@ fn a_dry_run_prints_a_manifest_that_is_valid_by_kubernetes_own_schemas() {
     let printed = cube.run(&format!("{TRAIN} --dry_run")).done().stdout;
     assert!(!cube.sandbox.path("calls").exists());
     cube.sandbox.write("printed.yaml", &printed);
-    let Some(mut python) = python_with(&["kubernetes_validate", "yaml"]) else { return };
-    let script = "import sys, yaml, kubernetes_validate as k\n\
-                  documents = list(yaml.safe_load_all(open(sys.argv[1])))\n\
-                  for document in documents: k.validate(document, k.latest_version(), strict=True)\n\
-                  print(len(documents))";
-    let validated = end(python.arg("-c").arg(script).arg(cube.sandbox.path("printed.yaml")));
-    assert_eq!(validated.done().stdout, "2\n");
+    let Some(documents) = valid_kubernetes_documents(&cube.sandbox.path("printed.yaml")) else { return };
+    assert_eq!(documents, "2\n");
 }
 
 /// The directory of the claim `mnist`, and a cube for a cluster that has this program's image.

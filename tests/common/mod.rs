@@ -255,3 +255,13 @@ pub fn python_with(modules: &[&str]) -> Option<Command> {
     skipped(&format!("no Python with {}; see tests/python/README.md", modules.join(", ")));
     None
 }
+
+/// Checks manifests by Kubernetes' own schemas; returns the number of documents as a line. None without the Python package.
+pub fn valid_kubernetes_documents(file: &Path) -> Option<String> {
+    let mut python = python_with(&["kubernetes_validate", "yaml"])?;
+    let script = "import sys, yaml, kubernetes_validate as k\n\
+                  documents = list(yaml.safe_load_all(open(sys.argv[1])))\n\
+                  for document in documents: k.validate(document, k.latest_version(), strict=True)\n\
+                  print(len(documents))";
+    Some(end(python.arg("-c").arg(script).arg(file)).done().stdout)
+}

@@ -239,6 +239,19 @@ impl HostCommand {
     }
 }
 
+/// A temporary file with these contents, to be read from its beginning.
+///
+/// # Errors
+/// It cannot be made or written.
+pub fn file_of(contents: &[u8]) -> Result<File> {
+    let made = tempfile::tempfile().and_then(|mut file| {
+        file.write_all(contents)?;
+        file.rewind()?;
+        Ok(file)
+    });
+    made.map_err(Error::io("write", "a temporary file"))
+}
+
 /// All that a file holds.
 fn contents(mut file: File) -> Result<Vec<u8>> {
     let mut bytes = vec![];

@@ -272,8 +272,6 @@ impl About {
     /// Whether each output is below the workspace. What another machine says decides where files are written here.
     pub fn is_safe(&self) -> bool {
         let is_name = |name: &str| is_below(Path::new(name)) && !name.contains('/');
-        // An empty path is the workspace itself.
-        let is_inside = |path: &Path| path.as_os_str().is_empty() || is_below(path);
         self.outputs.iter().all(|(name, path, _)| is_name(name) && is_inside(path))
     }
 }
@@ -282,6 +280,11 @@ impl About {
 pub fn is_below(path: &Path) -> bool {
     let mut parts = path.components().peekable();
     parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// The same, or the directory itself, which is an empty path.
+pub fn is_inside(path: &Path) -> bool {
+    path.as_os_str().is_empty() || is_below(path)
 }
 
 /// A file below a directory: its path, size and time in seconds since 1970.

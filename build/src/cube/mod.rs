@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! schema, locate: one file      check: all files of the cube
-//! invocation: a task with its parameters -> runner (docker | singularity | native | ssh | slurm | kubernetes), which platform reads
-//!     from a file; job: a task on another machine that outlives its connection
+//! invocation: a task with its parameters -> runner (docker | singularity | native | ssh | slurm | kubernetes), which
+//!     platform reads from a file; job: a task on another machine that outlives its connection
 //! ```
 //!
 //! The files follow MLCube's documentation and two of the published packages, `mlcube` 0.0.3 and 0.0.9.

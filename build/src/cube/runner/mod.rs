@@ -14,7 +14,7 @@ use super::NAME;
 use super::command::HostCommand;
 use super::directory::CubeDir;
 use super::invocation::Invocation;
-use super::schema::Schema;
+use super::schema::{self, Schema};
 use crate::error::{CubeError, Error, Result};
 use crate::text::lines;
 
@@ -277,6 +277,16 @@ fn last_line(text: &str) -> String {
 /// The text of a field; empty if it is missing.
 pub(super) fn text(value: &Value, field: &str) -> String {
     value.get(field).and_then(Value::as_str).unwrap_or_default().to_string()
+}
+
+/// The text or number of a field, if it is there.
+fn word(value: &Value, field: &str) -> Option<String> {
+    value.get(field).and_then(schema::word)
+}
+
+/// The same as a program's flag of that name.
+fn flag(value: &Value, field: &str) -> Option<String> {
+    word(value, field).map(|word| format!("--{field}={word}"))
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use serde_yaml::Value;
 
 use super::super::command::HostCommand;
 use super::super::invocation::Invocation;
-use super::super::schema::{Expected, Schema, optional, required, word};
-use super::{Image, Platform, Runner, last_line};
+use super::super::schema::{Expected, Schema, optional, required};
+use super::{Image, Platform, Runner, flag, last_line};
 use crate::error::{CubeError, Result};
 
 /// `mlcube_slurm`, which only `mnist cube` knows. The keys but `platform` are the flags of `srun`.
@@ -42,8 +42,7 @@ pub struct Slurm {
 impl Slurm {
     fn read(file: &Value, on_the_node: Box<dyn Runner>) -> Self {
         let given = PLATFORM.schema.fields.iter().map(|field| field.name).filter(|name| *name != "platform");
-        let flag = |name: &str| file.get(name).and_then(word).map(|value| format!("--{name}={value}"));
-        Self { flags: given.filter_map(flag).collect(), on_the_node }
+        Self { flags: given.filter_map(|name| flag(file, name)).collect(), on_the_node }
     }
 
     /// `command` on a node. At SIGINT `srun` only says how it stands, and at SIGTERM it kills the task.

@@ -9,8 +9,8 @@ use serde_json::{Map, Value as Json, json};
 use serde_yaml::Value;
 
 use super::super::super::invocation::{Binding, Invocation};
-use super::super::super::schema::word;
-use super::super::text;
+use super::super::super::job::is_inside;
+use super::super::{text, word};
 use crate::error::{CubeError, Error, Result};
 use crate::files::is_root;
 
@@ -46,7 +46,7 @@ pub struct Settings {
 impl Settings {
     /// Reads a platform file that follows the schema.
     pub fn read(file: &Value, workspace: &Path) -> Self {
-        let or = |name: &str, usual: &str| word_of(file, name).unwrap_or_else(|| usual.into());
+        let or = |name: &str, usual: &str| word(file, name).unwrap_or_else(|| usual.into());
         let pairs = |name: &str| -> Vec<(String, String)> {
             let pairs = file.get(name).and_then(Value::as_mapping).into_iter().flatten();
             pairs.filter_map(|(name, value)| Some((name.as_str()?.into(), value.as_str()?.into()))).collect()
@@ -55,21 +55,16 @@ impl Settings {
             image: text(file, "image"),
             claim: or("pvc", ""),
             workspace: workspace.into(),
-            queue: word_of(file, "queue"),
+            queue: word(file, "queue"),
             cpu: or("cpu", "1"),
             memory: or("memory", "1Gi"),
-            gpus: word_of(file, "gpus"), // a quantity, which is a text in a manifest
+            gpus: word(file, "gpus"), // a quantity, which is a text in a manifest
             node_selector: pairs("node_selector").into_iter().map(|(name, value)| (name, json!(value))).collect(),
             environment: pairs("env"),
-            pull_secret: word_of(file, "image_pull_secret"),
-            service_account: word_of(file, "service_account"),
+            pull_secret: word(file, "image_pull_secret"),
+            service_account: word(file, "service_account"),
         }
     }
-}
-
-/// A text or number of a platform file.
-pub fn word_of(file: &Value, name: &str) -> Option<String> {
-    file.get(name).and_then(word)
 }
 
 /// A name as Kubernetes allows it: RFC 1123's label, of at most 63 characters.
@@ -183,13 +178,12 @@ pub fn outputs(invocation: &Invocation, workspace: &Path) -> Vec<String> {
 
 /// The path of a parameter below the workspace.
 fn below<'a>(binding: &'a Binding, workspace: &Path) -> Option<&'a str> {
-    binding.path.strip_prefix(workspace).ok().and_then(Path::to_str)
+    binding.path.strip_prefix(workspace).ok().filter(|path| is_inside(path)).and_then(Path::to_str)
 }
 
 /// The path in the container of a directory or an output, which the claim holds.
 fn on_the_claim(binding: &Binding, workspace: &Path) -> Result<String> {
-    let below = below(binding, workspace);
-    let Some(below) = below.filter(|below| !below.split('/').any(|step| step == "..")) else {
+    let Some(below) = below(binding, workspace) else {
         let problem = format!("a path below the workspace {}, which the claim holds", workspace.display());
         return Err(CubeError::Claim { name: binding.name.clone(), problem, path: binding.path.clone() }.into());
     };

@@ -1,11 +1,9 @@
-//! A Kubernetes cluster, through the user's own `kubectl`: a Job runs the task in one pod. A claim there holds the workspace;
-//! inputs that are files, such as the parameters, go along with the Job from this machine.
+//! A Kubernetes cluster, through the user's own `kubectl`: a Job runs the task in one pod. A claim there holds the
+//! workspace; inputs that are files, such as the parameters, go along with the Job from this machine.
 
-use std::fs::File;
-use std::io::{Seek, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,11 +16,11 @@ mod pod;
 
 use self::manifest::{Manifest, Settings};
 use self::pod::Pod;
-use super::super::command::{HostCommand, ProgramOutput};
+use super::super::command::{HostCommand, ProgramOutput, file_of};
 use super::super::directory::CubeDir;
 use super::super::invocation::Invocation;
 use super::super::schema::{Expected, Schema, optional, required};
-use super::{Platform, Runner, last_line};
+use super::{Platform, Runner, flag, last_line};
 use crate::error::{CubeError, Error, Result};
 use crate::interrupt;
 
@@ -75,8 +73,7 @@ pub struct Kubernetes {
 impl Kubernetes {
     fn read(file: &Value, cube: &CubeDir) -> Self {
         let settings = Settings::read(file, &cube.workspace);
-        let flag = |name: &str| manifest::word_of(file, name).map(|value| format!("--{name}={value}"));
-        let cluster = ["context", "namespace"].into_iter().filter_map(flag).collect();
+        let cluster = ["context", "namespace"].into_iter().filter_map(|name| flag(file, name)).collect();
         let seconds = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
         let minutes = file.get("start_minutes").and_then(Value::as_u64);
         let start = minutes.map_or(START, |minutes| Duration::from_secs(minutes.saturating_mul(60)));
@@ -106,18 +103,14 @@ impl Kubernetes {
         Manifest::of(invocation, &self.settings, manifest::job_name(&invocation.task, &self.id))
     }
 
+    fn creation(&self) -> HostCommand {
+        self.kubectl().args(["create", "--filename=-"])
+    }
+
     fn create(&self, manifest: &Manifest) -> Result<()> {
-        let temporary = Error::io("write", "a temporary file");
-        let text = manifest.yaml();
-        let write = || {
-            let mut file = tempfile::tempfile()?;
-            file.write_all(text.as_bytes())?;
-            file.rewind()?;
-            Ok::<File, std::io::Error>(file)
-        };
-        let command = self.kubectl().args(["create", "--filename=-"]);
+        let command = self.creation();
         info!("{command}: {}", manifest.name);
-        let answer = command.complete(Stdio::from(write().map_err(temporary)?))?;
+        let answer = command.complete(file_of(manifest.yaml().as_bytes())?.into())?;
         if !answer.success {
             self.delete(&manifest.name)?; // the files may be there without the Job
             return Err(failed(&answer));
@@ -166,12 +159,12 @@ impl Kubernetes {
         loop {
             let waits = match self.pod(job)? {
                 Pod::Started { name } | Pod::Ended { name, .. } => return Ok(name),
-                Pod::Hopeless { why } => return Err(CubeError::Pod { task: task.into(), problem: why }.into()),
+                Pod::Hopeless { why } => return Err(lost(task, why)),
                 Pod::Waiting { why } => why,
                 Pod::None => match self.why_no_pod(job)? {
                     // A quota, or an admission rule of the cluster: it would wait for ever.
                     Some(why) if why.contains("forbidden") && self.settings.queue.is_none() => {
-                        return Err(CubeError::Pod { task: task.into(), problem: why }.into());
+                        return Err(lost(task, why));
                     }
                     why => why,
                 },
@@ -184,7 +177,7 @@ impl Kubernetes {
                 let minutes = begin.elapsed().as_secs() / 60;
                 let why = waits.unwrap_or_else(|| "no reason given".into());
                 let problem = format!("it did not start within {minutes} minutes: {why}");
-                return Err(CubeError::Pod { task: task.into(), problem }.into());
+                return Err(lost(task, problem));
             }
             pause()?;
         }
@@ -244,7 +237,7 @@ impl Kubernetes {
             }
             let Some(code) = code else {
                 let problem = why.unwrap_or_else(|| "it ended without an exit code".into());
-                return Err(CubeError::Pod { task: task.into(), problem }.into());
+                return Err(lost(task, problem));
             };
             if let Some(why) = why {
                 warn!("{pod}: {why}");
@@ -264,6 +257,11 @@ fn pause() -> Result<()> {
     interrupt::check()
 }
 
+/// A task whose pod did not start, or whose result is not known.
+fn lost(task: &str, problem: String) -> Error {
+    CubeError::Pod { task: task.into(), problem }.into()
+}
+
 /// Why `kubectl` did not do it.
 fn failed(answer: &ProgramOutput) -> Error {
     CubeError::Kubernetes { problem: last_line(&answer.stderr) }.into()
@@ -281,7 +279,7 @@ impl Runner for Kubernetes {
     }
 
     fn command(&self, _: &Invocation) -> Result<HostCommand> {
-        Ok(self.kubectl().args(["create", "--filename=-"]))
+        Ok(self.creation())
     }
 
     fn dry_run(&self, invocation: &Invocation) -> Result<String> {

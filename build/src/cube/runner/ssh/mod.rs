@@ -24,7 +24,7 @@ mod transfer;
 
 use self::connection::{Address, Connection, LOST, Machine};
 use self::transfer::{FileTransfer, Sent};
-use super::super::command::HostCommand;
+use super::super::command::{HostCommand, file_of};
 use super::super::directory::{CubeDir, absolute};
 use super::super::invocation::{Binding, Invocation};
 use super::super::job::{About, Stage, State};
@@ -355,7 +355,7 @@ impl Runner for Ssh {
                 .send("the inputs", &Sent { from: &self.cube.workspace, names: &names, without: &[], to: &to })?;
         }
         let far = self.far()?;
-        let file = transfer::file_of(self.run_file(invocation).as_bytes())?;
+        let file = file_of(self.run_file(invocation).as_bytes())?;
         let to = format!("{}/run.yaml", far.base);
         far.connection
             .succeed("write the run configuration", &["sh", "-c", "cat >\"$1\"", "sh", &to], file.into())

@@ -4,12 +4,11 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::super::super::command::HostCommand;
+use super::super::super::command::{HostCommand, file_of};
 use super::super::super::job::{self, Listed};
 use super::connection::{Connection, problem};
 use crate::error::{CubeError, Error, Result};
@@ -206,17 +205,4 @@ impl FileTransfer<'_> {
 fn names_file(names: &[&PathBuf]) -> Result<File> {
     let lines = names.iter().map(|name| [b"./", name.as_os_str().as_encoded_bytes(), b"\0"].concat());
     file_of(&lines.collect::<Vec<_>>().concat())
-}
-
-/// A temporary file with these contents, to be read from its beginning.
-///
-/// # Errors
-/// It cannot be made or written.
-pub fn file_of(contents: &[u8]) -> Result<File> {
-    let made = tempfile::tempfile().and_then(|mut file| {
-        file.write_all(contents)?;
-        file.rewind()?;
-        Ok(file)
-    });
-    made.map_err(Error::io("write", "a temporary file"))
 }
