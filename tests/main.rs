@@ -29,6 +29,7 @@ mod fuzz;
 mod gpu;
 mod kubernetes;
 mod machine;
+mod medperf;
 mod outside;
 mod predict;
 mod python_module;

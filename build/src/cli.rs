@@ -2,6 +2,7 @@
 
 mod help;
 mod job;
+mod medperf;
 mod values;
 
 use std::ffi::OsString;
@@ -19,6 +20,7 @@ use self::help::{
     PREDICT_EXAMPLES, TRAIN_EXAMPLES, long_version, with_examples,
 };
 pub use self::job::JobCommand;
+pub use self::medperf::{InferArgs, MedPerf, PrepareArgs, PreparedArgs, ScoreArgs, StatisticsArgs};
 use self::values::{count, path, url_or_path};
 use crate::output::console::Verbosity;
 use crate::parameters::Setting;
@@ -141,6 +143,9 @@ pub enum Command {
     /// Work with the cube: the directory with mlcube.yaml
     #[command(subcommand, after_help = AFTER_HELP)]
     Cube(Cube),
+    /// Be a container of MedPerf: prepare data, infer, evaluate
+    #[command(name = "medperf", subcommand, after_help = AFTER_HELP)]
+    MedPerf(MedPerf),
 }
 
 /// The files that have a schema.
@@ -444,6 +449,11 @@ mod tests {
             "cube configure --mlcube=~/a --workspace=~/b --platform=~/c",
             "cube run --mlcube=~/a --workspace=~/b --platform=~/c --task=~/d",
             "cube clean --mlcube=~/a --workspace=~/b",
+            "medperf prepare --data_path=~/a --labels_path=~/b --output_path=~/c --output_labels_path=~/d",
+            "medperf sanity_check --data_path=~/a --labels_path=~/b",
+            "medperf statistics --data_path=~/a --labels_path=~/b --output_path=~/c",
+            "medperf infer --data_path=~/a --additional_files=~/b --output_path=~/c",
+            "medperf evaluate --predictions=~/a --labels=~/b --output_path=~/c",
         ];
         for line in lines {
             let cli = Cli::try_parse_from(["mnist"].into_iter().chain(line.split(' '))).unwrap();

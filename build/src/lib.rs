@@ -3,7 +3,7 @@
 //! The way of the data:
 //!
 //! ```text
-//! cli -> task      download | train | evaluate | predict | augment | demo | devices | schema | completions | man | cube
+//! cli -> task      download | train | evaluate | predict | augment | demo | devices | schema | completions | man | cube | medperf
 //!
 //! train:    parameters (file, flags, defaults)
 //!           data: download or synthetic -> idx -> dataset -> split -> in every epoch, augment
@@ -12,6 +12,7 @@
 //!                     each step of the run is an event -> output: console, logs, MLLOG, TensorBoard
 //!           output: the finished run -> artifacts: model, metrics, parameters, report, ONNX -> files/set
 //! predict:  data/picture -> engine -> answers
+//! medperf:  prepared data -> engine -> predictions -> score
 //! cube:     the cube's files -> check -> invocation -> runner (docker | singularity | native | ssh | slurm | kubernetes)
 //! ```
 //!

@@ -8,7 +8,7 @@ pub mod synthetic;
 pub mod augment;
 pub mod dataset;
 pub mod idx;
-mod idx_file;
+pub mod idx_file;
 pub mod places;
 
 pub mod picture;

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use crate::text::{self, Problem, escaped, one_of, quoted};
 
 mod cube;
+mod medperf;
 pub use cube::CubeError;
+pub use medperf::MedPerfError;
 
 /// Shorthand for results whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -192,6 +194,9 @@ pub enum Error {
     /// Of the runner.
     #[error(transparent)]
     Cube(#[from] CubeError),
+    /// Of MedPerf's tasks.
+    #[error(transparent)]
+    MedPerf(#[from] MedPerfError),
 
     // ---- the run itself
     /// A signal arrived. Files written so far are whole.
@@ -250,6 +255,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Cube(error) => error.hint(),
+            Error::MedPerf(error) => error.hint(),
             Error::Argument { next, .. } => next.clone(),
             _ => self.data_hint().or_else(|| self.training_hint()).or_else(|| self.download_hint()),
         }
@@ -410,9 +416,9 @@ mod tests {
 
     #[test]
     fn no_hint_ends_what_the_user_has() {
-        let hints = [include_str!("mod.rs"), include_str!("cube.rs")].map(|source| {
+        let hints = [include_str!("mod.rs"), include_str!("cube.rs"), include_str!("medperf.rs")].map(|source: &str| {
             let (_, hints) = source.split_once(" fn hint").unwrap();
-            hints.split_once(" fn exit_code").unwrap().0
+            hints.split_once(" fn exit_code").map_or(hints, |(hints, _)| hints).to_string()
         });
         let hints = hints.concat();
         let destructive = ["remove", "delete", "rm", "clear", "overwrite", "erase"];

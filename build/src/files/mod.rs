@@ -40,6 +40,39 @@ pub fn write_named(target: &Path, bytes: &[u8]) -> Result<()> {
     Err(Error::Occupied { path: target.into(), found })
 }
 
+/// [`write()`] to a file that the user named, or that a container's engine mounted: that one cannot be replaced, nor its
+/// directory written, so that it is filled in place. If this fails, it is empty. A missing directory is made.
+///
+/// # Errors
+/// See [`write_named`]; or the file cannot be filled.
+pub fn write_mounted(target: &Path, bytes: &[u8]) -> Result<()> {
+    if !is_mount_point(target) {
+        make_directory(directory_of(target))?;
+        return write_named(target, bytes);
+    }
+    let mut file = OpenOptions::new().write(true).truncate(true).open(target).map_err(Error::io("write", target))?;
+    let filled = file.write_all(bytes).and_then(|()| atomic::sync(&file, directory_of(target)));
+    filled.map_err(|error| {
+        let _ = file.set_len(0); // empty is a failure to whoever reads it; a half would be none
+        Error::io("write", target)(error)
+    })
+}
+
+/// Whether something is mounted at `path` itself. No where the system cannot tell, such as a Linux before 5.8.
+fn is_mount_point(path: &Path) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+        let found = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE);
+        found.is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = path;
+        false
+    }
+}
+
 /// Begins a new file at `path`, to append to.
 ///
 /// # Errors

@@ -93,7 +93,7 @@ pub fn evaluate(
 }
 
 /// The score, and each digit's images, precision and recall.
-fn table(score: &Score, names: &[&str]) -> String {
+pub(super) fn table(score: &Score, names: &[&str]) -> String {
     let percent = |share: Option<f64>| share.map_or("-".into(), text::percent);
     let mut rows = vec![["digit", "images", "precision", "   recall"].map(String::from)];
     rows.extend(ClassScore::all(score).into_iter().map(|class| {

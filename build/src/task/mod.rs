@@ -8,6 +8,7 @@ pub mod devices;
 pub mod download;
 pub mod evaluate;
 pub mod man;
+pub mod medperf;
 pub mod predict;
 pub mod schema;
 pub mod train;
@@ -34,5 +35,6 @@ pub fn run(command: Command, console: &Console) -> Result<()> {
         Command::Completions { shell } => completions::run(shell),
         Command::Man { directory } => man::run(&directory),
         Command::Cube(args) => cube::run(&args),
+        Command::MedPerf(args) => medperf::run(&args),
     }
 }

@@ -164,7 +164,7 @@ fn frame(model_dir: &Path, model: &Model, trained_on: DataSource) -> Result<Fram
 }
 
 /// The image at `path`, or on stdin if that is `-`, prepared for the network.
-fn read(path: &Path, frame: Frame) -> Result<Prepared> {
+pub(super) fn read(path: &Path, frame: Frame) -> Result<Prepared> {
     let (read, path) = if path == Path::new("-") {
         if io::stdin().is_terminal() {
             tracing::info!("reading a picture from stdin");

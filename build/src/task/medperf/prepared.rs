@@ -1,0 +1,158 @@
+//! Prepared data: MNIST's test pair as plain IDX files, images and labels in directories of their own, so that a model
+//! never sees a label. Beside the labels lies the SHA-256 of their images, as `sha256sum` writes it.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use crate::data::idx::{IdxContents, encode_images, encode_labels};
+use crate::data::idx_file::{IdxFile, Values};
+use crate::data::sets::{DataSource, MNIST, SETS};
+use crate::error::{Error, MedPerfError, Result};
+use crate::files;
+use crate::open;
+use crate::text::{Problem, different_hashes, hexadecimal};
+
+/// The file of the images.
+pub const IMAGES: &str = "t10k-images-idx3-ubyte";
+/// The file of the labels.
+pub const LABELS: &str = "t10k-labels-idx1-ubyte";
+/// The file beside the labels that says which images they are of.
+pub const HASH: &str = "t10k-images-idx3-ubyte.sha256";
+/// A longer one is none.
+const LONGEST_HASH: u64 = 1024;
+
+/// The names of the classes (K), by label.
+pub fn classes() -> &'static [&'static str] {
+    MNIST.classes
+}
+
+/// D: the pixels of an image.
+pub fn inputs() -> usize {
+    MNIST.frame.side * MNIST.frame.side
+}
+
+/// What [`IMAGES`] must hold.
+pub fn image_contents() -> IdxContents {
+    IdxContents::Images { side: MNIST.frame.side }
+}
+
+/// What [`LABELS`] must hold.
+pub fn label_contents() -> IdxContents {
+    IdxContents::Labels { classes: classes().len() }
+}
+
+/// The next step after a fault of prepared data.
+const NEXT: &str = "prepare the data again with `mnist medperf prepare`";
+
+/// A fault of the prepared file at `path`.
+pub fn fault(path: &Path, problem: impl Into<String>) -> Error {
+    MedPerfError::Fault { path: path.into(), problem: Problem::of_file(problem), next: NEXT }.into()
+}
+
+/// Labels, and which images they are of.
+#[derive(Debug)]
+pub struct Labels {
+    /// (N), each below K.
+    pub labels: Vec<u8>,
+    /// SHA-256 of the file of the images.
+    pub images_sha256: String,
+}
+
+/// Writes `pixels` (N,D) into `data`, then `labels` (N) and the hash into `labels_directory`. Returns the hash.
+///
+/// # Errors
+/// A file cannot be written. Where there was other prepared data, the two directories may then disagree, which [`read`]
+/// finds by the hash.
+pub fn write(data: &Path, labels_directory: &Path, pixels: &[u8], labels: &[u8]) -> Result<String> {
+    let side = MNIST.frame.side as u32;
+    let images = encode_images(pixels, side, side);
+    let sha256 = hexadecimal(&Sha256::digest(&images));
+    files::write(data.join(IMAGES), &images)?;
+    files::write(labels_directory.join(LABELS), &encode_labels(labels))?;
+    files::write(labels_directory.join(HASH), format!("{sha256}  {IMAGES}\n").as_bytes())?;
+    Ok(sha256)
+}
+
+/// Reads the images (N,D) in the directory `data`.
+///
+/// # Errors
+/// They are missing or damaged.
+pub fn images(data: &Path) -> Result<Values> {
+    values(&data.join(IMAGES), image_contents())
+}
+
+/// Reads the labels in `directory`.
+///
+/// # Errors
+/// They or the hash are missing or damaged.
+pub fn labels(directory: &Path) -> Result<Labels> {
+    let labels = values(&directory.join(LABELS), label_contents())?.bytes;
+    let path = directory.join(HASH);
+    let next = |error| MedPerfError::input(error, NEXT);
+    let text = open::regular(&path).and_then(|file| open::read_at_most(LONGEST_HASH, file));
+    let text = text.map_err(Error::io("read", &path)).map_err(next)?.unwrap_or_default();
+    let images_sha256 = String::from_utf8_lossy(&text).split_whitespace().next().unwrap_or_default().to_string();
+    if !is_sha256(&images_sha256) {
+        return Err(fault(&path, format!("expected a SHA-256 and the name {IMAGES}, as sha256sum writes them")));
+    }
+    Ok(Labels { labels, images_sha256 })
+}
+
+/// Reads images and labels that belong together.
+///
+/// # Errors
+/// One of them is missing or damaged, or the labels are of other images.
+pub fn read(data: &Path, labels_directory: &Path) -> Result<(Values, Labels)> {
+    let (images, labels) = (images(data)?, labels(labels_directory)?);
+    let (count, expected) = (images.bytes.len() / inputs(), labels.labels.len());
+    if count != expected {
+        let differ = Error::CountsDiffer {
+            images_path: data.join(IMAGES),
+            images: count as u32,
+            labels_path: labels_directory.join(LABELS),
+            labels: expected as u32,
+        };
+        return Err(MedPerfError::input(differ, NEXT));
+    }
+    if images.sha256 != labels.images_sha256 {
+        let problem = different_hashes(&labels.images_sha256, &images.sha256);
+        let of = labels_directory.display();
+        return Err(fault(&data.join(IMAGES), format!("is not of the labels in {of}: {problem}")));
+    }
+    Ok((images, labels))
+}
+
+/// Whether `text` is a SHA-256 in hexadecimal, lower case.
+pub fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The known set whose test images have this SHA-256.
+pub fn source(images_sha256: &str) -> DataSource {
+    DataSource(SETS.into_iter().find(|set| set.files[2].sha256 == images_sha256))
+}
+
+fn values(path: &Path, contents: IdxContents) -> Result<Values> {
+    IdxFile::open(path, contents).and_then(IdxFile::values).map_err(|error| MedPerfError::input(error, NEXT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prepared_data_is_mnists_test_pair() {
+        assert_eq!([MNIST.files[2].name, MNIST.files[3].name], [IMAGES, LABELS]);
+        assert_eq!(source(MNIST.files[2].sha256).id(), "mnist");
+        assert_eq!(source(MNIST.files[0].sha256).id(), "unknown");
+    }
+
+    #[test]
+    fn a_hash_has_64_digits() {
+        assert!(is_sha256(MNIST.files[2].sha256));
+        for text in ["", "0", &"g".repeat(64), &"A".repeat(64), &"0".repeat(65)] {
+            assert!(!is_sha256(text), "{text}");
+        }
+    }
+}
