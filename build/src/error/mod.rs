@@ -416,10 +416,11 @@ mod tests {
 
     #[test]
     fn no_hint_ends_what_the_user_has() {
-        let hints = [include_str!("mod.rs"), include_str!("cube.rs"), include_str!("medperf.rs")].map(|source: &str| {
-            let (_, hints) = source.split_once(" fn hint").unwrap();
-            hints.split_once(" fn exit_code").map_or(hints, |(hints, _)| hints).to_string()
-        });
+        let hints =
+            [include_str!("mod.rs"), include_str!("cube.rs"), include_str!("medperf.rs")].map(|source: &str| {
+                let (_, hints) = source.split_once(" fn hint").unwrap();
+                hints.split_once(" fn exit_code").map_or(hints, |(hints, _)| hints).to_string()
+            });
         let hints = hints.concat();
         let destructive = ["remove", "delete", "rm", "clear", "overwrite", "erase"];
         let words = hints.split(|c: char| !c.is_alphanumeric()).map(str::to_lowercase);

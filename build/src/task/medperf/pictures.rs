@@ -48,7 +48,8 @@ pub fn read(data: &Path, list: &Path) -> Result<(Vec<u8>, Vec<u8>)> {
     if unread > 0 {
         return Err(Error::Pictures { unread, images });
     }
-    let doubts = || prepared.iter().zip(&listed).filter_map(|(read, (file, _))| Some((file, read.as_ref().ok()?.doubt?)));
+    let doubts =
+        || prepared.iter().zip(&listed).filter_map(|(read, (file, _))| Some((file, read.as_ref().ok()?.doubt?)));
     if let Some((file, doubt)) = doubts().next() {
         let doubtful = doubts().count();
         warn!("{doubtful} of {images} pictures are doubtful, the first is {file}: {}", doubt.phrase());
@@ -82,7 +83,8 @@ fn parsed(text: &str) -> std::result::Result<Vec<Labelled>, Problem> {
     let (mut listed, mut lines_of) = (vec![], HashMap::new());
     for (line, row) in lines {
         let at = |text| problem(line, text);
-        let (file, label) = row.rsplit_once(',').ok_or_else(|| at(format!("expected FILE,LABEL, found {}", shortened(row))))?;
+        let (file, label) =
+            row.rsplit_once(',').ok_or_else(|| at(format!("expected FILE,LABEL, found {}", shortened(row))))?;
         let (file, label) = (unquoted(file), unquoted(label));
         let known = prepared::classes().iter().position(|class| *class == label);
         let known = known.ok_or_else(|| {
@@ -123,7 +125,8 @@ fn all_are_listed(data: &Path, list: &Path, listed: &[Labelled]) -> Result<()> {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 directories.push(path);
             } else if end.is_some_and(|end| ENDS.contains(&&*end)) && !labelled.contains(&path) {
-                let problem = Problem::of_file(format!("expected a line for every picture, found none for {}", path.display()));
+                let problem =
+                    Problem::of_file(format!("expected a line for every picture, found none for {}", path.display()));
                 return Err(MedPerfError::Fault { path: list.into(), problem, next: NEXT }.into());
             }
         }

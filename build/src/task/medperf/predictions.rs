@@ -70,7 +70,11 @@ impl Predictions {
             let problem = different_hashes(&labels.images_sha256, &self.images_sha256);
             return Err(format!("images_sha256: are predictions of other images: {problem}"));
         } else if self.classes != prepared::classes() {
-            return Err(format!("classes: expected {}, found {}", prepared::classes().join(", "), self.classes.join(", ")));
+            return Err(format!(
+                "classes: expected {}, found {}",
+                prepared::classes().join(", "),
+                self.classes.join(", ")
+            ));
         }
         let (expected, found) = (labels.labels.len(), self.probabilities.len());
         if found != expected {

@@ -64,7 +64,8 @@ fn raw(data: &Path, labels: &Path) -> Result<(Vec<u8>, Vec<u8>)> {
         if list.exists() {
             return pictures::read(data, &list);
         }
-        let form = format!("expected {}, plain or gzipped, or {} beside the labels", prepared::IMAGES, pictures::FILE_NAME);
+        let form =
+            format!("expected {}, plain or gzipped, or {} beside the labels", prepared::IMAGES, pictures::FILE_NAME);
         return missing(data, format!("{form} in {}, found neither", labels.display()));
     };
     let Some(labels_path) = places::existing(labels, prepared::LABELS).next() else {

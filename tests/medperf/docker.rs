@@ -1,0 +1,68 @@
+//! MedPerf's tasks in containers: by the command lines of its client, and by the client itself.
+
+use std::os::unix::fs::chown;
+use std::process::Command;
+
+use super::{CALLS, Trial};
+use crate::common::{end, root, skipped};
+use crate::containers::{IMAGE, alone, docker_works};
+
+/// The tasks of MedPerf's containers, by the command lines of its client (`cli/medperf/containers/runners`). The image must
+/// hold this program: `docker build -t mlcommons/mlcube:mnist --build-arg FEATURES= build/`.
+#[test]
+fn medperf_runs_its_tasks_in_docker() {
+    let _alone = alone();
+    if !docker_works() {
+        return;
+    }
+    let mut command = Command::new("docker");
+    if end(command.args(["run", "--rm", "--network", "none", IMAGE, "medperf", "--help"])).code != Some(0) {
+        return skipped(&format!("{IMAGE} is missing, or was built before it had `mnist medperf`"));
+    }
+    let trial = Trial::new();
+    let (user, group) = trial.user();
+    trial.all_tasks(|task, name, mounts| {
+        let temporary = tempfile::tempdir().unwrap();
+        chown(temporary.path(), Some(user), Some(group)).unwrap();
+        let mut command = Command::new("docker");
+        command.args(["run", "--name", &format!("medperf-{name}-{}", std::process::id()), "--rm"]);
+        command.args(["-u", &format!("{user}:{group}")]);
+        for (volumes, mode) in [(&task.input_volumes, "ro"), (&task.output_volumes, "rw")] {
+            for (key, volume) in volumes {
+                let host = trial.host(key, mounts);
+                command.arg("--volume").arg(format!("{}:{}:{mode}", host.display(), volume.mount_path));
+            }
+        }
+        command.arg("--volume").arg(format!("{}:/tmp:rw", temporary.path().display()));
+        command.args(["--network", "none", IMAGE]).args(task.run_args.command.split(' '));
+        end(&mut command)
+    });
+}
+
+/// The same by the client itself: MNIST_TEST_MEDPERF is the command that starts it.
+#[test]
+fn medperfs_own_client_runs_its_tasks() {
+    let _alone = alone();
+    let Some(client) = std::env::var_os("MNIST_TEST_MEDPERF") else {
+        return skipped("MNIST_TEST_MEDPERF names no client of MedPerf");
+    };
+    if !docker_works() {
+        return;
+    }
+    let trial = Trial::new();
+    let home = tempfile::tempdir().unwrap();
+    trial.all_tasks(|_, name, mounts| {
+        let (role, ..) = CALLS.iter().find(|(_, task, _)| *task == name).unwrap();
+        let config = root().join("medperf").join(role).join("container_config.yaml");
+        let (files, others): (Vec<_>, Vec<_>) = mounts.iter().partition(|(key, _)| *key == "additional_files");
+        let mounted: Vec<_> =
+            others.iter().map(|(key, path)| format!("{key}={}", trial.sandbox.path(path).display())).collect();
+        let mut command = Command::new(&client);
+        command.args(["container", "run_test", "--task", name, "--container"]).arg(config);
+        command.args(["--mounts", &mounted.join(",")]).env("HOME", home.path());
+        for (_, path) in files {
+            command.arg("--additional_files_path").arg(trial.sandbox.path(path));
+        }
+        end(&mut command)
+    });
+}
