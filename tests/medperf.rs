@@ -70,9 +70,12 @@ pub fn containers() -> BTreeMap<&'static str, Container> {
     ["data_preparator", "model", "evaluator"].map(read).into()
 }
 
+/// Volumes, and where they are in a [`Trial`].
+pub type Mounts = [(&'static str, &'static str)];
+
 /// The volumes with which MedPerf calls each task: names from `commands/dataset` and `commands/execution` of its client, and
 /// paths in a [`Trial`].
-pub const CALLS: [(&str, &str, &[(&str, &str)]); 5] = [
+pub const CALLS: [(&str, &str, &Mounts); 5] = [
     (
         "data_preparator",
         "prepare",
@@ -168,7 +171,7 @@ impl Trial {
     }
 
     /// Makes what MedPerf makes before it runs a task: directories of outputs, and empty files.
-    pub fn make_outputs(&self, task: &ContainerTask, mounts: &[(&str, &str)]) {
+    pub fn make_outputs(&self, task: &ContainerTask, mounts: &Mounts) {
         for (key, volume) in &task.output_volumes {
             let path = self.host(key, mounts);
             let directory = if volume.kind == "file" { path.parent().unwrap() } else { &path };
@@ -182,14 +185,14 @@ impl Trial {
     }
 
     /// Where a volume is on this machine.
-    pub fn host(&self, key: &str, mounts: &[(&str, &str)]) -> PathBuf {
+    pub fn host(&self, key: &str, mounts: &Mounts) -> PathBuf {
         let (_, path) = mounts.iter().find(|(name, _)| *name == key).unwrap();
         self.sandbox.path(path)
     }
 
     /// Calls every task by `run`, then looks at what they wrote.
     #[track_caller]
-    pub fn all_tasks(&self, run: impl Fn(&ContainerTask, &str, &[(&str, &str)]) -> Ended) {
+    pub fn all_tasks(&self, run: impl Fn(&ContainerTask, &str, &Mounts) -> Ended) {
         let containers = containers();
         for (role, name, mounts) in CALLS {
             let task = &containers[role].tasks[name];
@@ -246,7 +249,7 @@ impl Trial {
     }
 
     /// Runs a task without a container, as the plain user, with flags for the volumes.
-    pub fn native(&self, task: &str, mounts: &[(&str, &str)]) -> Ended {
+    pub fn native(&self, task: &str, mounts: &Mounts) -> Ended {
         let flags = mounts.iter().map(|(key, path)| format!("--{key}={}", self.sandbox.path(path).display()));
         let mut command = Command::new(self.sandbox.path("mnist"));
         if is_root() {
@@ -273,7 +276,7 @@ impl Trial {
     }
 
     /// Runs a task with the volumes that MedPerf gives it, of which `changed` are others.
-    fn call(&self, name: &str, changed: &[(&str, &str)]) -> Ended {
+    fn call(&self, name: &str, changed: &Mounts) -> Ended {
         let (_, _, mounts) = CALLS.iter().find(|(_, task, _)| *task == name).unwrap();
         let other = |key: &str| changed.iter().find(|(name, _)| *name == key).map(|(_, path)| *path);
         let mounts: Vec<_> = mounts.iter().map(|(key, path)| (*key, other(key).unwrap_or(path))).collect();
@@ -282,7 +285,7 @@ impl Trial {
 
     /// Expects that a task fails with this message, in which `@` stands for the directory of the trial, and a hint.
     #[track_caller]
-    fn refuses(&self, name: &str, changed: &[(&str, &str)], message: &str) {
+    fn refuses(&self, name: &str, changed: &Mounts, message: &str) {
         let ended = self.call(name, changed);
         let directory = self.sandbox.path("").display().to_string();
         let (_, error) = ended.stderr.split_once("error: ").unwrap_or_else(|| panic!("no error in {ended:#?}"));
