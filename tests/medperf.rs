@@ -113,8 +113,8 @@ fn each_role_has_the_tasks_and_volumes_that_medperf_asks_for() {
         }
         assert_eq!(command.get_name(), name);
         for flag in command.get_arguments() {
-            let [default] = flag.get_default_values() else { panic!("{flag}") };
-            assert_eq!(given.remove(flag.get_long().unwrap()).map(|path| path.as_str()), default.to_str(), "{flag}");
+            let [default] = flag.get_default_values() else { panic!("{}", flag.get_id()) };
+            assert_eq!(given.remove(flag.get_long().unwrap()).map(|path| path.as_str()), default.to_str());
         }
         assert!(given.is_empty(), "{given:?}");
         for (key, volume) in task.input_volumes.iter().chain(&task.output_volumes) {
