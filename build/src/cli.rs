@@ -1,5 +1,6 @@
 //! Flags and subcommands: what was typed, checked as far as that needs no disk. Does no work.
 
+mod cube;
 mod help;
 mod job;
 mod medperf;
@@ -15,9 +16,10 @@ use clap::{
 };
 use clap_complete::Shell;
 
+pub use self::cube::{CleanArgs, ConfigurationArgs, Cube, CubeArgs};
 use self::help::{
-    AFTER_HELP, AFTER_SHORT_HELP, AUGMENT_EXAMPLES, COMPLETIONS_EXAMPLES, CUBE_RUN_EXAMPLES, DOWNLOAD_EXAMPLES,
-    PREDICT_EXAMPLES, TRAIN_EXAMPLES, long_version, with_examples,
+    AFTER_HELP, AFTER_SHORT_HELP, AUGMENT_EXAMPLES, COMPLETIONS_EXAMPLES, DOWNLOAD_EXAMPLES, PREDICT_EXAMPLES,
+    TRAIN_EXAMPLES, long_version, with_examples,
 };
 pub use self::job::JobCommand;
 pub use self::medperf::{InferArgs, MedPerf, PrepareArgs, PreparedArgs, ScoreArgs, StatisticsArgs};
@@ -269,87 +271,6 @@ pub struct Demo {
     /// Parameters given as flags.
     #[command(flatten)]
     pub overrides: Overrides,
-}
-
-/// `mnist cube`.
-#[derive(Debug, Subcommand)]
-pub enum Cube {
-    /// Verify the cube's files: schemas, tasks, run configurations, parameters
-    #[command(after_help = AFTER_HELP)]
-    Check {
-        /// The cube: its directory, or the mlcube.yaml in it
-        #[arg(long, value_name = "DIR", value_parser = path(), default_value = ".")]
-        mlcube: PathBuf,
-    },
-    /// Build the image that a platform file names
-    #[command(after_help = AFTER_HELP)]
-    Configure {
-        /// Where the cube is.
-        #[command(flatten)]
-        cube: CubeArgs,
-        /// The platform file, such as platforms/docker.yaml
-        #[arg(long, value_name = "FILE", value_parser = path())]
-        platform: PathBuf,
-        /// Print the command instead of running it
-        #[arg(long = "dry_run", alias = "dry-run")]
-        dry_run: bool,
-    },
-    /// Run a task where a platform file says, building the image if it is missing
-    #[command(after_help = AFTER_HELP, after_long_help = with_examples(CUBE_RUN_EXAMPLES))]
-    Run {
-        /// Where the cube is.
-        #[command(flatten)]
-        cube: CubeArgs,
-        /// The platform file, such as platforms/docker.yaml
-        #[arg(long, value_name = "FILE", value_parser = path())]
-        platform: PathBuf,
-        /// The run configuration, such as run/train.yaml
-        #[arg(long, value_name = "FILE", value_parser = path())]
-        task: PathBuf,
-        /// Print the command, or the manifest, instead of running it
-        #[arg(long = "dry_run", alias = "dry-run", conflicts_with = "attach")]
-        dry_run: bool,
-        /// Leave the job in a Kubernetes cluster after a success
-        #[arg(long)]
-        keep: bool,
-        /// Take up a task on another machine whose connection was lost
-        #[arg(long)]
-        attach: bool,
-    },
-    /// Remove what earlier runs wrote into the workspace; parameters, data and your own files stay
-    #[command(after_help = AFTER_HELP)]
-    Clean(CleanArgs),
-    /// For a runner on another machine: a task that outlives its connection.
-    #[command(subcommand, hide = true)]
-    Job(JobCommand),
-}
-
-/// `mnist cube clean`.
-#[derive(Debug, Args)]
-pub struct CleanArgs {
-    /// Where the cube is.
-    #[command(flatten)]
-    pub cube: CubeArgs,
-    /// Remove the data too: the files of MNIST, or of its synthetic stand-in, whose hash is right
-    #[arg(long)]
-    pub data: bool,
-    /// Remove without asking
-    #[arg(long)]
-    pub yes: bool,
-    /// Only say what would be removed
-    #[arg(long = "dry_run", alias = "dry-run")]
-    pub dry_run: bool,
-}
-
-/// A cube and its workspace.
-#[derive(Debug, Args)]
-pub struct CubeArgs {
-    /// The cube: its directory, or the mlcube.yaml in it
-    #[arg(long, value_name = "DIR", value_parser = path(), default_value = ".")]
-    pub mlcube: PathBuf,
-    /// What $WORKSPACE stands for [default: the cube's workspace directory]
-    #[arg(long, value_name = "DIR", value_parser = path())]
-    pub workspace: Option<PathBuf>,
 }
 
 /// Parameters given as flags, which take precedence over the file's.

@@ -2,16 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_yaml::Value;
+
 use crate::error::{Error, Result};
+use crate::yaml;
 
 /// The file that makes a directory a cube.
 const CUBE_FILE: &str = "mlcube.yaml";
 
-/// The directories of a cube; absolute except `root`, which is as the user wrote it.
+/// A cube's directories, absolute except `root`, which is as the user wrote it, and its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CubeDir {
     /// The directory with mlcube.yaml.
     pub root: PathBuf,
+    /// The file in it that holds the whole cube, if it is one of configuration 2.0.
+    pub configuration_2: Option<PathBuf>,
     /// The directory that images are built from.
     pub build: PathBuf,
     /// The directory that `$WORKSPACE` stands for.
@@ -21,7 +26,8 @@ pub struct CubeDir {
 /// An argument that names a file of the cube.
 #[derive(Debug)]
 pub struct FileFlag {
-    name: &'static str,
+    /// Without hyphens.
+    pub name: &'static str,
     expected: &'static str,
     /// Where such files are.
     folder: &'static str,
@@ -41,9 +47,26 @@ impl CubeDir {
     /// # Errors
     /// There is no cube, or the current directory is needed and cannot be found.
     pub fn new(mlcube: &Path, workspace: Option<&Path>) -> Result<Self> {
-        let root = root_of(mlcube)?;
+        let (root, file) = root_of(mlcube)?;
+        let is_configuration_2 = is_configuration_2(&root.join(&file));
+        if !is_configuration_2 && file != Path::new(CUBE_FILE) {
+            return Err(not_a_cube(mlcube, "another file"));
+        }
+        let configuration_2 = is_configuration_2.then_some(file);
         let workspace = workspace.map_or_else(|| root.join("workspace"), Path::to_path_buf);
-        Ok(Self { build: absolute(&root.join("build"))?, workspace: absolute(&workspace)?, root })
+        let (build, workspace) = (absolute(&root.join("build"))?, absolute(&workspace)?);
+        Ok(Self { root, configuration_2, build, workspace })
+    }
+
+    /// [`root`](Self::root), absolute.
+    pub fn absolute_root(&self) -> &Path {
+        self.build.parent().unwrap_or(&self.root)
+    }
+
+    /// What `--mlcube` takes for this cube, absolute.
+    pub fn given(&self) -> PathBuf {
+        let file = self.configuration_2.as_ref().filter(|file| **file != *CUBE_FILE);
+        file.map_or_else(|| self.absolute_root().into(), |file| self.absolute_root().join(file))
     }
 
     /// A file that the user named: relative to the current directory if it exists there, otherwise to the cube, or by its
@@ -57,41 +80,63 @@ impl CubeDir {
         if let Some(place) = places.iter().find(|place| place.exists() && !place.is_dir()) {
             return Ok(place.clone());
         }
-        let (found, next) = if places.iter().any(|place| place.is_dir()) {
-            ("a directory", None)
-        } else if flag.name == TASK.name && given.to_string_lossy().contains(',') {
-            ("several names", Some("run one task after the other".into()))
-        } else {
-            ("nothing of this name", None)
-        };
-        Err(Error::Argument { flag: flag.name, given: given.into(), expected: flag.expected, found, next })
+        let found = if places.iter().any(|place| place.is_dir()) { "a directory" } else { "nothing of this name" };
+        Err(Error::Argument { flag: flag.name, given: given.into(), expected: flag.expected, found, next: None })
+    }
+
+    /// The files that the user named with commas between, or the one whose name has commas.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn files(&self, flag: &FileFlag, given: &Path) -> Result<Vec<PathBuf>> {
+        match self.file(flag, given) {
+            Err(error) if listed(given).len() == 1 => Err(error),
+            Err(_) => listed(given).iter().map(|name| self.file(flag, name)).collect(),
+            Ok(file) => Ok(vec![file]),
+        }
     }
 }
 
-/// The cube's directory, which may be given as the mlcube.yaml in it.
-///
-/// # Errors
-/// `mlcube` is neither.
-pub fn root_of(mlcube: &Path) -> Result<PathBuf> {
-    let wrong = |found| Error::Argument {
-        flag: "mlcube",
-        given: mlcube.into(),
-        expected: "the cube's directory, or the mlcube.yaml in it",
-        found,
-        next: None,
-    };
-    let root = match mlcube.parent() {
-        _ if mlcube.is_dir() => mlcube,
-        _ if !mlcube.exists() => return Err(wrong("nothing of this name")),
-        Some(parent) if mlcube.file_name() == Some(CUBE_FILE.as_ref()) => parent,
-        _ => return Err(wrong("another file")),
+/// The cube's directory and the name of its file there.
+fn root_of(mlcube: &Path) -> Result<(PathBuf, PathBuf)> {
+    let (root, file) = match (mlcube.parent(), mlcube.file_name()) {
+        _ if mlcube.is_dir() => (mlcube, CUBE_FILE.as_ref()),
+        (Some(parent), Some(file)) if mlcube.exists() => (parent, Path::new(file)),
+        _ => return Err(not_a_cube(mlcube, "nothing of this name")),
     };
     // The name of the current directory is not empty in messages.
     let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
-    if root.join(CUBE_FILE).symlink_metadata().is_err() {
-        return Err(wrong("a directory without mlcube.yaml"));
+    if root.join(file).symlink_metadata().is_err() {
+        return Err(not_a_cube(mlcube, "a directory without mlcube.yaml"));
     }
-    Ok(root.to_path_buf())
+    Ok((root.into(), file.into()))
+}
+
+fn not_a_cube(mlcube: &Path, found: &'static str) -> Error {
+    Error::Argument {
+        flag: "mlcube",
+        given: mlcube.into(),
+        expected: "the cube's directory, or its file, such as mlcube.yaml",
+        found,
+        next: None,
+    }
+}
+
+/// Whether `file` holds a whole cube, as the runners since 0.0.4 read it: it has no `schema_type`, and a section of a runner
+/// or tasks by their names. Any other file of a cube is of the old shape, a faulty one too.
+fn is_configuration_2(file: &Path) -> bool {
+    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file()); // a pipe would have no end
+    let text = if is_file { yaml::read(file, "a cube's file") } else { return false };
+    let Ok(Ok(text)) = text else { return false };
+    let has = |value: &Value, key: &str| value.get(key).is_some_and(Value::is_mapping);
+    yaml::parse::<Value>(&text).is_ok_and(|value| {
+        value.get("schema_type").is_none() && ["docker", "singularity", "tasks"].iter().any(|key| has(&value, key))
+    })
+}
+
+/// The names that `given` lists with commas between.
+pub fn listed(given: &Path) -> Vec<PathBuf> {
+    given.to_str().map_or_else(|| vec![given.into()], |names| names.split(',').map(PathBuf::from).collect())
 }
 
 /// `path` from the root of the file system; it need not exist.

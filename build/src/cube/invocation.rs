@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::NAME;
 use crate::error::{CubeError, Result};
 use crate::files;
 
@@ -11,8 +12,12 @@ use crate::files;
 pub struct Invocation {
     /// The cube's name.
     pub cube: String,
+    /// Whether the cube is this program's.
+    pub is_ours: bool,
     /// The task's name.
     pub task: String,
+    /// The words of the task's own program in the container. Without one, the image's program gets the task's name.
+    pub entrypoint: Vec<String>,
     /// Its parameters, inputs before outputs, each in the file's order.
     pub bindings: Vec<Binding>,
 }
@@ -28,6 +33,8 @@ pub struct Binding {
     pub is_file: bool,
     /// Whether the task reads it. Otherwise the task writes it.
     pub is_input: bool,
+    /// Whether the task may write there.
+    pub is_writable: bool,
 }
 
 impl Binding {
@@ -53,6 +60,11 @@ pub fn is_path(text: &str) -> bool {
 }
 
 impl Invocation {
+    /// A task of this program's cube.
+    pub fn of(task: &str, bindings: Vec<Binding>) -> Self {
+        Self { cube: NAME.into(), is_ours: true, task: task.into(), entrypoint: vec![], bindings }
+    }
+
     /// The command line of the program on this machine: the task, then its parameters.
     pub fn arguments(&self) -> Vec<OsString> {
         let flag = |Binding { name, path, .. }: &Binding| {
@@ -63,17 +75,26 @@ impl Invocation {
         std::iter::once(OsString::from(&self.task)).chain(self.bindings.iter().map(flag)).collect()
     }
 
+    /// The beginning of its command line in a container.
+    pub fn words(&self) -> &[String] {
+        if self.entrypoint.is_empty() { std::slice::from_ref(&self.task) } else { &self.entrypoint }
+    }
+
     /// The variables by which a task learns what runs it.
     pub fn names(&self) -> [(&'static str, &str); 2] {
         [("MLCUBE_NAME", &self.cube), ("MLCUBE_TASK_NAME", &self.task)]
     }
 
-    /// Checks that those inputs exist that are here.
+    /// Checks that those inputs exist that are here. Cubes name a file `null` in place of one that is left out, and a
+    /// directory that is an output too is made.
     ///
     /// # Errors
     /// One does not, or is a file where a directory is expected or the other way round.
     pub fn check_inputs(&self, is_here: &dyn Fn(&Path) -> bool) -> Result<()> {
+        let is_output = |path: &Path| self.bindings.iter().any(|binding| !binding.is_input && binding.path == path);
+        let is_left_out = |path: &Path| path.file_name() == Some("null".as_ref()) || is_output(path);
         let inputs = self.bindings.iter().filter(|binding| binding.is_input && is_here(&binding.path));
+        let inputs = inputs.filter(|binding| !is_left_out(&binding.path));
         for Binding { name, path, is_file, .. } in inputs {
             let (exists, expected) = if *is_file { (path.is_file(), "file") } else { (path.is_dir(), "directory") };
             if !exists {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! schema, locate: one file      check: all files of the cube
+//! configuration: a cube in one file
 //! invocation: a task with its parameters -> runner (docker | singularity | native | ssh | slurm | kubernetes), which
 //!     platform reads from a file; job: a task on another machine that outlives its connection
 //! ```
@@ -14,6 +15,7 @@ pub const NAME: &str = "mnist";
 pub mod check;
 pub mod clean;
 pub mod command;
+pub mod configuration;
 pub mod directory;
 mod image_name;
 pub mod invocation;
@@ -23,3 +25,4 @@ mod mount;
 pub mod platform;
 pub mod runner;
 mod schema;
+mod words;

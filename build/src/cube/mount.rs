@@ -19,15 +19,15 @@ pub struct Mount {
     pub read_only: bool,
 }
 
-/// The mounts for `invocation`, and its command line in the container: the task, then its parameters.
+/// The mounts for `invocation`, and its command line in the container: the task or its own program, then its parameters.
 ///
-/// Each directory is mounted once. It is writable if one of its parameters is an output.
+/// Each directory is mounted once. It is writable if one of its parameters is.
 ///
 /// # Errors
 /// A path cannot be handed to a container.
 pub fn in_container(invocation: &Invocation) -> Result<(Vec<Mount>, Vec<String>)> {
     let mut mounts: Vec<Mount> = vec![];
-    let mut arguments = vec![invocation.task.clone()];
+    let mut arguments = invocation.words().to_vec();
     for binding in &invocation.bindings {
         let directory = mountable(binding.directory())?;
         let nth = mounts.iter().position(|mount| mount.host == directory).unwrap_or_else(|| {
@@ -36,7 +36,7 @@ pub fn in_container(invocation: &Invocation) -> Result<(Vec<Mount>, Vec<String>)
             mounts.len() - 1
         });
         let mount = &mut mounts[nth];
-        mount.read_only &= binding.is_input;
+        mount.read_only &= !binding.is_writable;
         let file = if binding.is_file { binding.path.file_name() } else { None };
         let file = file.map(|name| mountable(Path::new(name))).transpose()?;
         let file = file.map(|name| format!("/{name}")).unwrap_or_default();
@@ -90,8 +90,9 @@ mod tests {
             path: path.into(),
             is_file,
             is_input,
+            is_writable: !is_input,
         };
-        Invocation { cube: "mnist".into(), task: "train".into(), bindings: bindings.iter().map(binding).collect() }
+        Invocation::of("train", bindings.iter().map(binding).collect())
     }
 
     #[test]

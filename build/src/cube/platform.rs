@@ -2,6 +2,7 @@
 
 use serde_yaml::Value;
 
+use super::configuration::{Configuration, Section};
 use super::directory::CubeDir;
 
 use super::runner::docker::{self, Docker, Engine};
@@ -86,6 +87,15 @@ pub fn named_by(file: &Value) -> Option<(&str, bool)> {
     Some((file.get("platform").and_then(Value::as_str)?, is_here))
 }
 
+/// The runner that the section of a configuration stands for, whose values it has as `runner`.
+pub fn configured(section: Section, configuration: &Configuration, cube: &CubeDir) -> Box<dyn Runner> {
+    let (values, root) = (configuration.runner(), cube.absolute_root());
+    match section {
+        Section::Docker => Box::new(Docker::configured(values, root, configuration.has_accelerators())),
+        Section::Singularity => Box::new(Singularity::configured(values, root)),
+    }
+}
+
 /// The runner of a platform file that follows its schema; none if the `schema_type` is unknown. `named` is that of the file
 /// which this one names.
 pub fn runner(file: &Value, cube: &CubeDir, named: Option<Box<dyn Runner>>) -> Option<Box<dyn Runner>> {
@@ -99,7 +109,8 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> String {
-        let cube = CubeDir { root: "/c".into(), build: "/c/build".into(), workspace: "/w".into() };
+        let cube =
+            CubeDir { root: "/c".into(), configuration_2: None, build: "/c/build".into(), workspace: "/w".into() };
         format!("{:?}", runner(&serde_yaml::from_str(text).unwrap(), &cube, None))
     }
 

@@ -6,6 +6,7 @@ use serde_yaml::Value;
 use super::image_name::is_image;
 use super::invocation::is_path;
 use super::locate::{PathStep, joined, key, shown};
+use super::words::words;
 use crate::text::{one_of, shortened, suggestion};
 
 /// The only version of all schemas.
@@ -57,6 +58,10 @@ pub enum Expected {
     Binding,
     /// Which GPUs a container gets: see [`Gpus`].
     Gpus,
+    /// Arguments of a program: words as a shell splits them, or names with values.
+    Arguments,
+    /// A text, a number, true or false.
+    Scalar,
     /// Any value.
     Any,
 }
@@ -111,11 +116,13 @@ pub struct Mismatch {
 }
 
 impl Mismatch {
-    fn new(path: &[PathStep], expected: &str, found: &str) -> Self {
+    /// At `path`, `expected` and what was `found`.
+    pub fn new(path: &[PathStep], expected: &str, found: &str) -> Self {
         Self { path: path.to_vec(), problem: format!("{}: expected {expected}, found {found}", shown(path)) }
     }
 
-    fn of_value(path: &[PathStep], expected: &str, found: &Value) -> Self {
+    /// The same for a value that was found.
+    pub fn of_value(path: &[PathStep], expected: &str, found: &Value) -> Self {
         Self::new(path, expected, &described(found))
     }
 }
@@ -191,6 +198,7 @@ fn check_value(value: &Value, expected: &Expected, path: &[PathStep], mismatches
     };
     match expected {
         Expected::Any => {}
+        Expected::Scalar => check(scalar(value).is_some(), "a text or a number"),
         Expected::Text => check(value.as_str().is_some_and(|text| !text.is_empty()), "a text"),
         Expected::Image => {
             check(value.as_str().is_some_and(is_image), "the name of an image, such as mlcommons/mlcube:mnist");
@@ -203,6 +211,9 @@ fn check_value(value: &Value, expected: &Expected, path: &[PathStep], mismatches
         Expected::Bool => check(value.is_bool(), "true or false"),
         Expected::Host => check(value.as_str().is_some_and(is_host), "a name of letters, digits and ._-:@%"),
         Expected::Word => check(word(value).is_some(), "a word or a number"),
+        Expected::Arguments => {
+            check(arguments(value, "").is_some(), "arguments without what a shell acts on, or names with values")
+        }
         Expected::Gpus => check(Gpus::read(value).is_some(), "a number of GPUs, all, or a list such as device=0,2"),
         Expected::Version => check(value.as_str().is_some_and(is_version), "a version such as 0.1.0"),
         Expected::OneOf(choices) => {
@@ -235,6 +246,32 @@ fn check_value(value: &Value, expected: &Expected, path: &[PathStep], mismatches
             }
         },
     }
+}
+
+/// The arguments that `value` stands for: the words of a text, or of names with values `FLAG=NAME=VALUE` for each. None of
+/// anything else.
+pub fn arguments(value: &Value, flag: &str) -> Option<Vec<String>> {
+    match value {
+        Value::Null => Some(vec![]),
+        Value::String(text) => words(text),
+        Value::Mapping(pairs) => {
+            let pair = |(name, value): (&Value, &Value)| Some(format!("{flag}={}={}", name.as_str()?, scalar(value)?));
+            pairs.iter().map(pair).collect()
+        }
+        _ => None,
+    }
+}
+
+/// A value as a part of a text, as Python writes it.
+pub fn scalar(value: &Value) -> Option<String> {
+    Some(match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::Bool(true) => "True".into(),
+        Value::Bool(false) => "False".into(),
+        Value::Null => "None".into(),
+        _ => return None,
+    })
 }
 
 /// A text or a number as a flag takes it.

@@ -26,6 +26,13 @@ pub enum CubeError {
         next: &'static str,
     },
 
+    /// Another program's task, and a platform that has only this program.
+    #[error("native: expected a task of this program, found {task} of the cube {cube}")]
+    ForeignTask { cube: String, task: String },
+    /// A cube without configuration 2.0, where only that has what was asked for.
+    #[error("{what}: expected a cube of configuration 2.0, found one with tasks/ and run/")]
+    NotOneFileCube { what: String },
+
     /// A program of the host that is not there.
     #[error("{program}: expected this program in PATH, found none")]
     NoProgram { program: String },
@@ -90,8 +97,14 @@ pub enum CubeError {
     #[error("{program} image {image}: not there, and {} has no Dockerfile to build it from", build.display())]
     NoDockerImage { program: &'static str, image: String, build: PathBuf },
     /// The same for Singularity.
-    #[error("{}: not there, and {} has no Singularity.recipe to build it from", image.display(), build.display())]
-    NoSingularityImage { image: PathBuf, build: PathBuf },
+    #[error("{}: not there, and {} has no {recipe} to build it from", image.display(), build.display())]
+    NoSingularityImage { image: PathBuf, build: PathBuf, recipe: String },
+    /// An image that its registry did not give.
+    #[error("{image}: the image could not be pulled; see the output above")]
+    ImagePull { image: String, recipe: Option<PathBuf> },
+    /// No image to look at.
+    #[error("{image}: expected an image, found none")]
+    NoImage { image: String },
     /// The image's directory cannot be made or written.
     #[error("{}: cannot write the image there: {source}", image.display())]
     ImageDirectory { image: PathBuf, source: io::Error },
@@ -151,6 +164,14 @@ impl CubeError {
                 Some("give a path with another name, or platforms/native.yaml, which mounts nothing".into())
             }
             CubeError::ForeignImage { next, .. } => Some((*next).into()),
+            CubeError::ForeignTask { .. } => Some("give a platform with containers, such as --platform=docker".into()),
+            CubeError::NotOneFileCube { .. } => {
+                Some("give the file of such a cube, as in --mlcube=mlcube-2.0.yaml".into())
+            }
+            CubeError::ImagePull { recipe: Some(recipe), .. } => {
+                Some(format!("build it from {} with -Pdocker.build_strategy=auto", recipe.display()))
+            }
+            CubeError::NoImage { .. } => Some("make it with `mnist cube configure`, with the same flags".into()),
             CubeError::CubeInput { .. } => Some("run the task that makes it first, as download before train".into()),
             _ => self.far_hint(),
         }

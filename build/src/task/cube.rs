@@ -1,17 +1,19 @@
-//! `mnist cube` checks the cube, builds its image, runs a task on a platform, and removes the outputs.
+//! `mnist cube` checks and describes the cube, builds its image, runs tasks on a platform, and removes the outputs.
 
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tracing::info;
 
-use crate::cli::{self, CleanArgs, Cube, CubeArgs, JobCommand};
-use crate::cube::check::{self, CubeFault, Program, TaskFlags};
+use crate::cli::{self, CleanArgs, ConfigurationArgs, Cube, CubeArgs, JobCommand};
+use crate::cube::check::{self, CubeFault, Description, Program, TaskFlags};
 use crate::cube::clean;
-use crate::cube::command::HostCommand;
-use crate::cube::directory::{CubeDir, PLATFORM, TASK, absolute, root_of};
+use crate::cube::configuration::{Changes, Configuration, Section, TaskArgument, printed};
+use crate::cube::directory::{CubeDir, PLATFORM, TASK, absolute, listed};
+use crate::cube::invocation::Invocation;
 use crate::cube::job::{self, About, DetachedTask};
-use crate::cube::runner;
+use crate::cube::platform;
+use crate::cube::runner::{self, Runner};
 use crate::error::{CubeError, Error, Result};
 use crate::output::console;
 use crate::parameters::Parameters;
@@ -27,10 +29,14 @@ const MOST_SHOWN: usize = 50;
 pub fn run(args: &Cube) -> Result<()> {
     match args {
         Cube::Check { mlcube } => check(mlcube),
-        Cube::Configure { cube, platform, dry_run } => configure(&cube_dir(cube)?, platform, *dry_run),
-        Cube::Run { cube, platform, task, dry_run, attach, keep } => {
-            run_task(&cube_dir(cube)?, platform, task, How { dry_run: *dry_run, attach: *attach, keep: *keep })
+        Cube::Configure { cube, platform, dry_run } => configure(cube, platform, *dry_run),
+        Cube::Run { cube, platform, task, dry_run, attach, keep, parameters } => {
+            let how = How { dry_run: *dry_run, attach: *attach, keep: *keep };
+            run_tasks(Place::new(cube, platform, parameters)?, task, &how)
         }
+        Cube::Describe { cube } => describe(&cube_dir(cube)?),
+        Cube::ShowConfig { cube, platform, resolve, parameters } => show_config(cube, platform, parameters, *resolve),
+        Cube::Inspect { cube, platform } => inspect(Place::new(cube, platform, &[])?, platform),
         Cube::Job(command) => job(command),
         Cube::Clean(args) => clean(&cube_dir(&args.cube)?, args),
     }
@@ -61,7 +67,7 @@ fn cube_dir(args: &CubeArgs) -> Result<CubeDir> {
 }
 
 fn check(mlcube: &Path) -> Result<()> {
-    let report = check::check(&root_of(mlcube)?, &PROGRAM);
+    let report = check::check(&CubeDir::new(mlcube, None)?, &PROGRAM);
     let (files, tasks) = (report.files.len(), report.tasks.join(", "));
     sound(mlcube, if report.faults.is_empty() { Ok(()) } else { Err(report.faults) })?;
     console::print(&text::lines([format!("{}: {files} files are right, tasks {tasks}", mlcube.display())]))
@@ -84,9 +90,71 @@ fn first<T: std::fmt::Display>(items: &[T], name: &str) -> String {
     text::lines(items.iter().take(MOST_SHOWN)) + &rest.unwrap_or_default()
 }
 
-fn configure(cube: &CubeDir, platform: &Path, dry_run: bool) -> Result<()> {
-    let mut runner = sound(&cube.root, check::runner(&cube.file(&PLATFORM, platform)?, cube, &PROGRAM))?;
-    print(runner::configure(&mut *runner, &cube.build, check::is_ours(cube, &PROGRAM), dry_run)?)
+/// A cube on a platform.
+struct Place {
+    cube: CubeDir,
+    /// Of a cube of configuration 2.0.
+    configuration: Option<Configuration>,
+    runner: Box<dyn Runner>,
+}
+
+impl Place {
+    /// Reads what the platform depends on. `parameters` are those of tasks.
+    fn new(args: &ConfigurationArgs, platform: &Path, parameters: &[TaskArgument]) -> Result<Self> {
+        let cube = cube_dir(&args.place)?;
+        let section = platform.to_str().and_then(Section::named).filter(|_| cube.configuration_2.is_some());
+        let configuration = configuration(&cube, section, args, parameters)?;
+        let runner = match (section, &configuration) {
+            (Some(section), Some(configuration)) => platform::configured(section, configuration, &cube),
+            _ => sound(&cube.root, check::runner(&cube.file(&PLATFORM, platform)?, &cube, &PROGRAM))?,
+        };
+        Ok(Self { cube, configuration, runner })
+    }
+
+    /// What `--task` names: run configurations, or tasks of configuration 2.0. Nothing is wrong with any of them.
+    fn tasks(&self, given: &Path) -> Result<Vec<PathBuf>> {
+        let tasks = match &self.configuration {
+            Some(_) => listed(given),
+            None => self.cube.files(&TASK, given)?.iter().map(|file| absolute(file)).collect::<Result<_>>()?,
+        };
+        for task in &tasks {
+            match &self.configuration {
+                Some(configuration) => configuration.task(task).map(drop)?,
+                None => self.invocation(task).map(drop)?,
+            }
+        }
+        Ok(tasks)
+    }
+
+    fn invocation(&self, task: &Path) -> Result<Invocation> {
+        match &self.configuration {
+            Some(configuration) => configuration.invocation(task),
+            None => sound(&self.cube.root, check::invocation(&self.cube, task, &PROGRAM)),
+        }
+    }
+}
+
+/// The configuration of a cube of configuration 2.0. Another one has nothing that `args` and `parameters` could change.
+fn configuration(
+    cube: &CubeDir,
+    section: Option<Section>,
+    args: &ConfigurationArgs,
+    parameters: &[TaskArgument],
+) -> Result<Option<Configuration>> {
+    let changes = Changes { overrides: &args.overrides, arguments: parameters };
+    if cube.configuration_2.is_some() {
+        return sound(&cube.root, check::configuration(cube, section, &changes, &PROGRAM)).map(Some);
+    }
+    match changes.first() {
+        Some(what) => Err(CubeError::NotOneFileCube { what }.into()),
+        None => Ok(None),
+    }
+}
+
+fn configure(args: &ConfigurationArgs, platform: &Path, dry_run: bool) -> Result<()> {
+    let Place { cube, configuration, mut runner } = Place::new(args, platform, &[])?;
+    let is_ours = configuration.map_or_else(|| check::is_ours(&cube, &PROGRAM), |configuration| configuration.is_ours);
+    console::print(&text::lines(runner::configure(&mut *runner, &cube.build, is_ours, dry_run)?))
 }
 
 /// The flags of `mnist cube run`.
@@ -96,17 +164,82 @@ struct How {
     keep: bool,
 }
 
-fn run_task(cube: &CubeDir, platform: &Path, task: &Path, how: How) -> Result<()> {
-    let (platform, task) = (cube.file(&PLATFORM, platform)?, absolute(&cube.file(&TASK, task)?)?);
-    let mut runner = sound(&cube.root, check::runner(&platform, cube, &PROGRAM))?;
-    let invocation = sound(&cube.root, check::invocation(cube, &task, &PROGRAM))?;
+/// Runs the tasks one after the other. The first that fails is the last.
+fn run_tasks(mut place: Place, given: &Path, how: &How) -> Result<()> {
+    let tasks = place.tasks(given)?;
     if how.keep {
-        runner.keep();
+        place.runner.keep();
     }
     if how.attach {
-        return runner::attach(&mut *runner, &invocation);
+        let [task] = &*tasks else {
+            let (expected, found) = ("one task, with --attach", "several");
+            return Err(Error::Argument { flag: TASK.name, given: given.into(), expected, found, next: None });
+        };
+        let invocation = place.invocation(task)?;
+        return runner::attach(&mut *place.runner, &invocation);
     }
-    console::print(&runner::run(&mut *runner, &cube.build, &invocation, how.dry_run)?.unwrap_or_default())
+    for task in &tasks {
+        if let Some(configuration) = place.configuration.as_ref().filter(|_| !how.dry_run) {
+            configuration.bring_inputs(configuration.task(task)?, &place.cube)?;
+        }
+        let invocation = place.invocation(task)?;
+        let printed = runner::run(&mut *place.runner, &place.cube.build, &invocation, how.dry_run)?;
+        console::print(&printed.unwrap_or_default())?;
+    }
+    Ok(())
+}
+
+/// Says what the cube is, in the words of `mlcube describe`.
+fn describe(cube: &CubeDir) -> Result<()> {
+    let Description { name, version, tasks, runs } = sound(&cube.root, check::description(cube, &PROGRAM))?;
+    let mut lines = vec![
+        "MLCube".to_string(),
+        format!("  path = {}", cube.absolute_root().display()),
+        format!("  name = {name}:{}", version.as_deref().unwrap_or("latest")),
+        String::new(),
+        format!("  workspace = {}", cube.workspace.display()),
+        String::new(),
+        "  Tasks:".into(),
+    ];
+    for (task, [inputs, outputs]) in &tasks {
+        let list = |name: &str, all: &[String]| {
+            let all: Vec<String> = all.iter().map(|name| format!("'{name}'")).collect();
+            if all.is_empty() { String::new() } else { format!(", {name} = [{}]", all.join(", ")) }
+        };
+        lines.push(format!("    name = {task}{}{}", list("inputs", inputs), list("outputs", outputs)));
+    }
+    let (program, mlcube) = (cli::started_as(), text::quoted(&cube.given()));
+    let command = |command: &str| format!("    {program} cube {command} --mlcube={mlcube} --platform=docker");
+    lines.extend([String::new(), "Run this MLCube:".into(), "  Configure MLCube:".into(), command("configure")]);
+    lines.push("  Run MLCube tasks:".into());
+    lines.extend(runs.iter().map(|run| command(&format!("run --task={}", text::quoted(Path::new(run))))));
+    console::print(&text::lines(lines))
+}
+
+fn show_config(args: &ConfigurationArgs, platform: &Path, parameters: &[TaskArgument], resolve: bool) -> Result<()> {
+    let cube = cube_dir(&args.place)?;
+    let section = platform.to_str().and_then(Section::named).ok_or_else(|| Error::Argument {
+        flag: PLATFORM.name,
+        given: platform.into(),
+        expected: "docker or singularity",
+        found: "another name",
+        next: None,
+    })?;
+    let Some(configuration) = configuration(&cube, Some(section), args, parameters)? else {
+        return Err(CubeError::NotOneFileCube { what: "show_config".into() }.into());
+    };
+    let effective = configuration.effective;
+    console::print(&text::lines(printed(if resolve { effective.resolved } else { effective.written }).lines()))
+}
+
+/// Prints the hash of the image as `mlcube inspect` does.
+fn inspect(mut place: Place, platform: &Path) -> Result<()> {
+    place.runner.find()?;
+    let image = place.runner.image();
+    let hash = image.map(|image| image.hash()).transpose()?.flatten();
+    let name = || image.map_or_else(|| platform.display().to_string(), |image| image.name());
+    let hash = hash.ok_or_else(|| CubeError::NoImage { image: name() })?;
+    console::print(&text::lines([serde_json::json!({ "hash": hash })]))
 }
 
 fn job(command: &JobCommand) -> Result<()> {
@@ -132,11 +265,6 @@ fn job(command: &JobCommand) -> Result<()> {
         JobCommand::Free { directory } => DetachedTask::at(directory).free(),
         JobCommand::List { directory } => print(serde_json::to_string(&job::list(directory)?)),
     }
-}
-
-/// Prints the command of a dry run.
-fn print(command: Option<HostCommand>) -> Result<()> {
-    console::print(&text::lines(command))
 }
 
 /// Prints what it would remove and what stays, and asks before it removes anything.

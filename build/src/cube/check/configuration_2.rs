@@ -1,47 +1,22 @@
-//! mlcube-2.0.yaml, the one file that the runners 0.0.4 to 0.0.9 read.
+//! mlcube-2.0.yaml, for the runners 0.0.4 to 0.0.9, beside the files of the old shape: both name the same tasks.
 
 use std::collections::BTreeSet;
 
 use serde_yaml::Value;
 
 use super::super::locate::{PathStep, joined, key};
-use super::super::schema::{Expected, Field, check_fields, optional, required};
+use super::super::runner::{docker, singularity};
+use super::super::schema::{Expected, Field, check_fields, required};
 use super::reader::{Document, Reader};
 use super::tasks::Tasks;
 
 const FILE: &str = "mlcube-2.0.yaml";
 
-/// The file without its tasks and without the sections of other runners. `mlcube-docker` and `mlcube-singularity` 0.0.9
-/// have defaults for these keys and refuse any others.
+/// The file without its tasks and without the sections of other runners.
 const FIELDS: &[Field] = &[
     required("name", Expected::Text),
-    required(
-        "docker",
-        Expected::Record(&[
-            required("image", Expected::Image),
-            optional("runner", Expected::Text),
-            optional("docker", Expected::Text),
-            optional("env_args", Expected::Any),
-            optional("gpu_args", Expected::Any),
-            optional("cpu_args", Expected::Any),
-            optional("build_args", Expected::Any),
-            optional("build_context", Expected::Text),
-            optional("build_file", Expected::Text),
-            optional("build_strategy", Expected::OneOf(&["pull", "auto", "always"])),
-        ]),
-    ),
-    required(
-        "singularity",
-        Expected::Record(&[
-            required("image", Expected::ImageFile),
-            optional("runner", Expected::Text),
-            optional("image_dir", Expected::Text),
-            optional("singularity", Expected::Text),
-            optional("build_args", Expected::Any),
-            optional("run_args", Expected::Any),
-            optional("build_file", Expected::Text),
-        ]),
-    ),
+    required("docker", Expected::Record(docker::SECTION)),
+    required("singularity", Expected::Record(singularity::SECTION)),
 ];
 
 /// Checks the file, if the cube has one: its tasks and their parameters are those of mlcube.yaml.

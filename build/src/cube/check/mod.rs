@@ -2,11 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+mod configuration;
 mod configuration_2;
 mod reader;
 mod runs;
 mod tasks;
 
+use serde_yaml::Value;
+
+use super::configuration::{Changes, Configuration, Section};
 use super::directory::CubeDir;
 use super::invocation::Invocation;
 use super::locate::key;
@@ -15,9 +19,13 @@ use super::runner::Runner;
 pub use reader::{CubeFault, Program, Report, TaskFlags};
 use reader::{Document, Reader};
 
-/// Checks the cube in the directory `root`.
-pub fn check(root: &Path, program: &Program) -> Report {
-    let mut reader = Reader::new(root, Path::new("workspace"), program);
+/// Checks the whole cube.
+pub fn check(cube: &CubeDir, program: &Program) -> Report {
+    let mut reader = Reader::new(&cube.root, Path::new("workspace"), program);
+    if let Some(file) = &cube.configuration_2 {
+        let tasks = configuration::check(&mut reader, cube, file);
+        return reader.report(tasks);
+    }
     let Some(tasks) = tasks::read(&mut reader) else {
         // The other files can only be compared with the tasks.
         return reader.report(vec![]);
@@ -69,6 +77,65 @@ fn named_file(file: &Path, named: &str) -> Option<PathBuf> {
     (other != file).then_some(other)
 }
 
+/// Reads the file of a cube of configuration 2.0, as `changes` change it, for the platform of `section`.
+///
+/// # Errors
+/// The faults of the file and the changes.
+pub fn configuration(
+    cube: &CubeDir,
+    section: Option<Section>,
+    changes: &Changes,
+    program: &Program,
+) -> Result<Configuration, Vec<CubeFault>> {
+    let mut reader = Reader::new(&cube.root, &cube.workspace, program);
+    let file = cube.configuration_2.as_deref().unwrap_or(Path::new(""));
+    let configuration = configuration::read(&mut reader, cube, file, section, changes);
+    reader.ended(configuration)
+}
+
+/// What a cube is, for people.
+#[derive(Debug)]
+pub struct Description {
+    /// Its name.
+    pub name: String,
+    /// Its version, if it has one.
+    pub version: Option<String>,
+    /// Each task with its inputs and its outputs.
+    pub tasks: Vec<(String, [Vec<String>; 2])>,
+    /// What `--task` takes.
+    pub runs: Vec<String>,
+}
+
+/// Describes a cube.
+///
+/// # Errors
+/// The faults of the files that say what it is.
+pub fn description(cube: &CubeDir, program: &Program) -> Result<Description, Vec<CubeFault>> {
+    if cube.configuration_2.is_some() {
+        return configuration(cube, None, &Changes::default(), program).map(
+            |Configuration { name, version, tasks, .. }| {
+                let runs = tasks.iter().map(|task| task.name.clone()).collect();
+                let tasks = tasks.into_iter().map(|task| {
+                    let (inputs, outputs): (Vec<_>, Vec<_>) = task.parameters.into_iter().partition(|one| one.is_input);
+                    (task.name, [inputs, outputs].map(|all| all.into_iter().map(|one| one.name).collect()))
+                });
+                Description { name, version, tasks: tasks.collect(), runs }
+            },
+        );
+    }
+    let mut reader = Reader::new(&cube.root, &cube.workspace, program);
+    let tasks = tasks::read(&mut reader);
+    let runs = reader.yaml_files("run").iter().map(|file| file.display().to_string()).collect();
+    let (name, version) = (reader.cube.clone(), reader.version.clone());
+    let description = tasks.map(|tasks| {
+        let task = |(name, task): (String, tasks::TaskFile)| {
+            (name, [task.inputs, task.outputs].map(|all| all.into_keys().collect()))
+        };
+        Description { name, version, tasks: tasks.into_iter().map(task).collect(), runs }
+    });
+    reader.ended(description)
+}
+
 /// Reads the run configuration `run` of the cube, and the tasks and parameters that it depends on.
 ///
 /// # Errors
@@ -94,6 +161,13 @@ pub struct Configurations {
 /// # Errors
 /// The faults of any of them: one that is not understood may name anything.
 pub fn configurations(cube: &CubeDir, program: &Program) -> Result<Configurations, Vec<CubeFault>> {
+    if cube.configuration_2.is_some() {
+        let configuration = configuration(cube, None, &Changes::default(), program)?;
+        // A task whose input is not there yet, and of an unknown type, did not run.
+        let invocations =
+            configuration.tasks.iter().filter_map(|task| configuration.invocation(task.name.as_ref()).ok());
+        return Ok(Configurations { invocations: invocations.collect(), input_files: vec![] });
+    }
     let mut reader = Reader::new(&cube.root, &cube.workspace, program);
     let Some(tasks) = tasks::read(&mut reader) else { return reader.ended(None) };
     let files = reader.yaml_files("run");
@@ -103,10 +177,10 @@ pub fn configurations(cube: &CubeDir, program: &Program) -> Result<Configuration
     reader.ended(Some(Configurations { invocations, input_files }))
 }
 
-/// Whether the cube is this program's. One that cannot be read is taken for it.
+/// Whether a cube with `tasks/` and `run/` is this program's. One that cannot be read is taken for it.
 pub fn is_ours(cube: &CubeDir, program: &Program) -> bool {
     let mut reader = Reader::new(&cube.root, &cube.workspace, program);
-    tasks::read(&mut reader).is_none() || reader.is_ours()
+    tasks::read(&mut reader).is_none() || reader.is_ours
 }
 
 /// The runner that a platform file stands for.
@@ -121,6 +195,11 @@ pub fn runner(file: &Path, cube: &CubeDir, program: &Program) -> Result<Box<dyn 
 
 fn read_runner(reader: &mut Reader, file: &Path, cube: &CubeDir) -> Option<Box<dyn Runner>> {
     let document = read_platform(reader, file)?;
+    if cube.configuration_2.is_some() && platform::named_by(&document.value).is_some_and(|(_, is_here)| !is_here) {
+        let found = document.value.get("schema_type").and_then(Value::as_str).unwrap_or_default();
+        reader.expected(&document, &[key("schema_type")], "a platform of this machine for a cube of one file", found);
+        return None;
+    }
     let named = match platform::named_by(&document.value) {
         Some((named, true)) => {
             let inner = named_file(file, named).filter(|file| reader.exists(file))?;

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use serde_yaml::Value;
 
-use super::super::NAME;
 use super::super::locate::{PathStep, Places, shown};
 use super::super::schema::{self, Schema, described};
 use crate::text::escaped;
@@ -72,8 +71,12 @@ pub struct Reader<'a> {
     root: PathBuf,
     /// Absolute, or relative to `root`.
     pub workspace: PathBuf,
-    /// The name of the cube, once mlcube.yaml was read.
+    /// The name of the cube, once its file was read.
     pub cube: String,
+    /// Its version.
+    pub version: Option<String>,
+    /// Whether the cube is this program's.
+    pub is_ours: bool,
     /// The program around the check.
     pub program: &'a Program<'a>,
     /// The files that the cube's configurations name as inputs.
@@ -84,12 +87,17 @@ pub struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub fn new(root: &Path, workspace: &Path, program: &'a Program) -> Self {
         let (root, workspace) = (root.to_path_buf(), workspace.to_path_buf());
-        Self { root, workspace, cube: String::new(), program, input_files: vec![], report: Report::default() }
-    }
-
-    /// Whether the cube is this program's.
-    pub fn is_ours(&self) -> bool {
-        self.cube == NAME
+        let report = Report::default();
+        Self {
+            root,
+            workspace,
+            cube: String::new(),
+            version: None,
+            is_ours: false,
+            program,
+            input_files: vec![],
+            report,
+        }
     }
 
     /// The files and faults so far, each fault once.
@@ -127,7 +135,7 @@ impl<'a> Reader<'a> {
 
     /// Checks a parameters file of this program, once however often it is named.
     pub fn parameters(&mut self, name: &Path) {
-        if !self.is_ours() || self.report.files.iter().any(|file| file == name) {
+        if !self.is_ours || self.report.files.iter().any(|file| file == name) {
             return;
         }
         self.report.files.push(name.to_path_buf());
@@ -215,7 +223,8 @@ impl<'a> Reader<'a> {
         self.problem(Path::new(directory), Problem::of_file(format!("expected {expected}, found none")));
     }
 
-    fn problem(&mut self, file: &Path, problem: Problem) {
+    /// Notes a problem of a file.
+    pub fn problem(&mut self, file: &Path, problem: Problem) {
         self.report.faults.push(CubeFault { file: file.to_path_buf(), problem });
     }
 }

@@ -39,7 +39,13 @@ pub fn read(reader: &mut Reader, file: &Path, tasks: &Tasks) -> Option<Invocatio
     };
     let inputs = bindings(reader, &document, name, true, &task.inputs);
     let outputs = bindings(reader, &document, name, false, &task.outputs);
-    Some(Invocation { cube: reader.cube.clone(), task: name.into(), bindings: [inputs, outputs].concat() })
+    Some(Invocation {
+        cube: reader.cube.clone(),
+        is_ours: reader.is_ours,
+        task: name.into(),
+        entrypoint: vec![],
+        bindings: [inputs, outputs].concat(),
+    })
 }
 
 /// The inputs or the outputs of `task`, whose `parameters` are given by name and type.
@@ -74,7 +80,7 @@ fn bindings(
         if is_file && is_input {
             reader.input_file(document, &path, value, resolved.clone());
         }
-        bindings.push(Binding { name: name.into(), path: resolved, is_file, is_input });
+        bindings.push(Binding { name: name.into(), path: resolved, is_file, is_input, is_writable: !is_input });
     }
     bindings
 }

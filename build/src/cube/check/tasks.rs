@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_yaml::Value;
 
+use super::super::NAME;
 use super::super::locate::{PathStep, key};
 use super::super::schema;
 use super::reader::{Document, Reader};
@@ -25,6 +26,8 @@ pub fn read(reader: &mut Reader) -> Option<Tasks> {
     let mut tasks = Tasks::new();
     let cube = reader.read("mlcube.yaml", &[&schema::ROOT])?;
     reader.cube = cube.value.get("name").and_then(Value::as_str).unwrap_or_default().to_string();
+    reader.is_ours = reader.cube == NAME;
+    reader.version = cube.value.get("version").and_then(Value::as_str).map(String::from);
     let listed = cube.value.get("tasks").and_then(Value::as_sequence).into_iter().flatten();
     for (nth, file) in listed.enumerate() {
         let Some(file) = file.as_str() else { continue };
@@ -57,7 +60,7 @@ fn parameters(task: &Value, direction: &str) -> BTreeMap<String, String> {
 /// In this program's cube, the program has a task of this name, each parameter is one of its flags, and no required flag is
 /// missing.
 fn check_flags(reader: &mut Reader, document: &Document, name: &str, task: &TaskFile) {
-    if !reader.is_ours() {
+    if !reader.is_ours {
         return;
     }
     let Some(flags) = (reader.program.flags_of)(name) else {

@@ -1,15 +1,15 @@
 //! Containers of Docker, and of Podman, which takes the same commands.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_yaml::Value;
 
 use super::super::command::HostCommand;
 use super::super::invocation::Invocation;
 use super::super::mount::{self, Mount, csv_quoted};
-use super::super::schema::{Expected, Gpus, Schema, optional, required};
-use super::{Image, ImageFound, LABEL, Platform, Runner, last_line, text, with_label};
+use super::super::schema::{Expected, Field, Gpus, Schema, arguments, optional, required};
+use super::{Image, ImageFound, LABEL, Platform, Runner, last_line, refuse_foreign, text, with_label};
 use crate::data::download::environment;
 use crate::error::{CubeError, Result};
 use crate::files::is_root;
@@ -27,6 +27,30 @@ pub const PLATFORM: Platform = Platform {
     runner: |file, _, _| Box::new(Docker::read(file)),
 };
 
+/// The keys of the section `docker` of configuration 2.0: those of `mlcube-docker` 0.0.9, which refuses any others.
+pub const SECTION: &[Field] = &[
+    required("image", Expected::Image),
+    optional("runner", Expected::Text),
+    optional("docker", Expected::OneOf(&["docker", "podman", "sudo docker", "sudo podman"])),
+    optional("env_args", Expected::Arguments),
+    optional("gpu_args", Expected::Arguments),
+    optional("cpu_args", Expected::Arguments),
+    optional("build_args", Expected::Arguments),
+    optional("build_context", Expected::Text),
+    optional("build_file", Expected::Text),
+    optional("build_strategy", Expected::OneOf(&["pull", "auto", "always"])),
+    optional("--network", Expected::Scalar),
+    optional("--security-opt", Expected::Scalar),
+    optional("--gpus", Expected::Scalar),
+    optional("--memory", Expected::Scalar),
+    optional("--cpuset-cpus", Expected::Scalar),
+];
+
+/// Their values where the section does not say.
+pub const DEFAULTS: &str = "{runner: docker, docker: docker, env_args: {}, gpu_args: '', cpu_args: '', build_args: {}, \
+                            build_context: ., build_file: Dockerfile, build_strategy: pull, --network: null, \
+                            --security-opt: null, --gpus: null, --memory: null, --cpuset-cpus: null}";
+
 /// A program with the command line of `docker`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
@@ -42,10 +66,6 @@ impl Engine {
             Self::Docker => "docker",
             Self::Podman => "podman",
         }
-    }
-
-    fn command(self) -> HostCommand {
-        HostCommand::new(self.program())
     }
 
     /// The arguments of `run` that give a container these GPUs.
@@ -76,12 +96,59 @@ pub struct Docker {
     runtime: Vec<String>,
     /// Whether the engine runs without root's rights, so that root in a container is the caller.
     rootless: bool,
+    /// Whether `sudo` starts the program.
+    sudo: bool,
+    /// Where the image comes from, if not from the cube's directory `build`.
+    source: Option<ImageSource>,
+}
+
+/// How a cube of configuration 2.0 gets its image.
+#[derive(Debug, PartialEq, Eq)]
+struct ImageSource {
+    /// The directory that it is built from.
+    context: PathBuf,
+    /// The Dockerfile.
+    file: PathBuf,
+    arguments: Vec<String>,
+    /// When it is built, and when it is pulled from a registry: `pull`, `auto` or `always`.
+    strategy: String,
+}
+
+impl ImageSource {
+    fn pulls(&self) -> bool {
+        self.strategy == "pull" || !self.file.is_file()
+    }
 }
 
 impl Docker {
     /// Containers of `image`, with `runtime` as arguments of `run`.
     pub fn new(engine: Engine, image: String, runtime: Vec<String>) -> Self {
-        Self { engine, image, runtime, rootless: false }
+        Self { engine, image, runtime, rootless: false, sudo: false, source: None }
+    }
+
+    /// The section `docker` of the configuration 2.0 of a cube in `root`, with all its keys.
+    pub fn configured(section: &Value, root: &Path, has_gpus: bool) -> Self {
+        let program = text(section, "docker");
+        let engine = if program.ends_with("podman") { Engine::Podman } else { Engine::Docker };
+        let words =
+            |name: &str, flag: &str| section.get(name).and_then(|value| arguments(value, flag)).unwrap_or_default();
+        let mut runtime = words(if has_gpus { "gpu_args" } else { "cpu_args" }, "");
+        runtime.extend(super::flags(section));
+        runtime.extend(words("env_args", "--env"));
+        let context: PathBuf = root.join(text(section, "build_context")).components().collect();
+        let source = ImageSource {
+            file: context.join(text(section, "build_file")),
+            context,
+            arguments: words("build_args", "--build-arg"),
+            strategy: text(section, "build_strategy"),
+        };
+        let sudo = program.starts_with("sudo ");
+        Self { sudo, source: Some(source), ..Self::new(engine, text(section, "image"), runtime) }
+    }
+
+    fn program(&self) -> HostCommand {
+        let command = HostCommand::new(self.engine.program());
+        if self.sudo { command.under(HostCommand::new("sudo")) } else { command }
     }
 
     fn read(file: &Value) -> Self {
@@ -108,7 +175,7 @@ impl Docker {
 
 impl Runner for Docker {
     fn find(&mut self) -> Result<()> {
-        let ask = |arguments: [&str; 2]| self.engine.command().args(arguments).output();
+        let ask = |arguments: [&str; 2]| self.program().args(arguments).output();
         match self.engine {
             Engine::Docker => {
                 let version = ask(["version", "--format={{.Server.Version}}"])?;
@@ -136,7 +203,9 @@ impl Runner for Docker {
         let (mounts, arguments) = mount::in_container(invocation)?;
         let mirror = mount::mirror()?;
         // With the host's network the container reaches proxies and mirrors of this machine.
-        let mut command = self.engine.command().args(["run", "--rm", "--network=host"]);
+        let has_network = self.runtime.iter().any(|argument| argument.starts_with("--net"));
+        let mut command = self.program().args(["run", "--rm"]);
+        command = command.args((!has_network).then_some("--network=host"));
         command = command.arg(format!("--name={}", container(invocation)));
         if self.engine == Engine::Podman {
             // Where SELinux is, as on Fedora, it keeps containers out of the directories of users.
@@ -151,12 +220,16 @@ impl Runner for Docker {
             command = command.arg(format!("--env={}={}", environment::MIRROR, mirror.container));
         }
         command = command.args(mounts.iter().chain(&mirror).map(|mount| format!("--mount={}", csv(mount))));
+        if let Some(entrypoint) = invocation.entrypoint.first() {
+            command = command.arg(format!("--entrypoint={entrypoint}")).arg(&self.image);
+            return Ok(command.args(arguments.into_iter().skip(1)));
+        }
         Ok(command.arg(&self.image).args(arguments))
     }
 
     fn stop(&self, invocation: &Invocation) -> Result<()> {
         // The client may have ended without ending the container.
-        self.engine.command().args(["rm", "--force", &container(invocation)]).output().map(drop)
+        self.program().args(["rm", "--force", &container(invocation)]).output().map(drop)
     }
 }
 
@@ -166,8 +239,7 @@ impl Image for Docker {
     }
 
     fn found(&self) -> Result<ImageFound> {
-        let output =
-            self.engine.command().args(["image", "inspect", "--format={{json .Config}}", &self.image]).output()?;
+        let output = self.program().args(["image", "inspect", "--format={{json .Config}}", &self.image]).output()?;
         if !output.success {
             return Ok(ImageFound::Nothing);
         }
@@ -187,8 +259,36 @@ impl Image for Docker {
          another image"
     }
 
+    fn is_built_each_time(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.strategy == "always")
+    }
+
+    fn hash(&self) -> Result<Option<String>> {
+        let output = self.program().args(["image", "inspect", "--format={{.Id}}", &self.image]).output()?;
+        let id = output.stdout.strip_prefix("sha256:").map(String::from).unwrap_or(output.stdout);
+        Ok(output.success.then_some(id))
+    }
+
+    fn build(&self, build: &Path, is_ours: bool) -> Result<()> {
+        let status = self.build_command(build)?.run()?;
+        let image = || self.name();
+        match &self.source {
+            Some(source) if source.pulls() && status.success() => refuse_foreign(self, is_ours).map(drop),
+            Some(source) if source.pulls() => {
+                let recipe = source.file.is_file().then(|| source.file.clone());
+                Err(CubeError::ImagePull { image: image(), recipe }.into())
+            }
+            _ if status.success() => Ok(()),
+            _ => Err(CubeError::ImageBuild { image: image() }.into()),
+        }
+    }
+
     fn build_command(&self, build: &Path) -> Result<HostCommand> {
-        let file = build.join("Dockerfile");
+        let (file, build, arguments) = match &self.source {
+            Some(source) if source.pulls() => return Ok(self.program().args(["pull", &self.image])),
+            Some(source) => (source.file.clone(), &*source.context, &*source.arguments),
+            None => (build.join("Dockerfile"), build, &[][..]),
+        };
         if !file.is_file() {
             return Err(CubeError::NoDockerImage {
                 program: self.engine.program(),
@@ -200,7 +300,8 @@ impl Image for Docker {
         let proxies = environment::proxies_set().map(|name| format!("--build-arg={name}"));
         let mut file_flag = OsString::from("--file=");
         file_flag.push(file);
-        let command = self.engine.command().arg("build").args(proxies).arg(format!("--tag={}", self.image));
+        let command = self.program().arg("build").args(proxies).args(arguments);
+        let command = command.arg(format!("--tag={}", self.image));
         Ok(command.arg(file_flag).arg(build))
     }
 }

@@ -10,7 +10,6 @@ use std::process::ExitStatus;
 use serde_yaml::Value;
 use tracing::{info, warn};
 
-use super::NAME;
 use super::command::HostCommand;
 use super::directory::CubeDir;
 use super::invocation::Invocation;
@@ -155,6 +154,17 @@ pub trait Image {
         false
     }
 
+    /// Whether a run builds it although it exists.
+    fn is_built_each_time(&self) -> bool {
+        false
+    }
+
+    /// What tells it from any other: the image's id in Docker, the SHA-256 of a file. None if there is no image.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn hash(&self) -> Result<Option<String>>;
+
     /// The command that builds it from the directory `build`.
     ///
     /// # Errors
@@ -204,12 +214,15 @@ pub fn run(runner: &mut dyn Runner, build: &Path, invocation: &Invocation, dry_r
     }
     invocation.check_inputs(&|path| runner.is_here(path))?;
     runner.find()?;
-    let is_ours = invocation.cube == NAME;
-    if let Some(image) = runner.image()
-        && refuse_foreign(image, is_ours)? == ImageFound::Nothing
-    {
-        info!("{}: building the image, since there is none yet", image.name());
-        image.build(build, is_ours)?;
+    let is_ours = invocation.is_ours;
+    if let Some(image) = runner.image() {
+        let found = refuse_foreign(image, is_ours)?;
+        if found == ImageFound::Nothing {
+            info!("{}: getting the image, since there is none yet", image.name());
+        }
+        if found == ImageFound::Nothing || image.is_built_each_time() {
+            image.build(build, is_ours)?;
+        }
     }
     invocation.make_outputs(&|path| runner.is_here(path))?;
     runner.stage_in(invocation)?;
@@ -279,6 +292,16 @@ pub(super) fn text(value: &Value, field: &str) -> String {
     value.get(field).and_then(Value::as_str).unwrap_or_default().to_string()
 }
 
+/// The keys of a section of configuration 2.0 that are flags, with their values.
+fn flags(section: &Value) -> impl Iterator<Item = String> {
+    let given = section.as_mapping().into_iter().flatten().filter(|(_, value)| !value.is_null());
+    given.filter_map(|(name, value)| {
+        let name = name.as_str().filter(|name| name.starts_with("--"))?;
+        let value = schema::scalar(value)?;
+        Some(if value.is_empty() { name.to_string() } else { format!("{name}={value}") })
+    })
+}
+
 /// The text or number of a field, if it is there.
 fn word(value: &Value, field: &str) -> Option<String> {
     value.get(field).and_then(schema::word)
@@ -331,7 +354,7 @@ mod tests {
 
     fn steps(script: &'static str, dry_run: bool) -> (Vec<&'static str>, Result<Option<String>>) {
         let mut runner = Recorder { script, steps: Rc::default() };
-        let invocation = Invocation { cube: "mnist".into(), task: "train".into(), bindings: vec![] };
+        let invocation = Invocation::of("train", vec![]);
         let ended = run(&mut runner, Path::new("build"), &invocation, dry_run);
         (runner.steps.take(), ended)
     }

@@ -4,7 +4,7 @@ use super::super::command::HostCommand;
 use super::super::invocation::Invocation;
 use super::super::schema::Schema;
 use super::{Platform, Runner};
-use crate::error::{Error, Result};
+use crate::error::{CubeError, Error, Result};
 
 /// `mlcube_native`, which only `mnist cube` knows.
 pub const PLATFORM: Platform =
@@ -16,6 +16,10 @@ pub struct Native;
 
 impl Runner for Native {
     fn command(&self, invocation: &Invocation) -> Result<HostCommand> {
+        if !invocation.is_ours || !invocation.entrypoint.is_empty() {
+            let (cube, task) = (invocation.cube.clone(), invocation.task.clone());
+            return Err(CubeError::ForeignTask { cube, task }.into());
+        }
         let program = std::env::current_exe().map_err(Error::io("find", "this program"))?;
         Ok(HostCommand::new(program).envs(invocation.names()).args(invocation.arguments()))
     }

@@ -1,19 +1,23 @@
 //! Containers of Singularity, and of Apptainer, its newer name.
 
+use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use serde_yaml::Value;
+use serde_yaml::{Mapping, Value};
+use sha2::{Digest, Sha256};
 
 use super::super::command::HostCommand;
 use super::super::invocation::Invocation;
 use super::super::mount::{self, Mount, csv_quoted};
-use super::super::schema::{Expected, Schema, optional, required};
+use super::super::schema::{Expected, Field, Schema, arguments, optional, required};
 use super::{Image, ImageFound, LABEL, Platform, Runner, last_line, refuse_foreign, text, with_label};
 use crate::data::download::environment;
 use crate::error::{CubeError, Error, Result};
 use crate::files::{self, is_root};
+use crate::open;
+use crate::text::hexadecimal;
 
 /// `mlcube_singularity` of MLCube's documentation. `nv` is ours: the documentation does not mention GPUs.
 pub const PLATFORM: Platform = Platform {
@@ -23,6 +27,39 @@ pub const PLATFORM: Platform = Platform {
     },
     runner: |file, cube, _| Box::new(Singularity::read(file, &cube.workspace)),
 };
+
+/// The keys of the section `singularity` of configuration 2.0: those of `mlcube-singularity` 0.0.9, which refuses any
+/// others.
+pub const SECTION: &[Field] = &[
+    required("image", Expected::ImageFile),
+    optional("runner", Expected::Text),
+    optional("image_dir", Expected::Text),
+    optional("singularity", Expected::OneOf(&["singularity", "apptainer"])),
+    optional("build_args", Expected::Arguments),
+    optional("run_args", Expected::Arguments),
+    optional("build_file", Expected::Text),
+    optional("--network", Expected::Scalar),
+    optional("--security", Expected::Scalar),
+    optional("--nv", Expected::Scalar),
+    optional("--vm-ram", Expected::Scalar),
+    optional("--vm-cpu", Expected::Scalar),
+];
+
+/// Their values where the section does not say.
+pub const DEFAULTS: &str = "{runner: singularity, image_dir: '${runtime.workspace}/.image', singularity: singularity, \
+                            build_args: --fakeroot, run_args: '', build_file: Singularity.recipe, --network: null, \
+                            --security: null, --nv: null, --vm-ram: null, --vm-cpu: null}";
+
+/// The section of a cube that only has the section `docker`: its image is made from that of Docker.
+pub fn from_docker(docker: &Value) -> Value {
+    let image = text(docker, "image");
+    let name: String = image.chars().filter(|c| c.is_alphanumeric()).collect();
+    let keys = [("image", format!("{name}.sif")), ("build_file", format!("{DOCKER_IMAGE}{image}"))];
+    Value::Mapping(Mapping::from_iter(keys.map(|(name, value)| (name.into(), value.into()))))
+}
+
+/// The beginning of the name of an image in a registry of Docker.
+const DOCKER_IMAGE: &str = "docker://";
 
 /// The first version with `--fakeroot`, which builds images without root's rights.
 const FAKEROOT: (u32, u32) = (3, 5);
@@ -36,12 +73,43 @@ pub struct Singularity {
     program: &'static str,
     /// As the program prints it; empty before [`Runner::find`].
     version: String,
+    /// More arguments of `run`.
+    arguments: Vec<String>,
+    /// What the image is built from, if not from the cube's directory `build`.
+    source: Option<SifSource>,
+}
+
+/// How a cube of configuration 2.0 gets its image.
+#[derive(Debug, PartialEq, Eq)]
+struct SifSource {
+    /// The cube's directory.
+    root: PathBuf,
+    /// A recipe in it, or an image elsewhere, such as `docker://IMAGE`.
+    file: String,
+    arguments: Vec<String>,
+}
+
+impl SifSource {
+    /// The recipe; none of an image elsewhere.
+    fn recipe(&self) -> Option<PathBuf> {
+        let elsewhere = [DOCKER_IMAGE, "docker-archive:"].iter().any(|scheme| self.file.starts_with(scheme));
+        (!elsewhere).then(|| self.root.join(&self.file))
+    }
 }
 
 impl Singularity {
     /// Containers of the file `image`, with `nv` for GPUs.
     pub fn new(image: PathBuf, nv: bool) -> Self {
-        Self { image, nv, program: "singularity", version: String::new() }
+        Self { image, nv, program: "singularity", version: String::new(), arguments: vec![], source: None }
+    }
+
+    /// The section `singularity` of the configuration 2.0 of a cube in `root`, with all its keys.
+    pub fn configured(section: &Value, root: &Path) -> Self {
+        let words = |name: &str| section.get(name).and_then(|value| arguments(value, "")).unwrap_or_default();
+        let image = root.join(text(section, "image_dir")).join(text(section, "image"));
+        let source = SifSource { root: root.into(), file: text(section, "build_file"), arguments: words("build_args") };
+        let arguments = words("run_args").into_iter().chain(super::flags(section)).collect();
+        Self { arguments, source: Some(source), ..Self::new(image, false) }
     }
 
     /// A relative path of an image is below `workspace`.
@@ -52,8 +120,23 @@ impl Singularity {
 
     /// Builds `image`, which may be the image or a file that will become it.
     fn build_into(&self, image: &Path, build: &Path) -> Result<HostCommand> {
+        let missing = |build: &Path, recipe: &str| {
+            let (image, build, recipe) = (self.image.clone(), build.into(), recipe.into());
+            CubeError::NoSingularityImage { image, build, recipe }
+        };
+        if let Some(source) = &self.source {
+            if source.recipe().is_some_and(|recipe| !recipe.is_file()) {
+                return Err(missing(&source.root, &source.file).into());
+            }
+            let is_old = version(&self.version).is_some_and(|version| version < FAKEROOT);
+            if is_old && source.arguments.iter().any(|argument| argument == "--fakeroot") {
+                return Err(CubeError::OldSingularity { found: self.version.clone() }.into());
+            }
+            let command = HostCommand::new(self.program).arg("build").directory(&source.root);
+            return Ok(command.args(&source.arguments).arg(image).arg(&source.file));
+        }
         if !build.join("Singularity.recipe").is_file() {
-            return Err(CubeError::NoSingularityImage { image: self.image.clone(), build: build.into() }.into());
+            return Err(missing(build, "Singularity.recipe").into());
         }
         let command = HostCommand::new(self.program).arg("build").directory(build);
         let command = if is_root() {
@@ -90,7 +173,8 @@ impl Runner for Singularity {
         let (mounts, arguments) = mount::in_container(invocation)?;
         let mirror = mount::mirror()?;
         let command = HostCommand::new(self.program).envs(mount::environment(invocation, &mounts));
-        let mut command = command.arg("run").args(self.nv.then_some("--nv"));
+        let command = command.arg(if invocation.entrypoint.is_empty() { "run" } else { "exec" });
+        let mut command = command.args(self.nv.then_some("--nv")).args(&self.arguments);
         for mount in mounts.iter().chain(&mirror) {
             command = command.args(bind(mount));
         }
@@ -127,8 +211,25 @@ impl Image for Singularity {
     }
 
     fn is_up_to_date(&self, build: &Path) -> bool {
-        let built = fs::metadata(&self.image).and_then(|metadata| metadata.modified()).ok();
-        built.is_some_and(|built| newest(build).is_none_or(|changed| changed < built))
+        let changed = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+        let newest = match &self.source {
+            None => newest(build),
+            Some(source) => source.recipe().and_then(|recipe| changed(&recipe)),
+        };
+        changed(&self.image).is_some_and(|built| newest.is_none_or(|changed| changed < built))
+    }
+
+    fn hash(&self) -> Result<Option<String>> {
+        if !self.image.is_file() {
+            return Ok(None);
+        }
+        let mut hash = Sha256::new();
+        let mut file = open::regular(&self.image).map_err(Error::io("read", &self.image))?;
+        let Ok(()) = open::in_pieces(&mut file, &self.image, |piece| {
+            hash.update(piece);
+            Ok::<(), Infallible>(())
+        })?;
+        Ok(Some(hexadecimal(&hash.finalize())))
     }
 
     fn build_command(&self, build: &Path) -> Result<HostCommand> {

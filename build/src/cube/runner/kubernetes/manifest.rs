@@ -89,7 +89,7 @@ impl Manifest {
     /// # Errors
     /// A path is outside the workspace, which the claim holds; a file is missing or too large.
     pub fn of(invocation: &Invocation, settings: &Settings, name: String) -> Result<Self> {
-        let mut arguments = vec![invocation.task.clone()];
+        let mut arguments = invocation.words().to_vec();
         for binding in &invocation.bindings {
             let path =
                 if goes_along(binding) { in_files(binding) } else { on_the_claim(binding, &settings.workspace)? };
@@ -238,7 +238,7 @@ fn pod(invocation: &Invocation, settings: &Settings, arguments: &[String], files
         "containers": [{
             "name": "task",
             "image": settings.image,
-            "args": arguments,
+            (if invocation.entrypoint.is_empty() { "args" } else { "command" }): arguments,
             "env": names.into_iter().chain(environment).collect::<Vec<_>>(),
             "resources": { "requests": { "cpu": settings.cpu, "memory": settings.memory }, "limits": limits },
             "securityContext": {
@@ -267,12 +267,12 @@ mod tests {
     use super::*;
 
     fn binding(name: &str, path: &str, is_file: bool, is_input: bool) -> Binding {
-        Binding { name: name.into(), path: path.into(), is_file, is_input }
+        Binding { name: name.into(), path: path.into(), is_file, is_input, is_writable: !is_input }
     }
 
     fn manifest(file: &str, bindings: Vec<Binding>) -> Result<Manifest> {
         let file = serde_yaml::from_str(&format!("image: r.example/mnist:1\npvc: shelf\n{file}")).unwrap();
-        let invocation = Invocation { cube: "mnist".into(), task: "train".into(), bindings };
+        let invocation = Invocation::of("train", bindings);
         Manifest::of(&invocation, &Settings::read(&file, Path::new("/w s")), job_name("train", "1-2"))
     }
 

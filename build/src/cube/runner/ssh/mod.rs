@@ -411,6 +411,10 @@ impl Image for Ssh {
         "give a platform file with another host"
     }
 
+    fn hash(&self) -> Result<Option<String>> {
+        Ok(None) // it is not here
+    }
+
     fn build_command(&self, _: &Path) -> Result<HostCommand> {
         self.unconnected(&self.configure_arguments())
     }
@@ -420,7 +424,7 @@ impl Image for Ssh {
         info!("{}: configuring the cube there for {}", self.address.shown(), self.platform);
         let about = About { task: "configure".into(), outputs: vec![], ends_alone: false };
         let ended = self.run_job(&about, &self.configure_arguments());
-        let invocation = Invocation { cube: String::new(), task: about.task.clone(), bindings: vec![] };
+        let invocation = Invocation::of(&about.task, vec![]);
         super::finish(self, &invocation, ended)
     }
 }

@@ -1,0 +1,216 @@
+//! The effective configuration: the file with the changes of the command line, what is left out, and the values of all
+//! `${...}`.
+
+use serde_yaml::{Mapping, Value};
+
+use super::super::directory::CubeDir;
+use super::super::locate::{PathStep, joined, key};
+use super::super::runner::{docker, singularity};
+use super::super::schema::{Mismatch, scalar};
+use super::interpolation::resolved;
+use super::overrides::{Changes, merge, slot};
+
+/// The section of a configuration that a runner reads. The runner's name is its platform's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    /// `docker`, for Docker and Podman.
+    Docker,
+    /// `singularity`, or what follows from `docker`.
+    Singularity,
+}
+
+impl Section {
+    /// The section of the platform `name`.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Docker, Self::Singularity].into_iter().find(|section| section.name() == name)
+    }
+
+    /// Its key.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Singularity => "singularity",
+        }
+    }
+
+    /// What a key of `runner` is where the section does not say: the defaults of `mlcube` 0.0.9, in YAML.
+    fn defaults(self) -> &'static str {
+        match self {
+            Self::Docker => docker::DEFAULTS,
+            Self::Singularity => singularity::DEFAULTS,
+        }
+    }
+}
+
+/// The configuration that tasks run by.
+#[derive(Debug)]
+pub struct Effective {
+    /// As the file writes it.
+    pub written: Value,
+    /// With the values of all `${...}`.
+    pub resolved: Value,
+}
+
+/// The effective configuration of the cube whose file holds `document`. With a `section`, `runner` has its values.
+///
+/// # Errors
+/// What is wrong with the document or the changes.
+pub fn effective(
+    document: &Value,
+    cube: &CubeDir,
+    section: Option<Section>,
+    changes: &Changes,
+) -> Result<Effective, Vec<Mismatch>> {
+    let root = cube.absolute_root();
+    let workspace = if root.join("workspace") == cube.workspace {
+        "${runtime.root}/workspace".into()
+    } else {
+        cube.workspace.display().to_string()
+    };
+    let mut written = document.clone();
+    changes.overrides.iter().try_for_each(|change| change.apply(&mut written)).map_err(|fault| vec![fault])?;
+    let faults = complete_tasks(&mut written);
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    *slot(&mut written, "runtime") = Value::Mapping(Mapping::from_iter([
+        ("root".into(), root.display().to_string().into()),
+        ("workspace".into(), workspace.clone().into()),
+    ]));
+    *slot(&mut written, "runner") = Value::Mapping(Mapping::new());
+    *slot(&mut written, "workspace") = workspace.into();
+    // First without `runner`, whose values come from other keys, so that each fault is found once.
+    let mut values = resolved(&written)?;
+    if let Some(section) = section {
+        *slot(&mut written, "runner") = runner(&written, &values, section).map_err(|fault| vec![fault])?;
+        let mut of_runner = changes.overrides.iter().filter(|change| change.path[0] == "runner");
+        of_runner.try_for_each(|change| change.apply(&mut written)).map_err(|fault| vec![fault])?;
+        values = resolved(&written)?;
+    }
+    let faults = infer_types(&mut written, &mut values, changes);
+    if faults.is_empty() { Ok(Effective { written, resolved: values }) } else { Err(faults) }
+}
+
+/// The defaults of a runner, and over them what its section says.
+fn runner(written: &Value, resolved: &Value, section: Section) -> Result<Value, Mismatch> {
+    let mut runner: Value =
+        serde_yaml::from_str(section.defaults()).unwrap_or_else(|error| unreachable!("the defaults are YAML: {error}"));
+    let is_given = |given: &&Value| given.as_mapping().is_none_or(|given| !given.is_empty()) && !given.is_null();
+    let given = written.get(section.name()).filter(is_given);
+    let docker = resolved.get(Section::Docker.name()).filter(is_given);
+    match (given, docker) {
+        (Some(given), _) => merge(&mut runner, given),
+        (None, Some(docker)) => merge(&mut runner, &singularity::from_docker(docker)),
+        (None, None) => return Err(Mismatch::new(&[key(section.name())], "a section of this platform", "none")),
+    }
+    Ok(runner)
+}
+
+/// The inputs and outputs of a task.
+pub const DIRECTIONS: [&str; 2] = ["inputs", "outputs"];
+
+/// Makes every task a mapping with `parameters`, and every parameter one with `default` and `type`.
+fn complete_tasks(written: &mut Value) -> Vec<Mismatch> {
+    let mut faults = vec![];
+    let path = [key("tasks")];
+    let Some(tasks) = mapping(slot(written, "tasks"), &path, &mut faults) else { return faults };
+    for (name, task) in tasks {
+        let path = joined(&path, step(name));
+        let Some(task) = mapping(task, &path, &mut faults) else { continue };
+        if task.get("entrypoint").is_some_and(Value::is_null) {
+            task.remove("entrypoint");
+        }
+        let path = joined(&path, key("parameters"));
+        let parameters = task.entry("parameters".into()).or_insert(Value::Null);
+        let Some(parameters) = mapping(parameters, &path, &mut faults) else { continue };
+        for direction in DIRECTIONS {
+            let path = joined(&path, key(direction));
+            let listed = parameters.entry(direction.into()).or_insert(Value::Null);
+            for (name, parameter) in mapping(listed, &path, &mut faults).into_iter().flatten() {
+                complete_parameter(name, parameter, &joined(&path, step(name)), &mut faults);
+            }
+        }
+    }
+    faults
+}
+
+fn step(name: &Value) -> PathStep {
+    key(&scalar(name).unwrap_or_default())
+}
+
+/// The mapping `value`, which becomes an empty one if it is nothing.
+fn mapping<'a>(value: &'a mut Value, path: &[PathStep], faults: &mut Vec<Mismatch>) -> Option<&'a mut Mapping> {
+    if value.is_null() {
+        *value = Value::Mapping(Mapping::new());
+    }
+    if !value.is_mapping() {
+        faults.push(Mismatch::of_value(path, "names with values", value));
+    }
+    value.as_mapping_mut()
+}
+
+/// A parameter is a path, or a mapping with `type`, `default` and `opts`. Without a path its name is the path.
+fn complete_parameter(name: &Value, parameter: &mut Value, path: &[PathStep], faults: &mut Vec<Mismatch>) {
+    if parameter.is_string() {
+        *parameter = Value::Mapping(Mapping::from_iter([("default".into(), parameter.clone())]));
+    }
+    if !parameter.is_mapping() && !parameter.is_null() {
+        return faults.push(Mismatch::of_value(path, "a path, or the keys default, type and opts", parameter));
+    }
+    for (field, value) in [("default", name.clone()), ("type", "unknown".into())] {
+        let slot = slot(parameter, field);
+        if slot.is_null() {
+            *slot = value;
+        }
+    }
+}
+
+/// Puts the values of the command line in, and the type `directory` where the path or its default ends in a slash.
+fn infer_types(written: &mut Value, resolved: &mut Value, changes: &Changes) -> Vec<Mismatch> {
+    let mut unused: Vec<&str> = changes.arguments.iter().map(|argument| &*argument.name).collect();
+    let tasks = resolved.get_mut("tasks").and_then(Value::as_mapping_mut);
+    for (task, definition) in tasks.into_iter().flatten() {
+        for direction in DIRECTIONS {
+            let listed = definition.get_mut("parameters").and_then(|parameters| parameters.get_mut(direction));
+            for (name, parameter) in listed.and_then(Value::as_mapping_mut).into_iter().flatten() {
+                let written = written
+                    .get_mut("tasks")
+                    .and_then(|tasks| tasks.get_mut(task))
+                    .and_then(|task| task.get_mut("parameters")?.get_mut(direction)?.get_mut(name));
+                let Some(written) = written else { continue };
+                infer_type(written, parameter);
+                unused.retain(|unused| Some(*unused) != name.as_str());
+                // The last one counts.
+                let argument = changes.arguments.iter().rev().find(|argument| Some(&*argument.name) == name.as_str());
+                if let Some(argument) = argument {
+                    *slot(written, "default") = argument.value.clone().into();
+                    *slot(parameter, "default") = argument.value.clone().into();
+                    infer_type(written, parameter);
+                }
+            }
+        }
+    }
+    let fault = |name: &&str| Mismatch::new(&[key(name)], "the name of a parameter of some task", "none of this name");
+    unused.iter().map(fault).collect()
+}
+
+fn infer_type(written: &mut Value, parameter: &mut Value) {
+    let ends_as_directory = parameter["default"].as_str().is_some_and(|path| path.ends_with(['/', '\\']));
+    if parameter["type"].as_str() == Some("unknown") && ends_as_directory {
+        *slot(written, "type") = "directory".into();
+        *slot(parameter, "type") = "directory".into();
+    }
+}
+
+/// A configuration in YAML, as `mlcube show_config` prints it: the arguments of Docker as they are on its command line.
+pub fn printed(mut configuration: Value) -> String {
+    if let Some(runner) = configuration.get_mut("runner") {
+        for (name, flag) in [("build_args", "--build-arg"), ("env_args", "-e")] {
+            if let Some(pairs) = runner.get(name).and_then(Value::as_mapping) {
+                let pair = |(name, value)| Some(format!("{flag} {}={}", scalar(name)?, scalar(value)?));
+                *slot(runner, name) = pairs.iter().filter_map(pair).collect::<Vec<_>>().join(" ").into();
+            }
+        }
+    }
+    serde_yaml::to_string(&configuration).unwrap_or_else(|error| unreachable!("YAML becomes YAML: {error}"))
+}

@@ -1,0 +1,113 @@
+//! What the command line changes in a configuration: `-Pdocker.image=a/b:c` and `data_dir=PATH`.
+
+use serde_yaml::{Mapping, Value};
+
+use super::super::locate::key;
+use super::super::schema::Mismatch;
+use crate::yaml;
+
+/// A value in place of the file's.
+#[derive(Debug, Clone)]
+pub struct Override {
+    /// As it was typed, after `-P`.
+    pub text: String,
+    /// The keys that lead to the value.
+    pub path: Vec<String>,
+    value: Value,
+}
+
+impl Override {
+    /// Reads `KEY=VALUE`: keys with points between, and a value in YAML.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (keys, value) = text.split_once('=').ok_or("expected KEY=VALUE, such as docker.image=a/b:c")?;
+        let path: Vec<String> = keys.split('.').map(String::from).collect();
+        if path.iter().any(String::is_empty) {
+            return Err(format!("expected keys with points between, found {keys:?}"));
+        }
+        if ["runtime", "workspace"].contains(&&*path[0]) {
+            return Err("expected --workspace=DIR, which sets these keys".into());
+        }
+        let value = yaml::parse(value).map_err(|problem| format!("the value {}", problem.text))?;
+        Ok(Self { text: text.into(), path, value })
+    }
+
+    /// Puts the value into `document`. A mapping is added to one that is there.
+    pub fn apply(&self, document: &mut Value) -> Result<(), Mismatch> {
+        let mut at = document;
+        for (nth, name) in self.path.iter().enumerate() {
+            if at.is_sequence() {
+                let path: Vec<_> = self.path[..nth].iter().map(|name| key(name)).collect();
+                return Err(Mismatch::new(&path, "keys with values", "a list"));
+            }
+            at = slot(at, name);
+        }
+        merge(at, &self.value);
+        Ok(())
+    }
+}
+
+/// The value of `name` in `value`, which becomes a mapping if it is none.
+pub fn slot<'a>(value: &'a mut Value, name: &str) -> &'a mut Value {
+    if !value.is_mapping() {
+        *value = Value::Mapping(Mapping::new());
+    }
+    match value {
+        Value::Mapping(mapping) => mapping.entry(name.into()).or_insert(Value::Null),
+        _ => unreachable!("it was made a mapping"),
+    }
+}
+
+/// Puts `value` in place of `target`; of two mappings, key by key.
+pub fn merge(target: &mut Value, value: &Value) {
+    match (&mut *target, value) {
+        (Value::Mapping(target), Value::Mapping(values)) => {
+            for (name, value) in values {
+                merge(target.entry(name.clone()).or_insert(Value::Null), value);
+            }
+        }
+        _ => *target = value.clone(),
+    }
+}
+
+/// The value of a parameter, in every task that has one of this name.
+#[derive(Debug, Clone)]
+pub struct TaskArgument {
+    /// The parameter's name.
+    pub name: String,
+    /// A path, as a file of configuration 2.0 has it.
+    pub value: String,
+}
+
+impl TaskArgument {
+    /// Reads `NAME=PATH`.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => Ok(Self { name: name.into(), value: value.into() }),
+            _ => Err("expected NAME=PATH, such as data_dir=/datasets/mnist".into()),
+        }
+    }
+}
+
+/// All changes of one command line.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Changes<'a> {
+    /// `-P`, in their order.
+    pub overrides: &'a [Override],
+    /// The values of parameters.
+    pub arguments: &'a [TaskArgument],
+}
+
+impl Changes<'_> {
+    /// The first of them, as it was typed.
+    pub fn first(&self) -> Option<String> {
+        let value = |argument: &TaskArgument| format!("{}={}", argument.name, argument.value);
+        let change = self.overrides.first().map(|change| format!("-P{}", change.text));
+        change.or_else(|| self.arguments.first().map(value))
+    }
+}
