@@ -389,13 +389,13 @@ fn wrong_arguments_say_what_was_expected() {
     };
     let platform = "expected a platform file, such as platforms/docker.yaml, found";
     let task = "expected a run configuration, such as run/train.yaml, found";
-    let mlcube = "expected the cube's directory, or the mlcube.yaml in it, found";
+    let mlcube = "expected the cube's directory, or its file, such as mlcube.yaml, found";
     refused("configure --platform=lxc", &format!("--platform=lxc: {platform} nothing of this name"));
     refused("configure --platform=platforms", &format!("--platform=platforms: {platform} a directory"));
     refused("run --platform=docker --task=trian", &format!("--task=trian: {task} nothing of this name"));
     refused(
-        "run --platform=platforms/docker.yaml --task=download,train",
-        &format!("--task=download,train: {task} several names\nhint: run one task after the other"),
+        "run --platform=platforms/docker.yaml --task=download,trian",
+        &format!("--task=trian: {task} nothing of this name"),
     );
     for command in ["check", "clean", "configure --platform=platforms/docker.yaml", TRAIN] {
         refused(&format!("{command} --mlcube=none"), &format!("--mlcube=none: {mlcube} nothing of this name"));

@@ -13,7 +13,7 @@
 //!           output: the finished run -> artifacts: model, metrics, parameters, report, ONNX -> files/set
 //! predict:  data/picture -> engine -> answers
 //! medperf:  prepared data -> engine -> predictions -> score
-//! cube:     the cube's files -> check -> invocation -> runner (docker | singularity | native | ssh | slurm | kubernetes)
+//! cube:     the cube's files -> check, configuration -> invocation -> runner (docker | singularity | native | ssh | slurm | kubernetes)
 //! ```
 //!
 //! Imports go one way. A module uses those below it, never those above:

@@ -107,3 +107,81 @@ impl Cube {
         self.sandbox.path("the cube/workspace").join(name).display().to_string()
     }
 }
+
+/// A docker that appends its arguments to `calls`, one a line, with `END` after each call that does something. It has the
+/// image once there is a file `image`.
+pub const RECORDING_DOCKER: &str = r#"case "$1 $2" in
+version*) echo 28.2.2; exit ;;
+info*) echo '["name=seccomp"]'; exit ;;
+"image inspect"|inspect*) case "$*" in *.Id*) echo sha256:0f0f ;; *) cat "$HERE/image" ;; esac; exit ;;
+esac
+printf '%s\n' "$@" END >>"$HERE/calls"
+case "$1" in pull|build) echo null >"$HERE/image" ;; run) [ ! -e "$HERE/fails" ] || exit "$(cat "$HERE/fails")" ;; esac"#;
+
+/// The same for singularity, which makes an image.
+pub const RECORDING_SINGULARITY: &str = r#"case "$1" in
+--version) echo singularity version 3.8.7; exit ;;
+inspect) echo '{}'; exit ;;
+esac
+printf '%s\n' "$@" END >>"$HERE/calls"
+if [ "$1" = build ]; then while [ $# -gt 2 ]; do shift; done; echo image >"$1"; fi"#;
+
+/// A cube of one file, in the directory `cube`, with recording programs in PATH.
+pub struct OneFileCube {
+    pub sandbox: Sandbox,
+}
+
+impl OneFileCube {
+    /// With `yaml` as mlcube.yaml, and `files` in its workspace.
+    pub fn new(yaml: &str, files: &[&str]) -> Self {
+        let cube = Self { sandbox: Sandbox::new() };
+        cube.program("docker", RECORDING_DOCKER);
+        cube.program("singularity", RECORDING_SINGULARITY);
+        cube.write("mlcube.yaml", yaml);
+        fs::create_dir_all(cube.sandbox.path("cube/workspace")).unwrap();
+        for file in files {
+            cube.write(&format!("workspace/{file}"), "");
+        }
+        cube
+    }
+
+    /// With `script` as `program`.
+    pub fn program(&self, program: &str, script: &str) {
+        let file = self.sandbox.path("bin").join(program);
+        fs::create_dir_all(self.sandbox.path("bin")).unwrap();
+        fs::write(&file, format!("#!/bin/sh\nHERE='{}'\n{script}\n", self.sandbox.path("").display())).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    pub fn write(&self, file: &str, contents: impl AsRef<[u8]>) {
+        let path = self.sandbox.path("cube").join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, contents).unwrap();
+    }
+
+    /// `command` in the cube's directory, with the recording programs.
+    pub fn in_place(&self, command: &mut Command) -> Ended {
+        let path = format!("{}:/usr/bin:/bin", self.sandbox.path("bin").display());
+        command.env("PATH", path).env("MLCUBE_SYSTEM_SETTINGS", self.sandbox.path("settings.yaml"));
+        end(command.current_dir(self.sandbox.path("cube")))
+    }
+
+    /// `mnist cube ARGUMENTS`, split at spaces.
+    pub fn run(&self, arguments: &str) -> Ended {
+        let mut command = self.sandbox.program();
+        self.in_place(command.arg("cube").args(arguments.split_whitespace()))
+    }
+
+    /// The calls of the recording programs so far, which are forgotten.
+    pub fn calls(&self) -> Vec<Vec<String>> {
+        let text = fs::read_to_string(self.sandbox.path("calls")).unwrap_or_default();
+        let _ = fs::remove_file(self.sandbox.path("calls"));
+        let calls = text.split_terminator("END\n");
+        calls.map(|call| call.lines().map(String::from).collect()).collect()
+    }
+
+    /// The absolute path of something in the workspace.
+    pub fn workspace(&self, name: &str) -> String {
+        self.sandbox.path("cube/workspace").join(name).display().to_string()
+    }
+}

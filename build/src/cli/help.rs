@@ -46,7 +46,9 @@ pub const COMPLETIONS_EXAMPLES: &str = "Examples:
 /// Of `mnist cube run`.
 pub const CUBE_RUN_EXAMPLES: &str = "Examples:
   mnist cube run --platform=platforms/docker.yaml --task=run/train.yaml
-  mnist cube run --platform=platforms/native.yaml --task=run/train-accurate.yaml --dry_run";
+  mnist cube run --platform=platforms/native.yaml --task=run/train-accurate.yaml --dry_run
+  mnist cube run --platform=docker --task=download,train
+  mnist cube run --mlcube=mlcube-2.0.yaml --platform=docker --task=train -Pdocker.image=mine/mnist:1";
 
 /// `examples`, then what all help ends with.
 pub fn with_examples(examples: &str) -> String {

@@ -30,7 +30,7 @@ pub fn read(
     file: &Path,
     section: Option<Section>,
     changes: &Changes,
-) -> Option<Configuration> {
+) -> Option<(Configuration, Document)> {
     let document = reader.read(file, &[])?;
     let effective = match effective(&document.value, cube, section, changes) {
         Ok(effective) => effective,
@@ -60,12 +60,12 @@ pub fn read(
     }
     (reader.cube, reader.is_ours) = (configuration.name.clone(), configuration.is_ours);
     note(reader, &document, changes, faults);
-    Some(configuration)
+    Some((configuration, document))
 }
 
 /// Checks the cube's file, and the input files of a cube of this program.
 pub fn check(reader: &mut Reader, cube: &CubeDir, file: &Path) -> Vec<String> {
-    let Some(configuration) = read(reader, cube, file, None, &Changes::default()) else { return vec![] };
+    let Some((configuration, document)) = read(reader, cube, file, None, &Changes::default()) else { return vec![] };
     for parameter in configuration.tasks.iter().flat_map(|task| &task.parameters) {
         if configuration.is_ours && parameter.is_input && parameter.is_file == Some(true) {
             if reader.exists(&parameter.path) {
@@ -73,9 +73,7 @@ pub fn check(reader: &mut Reader, cube: &CubeDir, file: &Path) -> Vec<String> {
             } else {
                 let path = joined(&parameter.place, key("default"));
                 let expected = format!("a file {}", parameter.path.display());
-                if let Some(document) = reader.read(file, &[]) {
-                    reader.expected(&document, &path, &expected, "none");
-                }
+                reader.expected(&document, &path, &expected, "none");
             }
         }
     }

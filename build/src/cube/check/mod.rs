@@ -89,8 +89,8 @@ pub fn configuration(
 ) -> Result<Configuration, Vec<CubeFault>> {
     let mut reader = Reader::new(&cube.root, &cube.workspace, program);
     let file = cube.configuration_2.as_deref().unwrap_or(Path::new(""));
-    let configuration = configuration::read(&mut reader, cube, file, section, changes);
-    reader.ended(configuration)
+    let read = configuration::read(&mut reader, cube, file, section, changes);
+    reader.ended(read.map(|(configuration, _)| configuration))
 }
 
 /// What a cube is, for people.
