@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use mnist::cube::directory::CubeDir;
+
 use crate::common::cube::files;
 use crate::common::{self, Ended, Sandbox, end, root};
 
@@ -439,6 +441,10 @@ proptest::proptest! {
     fn no_contents_of_a_file_make_it_panic(which in 0..files().len(), text in "([a-z_ :{}\\[\\]&*!\"'\n-]|\\PC){0,80}") {
         let sandbox = copy();
         sandbox.write(&files()[which], text);
-        let _ = mnist::cube::check::check(&sandbox.path(""), &mnist::task::cube::PROGRAM);
+        for file in ["mlcube.yaml", "mlcube-2.0.yaml"] {
+            if let Ok(cube) = CubeDir::new(&sandbox.path(file), None) {
+                let _ = mnist::cube::check::check(&cube, &mnist::task::cube::PROGRAM);
+            }
+        }
     }
 }

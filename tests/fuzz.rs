@@ -11,6 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use image::{ImageFormat, Luma, Rgba};
 use mnist::cube::check;
+use mnist::cube::configuration::{Changes, Section, printed};
+use mnist::cube::directory::CubeDir;
 use mnist::data::dataset::Dataset;
 use mnist::data::picture::{self, prepare};
 use mnist::data::sets::Frame;
@@ -173,9 +175,27 @@ fn cube() {
     fuzz("cube files", &names, |_| {
         let (name, bytes) = &files[stream.below(files.len() as u32) as usize];
         sandbox.write(name, mutated(bytes, &mut stream));
-        let report = check::check(&sandbox.path(""), &PROGRAM);
+        let report = check::check(&CubeDir::new(&sandbox.path(""), None).unwrap(), &PROGRAM);
         report.faults.iter().for_each(|fault| assert!(!fault.to_string().is_empty()));
         sandbox.write(name, bytes);
+    });
+}
+
+#[test]
+fn configuration_2() {
+    let sandbox = Sandbox::new();
+    let ours = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("mlcube-2.0.yaml")).unwrap();
+    let named = "name: a\nb: {c: '${name}', d: '${.c}${oc.env:HOME}'}\ndocker: {image: '${b.${e}}', cpu_args: \"-e 'A b'\"}\n\
+                 e: c\nf: [1, '${f[0]}']\ntasks: {t: {entrypoint: a b, parameters: {inputs: {x: '${workspace}/x/', y: ~/y}}}}\n";
+    fuzz("configuration 2.0", &[ours, named.into()], |bytes| {
+        sandbox.write("mlcube.yaml", bytes);
+        let cube = CubeDir::new(&sandbox.path(""), None).unwrap();
+        for section in [Section::Docker, Section::Singularity] {
+            if let Ok(read) = check::configuration(&cube, Some(section), &Changes::default(), &PROGRAM) {
+                read.tasks.iter().for_each(|task| drop(read.invocation(task.name.as_ref())));
+                assert!(!printed(read.effective.resolved).is_empty());
+            }
+        }
     });
 }
 

@@ -50,7 +50,8 @@ pub fn read(
     }
     let sections = [Section::Docker, Section::Singularity].map(Section::name);
     if !sections.iter().any(|name| values.get(name).is_some_and(Value::is_mapping)) {
-        faults.push(Mismatch::new(&[], &format!("a section {}", one_of(&sections)), "none"));
+        let problem = format!("expected a section {}, found none", one_of(&sections));
+        faults.push(Mismatch { path: vec![], problem });
     }
     faults.extend(check_accelerators(values));
     let mut configuration = Configuration::read(effective, &cube.workspace, &mut faults);
@@ -97,7 +98,7 @@ fn typed(changes: &Changes, path: &[PathStep]) -> Option<String> {
     if let Some(change) = changes.overrides.iter().rev().find(|change| is_below(&change.path)) {
         return Some(format!("-P{}", change.text));
     }
-    let is_value = path.len() == 1 || path.last() == Some(&key("default"));
+    let is_value = path.last() == Some(&key("default"));
     let argument = changes.arguments.iter().rev().find(|argument| is_value && path.contains(&key(&argument.name)))?;
     Some(format!("{}={}", argument.name, argument.value))
 }

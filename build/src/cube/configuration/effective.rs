@@ -190,8 +190,8 @@ fn infer_types(written: &mut Value, resolved: &mut Value, changes: &Changes) -> 
             }
         }
     }
-    let fault = |name: &&str| Mismatch::new(&[key(name)], "the name of a parameter of some task", "none of this name");
-    unused.iter().map(fault).collect()
+    let expected = "expected the name of a parameter of some task, found none of this name";
+    unused.iter().map(|name| Mismatch { path: vec![], problem: format!("{name}=PATH: {expected}") }).collect()
 }
 
 fn infer_type(written: &mut Value, parameter: &mut Value) {
