@@ -105,7 +105,7 @@ fn singularity_runs_the_image_or_a_program_in_it() {
         calls[1],
         [&mounts[..], &[&image, "hello", "--name=/mlcube_io0/alice.txt", "--chat=/mlcube_io1"]].concat()
     );
-    cube.run("run --platform=singularity --task=bye -Psingularity.--nv= -Psingularity.run_args=-C").done();
+    cube.run("run --platform=singularity --task=bye -Psingularity.--nv=true -Psingularity.run_args=-C").done();
     let mounts = ["exec", "-C", "--nv", "--bind", &bind("chats", 0, ""), "--bind", &bind("log", 1, "")];
     assert_eq!(
         cube.calls()[0],
@@ -198,6 +198,7 @@ fn a_cube_of_another_program_stands_alone() {
 #[test]
 fn interpolations_that_are_wrong_are_found() {
     finds("name: hello_world", "name: 5", "mlcube.yaml:1: name: expected a text, found 5");
+    with("docker:\n", "docker: ${engine}\nengine:\n").run("run --platform=docker --task=hello").done();
     let image = "image: somebody/hello_world:0.0.1";
     let docker = "mlcube.yaml:3: docker.image: expected";
     finds(image, "image: ${nmae}:1", &format!("{docker} a key of this file, found ${{nmae}}: did you mean name?"));
@@ -209,7 +210,7 @@ fn interpolations_that_are_wrong_are_found() {
 }
 
 #[test]
-fn many_kinds_of_faults() {
+fn arguments_types_and_paths_that_are_wrong_are_found() {
     let name = "mlcube.yaml:10: tasks.hello.parameters.inputs.name";
     for (from, to, fault) in [
         (
@@ -264,6 +265,10 @@ fn many_kinds_of_faults() {
     ] {
         finds(from, to, &fault);
     }
+}
+
+#[test]
+fn a_file_without_tasks_or_platform_is_named() {
     let tasks = HELLO.find("tasks:").unwrap();
     for yaml in [HELLO[..tasks].to_string(), format!("{}tasks: {{}}\n", &HELLO[..tasks])] {
         let ended = OneFileCube::new(&yaml, &[]).run("check");

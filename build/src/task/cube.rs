@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tracing::info;
 
 use crate::cli::{self, CleanArgs, ConfigurationArgs, Cube, CubeArgs, JobCommand};
-use crate::cube::check::{self, CubeFault, Description, Program, TaskFlags};
+use crate::cube::check::{self, CubeDescription, CubeFault, Program, TaskFlags};
 use crate::cube::clean;
 use crate::cube::configuration::{Changes, Configuration, Section, TaskArgument, printed};
 use crate::cube::directory::{CubeDir, PLATFORM, TASK, absolute, listed};
@@ -191,7 +191,7 @@ fn run_tasks(mut place: Place, given: &Path, how: &How) -> Result<()> {
 
 /// Says what the cube is, in the words of `mlcube describe`.
 fn describe(cube: &CubeDir) -> Result<()> {
-    let Description { name, version, tasks, runs } = sound(&cube.root, check::description(cube, &PROGRAM))?;
+    let CubeDescription { name, version, tasks, runs } = sound(&cube.root, check::description(cube, &PROGRAM))?;
     let mut lines = vec![
         "MLCube".to_string(),
         format!("  path = {}", cube.absolute_root().display()),

@@ -95,7 +95,7 @@ pub fn configuration(
 
 /// What a cube is, for people.
 #[derive(Debug)]
-pub struct Description {
+pub struct CubeDescription {
     /// Its name.
     pub name: String,
     /// Its version, if it has one.
@@ -110,7 +110,7 @@ pub struct Description {
 ///
 /// # Errors
 /// The faults of the files that say what it is.
-pub fn description(cube: &CubeDir, program: &Program) -> Result<Description, Vec<CubeFault>> {
+pub fn description(cube: &CubeDir, program: &Program) -> Result<CubeDescription, Vec<CubeFault>> {
     if cube.configuration_2.is_some() {
         return configuration(cube, None, &Changes::default(), program).map(
             |Configuration { name, version, tasks, .. }| {
@@ -119,7 +119,7 @@ pub fn description(cube: &CubeDir, program: &Program) -> Result<Description, Vec
                     let (inputs, outputs): (Vec<_>, Vec<_>) = task.parameters.into_iter().partition(|one| one.is_input);
                     (task.name, [inputs, outputs].map(|all| all.into_iter().map(|one| one.name).collect()))
                 });
-                Description { name, version, tasks: tasks.collect(), runs }
+                CubeDescription { name, version, tasks: tasks.collect(), runs }
             },
         );
     }
@@ -131,7 +131,7 @@ pub fn description(cube: &CubeDir, program: &Program) -> Result<Description, Vec
         let task = |(name, task): (String, tasks::TaskFile)| {
             (name, [task.inputs, task.outputs].map(|all| all.into_keys().collect()))
         };
-        Description { name, version, tasks: tasks.into_iter().map(task).collect(), runs }
+        CubeDescription { name, version, tasks: tasks.into_iter().map(task).collect(), runs }
     });
     reader.ended(description)
 }

@@ -95,12 +95,15 @@ pub fn effective(
 fn runner(written: &Value, resolved: &Value, section: Section) -> Result<Value, Mismatch> {
     let mut runner: Value =
         serde_yaml::from_str(section.defaults()).unwrap_or_else(|error| unreachable!("the defaults are YAML: {error}"));
-    let is_given = |given: &&Value| given.as_mapping().is_none_or(|given| !given.is_empty()) && !given.is_null();
-    let given = written.get(section.name()).filter(is_given);
-    let docker = resolved.get(Section::Docker.name()).filter(is_given);
-    match (given, docker) {
-        (Some(given), _) => merge(&mut runner, given),
-        (None, Some(docker)) => merge(&mut runner, &singularity::from_docker(docker)),
+    let given = |values: &Value, section: Section| {
+        let given = values.get(section.name())?.as_mapping().filter(|given| !given.is_empty())?;
+        Some(Value::Mapping(given.clone()))
+    };
+    // A section may be the value of another key.
+    let own = given(written, section).or_else(|| given(resolved, section));
+    match (own, given(resolved, Section::Docker)) {
+        (Some(given), _) => merge(&mut runner, &given),
+        (None, Some(docker)) => merge(&mut runner, &singularity::from_docker(&docker)),
         (None, None) => return Err(Mismatch::new(&[key(section.name())], "a section of this platform", "none")),
     }
     Ok(runner)

@@ -99,12 +99,12 @@ pub struct Docker {
     /// Whether `sudo` starts the program.
     sudo: bool,
     /// Where the image comes from, if not from the cube's directory `build`.
-    source: Option<ImageSource>,
+    source: Option<DockerSource>,
 }
 
 /// How a cube of configuration 2.0 gets its image.
 #[derive(Debug, PartialEq, Eq)]
-struct ImageSource {
+struct DockerSource {
     /// The directory that it is built from.
     context: PathBuf,
     /// The Dockerfile.
@@ -114,7 +114,7 @@ struct ImageSource {
     strategy: String,
 }
 
-impl ImageSource {
+impl DockerSource {
     fn pulls(&self) -> bool {
         self.strategy == "pull" || !self.file.is_file()
     }
@@ -136,7 +136,7 @@ impl Docker {
         runtime.extend(super::flags(section));
         runtime.extend(words("env_args", "--env"));
         let context: PathBuf = root.join(text(section, "build_context")).components().collect();
-        let source = ImageSource {
+        let source = DockerSource {
             file: context.join(text(section, "build_file")),
             context,
             arguments: words("build_args", "--build-arg"),

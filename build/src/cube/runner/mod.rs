@@ -297,8 +297,10 @@ fn flags(section: &Value) -> impl Iterator<Item = String> {
     let given = section.as_mapping().into_iter().flatten().filter(|(_, value)| !value.is_null());
     given.filter_map(|(name, value)| {
         let name = name.as_str().filter(|name| name.starts_with("--"))?;
-        let value = schema::scalar(value)?;
-        Some(if value.is_empty() { name.to_string() } else { format!("{name}={value}") })
+        match value {
+            Value::Bool(given) => given.then(|| name.to_string()),
+            value => schema::scalar(value).map(|value| format!("{name}={value}")),
+        }
     })
 }
 
