@@ -417,6 +417,20 @@ fn images_are_pulled_built_or_inspected() {
 }
 
 #[test]
+fn a_container_has_one_network() {
+    let cube = hello();
+    for (more, network) in [
+        ("", "--network=host"),
+        ("-Pdocker.--network=none", "--network=none"),
+        ("-Pdocker.cpu_args=--net=bridge", "--net=bridge"),
+    ] {
+        cube.run(&format!("run --platform=docker --task=hello {more}")).done();
+        let call = cube.calls().concat();
+        assert_eq!(call.iter().filter(|word| word.starts_with("--net")).collect::<Vec<_>>(), [network]);
+    }
+}
+
+#[test]
 fn a_cube_of_one_file_is_cleaned() {
     let cube = Cube::new();
     cube.write("workspace/model/model.safetensors", "x");
