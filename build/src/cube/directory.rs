@@ -128,10 +128,15 @@ fn is_configuration_2(file: &Path) -> bool {
     let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file()); // a pipe would have no end
     let text = if is_file { yaml::read(file, "a cube's file") } else { return false };
     let Ok(Ok(text)) = text else { return false };
+    let sections = ["docker", "singularity", "tasks"];
+    // Most files are told without their YAML being read, which is read once more by the check.
+    let is_old = text.lines().any(|line| line.starts_with("schema_type:"));
+    if is_old || !sections.iter().any(|name| text.contains(name)) {
+        return false;
+    }
     let has = |value: &Value, key: &str| value.get(key).is_some_and(Value::is_mapping);
-    yaml::parse::<Value>(&text).is_ok_and(|value| {
-        value.get("schema_type").is_none() && ["docker", "singularity", "tasks"].iter().any(|key| has(&value, key))
-    })
+    yaml::parse::<Value>(&text)
+        .is_ok_and(|value| value.get("schema_type").is_none() && sections.iter().any(|name| has(&value, name)))
 }
 
 /// The names that `given` lists with commas between.
