@@ -260,6 +260,20 @@ fn a_file_system_without_rename_sync_and_locks_gets_whole_files_in_place() {
 }
 
 #[test]
+fn a_job_that_outlives_its_connection_needs_locks() {
+    let sandbox = Sandbox::new();
+    let about = r#"{"task":"t","outputs":[],"ends_alone":false}"#;
+    let start = format!("cube job start job {about} -- devices");
+    let Some(mut command) = traced(&sandbox, &["-e", "inject=flock:error=ENOLCK"], &start) else { return };
+    end(&mut command).failed_with(
+        "job: expected a file system with locks, found one without\nhint: let mlcube/cubes in the home directory be a link \
+         to a directory on another file system",
+    );
+    assert!(sandbox.files("job").is_empty(), "{:?}", sandbox.files("job"));
+    sandbox.run(&start).done();
+}
+
+#[test]
 fn where_files_cannot_be_replaced_an_earlier_model_is_named_before_the_first_step() {
     let sandbox = Sandbox::with_data();
     sandbox.train("").done();

@@ -275,6 +275,62 @@ fn a_connection_cut_at_any_moment_loses_nothing() {
 }
 
 #[test]
+fn a_task_that_is_to_end_with_its_connection_does() {
+    let Some(far) = Far::with("MLCUBE_PATIENCE_SECONDS=8") else { return };
+    far.cube.write("platforms/ssh.yaml", format!("{PLATFORM}lost_connection: stop\n"));
+    let child = far.long_training();
+    // As long as somebody listens, it goes on.
+    thread::sleep(Duration::from_secs(12));
+    assert!(!far.base().join("job/code").exists());
+    far.sshd.wire.cut();
+    assert_eq!(ended(child), Some(1));
+    let stderr = far.cube.sandbox.read("stderr");
+    assert!(stderr.contains("error: far: lost the connection; task train is stopped there in a minute\n"), "{stderr}");
+    let begin = Instant::now();
+    while !far.base().join("job/code").exists() {
+        assert!(begin.elapsed() < Duration::from_secs(40), "it goes on");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(fs::read_to_string(far.base().join("job/code")).unwrap(), "143");
+    // What it had then is there.
+    let again = far.run(&format!("{TRAIN} --attach"));
+    assert_eq!(again.code, Some(143), "{again:#?}");
+    assert!(far.outputs("model").contains_key("model.safetensors"), "{again:#?}");
+}
+
+#[test]
+fn a_cluster_behind_another_machine_gives_the_same_model() {
+    let Some(cluster) =
+        std::env::var_os("SLURM_CONF").filter(|_| Command::new("srun").arg("--version").output().is_ok())
+    else {
+        return skipped("SLURM_CONF names no cluster");
+    };
+    let Some(far) = Far::with(&format!("SLURM_CONF={}", Path::new(&cluster).display())) else { return };
+    far.cube.run("run --platform=native --task=train").done();
+    let expected = far.outputs("model")["model.safetensors"].clone();
+    fs::remove_dir_all(far.cube.workspace("model")).unwrap();
+    far.cube.write("platforms/ssh.yaml", PLATFORM.replace("native.yaml", "slurm.yaml"));
+    let slurm = "schema_version: 1.0.0\nschema_type: mlcube_slurm\nplatform: native.yaml\ntime: \"00:05:00\"\n";
+    far.cube.write("platforms/slurm.yaml", slurm);
+    far.run("configure --platform=ssh").done();
+    let run = far.run(TRAIN).done();
+    assert!(run.stderr.contains("epoch 1/1: ") && run.stdout.contains("test accuracy"), "{run:#?}");
+    assert_eq!(far.outputs("model")["model.safetensors"], expected);
+    // A signal goes all the way, and the model of the last whole epoch comes back.
+    let child = far.long_training();
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(ended(child), Some(130), "{}", far.cube.sandbox.read("stderr"));
+    let unfinished = Path::new(&far.cube.workspace("model/unfinished")).to_path_buf();
+    assert!(contents(&unfinished).contains_key("model.safetensors"), "{}", far.cube.sandbox.read("stderr"));
+    let jobs = || end(Command::new("squeue").args(["--noheader", "--format=%j"])).done().stdout;
+    let begin = Instant::now();
+    while jobs().contains("mlcube_train_") {
+        assert!(begin.elapsed() < Duration::from_secs(20), "{}", jobs());
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
 fn outputs_that_wait_there_are_brought_before_the_next_task() {
     let Some(far) = Far::new() else { return };
     let child = far.long_training();

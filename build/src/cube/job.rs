@@ -27,8 +27,9 @@ use crate::{interrupt, threads};
 const TICK: Duration = Duration::from_millis(50);
 /// The time in which a supervisor starts.
 const START: Duration = Duration::from_secs(20);
-/// A job that ends with its connection is stopped after so long without a sign of it.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A job that ends with its connection is stopped after so many seconds without a sign of it, unless the variable, which a
+/// test sets, says otherwise.
+const PATIENCE: (&str, u64) = ("MLCUBE_PATIENCE_SECONDS", 60);
 /// After a signal, the task has so long to end.
 const STOPPING: Duration = Duration::from_secs(60);
 
@@ -127,6 +128,10 @@ impl DetachedTask {
         if self.state()?.stage != Stage::Free {
             return Err(CubeError::Busy { directory: self.directory.clone() }.into());
         }
+        // By the lock a job that runs is told from one that was killed.
+        if DirectoryLock::take_quietly(&self.directory)?.is_none() {
+            return Err(CubeError::NoLocks { directory: self.directory.clone() }.into());
+        }
         for file in [self.code(), self.file("stdout"), self.file("stderr"), self.followed()] {
             files::remove(&file)?;
         }
@@ -173,6 +178,7 @@ impl DetachedTask {
     /// Waits for the task, and passes on what [`stop`](Self::stop) asks for.
     fn wait(&self, task: &mut Child, ends_alone: bool) -> io::Result<ExitStatus> {
         let signals = Signals::to(task);
+        let patience = std::env::var(PATIENCE.0).ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(PATIENCE.1);
         let begin = Instant::now();
         let mut stopping: Option<Instant> = None;
         loop {
@@ -182,7 +188,7 @@ impl DetachedTask {
             let seen = fs::metadata(self.followed()).and_then(|file| file.modified()).ok();
             let alone = seen.map_or(begin.elapsed(), |seen| seen.elapsed().unwrap_or_default());
             let asked = fs::read_to_string(self.file("signal")).ok().and_then(|signal| signal.trim().parse().ok());
-            let left = (ends_alone && alone > PATIENCE).then_some(signal_hook::consts::SIGTERM);
+            let left = (ends_alone && alone > Duration::from_secs(patience)).then_some(signal_hook::consts::SIGTERM);
             match (asked.or(interrupt::received()).or(left), stopping) {
                 (Some(signal), None) => {
                     signals.send(signal);

@@ -67,8 +67,11 @@ pub enum CubeError {
     #[error("{}: expected no job, found one", directory.display())]
     Busy { directory: PathBuf },
     /// A job whose supervisor ended at once.
-    #[error("{}: the process that runs the task ended at once, or its file system has no locks", directory.display())]
+    #[error("{}: the process that runs the task ended at once", directory.display())]
     NoSupervisor { directory: PathBuf },
+    /// A job whose end could not be told from its being killed.
+    #[error("{}: expected a file system with locks, found one without", directory.display())]
+    NoLocks { directory: PathBuf },
     /// Nothing runs that could be taken up.
     #[error("--attach: expected a task that runs on another machine, found none")]
     NothingToAttach,
@@ -184,6 +187,9 @@ impl CubeError {
             CubeError::Kubernetes { problem } => Some(kubernetes_hint(problem).into()),
             CubeError::Pod { problem, .. } => pod_hint(problem).map(String::from),
             CubeError::Claim { .. } => Some("put it there, and name that path in the run configuration".into()),
+            CubeError::NoLocks { .. } => {
+                Some("let mlcube/cubes in the home directory be a link to a directory on another file system".into())
+            }
             CubeError::Gcp => Some(
                 "make the machine with `gcloud compute instances create`, let `gcloud compute config-ssh` name it, and give \
                  that name as `host` in platforms/ssh.yaml"

@@ -32,6 +32,18 @@ impl DirectoryLock {
     /// Another process holds the lock, which the message names; or the directory cannot be written; or something else is in
     /// the place of the lock's file.
     pub fn take(directory: &Path) -> Result<Option<Self>> {
+        let taken = Self::take_quietly(directory)?;
+        if taken.is_none() {
+            warn!("{}: this file system has no locks: let no second training write there", directory.display());
+        }
+        Ok(taken)
+    }
+
+    /// The same without the warning.
+    ///
+    /// # Errors
+    /// See [`take`](Self::take).
+    pub fn take_quietly(directory: &Path) -> Result<Option<Self>> {
         let path = directory.join(NAME);
         loop {
             let mut file = open_own(&path, OpenOptions::new().read(true).write(true).create(true))?;
@@ -44,7 +56,6 @@ impl DirectoryLock {
                 }
                 Err(TryLockError::WouldBlock) => return Err(in_use(directory, &mut file)),
                 Err(TryLockError::Error(error)) if is_unsupported(&error) => {
-                    warn!("{}: this file system has no locks: let no second training write there", directory.display());
                     super::remove(&path)?;
                     return Ok(None);
                 }
