@@ -225,6 +225,43 @@ fn a_signal_stops_the_container() {
 }
 
 #[test]
+fn a_task_does_not_outlive_a_runner_that_is_killed() {
+    let script = DOCKER.replace(
+        "env >\"$HERE/environment\"",
+        "trap 'echo stopped >\"$HERE/stopped\"; exit 0' TERM; touch \"$HERE/started\"; while :; do sleep 0.05; done",
+    );
+    let cube = Cube::new().with("docker", &script);
+    cube.has_image();
+    mnist::data::synthetic::write(Path::new(&cube.workspace("data")), 300, 100).unwrap();
+    cube.write("workspace/parameters/default.parameters.yaml", "train_epochs: 100000\nhidden_layers: [16]\n");
+    let kill_after = |platform: &str, sign: &str| {
+        let log = fs::File::create(cube.sandbox.path("stderr")).unwrap();
+        let mut command = cube.command(&format!("run --platform={platform} --task=train"));
+        let mut child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let begin = Instant::now();
+        while !cube.sandbox.read("stderr").contains(sign) && !cube.sandbox.path(sign).exists() {
+            assert!(begin.elapsed() < Duration::from_secs(30), "{}", cube.sandbox.read("stderr"));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    };
+    let soon = |is_so: &dyn Fn() -> bool, what: &str| {
+        let begin = Instant::now();
+        while !is_so() {
+            assert!(begin.elapsed() < Duration::from_secs(30), "{what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    kill_after("docker", "started");
+    soon(&|| cube.sandbox.path("stopped").exists(), "the container goes on");
+    kill_after("native", "epoch 2/");
+    // As after SIGTERM: what was trained is there, and the directory is free.
+    soon(&|| Path::new(&cube.workspace("model/model.safetensors")).exists(), "no model");
+    soon(&|| !Path::new(&cube.workspace("model/.mnist-lock")).exists(), "the task goes on");
+}
+
+#[test]
 fn an_engine_that_does_not_answer_is_named_with_what_to_do() {
     let refuse = |problem: &str| format!("echo '{problem}' >&2; exit 1");
     let down = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?";

@@ -125,6 +125,11 @@ fn hang_up_is_ignored() -> bool {
     mask.is_none_or(|mask| mask & 1 << (signal_hook::consts::SIGHUP - 1) != 0)
 }
 
+/// Whether this process listens.
+pub fn is_installed() -> bool {
+    RECEIVED.get().is_some()
+}
+
 /// The signal received so far, if any.
 #[inline]
 pub fn received() -> Option<i32> {

@@ -32,4 +32,7 @@ pub enum JobCommand {
     Free { directory: PathBuf },
     /// The files in a directory, in JSON.
     List { directory: PathBuf },
+    /// End a process group once stdin ends without a byte.
+    #[cfg(unix)]
+    Guard { group: i32 },
 }

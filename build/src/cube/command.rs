@@ -9,6 +9,8 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(unix)]
+use super::guard::Guard;
 use crate::error::{CubeError, Error, Result};
 use crate::interrupt::{self, EndAtOnce};
 use crate::text::quoted;
@@ -124,7 +126,7 @@ impl HostCommand {
     /// # Errors
     /// It cannot be started, or a signal arrived.
     pub fn complete(&self, input: Stdio) -> Result<ProgramOutput> {
-        self.with_output_in_files(input, |command| self.wait(command, interrupt::is_received()))
+        self.with_output_in_files(input, |command| self.wait(command, interrupt::is_received(), false))
     }
 
     /// The same for a program that may ask the user something on the terminal, which then sends it signals as well.
@@ -178,7 +180,8 @@ impl HostCommand {
     }
 
     /// Runs it to its end; it inherits standard output and standard error. A signal that this program receives is sent
-    /// once to it and to all processes that it started. Those that do not end are killed.
+    /// once to it and to all processes that it started. Those that do not end are killed. Where this program is killed itself,
+    /// a guard ends them.
     ///
     /// # Errors
     /// It cannot be started, or a signal arrived.
@@ -186,7 +189,7 @@ impl HostCommand {
         if !host_paths::are_set() {
             tracing::info!("{self}"); // else nobody could type it, with the names of one machine on another
         }
-        self.wait(&mut self.command(), false)
+        self.wait(&mut self.command(), false, true)
     }
 
     /// As [`run`](Self::run), without a word, and with a line on its standard input now and then as long as this program
@@ -204,14 +207,19 @@ impl HostCommand {
         threads::start(signs).map_err(Error::io("start", "a thread"))?;
         let mut command = self.command();
         command.stdin(input);
-        self.wait(&mut command, false)
+        self.wait(&mut command, false, false)
     }
 
-    fn wait(&self, command: &mut Command, undisturbed: bool) -> Result<ExitStatus> {
+    /// Whether it is `undisturbed` by signals, and `guarded` where this program is killed.
+    fn wait(&self, command: &mut Command, undisturbed: bool, guarded: bool) -> Result<ExitStatus> {
         // In a process group of its own, so that a terminal's Ctrl-C does not reach it a second time.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(command, 0);
         let mut child = command.spawn().map_err(self.failed())?;
+        #[cfg(not(unix))]
+        let _ = guarded;
+        #[cfg(unix)]
+        let _guard = guarded.then(|| Guard::over(&child));
         let signals = Signals::to(&child);
         let mut stopping = None;
         let status = loop {

@@ -5,6 +5,7 @@
 //! configuration: a cube in one file
 //! invocation: a task with its parameters -> runner (docker | singularity | native | ssh | slurm | kubernetes), which
 //!     platform reads from a file; job: a task on another machine that outlives its connection
+//! command: a program of this machine; guard: ends it with its runner
 //! ```
 //!
 //! The files follow MLCube's documentation and two of the published packages, `mlcube` 0.0.3 and 0.0.9.
@@ -17,6 +18,8 @@ pub mod clean;
 pub mod command;
 pub mod configuration;
 pub mod directory;
+#[cfg(unix)]
+pub mod guard;
 mod image_name;
 pub mod invocation;
 pub mod job;

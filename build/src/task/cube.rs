@@ -10,6 +10,8 @@ use crate::cube::check::{self, CubeDescription, CubeFault, Program, TaskFlags};
 use crate::cube::clean;
 use crate::cube::configuration::{Changes, Configuration, Section, TaskArgument, printed};
 use crate::cube::directory::{CubeDir, PLATFORM, TASK, absolute, listed};
+#[cfg(unix)]
+use crate::cube::guard;
 use crate::cube::invocation::Invocation;
 use crate::cube::job::{self, About, DetachedTask};
 use crate::cube::platform;
@@ -264,6 +266,11 @@ fn job(command: &JobCommand) -> Result<()> {
         JobCommand::State { directory } => print(serde_json::to_string(&DetachedTask::at(directory).state()?)),
         JobCommand::Free { directory } => DetachedTask::at(directory).free(),
         JobCommand::List { directory } => print(serde_json::to_string(&job::list(directory)?)),
+        #[cfg(unix)]
+        JobCommand::Guard { group } => {
+            guard::watch(*group);
+            Ok(())
+        }
     }
 }
 
