@@ -35,4 +35,17 @@ pub enum JobCommand {
     /// End a process group once stdin ends without a byte.
     #[cfg(unix)]
     Guard { group: i32 },
+    /// Write files to stdout as one stream; each source is NAME=PATH.
+    Pack { sources: Vec<String> },
+    /// Read such a stream from stdin.
+    Unpack { directory: PathBuf },
+    #[cfg(unix)]
+    /// In a pod: wait for a file, with so many seconds of patience when nothing is at work.
+    Wait { file: PathBuf, seconds: u64 },
+    #[cfg(unix)]
+    /// In a pod: make that file.
+    Mark { file: PathBuf },
+    #[cfg(unix)]
+    /// In a pod: end the task.
+    Signal { signal: i32 },
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::check::Configurations;
+use super::invocation::Invocation;
 use crate::data::download::store;
 use crate::error::{Error, Result};
 use crate::files::lock::{self, DirectoryLock};
@@ -31,7 +32,7 @@ pub struct Cleaning {
 pub fn look(configurations: &Configurations, workspace: &Path, with_data: bool, dry_run: bool) -> Result<Cleaning> {
     let mut cleaning = Cleaning::default();
     let Some(workspace) = real(workspace) else { return Ok(cleaning) };
-    let bindings = || configurations.invocations.iter().flat_map(|invocation| &invocation.bindings);
+    let bindings = || configurations.invocations.iter().flat_map(Invocation::here);
     // A file that a task is given is nobody's output, whichever way it is bound.
     let files = bindings().filter(|binding| binding.is_file).map(|binding| &binding.path);
     let inputs: BTreeSet<_> = files.chain(&configurations.input_files).filter_map(|path| real(path)).collect();

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::NAME;
+use super::job::is_inside;
 use crate::error::{CubeError, Result};
 use crate::files;
 
@@ -27,8 +28,10 @@ pub struct Invocation {
 pub struct Binding {
     /// The parameter's name, without hyphens.
     pub name: String,
-    /// Its value; absolute if the workspace is.
+    /// Its value; absolute if the workspace is, and relative to the claim on one.
     pub path: PathBuf,
+    /// The claim of a Kubernetes cluster that it is on; none of a path of this machine.
+    pub claim: Option<String>,
     /// Whether the path is a file. Otherwise it is a directory.
     pub is_file: bool,
     /// Whether the task reads it. Otherwise the task writes it.
@@ -51,6 +54,13 @@ pub fn resolved(value: &str, workspace: &Path) -> Option<PathBuf> {
     let below = rest.map_or(value, |rest| rest.trim_start_matches('/'));
     // Collected from components, which drops a slash at the end: with it a file would have no parent.
     (rest.is_some() && !below.contains('$') || is_path(below)).then(|| workspace.join(below).components().collect())
+}
+
+/// The path on a claim that `value` of a run configuration stands for, relative to the claim. None where [`is_path`] refuses
+/// it, or where it leads out.
+pub fn on_claim(value: &str) -> Option<PathBuf> {
+    let below: PathBuf = Path::new(value.trim_start_matches('/')).components().collect();
+    (is_path(value) && is_inside(&below)).then_some(below)
 }
 
 /// Whether `text` means the same path to a person, who may think of a shell, and to this program: it holds no variable,
@@ -85,6 +95,11 @@ impl Invocation {
         [("MLCUBE_NAME", &self.cube), ("MLCUBE_TASK_NAME", &self.task)]
     }
 
+    /// The parameters that are on no claim.
+    pub fn here(&self) -> impl Iterator<Item = &Binding> {
+        self.bindings.iter().filter(|binding| binding.claim.is_none())
+    }
+
     /// Checks that those inputs exist that are here. Cubes name a file `null` in place of one that is left out, and a
     /// directory that is an output too is made.
     ///
@@ -93,7 +108,7 @@ impl Invocation {
     pub fn check_inputs(&self, is_here: &dyn Fn(&Path) -> bool) -> Result<()> {
         let is_output = |path: &Path| self.bindings.iter().any(|binding| !binding.is_input && binding.path == path);
         let is_left_out = |path: &Path| path.file_name() == Some("null".as_ref()) || is_output(path);
-        let inputs = self.bindings.iter().filter(|binding| binding.is_input && is_here(&binding.path));
+        let inputs = self.here().filter(|binding| binding.is_input && is_here(&binding.path));
         let inputs = inputs.filter(|binding| !is_left_out(&binding.path));
         for Binding { name, path, is_file, .. } in inputs {
             let (exists, expected) = if *is_file { (path.is_file(), "file") } else { (path.is_dir(), "directory") };
@@ -109,7 +124,7 @@ impl Invocation {
     /// # Errors
     /// One cannot be made or written.
     pub fn make_outputs(&self, is_here: &dyn Fn(&Path) -> bool) -> Result<()> {
-        let outputs = self.bindings.iter().filter(|binding| !binding.is_input && is_here(&binding.path));
+        let outputs = self.here().filter(|binding| !binding.is_input && is_here(&binding.path));
         outputs.map(Binding::directory).try_for_each(files::writable_directory)
     }
 }
@@ -117,6 +132,16 @@ impl Invocation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_on_a_claim_stays_there() {
+        assert_eq!(on_claim("/runs/1/model/").unwrap(), Path::new("runs/1/model"));
+        assert_eq!(on_claim("workspace/data").unwrap(), Path::new("workspace/data"));
+        assert_eq!(on_claim("/").unwrap(), Path::new(""));
+        for value in ["../data", "/a/../../b", "$WORKSPACE/data", "~/data"] {
+            assert_eq!(on_claim(value), None, "{value}");
+        }
+    }
 
     #[test]
     fn values_are_below_the_workspace_unless_absolute() {

@@ -4,7 +4,9 @@
 //! schema, locate: one file      check: all files of the cube
 //! configuration: a cube in one file
 //! invocation: a task with its parameters -> runner (docker | singularity | native | ssh | slurm | kubernetes), which
-//!     platform reads from a file; job: a task on another machine that outlives its connection
+//!     platform reads from a file
+//! job: a task on another machine that outlives its connection
+//! stream, in_pod: a task's files on their way to a pod and back
 //! command: a program of this machine; guard: ends it with its runner
 //! ```
 //!
@@ -21,6 +23,8 @@ pub mod directory;
 #[cfg(unix)]
 pub mod guard;
 mod image_name;
+#[cfg(unix)]
+pub mod in_pod;
 pub mod invocation;
 pub mod job;
 mod locate;
@@ -28,4 +32,5 @@ mod mount;
 pub mod platform;
 pub mod runner;
 mod schema;
+pub mod stream;
 mod words;

@@ -88,6 +88,7 @@ mod tests {
         let binding = |&(name, is_file, is_input, path): &(&str, bool, bool, &str)| Binding {
             name: name.into(),
             path: path.into(),
+            claim: None,
             is_file,
             is_input,
             is_writable: !is_input,

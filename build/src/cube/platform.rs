@@ -23,6 +23,8 @@ pub const PLATFORMS: &[Platform] = &[
     ssh::PLATFORM,
     #[cfg(unix)]
     kubernetes::PLATFORM,
+    #[cfg(unix)]
+    kubernetes::SETTINGS,
     MLCUBE_0_0_3,
 ];
 
@@ -99,7 +101,7 @@ pub fn configured(section: Section, configuration: &Configuration, cube: &CubeDi
 /// The runner of a platform file that follows its schema; none if the `schema_type` is unknown. `named` is that of the file
 /// which this one names.
 pub fn runner(file: &Value, cube: &CubeDir, named: Option<Box<dyn Runner>>) -> Option<Box<dyn Runner>> {
-    let schema_type = text(file, "schema_type");
+    let schema_type = schema::schema_type(file)?;
     let platform = PLATFORMS.iter().find(|platform| platform.schema.name == schema_type)?;
     Some((platform.runner)(file, cube, named))
 }

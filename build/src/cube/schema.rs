@@ -56,6 +56,10 @@ pub enum Expected {
     Record(&'static [Field]),
     /// A mapping from any names to texts.
     Binding,
+    /// A mapping from any names to places: see [`place`].
+    Places,
+    /// The name of a claim of Kubernetes.
+    Claim,
     /// Which GPUs a container gets: see [`Gpus`].
     Gpus,
     /// Arguments of a program: words as a shell splits them, or names with values.
@@ -102,8 +106,8 @@ pub const INVOKE: Schema = Schema {
     name: "mlcube_invoke",
     fields: &[
         required("task_name", Expected::Text),
-        required("input_binding", Expected::Binding),
-        required("output_binding", Expected::Binding),
+        required("input_binding", Expected::Places),
+        required("output_binding", Expected::Places),
     ],
 };
 
@@ -129,21 +133,35 @@ impl Mismatch {
 
 /// Compares `document` with the one of `schemas` that its `schema_type` names.
 pub fn check(document: &Value, schemas: &[&Schema]) -> Vec<Mismatch> {
-    let names: Vec<&str> = schemas.iter().map(|schema| schema.name).collect();
+    let names: Vec<&str> = schemas.iter().map(|schema| schema.name).filter(|name| !SETTINGS.contains(name)).collect();
     let Some(mapping) = document.as_mapping() else {
         let problem = format!("expected the keys of {}, found {}", one_of(&names), described(document));
         return vec![Mismatch { path: vec![], problem }];
     };
-    let named = mapping.get("schema_type").and_then(Value::as_str);
+    let named = schema_type(document);
     let Some(schema) = schemas.iter().find(|schema| named == Some(schema.name)) else {
         let found = mapping.get("schema_type").map_or("nothing".into(), described);
         return vec![Mismatch::new(&[key("schema_type")], &one_of(&names), &found)];
     };
     let mut mismatches = vec![];
     let common = [required("schema_type", Expected::Text), required("schema_version", Expected::OneOf(&[VERSION]))];
-    check_mapping(document, &[&common, schema.fields], &[], &mut mismatches);
+    let common = if mapping.contains_key("schema_type") { &common[..] } else { &[] };
+    check_mapping(document, &[common, schema.fields], &[], &mut mismatches);
     mismatches
 }
+
+/// The `schema_type` of a file. Settings of the package `mlcube` have none: the section with the runner's keys tells.
+pub fn schema_type(document: &Value) -> Option<&str> {
+    match document.get("schema_type") {
+        None if SETTINGS.iter().any(|section| document.get(*section).is_some_and(Value::is_mapping)) => {
+            Some(SETTINGS[0])
+        }
+        found => found?.as_str(),
+    }
+}
+
+/// The names of that section, in the user's settings and in a cube.
+pub const SETTINGS: [&str; 2] = ["k8s", "runner"];
 
 /// Compares `document` with `fields` and accepts any other keys.
 pub fn check_fields(document: &Value, fields: &[Field]) -> Vec<Mismatch> {
@@ -236,12 +254,15 @@ fn check_value(value: &Value, expected: &Expected, path: &[PathStep], mismatches
             }
         },
         Expected::Record(fields) => check_mapping(value, &[fields], path, mismatches),
-        Expected::Binding => match value.as_mapping() {
+        Expected::Claim => check(value.as_str().is_some_and(is_claim), "the name of a claim, such as mnist"),
+        Expected::Binding | Expected::Places => match value.as_mapping() {
             None => check(false, "parameters with their values"),
             Some(mapping) => {
                 for (name, value) in mapping {
                     let name = name.as_str().map_or_else(|| described(name), str::to_string);
-                    check_value(value, &Expected::Text, &joined(path, key(&name)), mismatches);
+                    let on_claim = matches!(expected, Expected::Places) && value.is_mapping();
+                    let expected = if on_claim { &ON_CLAIM } else { &Expected::Text };
+                    check_value(value, expected, &joined(path, key(&name)), mismatches);
                 }
             }
         },
@@ -272,6 +293,27 @@ pub fn scalar(value: &Value) -> Option<String> {
         Value::Null => "None".into(),
         _ => return None,
     })
+}
+
+/// A value on a claim of Kubernetes, as the package `mlcube` 0.0.3 has it.
+const ON_CLAIM: Expected = Expected::Record(&[
+    required("path", Expected::Text),
+    required("k8s", Expected::Record(&[required("pvc", Expected::Claim)])),
+]);
+
+/// A value of a run configuration: a path, and the claim that it is on.
+pub fn place(value: &Value) -> Option<(&str, Option<&str>)> {
+    match value.as_str() {
+        Some(path) => Some((path, None)),
+        None => Some((value.get("path")?.as_str()?, Some(value.get("k8s")?.get("pvc")?.as_str()?))),
+    }
+}
+
+/// RFC 1123's subdomain, as Kubernetes wants it.
+fn is_claim(text: &str) -> bool {
+    let ends = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let is_plain = text.chars().all(|c| ends(c) || "-.".contains(c));
+    (1..=253).contains(&text.len()) && is_plain && text.starts_with(ends) && text.ends_with(ends)
 }
 
 /// A text or a number as a flag takes it.

@@ -75,6 +75,26 @@ pub enum CubeError {
     /// Nothing runs that could be taken up.
     #[error("--attach: expected a task that runs on another machine, found none")]
     NothingToAttach,
+    /// Files that were sent as one stream and did not arrive whole.
+    #[error("the copy is not whole: found {found}")]
+    Stream { found: String },
+    /// A pod for whose files nobody came.
+    #[error("{}: expected it within {seconds} s, found nothing: who started this job is gone", path.display())]
+    NobodyCame { path: PathBuf, seconds: u64 },
+    /// A container that may not end what runs beside it.
+    #[error("cube job signal: expected a container beside a task, found another place")]
+    NoHelper,
+    /// A pod that had kept its outputs for a while.
+    #[error("{pod}: expected the outputs of its task, found that the pod has ended: nobody fetched them in time")]
+    OutputsGone { pod: String },
+    /// A pod that can neither see nor get files.
+    #[error(
+        "kubernetes: expected `pvc`, a claim, or `copier`, an image of this program, in the platform file; found neither"
+    )]
+    NoCopier,
+    /// A path on a claim where there are no claims.
+    #[error("{name}: expected a path, since only Kubernetes has claims, found one on the claim {claim}")]
+    NoClaims { name: String, claim: String },
     /// Slurm does not work.
     #[error("srun: does not work: {problem}")]
     Slurm { problem: String },
@@ -187,9 +207,16 @@ impl CubeError {
             CubeError::Kubernetes { problem } => Some(kubernetes_hint(problem).into()),
             CubeError::Pod { problem, .. } => pod_hint(problem).map(String::from),
             CubeError::Claim { .. } => Some("put it there, and name that path in the run configuration".into()),
+            CubeError::NoCopier => {
+                Some("the claim holds the workspace; without one, a container of this program copies inputs and outputs".into())
+            }
+            CubeError::OutputsGone { .. } => {
+                Some("run the task again; `fetch_minutes` in the platform file says how long a pod keeps its outputs".into())
+            }
             CubeError::NoLocks { .. } => {
                 Some("let mlcube/cubes in the home directory be a link to a directory on another file system".into())
             }
+            CubeError::NoClaims { .. } => Some("give a Kubernetes platform file, or another run configuration".into()),
             CubeError::Gcp => Some(
                 "make the machine with `gcloud compute instances create`, let `gcloud compute config-ssh` name it, and give \
                  that name as `host` in platforms/ssh.yaml"

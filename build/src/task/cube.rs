@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::time::Duration;
 
 use tracing::info;
 
@@ -10,12 +12,13 @@ use crate::cube::check::{self, CubeDescription, CubeFault, Program, TaskFlags};
 use crate::cube::clean;
 use crate::cube::configuration::{Changes, Configuration, Section, TaskArgument, printed};
 use crate::cube::directory::{CubeDir, PLATFORM, TASK, absolute, listed};
-#[cfg(unix)]
-use crate::cube::guard;
 use crate::cube::invocation::Invocation;
 use crate::cube::job::{self, About, DetachedTask};
 use crate::cube::platform;
 use crate::cube::runner::{self, Runner};
+use crate::cube::stream::{self, Packed};
+#[cfg(unix)]
+use crate::cube::{guard, in_pod};
 use crate::error::{CubeError, Error, Result};
 use crate::output::console;
 use crate::parameters::Parameters;
@@ -266,11 +269,22 @@ fn job(command: &JobCommand) -> Result<()> {
         JobCommand::State { directory } => print(serde_json::to_string(&DetachedTask::at(directory).state()?)),
         JobCommand::Free { directory } => DetachedTask::at(directory).free(),
         JobCommand::List { directory } => print(serde_json::to_string(&job::list(directory)?)),
+        JobCommand::Pack { sources } => {
+            let sources: Vec<Packed> = sources.iter().filter_map(|source| Packed::parse(source)).collect();
+            stream::pack(&sources, &mut io::stdout().lock())
+        }
+        JobCommand::Unpack { directory } => stream::unpack(&mut io::stdin().lock(), directory),
         #[cfg(unix)]
         JobCommand::Guard { group } => {
             guard::watch(*group);
             Ok(())
         }
+        #[cfg(unix)]
+        JobCommand::Wait { file, seconds } => in_pod::wait(file, Duration::from_secs(*seconds)),
+        #[cfg(unix)]
+        JobCommand::Mark { file } => in_pod::mark(file),
+        #[cfg(unix)]
+        JobCommand::Signal { signal } => in_pod::signal(*signal),
     }
 }
 

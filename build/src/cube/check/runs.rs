@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_yaml::Value;
 
-use super::super::invocation::{Binding, Invocation, resolved};
+use super::super::invocation::{Binding, Invocation, on_claim, resolved};
 use super::super::locate::{joined, key};
 use super::super::schema;
 use super::reader::{Document, Reader};
@@ -65,10 +65,15 @@ fn bindings(
     let known = if known.is_empty() { "no parameter".into() } else { one_of(&known) };
     let mut bindings = vec![];
     for (name, value) in &bound {
-        let (Some(name), Some(value)) = (name.as_str(), value.as_str()) else { continue };
+        let (Some(name), Some((value, claim))) = (name.as_str(), schema::place(value)) else { continue };
         let path = joined(&[key(section)], key(name));
-        let Some(resolved) = resolved(value, &reader.workspace) else {
-            let expected = "a path without variables and without ~ at its beginning, or $WORKSPACE/...";
+        let found = if claim.is_some() { on_claim(value) } else { resolved(value, &reader.workspace) };
+        let Some(resolved) = found else {
+            let expected = if claim.is_some() {
+                "a path on the claim, without variables, ~ and .."
+            } else {
+                "a path without variables and without ~ at its beginning, or $WORKSPACE/..."
+            };
             reader.expected(document, &path, expected, &format!("{:?}", shortened(value)));
             continue;
         };
@@ -77,10 +82,11 @@ fn bindings(
             continue;
         };
         let is_file = kind == "file";
-        if is_file && is_input {
+        if is_file && is_input && claim.is_none() {
             reader.input_file(document, &path, value, resolved.clone());
         }
-        bindings.push(Binding { name: name.into(), path: resolved, is_file, is_input, is_writable: !is_input });
+        let claim = claim.map(String::from);
+        bindings.push(Binding { name: name.into(), path: resolved, claim, is_file, is_input, is_writable: !is_input });
     }
     bindings
 }

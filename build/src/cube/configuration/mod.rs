@@ -67,6 +67,7 @@ impl Configuration {
             Ok(Binding {
                 name: name.clone(),
                 path: path.clone(),
+                claim: None,
                 is_file: parameter.is_file.or_else(found).ok_or_else(missing)?,
                 is_input: parameter.is_input,
                 is_writable: parameter.is_writable,

@@ -22,6 +22,8 @@ pub mod gcp;
 #[cfg(unix)]
 pub mod kubernetes;
 pub mod native;
+#[cfg(unix)]
+mod place;
 pub mod singularity;
 pub mod slurm;
 #[cfg(unix)]
@@ -58,6 +60,11 @@ pub trait Runner: Debug {
     /// Whether the task reads and writes this path on this machine, or has it copied to and from there.
     fn is_here(&self, _: &Path) -> bool {
         true
+    }
+
+    /// Whether a parameter may be on a claim of Kubernetes.
+    fn has_claims(&self) -> bool {
+        false
     }
 
     /// Copies the inputs to where the task runs. There is nothing to copy if the task sees this machine's files.
@@ -209,6 +216,7 @@ pub fn configure(runner: &mut dyn Runner, build: &Path, is_ours: bool, dry_run: 
 /// # Errors
 /// An input is missing; one of the steps fails; the task fails; or a signal arrived.
 pub fn run(runner: &mut dyn Runner, build: &Path, invocation: &Invocation, dry_run: bool) -> Result<Option<String>> {
+    refuse_claims(runner, invocation)?;
     if dry_run {
         return runner.dry_run(invocation).map(Some);
     }
@@ -235,10 +243,21 @@ pub fn run(runner: &mut dyn Runner, build: &Path, invocation: &Invocation, dry_r
 /// # Errors
 /// See [`Runner::find`] and [`Runner::attach`]; the task fails.
 pub fn attach(runner: &mut dyn Runner, invocation: &Invocation) -> Result<()> {
+    refuse_claims(runner, invocation)?;
     runner.find()?;
     invocation.make_outputs(&|path| runner.is_here(path))?;
     let ended = runner.attach(invocation);
     finish(runner, invocation, ended)
+}
+
+/// Checks that the platform has claims, if a parameter is on one.
+fn refuse_claims(runner: &dyn Runner, invocation: &Invocation) -> Result<()> {
+    match invocation.bindings.iter().find_map(|binding| Some((&binding.name, binding.claim.as_ref()?))) {
+        Some((name, claim)) if !runner.has_claims() => {
+            Err(CubeError::NoClaims { name: name.clone(), claim: claim.clone() }.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What comes after the task, however it `ended`.

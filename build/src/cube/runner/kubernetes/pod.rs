@@ -2,6 +2,11 @@
 
 use serde_json::Value as Json;
 
+/// The containers: that of the task, and those that copy its files.
+pub const TASK: &str = "task";
+pub const INPUTS: &str = "inputs";
+pub const OUTPUTS: &str = "outputs";
+
 /// The pod of a Job that makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pod {
@@ -11,6 +16,8 @@ pub enum Pod {
     Waiting { why: Option<String> },
     /// It will not start, and why.
     Hopeless { why: String },
+    /// It waits for the task's inputs.
+    Receiving { name: String },
     /// It runs, or its node does not answer.
     Started { name: String },
     /// It has ended: with the task's exit code, or without where the task was not run or its result is lost; and what else is
@@ -36,31 +43,57 @@ impl Pod {
             return Self::None;
         };
         let (status, name) = (&pod["status"], text(&pod["metadata"]["name"]));
-        let state = &status["containerStatuses"][0]["state"];
+        let (task, inputs) = (state(status, "containerStatuses", TASK), state(status, "initContainerStatuses", INPUTS));
+        let ended = &task["terminated"];
         match status["phase"].as_str() {
+            // The container that keeps the outputs may go on.
+            Some("Running") if !ended.is_null() => Self::ended(name, status, ended),
             Some("Succeeded" | "Failed") => {
-                let ended = &state["terminated"];
-                let code = ended["exitCode"].as_i64().and_then(|code| i32::try_from(code).ok());
-                // "Error" and "Completed" say no more than the code.
-                let of_the_task =
-                    reason(ended).filter(|why| !why.starts_with("Error") && !why.starts_with("Completed"));
-                Self::Ended { name, code, why: reason(status).or(of_the_task) }
+                let why = inputs["terminated"]["exitCode"].as_i64().is_some_and(|code| code != 0);
+                let why = (ended.is_null() && why).then(|| "nobody sent its inputs".to_string());
+                match Self::ended(name, status, ended) {
+                    Self::Ended { name, code, why: None } => Self::Ended { name, code, why },
+                    ended => ended,
+                }
             }
-            Some("Pending") => Self::pending(status, &state["waiting"]),
+            Some("Pending") if !inputs["running"].is_null() => Self::Receiving { name },
+            Some("Pending") if inputs["terminated"].is_null() => Self::pending(status, &[inputs, task]),
+            Some("Pending") => Self::pending(status, &[task, state(status, "containerStatuses", OUTPUTS)]),
             _ => Self::Started { name },
         }
     }
 
-    fn pending(status: &Json, waiting: &Json) -> Self {
-        if HOPELESS.contains(&waiting["reason"].as_str().unwrap_or_default()) {
+    fn ended(name: String, status: &Json, ended: &Json) -> Self {
+        let code = ended["exitCode"].as_i64().and_then(|code| i32::try_from(code).ok());
+        // "Error" and "Completed" say no more than the code.
+        let of_the_task = reason(ended).filter(|why| !why.starts_with("Error") && !why.starts_with("Completed"));
+        Self::Ended { name, code, why: reason(status).or(of_the_task) }
+    }
+
+    /// With the states of the containers that it waits for, the first one first.
+    fn pending(status: &Json, states: &[&Json]) -> Self {
+        let waiting = || states.iter().map(|state| &state["waiting"]);
+        let is_hopeless = |waiting: &&Json| HOPELESS.contains(&waiting["reason"].as_str().unwrap_or_default());
+        if let Some(waiting) = waiting().find(is_hopeless) {
             return Self::Hopeless { why: reason(waiting).unwrap_or_default() };
         }
         let conditions = status["conditions"].as_array().into_iter().flatten();
         let unscheduled = conditions.filter(|c| c["type"] == "PodScheduled" && c["status"] == "False").find_map(reason);
-        // "ContainerCreating" is what every pod does.
-        let why = unscheduled.or(reason(waiting)).filter(|why| why != "ContainerCreating");
-        Self::Waiting { why }
+        // What every pod does.
+        let usual = ["ContainerCreating", "PodInitializing"];
+        let waits = waiting().filter_map(reason).find(|why| !usual.contains(&why.as_str()));
+        Self::Waiting { why: unscheduled.or(waits) }
     }
+}
+
+/// The state of a container in a list of them; null if it is not there.
+fn state<'a>(status: &'a Json, list: &str, name: &str) -> &'a Json {
+    let containers = status[list].as_array().into_iter().flatten();
+    containers
+        .filter(|container| container["name"] == name)
+        .map(|container| &container["state"])
+        .next()
+        .unwrap_or(&Json::Null)
 }
 
 /// A reason with its message.
@@ -85,7 +118,29 @@ mod tests {
     }
 
     fn container(phase: &str, state: &Json) -> Pod {
-        pod(&json!({ "phase": phase, "containerStatuses": [{ "state": state }] }))
+        pod(&json!({ "phase": phase, "containerStatuses": [{ "name": "task", "state": state }] }))
+    }
+
+    #[test]
+    fn a_pod_that_copies_waits_for_its_inputs_and_ends_with_its_task() {
+        let with = |phase: &str, inputs: Json, task: Json| {
+            let status = |name: &str, state: Json| json!([{ "name": name, "state": state }]);
+            pod(&json!({ "phase": phase, "initContainerStatuses": status("inputs", inputs),
+                         "containerStatuses": status("task", task) }))
+        };
+        let (running, starting) = (json!({ "running": {} }), json!({ "waiting": { "reason": "PodInitializing" } }));
+        let ended = |code: i32| json!({ "terminated": { "exitCode": code, "reason": "Completed" } });
+        let pulling = json!({ "waiting": { "reason": "ImagePullBackOff" } });
+        assert_eq!(with("Pending", running.clone(), starting.clone()), Pod::Receiving { name: "p".into() });
+        assert_eq!(with("Pending", starting.clone(), starting.clone()), Pod::Waiting { why: None });
+        assert_eq!(with("Pending", ended(0), starting.clone()), Pod::Waiting { why: None });
+        let hopeless = Pod::Hopeless { why: "ImagePullBackOff".into() };
+        assert_eq!(with("Pending", pulling.clone(), starting.clone()), hopeless);
+        assert_eq!(with("Pending", ended(0), pulling), hopeless);
+        assert_eq!(with("Running", ended(0), running), Pod::Started { name: "p".into() });
+        assert_eq!(with("Running", ended(0), ended(3)), Pod::Ended { name: "p".into(), code: Some(3), why: None });
+        let nobody = Some("nobody sent its inputs".into());
+        assert_eq!(with("Failed", ended(1), starting), Pod::Ended { name: "p".into(), code: None, why: nobody });
     }
 
     #[test]

@@ -19,7 +19,6 @@ use sha2::{Digest, Sha256};
 use tracing::info;
 
 mod connection;
-mod place;
 mod transfer;
 
 use self::connection::{Address, Connection, LOST, Machine};
@@ -29,7 +28,7 @@ use super::super::directory::{CubeDir, absolute};
 use super::super::invocation::{Binding, Invocation};
 use super::super::job::{About, Stage, State};
 use super::super::schema::{Expected, Schema, optional, required};
-use super::{Image, ImageFound, Platform, Runner, text};
+use super::{Image, ImageFound, Platform, Runner, place, text};
 use crate::error::{CubeError, Error, Result};
 use crate::files::lock;
 use crate::text::hexadecimal;

@@ -10,12 +10,10 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::super::super::command::{HostCommand, file_of};
 use super::super::super::job::{self, Listed};
+use super::super::super::stream::LEFT_OUT;
 use super::connection::{Connection, problem};
 use crate::error::{CubeError, Error, Result};
-use crate::files::{atomic, lock, set};
 
-/// What is never sent: it guards a directory, or has not got its name yet.
-const LEFT_OUT: [&str; 3] = [lock::NAME, set::JOURNAL, atomic::TEMPORARY];
 /// More paths than this are not given as arguments.
 const MOST_ARGUMENTS: usize = 500;
 

@@ -33,7 +33,12 @@ impl Brought {
         Ok(Self { directory, _lock: lock })
     }
 
-    /// An empty directory for the output `name`.
+    /// What it is in.
+    pub fn root(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A directory for the output `name`.
     ///
     /// # Errors
     /// It cannot be made.

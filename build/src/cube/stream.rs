@@ -1,0 +1,213 @@
+//! Files as one stream, between this machine and a container that has this program and no other: `mnist cube job pack` and
+//! `unpack`. A file is a line of JSON and its bytes; the last line says how many there were, so that a stream which was cut
+//! off is never taken for a whole one.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::job::{self, is_below, is_inside};
+use crate::error::{CubeError, Error, Result};
+use crate::files::{self, atomic, lock, set};
+use crate::interrupt;
+
+/// What is never sent: it guards a directory, or has not got its name yet.
+pub const LEFT_OUT: [&str; 3] = [lock::NAME, set::JOURNAL, atomic::TEMPORARY];
+/// The longest line: paths have at most 4096 bytes.
+const LONGEST_LINE: u64 = 65_536;
+
+/// A line of the stream, and what follows it.
+#[derive(Debug, Serialize, Deserialize)]
+enum Frame {
+    /// A directory.
+    Directory { path: PathBuf },
+    /// A file of so many bytes, which follow; its time in seconds since 1970, and who may do what with it.
+    File { path: PathBuf, bytes: u64, time: u64, mode: u32 },
+    /// Nothing follows.
+    End { files: u64 },
+}
+
+/// Something that is packed: its name in the stream, and the file or directory; none for an empty directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packed {
+    /// A path below the directory that the stream is unpacked in.
+    pub name: PathBuf,
+    /// What there is here. It need not be there.
+    pub path: Option<PathBuf>,
+}
+
+impl Packed {
+    /// Reads `NAME=PATH`, or `NAME=` for an empty directory.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (name, path) = text.split_once('=')?;
+        Some(Self { name: name.into(), path: (!path.is_empty()).then(|| path.into()) })
+    }
+}
+
+/// Writes all files of `sources` to `output`.
+///
+/// # Errors
+/// A file cannot be read, or the output cannot be written.
+pub fn pack(sources: &[Packed], output: &mut impl Write) -> Result<()> {
+    let mut files = 0;
+    for Packed { name, path } in sources {
+        match path {
+            Some(path) if path.is_file() => files += pack_file(name, path, output)?,
+            Some(path) if !path.exists() => {}
+            path => {
+                put(&Frame::Directory { path: name.clone() }, output)?;
+                for (below, ..) in path.iter().map(|path| job::list(path)).collect::<Result<Vec<_>>>()?.concat() {
+                    let file = path.iter().map(|path| path.join(&below)).collect::<PathBuf>();
+                    let last = below.file_name().unwrap_or_default().to_string_lossy();
+                    if !LEFT_OUT.iter().any(|end| last.ends_with(end)) {
+                        files += pack_file(&name.join(&below), &file, output)?;
+                    }
+                }
+            }
+        }
+    }
+    put(&Frame::End { files }, output)?;
+    output.flush().map_err(Error::io("write", "stdout"))
+}
+
+/// Writes one file; returns how many it wrote.
+fn pack_file(name: &Path, path: &Path, output: &mut impl Write) -> Result<u64> {
+    let file = File::open(path).map_err(Error::io("read", path))?;
+    let metadata = file.metadata().map_err(Error::io("read", path))?;
+    let (path_there, bytes, time) = job::listed(name.into(), &metadata);
+    put(&Frame::File { path: path_there, bytes, time, mode: mode(&metadata) }, output)?;
+    let copied = io::copy(&mut file.take(bytes), output).map_err(Error::io("copy", path))?;
+    // A file that has become shorter would shift all that follows.
+    if copied == bytes { Ok(1) } else { Err(Error::io("read", path)(io::ErrorKind::UnexpectedEof.into())) }
+}
+
+fn put(line: &Frame, output: &mut impl Write) -> Result<()> {
+    let text = serde_json::to_string(line).map_err(|error| Error::io("write", "stdout")(error.into()))?;
+    writeln!(output, "{text}").map_err(Error::io("write", "stdout"))
+}
+
+/// Writes what `input` holds below `directory`, and nothing outside of it.
+///
+/// # Errors
+/// The stream is not whole or leads elsewhere, or a file cannot be written.
+pub fn unpack(input: &mut impl BufRead, directory: &Path) -> Result<()> {
+    let mut files = 0;
+    loop {
+        interrupt::check()?;
+        match next(input)? {
+            Frame::Directory { path } if is_inside(&path) => files::make_directory(&directory.join(path))?,
+            Frame::File { path, bytes, time, mode } if is_below(&path) => {
+                let target = directory.join(path);
+                files::make_directory(target.parent().unwrap_or(directory))?;
+                let mut file = File::create(&target).map_err(Error::io("write", &target))?;
+                let copied = io::copy(&mut input.take(bytes), &mut file).map_err(Error::io("write", &target))?;
+                if copied < bytes {
+                    return Err(cut(format!("{copied} of {bytes} bytes of {}", target.display())));
+                }
+                let time = UNIX_EPOCH + Duration::from_secs(time);
+                file.set_modified(time).map_err(Error::io("write", &target))?;
+                set_mode(&target, mode)?;
+                files += 1;
+            }
+            Frame::End { files: expected } if expected == files => return Ok(()),
+            Frame::End { files: expected } => return Err(cut(format!("{files} of {expected} files"))),
+            other => return Err(cut(format!("{other:?}, which is no path below the directory"))),
+        }
+    }
+}
+
+fn next(input: &mut impl BufRead) -> Result<Frame> {
+    let mut line = String::new();
+    input.take(LONGEST_LINE).read_line(&mut line).map_err(Error::io("read", "stdin"))?;
+    if line.is_empty() {
+        return Err(cut("its end".into()));
+    }
+    serde_json::from_str(&line).map_err(|_| cut(format!("{:?}", crate::text::shortened(line.trim_end()))))
+}
+
+fn cut(found: String) -> Error {
+    CubeError::Stream { found }.into()
+}
+
+fn mode(metadata: &fs::Metadata) -> u32 {
+    #[cfg(unix)]
+    return std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777;
+    #[cfg(not(unix))]
+    {
+        let _ = metadata;
+        0o644
+    }
+}
+
+/// Lets the owner read and write the file in any case, and others as they could where it comes from.
+fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    #[cfg(unix)]
+    {
+        let permissions: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(mode & 0o777 | 0o600);
+        fs::set_permissions(path, permissions).map_err(Error::io("write", path))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (path, mode);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packed(directory: &Path) -> Vec<u8> {
+        fs::create_dir_all(directory.join("data/deep")).unwrap();
+        fs::write(directory.join("data/deep/a b"), "first").unwrap();
+        fs::write(directory.join("data/empty"), "").unwrap();
+        fs::write(directory.join("data").join(lock::NAME), "held").unwrap();
+        fs::write(directory.join("p.yaml"), "second").unwrap();
+        let source =
+            |name: &str, path: Option<&str>| Packed { name: name.into(), path: path.map(|path| directory.join(path)) };
+        let sources = [source("io0", Some("data")), source("io1/p.yaml", Some("p.yaml")), source("io2", None)];
+        let mut stream = vec![];
+        pack(&[&sources[..], &[source("io3", Some("missing"))]].concat(), &mut stream).unwrap();
+        stream
+    }
+
+    #[test]
+    fn what_is_unpacked_is_what_was_packed() {
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let stream = packed(here.path());
+        unpack(&mut &stream[..], there.path()).unwrap();
+        let names: Vec<_> = job::list(there.path()).unwrap().into_iter().map(|(path, ..)| path).collect();
+        assert_eq!(names, ["io0/deep/a b", "io0/empty", "io1/p.yaml"].map(PathBuf::from));
+        assert!(there.path().join("io2").is_dir());
+        assert_eq!(fs::read_to_string(there.path().join("io0/deep/a b")).unwrap(), "first");
+        let time = |path: PathBuf| job::listed(path.clone(), &fs::metadata(path).unwrap()).2;
+        assert_eq!(time(there.path().join("io1/p.yaml")), time(here.path().join("p.yaml")));
+    }
+
+    #[test]
+    fn a_stream_that_is_cut_off_anywhere_is_refused() {
+        let here = tempfile::tempdir().unwrap();
+        let stream = packed(here.path());
+        for length in 0..stream.len() - 1 {
+            let there = tempfile::tempdir().unwrap();
+            let error = unpack(&mut &stream[..length], there.path()).unwrap_err().to_string();
+            assert!(error.starts_with("the copy is not whole: found "), "{length}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_stream_does_not_lead_out_of_its_directory() {
+        let there = tempfile::tempdir().unwrap();
+        let inner = there.path().join("inner");
+        fs::create_dir(&inner).unwrap();
+        for path in ["../a", "/tmp/a", "", "b/../../a"] {
+            let line = serde_json::json!({ "File": { "path": path, "bytes": 1, "time": 0, "mode": 0 } });
+            let error = unpack(&mut format!("{line}\nx").as_bytes(), &inner).unwrap_err().to_string();
+            assert!(error.contains("no path below the directory"), "{error}");
+        }
+        assert_eq!(fs::read_dir(there.path()).unwrap().count(), 1);
+    }
+}
