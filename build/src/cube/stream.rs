@@ -21,7 +21,7 @@ const LONGEST_LINE: u64 = 65_536;
 
 /// A line of the stream, and what follows it.
 #[derive(Debug, Serialize, Deserialize)]
-enum Frame {
+enum StreamLine {
     /// A directory.
     Directory { path: PathBuf },
     /// A file of so many bytes, which follow; its time in seconds since 1970, and who may do what with it.
@@ -58,7 +58,7 @@ pub fn pack(sources: &[Packed], output: &mut impl Write) -> Result<()> {
             Some(path) if path.is_file() => files += pack_file(name, path, output)?,
             Some(path) if !path.exists() => {}
             path => {
-                put(&Frame::Directory { path: name.clone() }, output)?;
+                put(&StreamLine::Directory { path: name.clone() }, output)?;
                 for (below, ..) in path.iter().map(|path| job::list(path)).collect::<Result<Vec<_>>>()?.concat() {
                     let file = path.iter().map(|path| path.join(&below)).collect::<PathBuf>();
                     let last = below.file_name().unwrap_or_default().to_string_lossy();
@@ -69,7 +69,7 @@ pub fn pack(sources: &[Packed], output: &mut impl Write) -> Result<()> {
             }
         }
     }
-    put(&Frame::End { files }, output)?;
+    put(&StreamLine::End { files }, output)?;
     output.flush().map_err(Error::io("write", "stdout"))
 }
 
@@ -78,13 +78,13 @@ fn pack_file(name: &Path, path: &Path, output: &mut impl Write) -> Result<u64> {
     let file = File::open(path).map_err(Error::io("read", path))?;
     let metadata = file.metadata().map_err(Error::io("read", path))?;
     let (path_there, bytes, time) = job::listed(name.into(), &metadata);
-    put(&Frame::File { path: path_there, bytes, time, mode: mode(&metadata) }, output)?;
+    put(&StreamLine::File { path: path_there, bytes, time, mode: mode(&metadata) }, output)?;
     let copied = io::copy(&mut file.take(bytes), output).map_err(Error::io("copy", path))?;
     // A file that has become shorter would shift all that follows.
     if copied == bytes { Ok(1) } else { Err(Error::io("read", path)(io::ErrorKind::UnexpectedEof.into())) }
 }
 
-fn put(line: &Frame, output: &mut impl Write) -> Result<()> {
+fn put(line: &StreamLine, output: &mut impl Write) -> Result<()> {
     let text = serde_json::to_string(line).map_err(|error| Error::io("write", "stdout")(error.into()))?;
     writeln!(output, "{text}").map_err(Error::io("write", "stdout"))
 }
@@ -98,8 +98,8 @@ pub fn unpack(input: &mut impl BufRead, directory: &Path) -> Result<()> {
     loop {
         interrupt::check()?;
         match next(input)? {
-            Frame::Directory { path } if is_inside(&path) => files::make_directory(&directory.join(path))?,
-            Frame::File { path, bytes, time, mode } if is_below(&path) => {
+            StreamLine::Directory { path } if is_inside(&path) => files::make_directory(&directory.join(path))?,
+            StreamLine::File { path, bytes, time, mode } if is_below(&path) => {
                 let target = directory.join(path);
                 files::make_directory(target.parent().unwrap_or(directory))?;
                 let mut file = File::create(&target).map_err(Error::io("write", &target))?;
@@ -112,14 +112,14 @@ pub fn unpack(input: &mut impl BufRead, directory: &Path) -> Result<()> {
                 set_mode(&target, mode)?;
                 files += 1;
             }
-            Frame::End { files: expected } if expected == files => return Ok(()),
-            Frame::End { files: expected } => return Err(cut(format!("{files} of {expected} files"))),
+            StreamLine::End { files: expected } if expected == files => return Ok(()),
+            StreamLine::End { files: expected } => return Err(cut(format!("{files} of {expected} files"))),
             other => return Err(cut(format!("{other:?}, which is no path below the directory"))),
         }
     }
 }
 
-fn next(input: &mut impl BufRead) -> Result<Frame> {
+fn next(input: &mut impl BufRead) -> Result<StreamLine> {
     let mut line = String::new();
     input.take(LONGEST_LINE).read_line(&mut line).map_err(Error::io("read", "stdin"))?;
     if line.is_empty() {
