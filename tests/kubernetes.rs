@@ -28,7 +28,7 @@ case "$*" in
 exec*) 
     while [ "$1" != mnist ]; do shift; done; shift
     for word; do shift; set -- "$@" "$(printf %s "$word" | sed "s|/mlcube/copied|$HERE/pod|")"; done
-    case "$*" in *pack*) . "$HERE/before" ;; esac
+    case "$*" in *"job pack"*) . "$HERE/before" ;; esac
     "$MNIST" "$@" ;;
 esac"#;
 

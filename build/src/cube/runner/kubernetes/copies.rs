@@ -146,13 +146,15 @@ fn this_program() -> Result<HostCommand> {
     std::env::current_exe().map(HostCommand::new).map_err(Error::io("find", "this program"))
 }
 
-/// Sends what one command packs through the other. The receiver knows best what is missing, unless the sender has failed.
+/// Sends what one command packs through the other.
 fn through(pack: &HostCommand, unpack: &HostCommand, pod: &str, action: &str) -> Result<()> {
     let (packed, unpacked) = pack.pipe(Stdio::null(), unpack)?;
     if packed.success && unpacked.success {
         return Ok(());
     }
-    let stderr = if packed.success { &unpacked.stderr } else { &packed.stderr };
+    // A sender that has lost its receiver says no more than that.
+    let by_the_receiver = !unpacked.success && (packed.success || packed.stderr.contains("Broken pipe"));
+    let stderr = if by_the_receiver { &unpacked.stderr } else { &packed.stderr };
     Err(CubeError::Transfer { host: pod.into(), action: action.into(), problem: problem(stderr) }.into())
 }
 
