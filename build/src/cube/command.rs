@@ -32,6 +32,8 @@ pub struct HostCommand {
     directory: Option<PathBuf>,
     /// What brings a signal to what it started, in place of the signal itself.
     messenger: Option<Box<HostCommand>>,
+    /// The longest that it may take; then it is killed.
+    limit: Option<Duration>,
 }
 
 /// The result of [`HostCommand::output`] and [`HostCommand::complete`].
@@ -50,7 +52,14 @@ pub struct ProgramOutput {
 impl HostCommand {
     /// `program` without arguments: a path, or a name that PATH leads to.
     pub fn new(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into(), arguments: vec![], environment: vec![], directory: None, messenger: None }
+        Self {
+            program: program.into(),
+            arguments: vec![],
+            environment: vec![],
+            directory: None,
+            messenger: None,
+            limit: None,
+        }
     }
 
     /// Adds an argument.
@@ -92,6 +101,11 @@ impl HostCommand {
     /// Has signals brought by `messenger`, with `--signal=NUMBER` as its last argument.
     pub fn signalled_by(self, messenger: HostCommand) -> Self {
         Self { messenger: Some(Box::new(messenger)), ..self }
+    }
+
+    /// Kills it after so long.
+    pub fn within(self, limit: Duration) -> Self {
+        Self { limit: Some(limit), ..self }
     }
 
     fn command(&self) -> Command {
@@ -221,6 +235,7 @@ impl HostCommand {
         #[cfg(unix)]
         let _guard = guarded.then(|| Guard::over(&child));
         let signals = Signals::to(&child);
+        let begin = Instant::now();
         let mut stopping = None;
         let status = loop {
             if let Some(status) = child.try_wait().transpose() {
@@ -237,6 +252,7 @@ impl HostCommand {
                     stopping = Some(Instant::now());
                 }
                 (_, Some(since)) if since.elapsed() > PATIENCE => signals.kill(),
+                _ if self.limit.is_some_and(|limit| begin.elapsed() > limit) => signals.kill(),
                 _ => {}
             }
         };

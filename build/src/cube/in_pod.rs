@@ -15,6 +15,9 @@ use crate::interrupt;
 
 /// The time between two looks.
 const TICK: Duration = Duration::from_millis(200);
+/// A container stays so long after its file was made: `kubectl exec`, by which it was made, may wait for ever for what a
+/// container that has ended still had to say.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// After a signal, the task has so long to end.
 const STOPPING: Duration = Duration::from_secs(60);
 
@@ -23,7 +26,9 @@ const STOPPING: Duration = Duration::from_secs(60);
 /// # Errors
 /// See above; or a signal arrived.
 pub fn wait(path: &Path, patience: Duration) -> Result<()> {
-    wait_while(path, patience, || processes().next().is_some())
+    wait_while(path, patience, || processes().next().is_some())?;
+    thread::sleep(FAREWELL);
+    Ok(())
 }
 
 fn wait_while(path: &Path, patience: Duration, at_work: impl Fn() -> bool) -> Result<()> {

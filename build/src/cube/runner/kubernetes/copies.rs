@@ -3,9 +3,10 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::super::super::command::HostCommand;
 use super::super::super::invocation::{Binding, Invocation};
@@ -22,6 +23,9 @@ const SENT: &str = "/mlcube/copied/.sent";
 const FETCHED: &str = "/mlcube/copied/.fetched";
 /// The longest that a pod waits for inputs that nobody sends.
 const INPUT_SECONDS: u64 = 300;
+
+/// The longest that it may take to tell one of them so.
+const MARKING: Duration = Duration::from_secs(20);
 
 /// The parameters that are copied.
 #[derive(Debug)]
@@ -122,7 +126,10 @@ impl Copies {
             place::place(&brought.directory(&binding.name)?, binding.directory(), &binding.name)?;
         }
         drop(brought);
-        done(kubectl, pod, OUTPUTS, FETCHED)
+        if let Err(error) = done(kubectl, pod, OUTPUTS, FETCHED) {
+            warn!("{pod}: {error}"); // it ends later, by itself
+        }
+        Ok(())
     }
 }
 
@@ -138,7 +145,8 @@ pub fn end_task(kubectl: &Kubectl, pod: &str, signal: i32) -> Result<()> {
 
 /// Makes the file that a container waits for.
 fn done(kubectl: &Kubectl, pod: &str, container: &str, file: &str) -> Result<()> {
-    let marked = kubectl.exec(pod, container, false, &["cube", "job", "mark", file]).complete(Stdio::null())?;
+    let mark = kubectl.exec(pod, container, false, &["cube", "job", "mark", file]).within(MARKING);
+    let marked = mark.complete(Stdio::null())?;
     if marked.success { Ok(()) } else { Err(failed(&marked)) }
 }
 
