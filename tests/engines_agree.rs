@@ -2,6 +2,8 @@
 //! against numeric gradients and against Keras and PyTorch; and that these checks object to broken engines.
 
 mod schedules;
+#[cfg(feature = "gpu")]
+mod several_gpus;
 
 use std::sync::Arc;
 
@@ -43,8 +45,12 @@ fn engines() -> Vec<(String, Build)> {
         use mnist::engine::fused_gpu::FusedGpuEngine;
         let gpu = BurnDevice::Gpu(adapter.clone());
         engines.push(("burn wgpu".into(), Box::new(move |recipe, train| burn(recipe, train, gpu.clone()))));
-        let build = move |recipe, train| FusedGpuEngine::new(recipe, train, adapter.clone()).unwrap();
+        let build = move |recipe, train| FusedGpuEngine::new(recipe, train, vec![adapter.clone()]).unwrap();
         engines.push(("fused gpu".into(), Box::new(move |recipe, train| Box::new(build(recipe, train)))));
+    }
+    #[cfg(feature = "gpu")]
+    if let Some(build) = several_gpus::fused(2) {
+        engines.push(("fused on two GPUs".into(), build));
     }
     engines
 }

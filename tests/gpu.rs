@@ -1,5 +1,5 @@
-//! GPUs as users meet them: `mnist devices`, the parameter `device` with its `auto`, and the errors. Any adapter will do: CI
-//! has one in software.
+//! GPUs as users meet them: `mnist devices`, the parameters `device` and `gpus` with their `auto`, and the errors. Any adapter
+//! will do: CI has one in software, which stands in for several too.
 
 use crate::common::Sandbox;
 
@@ -21,6 +21,30 @@ fn an_unknown_device_is_refused_with_a_list_of_the_known_ones() {
     sandbox.write("parameters.yaml", "optimizer: adam\ndevice: fpga\n");
     let ended = sandbox.train("");
     assert!(ended.stderr.contains("parameters.yaml:2: device: expected auto, cpu, gpu"), "{ended:#?}");
+}
+
+#[test]
+fn a_number_of_gpus_is_checked_and_what_has_only_one_device_takes_no_more() {
+    let sandbox = Sandbox::with_data();
+    for gpus in ["0", "65", "two", "1.5", "-1"] {
+        let ended = sandbox.train(&format!("--gpus={gpus}"));
+        let message = "expected auto, all or a whole number from 1 to 64, found ";
+        assert!(ended.stderr.contains(message) && ended.code == Some(2), "{ended:#?}");
+    }
+    sandbox.write("parameters.yaml", "device: cpu\ngpus: 2\n");
+    let ended = sandbox.train("");
+    let message = "parameters.yaml: gpus: expected device gpu or auto with several, found cpu";
+    assert!(ended.stderr.contains(message) && ended.code == Some(1), "{ended:#?}");
+    sandbox.write("parameters.yaml", "device: gpu\n");
+    let ended = sandbox.train("--gpus=all --engine=burn");
+    assert!(ended.stderr.contains("gpus: expected engine fused or auto with several, found burn"), "{ended:#?}");
+    // The processor may be what `auto` takes, and one GPU is no more than that.
+    sandbox.write("parameters.yaml", "device: cpu\ngpus: 1\ntrain_epochs: 1\n");
+    sandbox.train("").done();
+    assert_eq!(sandbox.metrics("model")["gpus"], 0);
+    sandbox.train("--device=auto --gpus=8").done();
+    let metrics = sandbox.metrics("model");
+    assert_eq!((&metrics["device"], &metrics["gpus"]), (&"cpu".into(), &0.into()));
 }
 
 #[test]
@@ -168,5 +192,83 @@ mod with_gpus {
         ]));
         // A software adapter is no GPU.
         assert!(ended.stderr.contains("device auto: cpu, since no GPU was found"), "{ended:#?}");
+    }
+
+    // ---- several GPUs
+
+    /// A sandbox for trainings of three epochs with a short last batch, and their flags but for `gpus`; on software, which
+    /// stands in for several GPUs.
+    fn several() -> Option<(Sandbox, String)> {
+        let software = common::several_adapters(1)?.remove(0);
+        let first_word = software.name.split_whitespace().next().unwrap();
+        let sandbox = Sandbox::with_data();
+        sandbox.write("parameters.yaml", "optimizer: adam\nlearning_rate: 0.01\nbatch_size: 64\nhidden_layers: [32]\n");
+        Some((sandbox, format!("--train_epochs=3 --device=gpu:{first_word}")))
+    }
+
+    #[test]
+    fn two_and_eight_gpus_train_what_one_trains_and_the_same_bytes_again() {
+        let Some((sandbox, flags)) = several() else { return };
+        let train = |gpus: &str| {
+            let ended = sandbox.train(&format!("{flags} --gpus={gpus}")).done();
+            (ended, sandbox.metrics("model"), sandbox.model())
+        };
+        // Software is not taken several times unasked.
+        let (ended, one, model) = train("auto");
+        assert!(one["gpus"] == 1 && !ended.stderr.contains("opened several times"), "{ended:#?}");
+        assert!(train("all").2 == model);
+        let losses = |metrics: &serde_json::Value| -> Vec<f64> {
+            let epochs = metrics["epochs"].as_array().unwrap().iter();
+            epochs.map(|epoch| epoch["loss"].as_f64().unwrap()).collect()
+        };
+        for (gpus, number) in [("2", 2), ("8", 8)] {
+            let (ended, metrics, first) = train(gpus);
+            assert!(ended.stderr.contains("it is opened several times, as if it were several GPUs"), "{ended:#?}");
+            assert!(ended.stderr.contains(&format!("engine: fused on gpu (own kernels on {gpus} x ")), "{ended:#?}");
+            assert_eq!((&metrics["device"], &metrics["gpus"]), (&"gpu".into(), &number.into()));
+            assert_eq!(metrics["parameters"]["gpus"], number);
+            let report = sandbox.read("model/report.html");
+            assert!(report.contains(&format!("{gpus} x gpu")) && report.contains(&format!("--gpus={gpus}")));
+            for (found, expected) in losses(&metrics).iter().zip(losses(&one)) {
+                assert!((found - expected).abs() < 1e-4 * expected, "{gpus}: {found}, {expected}");
+            }
+            let accuracy = |metrics: &serde_json::Value| metrics["test"]["accuracy"].as_f64().unwrap();
+            assert!((accuracy(&metrics) - accuracy(&one)).abs() <= 0.01, "{metrics}");
+            assert!(first != model && train(gpus).2 == first, "{gpus}");
+        }
+    }
+
+    #[test]
+    fn a_training_goes_on_with_its_number_of_gpus_or_says_that_it_is_another() {
+        let Some((sandbox, flags)) = several() else { return };
+        let train = |more: &str| sandbox.train(&format!("{flags} {more}")).done();
+        let gpus = || sandbox.metrics("model")["gpus"].clone();
+        train("--gpus=2");
+        let undisturbed = sandbox.model();
+        train("--gpus=2 --train_epochs=2 --snapshots=1");
+        let ended = train("--resume --snapshots=1");
+        assert!(sandbox.model() == undisturbed && gpus() == 2, "{ended:#?}");
+        assert!(!ended.stderr.contains("rounds otherwise"), "{ended:#?}");
+
+        std::fs::remove_dir_all(sandbox.path("model")).unwrap();
+        train("--gpus=1 --train_epochs=2 --snapshots=1");
+        let ended = train("--resume --gpus=2");
+        let warning = "warning: gpus: 2 instead of 1 rounds otherwise: the model will differ a little from that of an";
+        assert!(ended.stderr.contains(warning) && gpus() == 2, "{ended:#?}");
+        let epochs = sandbox.metrics("model")["epochs"].as_array().unwrap().len();
+        assert!(sandbox.model() != undisturbed && epochs == 3, "{ended:#?}");
+    }
+
+    #[test]
+    fn several_gpus_train_ensembles_on_distorted_images() {
+        let Some((sandbox, flags)) = several() else { return };
+        let more = "--augment=affine --ensemble=2 --validation=0.2 --schedule=cosine --ema=0.9";
+        let train = |gpus: usize| {
+            sandbox.train(&format!("{flags} {more} --gpus={gpus}")).done();
+            let metrics = sandbox.metrics("model");
+            (metrics["epochs"][2]["loss"].as_f64().unwrap(), metrics["gpus"].clone())
+        };
+        let ((one, _), (two, gpus)) = (train(1), train(2));
+        assert!((one - two).abs() < 1e-3 * one && gpus == 2, "{one}, {two}, {gpus}");
     }
 }

@@ -113,7 +113,7 @@ fn a_schema_of_something_else_is_refused() {
 }
 
 /// Parameters files, each wrong or right in one place.
-const PARAMETERS: [&str; 67] = [
+const PARAMETERS: [&str; 78] = [
     "optimizer: adam",
     "optimizer: SGD",
     "optimizer: lion",
@@ -146,6 +146,11 @@ const PARAMETERS: [&str; 67] = [
     "device: gpu:NVIDIA",
     "device: \"gpu:\"",
     "device: tpu",
+    "gpus: AUTO",
+    "gpus: 0",
+    "gpus: 64",
+    "gpus: 65",
+    "gpus: \"2\"",
     // Parameters that do not go together, each beside one of those that do.
     "keep: best",
     "keep: Best\nvalidation: 0",
@@ -182,6 +187,12 @@ const PARAMETERS: [&str; 67] = [
     "augment: none\nscale: 0.1",
     "elastic_sigma: 4",
     "augment: both\nelastic_sigma: 0.5",
+    "device: CPU\ngpus: 2",
+    "device: cpu\ngpus: 1",
+    "device: gpu:1\ngpus: 2",
+    "engine: burn\ngpus: All",
+    "engine: burn\ngpus: auto",
+    "engine: fused\ngpus: all",
 ];
 
 /// The only thing that the schema takes and the program refuses; the schema says so.

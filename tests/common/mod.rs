@@ -215,6 +215,18 @@ pub fn any_adapter() -> Option<mnist::engine::adapter::Adapter> {
     found
 }
 
+/// So many GPUs of one kind: a software renderer, opened several times.
+#[cfg(feature = "gpu")]
+pub fn several_adapters(number: usize) -> Option<Vec<mnist::engine::adapter::Adapter>> {
+    use mnist::engine::adapter;
+    use mnist::engine::choice::{AdapterChoice, GpuCount};
+    let Some(software) = adapter::list().into_iter().find(|adapter| adapter.number.is_none()) else {
+        skipped("no software Vulkan; install mesa-vulkan-drivers");
+        return None;
+    };
+    Some(adapter::choose(&AdapterChoice::Named(software.name), GpuCount::Number(number)).unwrap())
+}
+
 /// strace in front of the program, with these options; none where it cannot trace.
 pub fn traced(sandbox: &Sandbox, options: &[&str], arguments: &str) -> Option<Command> {
     let works = Command::new("strace").args(["-o", "/dev/null", "true"]).output().is_ok_and(|out| out.status.success());

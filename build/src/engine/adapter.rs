@@ -1,13 +1,17 @@
 //! The GPUs of this machine: lists them, chooses one, opens it. They are found by Vulkan, Metal and DX12.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use cubecl::wgpu::wgpu::{self, Backend, DeviceType, Instance, InstanceDescriptor};
-use cubecl::wgpu::{AutoGraphicsApi, RuntimeOptions, WgpuBackend, WgpuDevice, WgpuDeviceKind, try_init_setup};
+use cubecl::wgpu::wgpu::{self, Backend, DeviceDescriptor, DeviceType, Features, Instance, InstanceDescriptor};
+use cubecl::wgpu::{
+    AutoGraphicsApi, RuntimeOptions, WgpuBackend, WgpuDevice, WgpuDeviceKind, WgpuSetup, try_init_device,
+    try_init_setup,
+};
+use tracing::info;
 
-use super::device::AdapterChoice;
+use super::device::{AdapterChoice, GpuCount};
 use crate::error::{Error, Result};
 
 /// A GPU, or a program that does a GPU's work on the processor, with the graphics API by which it is reached.
@@ -24,6 +28,8 @@ pub struct Adapter {
     /// Its number among the adapters that are hardware; software has none.
     pub number: Option<usize>,
     device: WgpuDevice,
+    /// Software can be opened several times, to stand in for several GPUs: which time this is, from 0.
+    copy: usize,
 }
 
 /// The kinds of adapters.
@@ -101,34 +107,66 @@ fn on(backend: Backend, name: WgpuBackend) -> Vec<Adapter> {
             backend,
             number: None,
             device: WgpuDevice::new(device).on(name),
+            copy: 0,
         }
     };
     found.iter().map(wgpu::Adapter::get_info).map(adapter).collect()
 }
 
-/// The adapter of this machine that `choice` means.
+/// The adapters of this machine that `choice` and `gpus` mean: the chosen one, then the next ones of its kind. At least one.
+///
+/// They are of one kind, since the same kernel gives other bits on another one. `auto` and `all` are all of them.
 ///
 /// # Errors
-/// There is none; the message lists the adapters that were found.
-pub fn choose(choice: &AdapterChoice) -> Result<Adapter> {
-    let adapters = list();
-    pick(&adapters, choice).cloned().ok_or_else(|| Error::NoAdapter {
+/// There are none, or too few; the message lists the adapters that were found.
+pub fn choose(choice: &AdapterChoice, gpus: GpuCount) -> Result<Vec<Adapter>> {
+    several(&list(), choice, gpus)
+}
+
+/// [`choose`] among `adapters`.
+fn several(adapters: &[Adapter], choice: &AdapterChoice, gpus: GpuCount) -> Result<Vec<Adapter>> {
+    let named = || adapters.iter().map(ToString::to_string).collect();
+    let place = pick(adapters, choice).ok_or_else(|| Error::NoAdapter {
         asked: match choice {
             AdapterChoice::First => "a GPU".into(),
             AdapterChoice::Number(number) => format!("a GPU with the number {number}"),
             AdapterChoice::Named(name) => format!("a GPU whose name contains {name}"),
         },
-        found: adapters.iter().map(ToString::to_string).collect(),
-    })
+        found: named(),
+    })?;
+    let (first, found) = (&adapters[place], of_its_kind(&adapters[place..], gpus));
+    match (gpus, first.number) {
+        (GpuCount::Number(asked), Some(number)) if found.len() < asked => {
+            let kind = format!("{} from gpu:{number} on", first.name);
+            Err(Error::TooFewGpus { asked, kind, there: found.len(), found: named() })
+        }
+        _ => Ok(found),
+    }
 }
 
-fn pick<'a>(adapters: &'a [Adapter], choice: &AdapterChoice) -> Option<&'a Adapter> {
-    adapters.iter().find(|adapter| match choice {
+/// The place of the adapter that `choice` means.
+fn pick(adapters: &[Adapter], choice: &AdapterChoice) -> Option<usize> {
+    adapters.iter().position(|adapter| match choice {
         AdapterChoice::First => adapter.number.is_some(),
         AdapterChoice::Number(number) => adapter.number == Some(*number),
         AdapterChoice::Named(name) => adapter.name.to_lowercase().contains(&name.to_lowercase()),
     })
 }
+
+/// The first of `adapters` and those of its kind: at most as many as `gpus` says. Software stands in for that many.
+fn of_its_kind(adapters: &[Adapter], gpus: GpuCount) -> Vec<Adapter> {
+    let first = &adapters[0];
+    if first.number.is_none() {
+        let copies = if let GpuCount::Number(number) = gpus { number } else { 1 };
+        return (0..copies).map(|copy| Adapter { copy, ..first.clone() }).collect();
+    }
+    let most = if let GpuCount::Number(number) = gpus { number } else { usize::MAX };
+    let kind = |adapter: &Adapter| [adapter.name.clone(), adapter.driver.clone(), adapter.backend.to_string()];
+    adapters.iter().filter(|other| kind(other) == kind(first)).take(most).cloned().collect()
+}
+
+/// The adapters that are open: the runtime's name for each, with what is needed to open it again.
+static OPENED: Mutex<Option<HashMap<(WgpuDevice, usize), (WgpuDevice, WgpuSetup)>>> = Mutex::new(None);
 
 impl Adapter {
     /// Prepares the adapter for kernels and returns the runtime's name for it. Only the first call takes time.
@@ -136,18 +174,43 @@ impl Adapter {
     /// # Errors
     /// The driver refuses.
     pub fn open(&self) -> Result<WgpuDevice> {
-        static OPENED: Mutex<Option<HashSet<WgpuDevice>>> = Mutex::new(None);
         let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
         let opened = opened.get_or_insert_default();
-        if !opened.contains(&self.device) {
-            let failed = |problem: String| Error::Device { problem: format!("{self}: {problem}") };
-            let options =
-                RuntimeOptions::with_tasks_max(Some(LAUNCHES_PER_SUBMISSION)).map_err(|e| failed(e.to_string()))?;
-            try_init_setup::<AutoGraphicsApi>(&self.device, options).map_err(|e| failed(e.to_string()))?;
-            opened.insert(self.device.clone());
+        let failed = |problem: String| Error::Device { problem: format!("{self}: {problem}") };
+        let options =
+            || RuntimeOptions::with_tasks_max(Some(LAUNCHES_PER_SUBMISSION)).map_err(|e| failed(e.to_string()));
+        let first = match opened.get(&(self.device.clone(), 0)) {
+            Some((_, setup)) => setup.clone(),
+            None => {
+                let setup =
+                    try_init_setup::<AutoGraphicsApi>(&self.device, options()?).map_err(|e| failed(e.to_string()))?;
+                opened.insert((self.device.clone(), 0), (self.device.clone(), setup.clone()));
+                setup
+            }
+        };
+        if let Some((device, _)) = opened.get(&(self.device.clone(), self.copy)) {
+            return Ok(device.clone());
         }
-        Ok(self.device.clone())
+        if self.copy == 1 {
+            info!("{self}: it is opened several times, as if it were several GPUs: good for tests alone");
+        }
+        let setup = opened_again(first).map_err(|e| failed(e.to_string()))?;
+        let device = try_init_device(setup.clone(), options()?).map_err(|e| failed(e.to_string()))?;
+        opened.insert((self.device.clone(), self.copy), (device.clone(), setup));
+        Ok(device)
     }
+}
+
+/// A second device of the same adapter, with a queue of its own.
+fn opened_again(setup: WgpuSetup) -> std::result::Result<WgpuSetup, wgpu::RequestDeviceError> {
+    let descriptor = DeviceDescriptor {
+        // Our kernels need no experimental ones.
+        required_features: setup.device.features().difference(Features::all_experimental_mask()),
+        required_limits: setup.device.limits(),
+        ..DeviceDescriptor::default()
+    };
+    let (device, queue) = cubecl::future::block_on(setup.adapter.request_device(&descriptor))?;
+    Ok(WgpuSetup { device, queue, ..setup })
 }
 
 #[cfg(test)]
@@ -157,13 +220,13 @@ mod tests {
     fn adapter(name: &str, number: Option<usize>) -> Adapter {
         let kind = if number.is_some() { AdapterKind::Discrete } else { AdapterKind::Software };
         let device = WgpuDevice::new(WgpuDeviceKind::Cpu);
-        Adapter { name: name.into(), kind, driver: "1.0".into(), backend: Backend::Vulkan, number, device }
+        Adapter { name: name.into(), kind, driver: "1.0".into(), backend: Backend::Vulkan, number, device, copy: 0 }
     }
 
     #[test]
     fn software_is_only_taken_by_its_name() {
         let adapters = [adapter("Radeon RX", Some(0)), adapter("GeForce RTX", Some(1)), adapter("llvmpipe", None)];
-        let name = |adapters: &[Adapter], choice| pick(adapters, &choice).map(|adapter| adapter.name.clone());
+        let name = |adapters: &[Adapter], choice| pick(adapters, &choice).map(|place| adapters[place].name.clone());
         assert_eq!(name(&adapters, AdapterChoice::First).as_deref(), Some("Radeon RX"));
         assert_eq!(name(&adapters, AdapterChoice::Number(1)).as_deref(), Some("GeForce RTX"));
         assert_eq!(name(&adapters, AdapterChoice::Number(2)), None);
@@ -171,5 +234,43 @@ mod tests {
         assert_eq!(name(&adapters, AdapterChoice::Named("LLVM".into())).as_deref(), Some("llvmpipe"));
         assert_eq!(name(&adapters[2..], AdapterChoice::First), None);
         assert_eq!(name(&adapters[2..], AdapterChoice::Number(0)), None);
+    }
+
+    #[test]
+    fn several_gpus_are_of_one_kind_and_software_stands_in_for_several() {
+        let adapters = [
+            adapter("Radeon RX", Some(0)),
+            adapter("H100", Some(1)),
+            Adapter { driver: "2.0".into(), ..adapter("H100", Some(2)) },
+            adapter("H100", Some(3)),
+            Adapter { backend: Backend::Dx12, ..adapter("H100", Some(4)) },
+            adapter("llvmpipe", None),
+        ];
+        let found = |first: usize, gpus| {
+            let found = of_its_kind(&adapters[first..], gpus);
+            found.iter().map(|adapter| (adapter.number, adapter.copy)).collect::<Vec<_>>()
+        };
+        assert_eq!(found(1, GpuCount::All), [(Some(1), 0), (Some(3), 0)]);
+        assert_eq!(found(1, GpuCount::Auto), found(1, GpuCount::All));
+        assert_eq!(found(1, GpuCount::Number(1)), [(Some(1), 0)]);
+        assert_eq!(found(1, GpuCount::Number(8)), found(1, GpuCount::All));
+        assert_eq!(found(3, GpuCount::All), [(Some(3), 0)]);
+        assert_eq!(found(5, GpuCount::Number(3)), [(None, 0), (None, 1), (None, 2)]);
+        assert_eq!(found(5, GpuCount::All), [(None, 0)]);
+    }
+
+    #[test]
+    fn too_few_gpus_of_one_kind_are_an_error_that_names_those_there_are() {
+        let adapters = [adapter("Radeon RX", Some(0)), adapter("H100", Some(1)), adapter("H100", Some(2))];
+        let chosen = |choice, gpus| several(&adapters, &choice, GpuCount::Number(gpus));
+        assert_eq!(chosen(AdapterChoice::Number(1), 2).unwrap().len(), 2);
+        let error = chosen(AdapterChoice::Named("h100".into()), 8).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "gpus: expected 8 of the GPU H100 from gpu:1 on, found 2; the adapters are Radeon RX (discrete GPU, vulkan, 1.0), \
+             H100 (discrete GPU, vulkan, 1.0) and H100 (discrete GPU, vulkan, 1.0)"
+        );
+        assert!(error.hint().unwrap().starts_with("set gpus to 2 or less, or to all"));
+        assert!(chosen(AdapterChoice::First, 2).is_err());
     }
 }

@@ -15,15 +15,12 @@ use super::fused::{FusedEngine, FusedNetwork};
 use super::fused_gpu::FusedGpuEngine;
 use super::{Network, Recipe, Trainer};
 use crate::data::dataset::Images;
-// A build with GPUs and without ndarray has every device of every engine.
-#[cfg(any(not(feature = "gpu"), feature = "ndarray"))]
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory;
 use crate::model::MlpShape;
 use crate::simd::InstructionSet;
 
-pub use super::device::{AdapterChoice, DeviceChoice};
+pub use super::device::{AdapterChoice, DeviceChoice, GpuCount};
 
 /// The engine and the device to train with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +29,8 @@ pub struct Choice {
     pub engine: EngineChoice,
     /// On which device.
     pub device: DeviceChoice,
+    /// On how many of its kind, if it is a GPU.
+    pub gpus: GpuCount,
 }
 
 /// Which engine trains.
@@ -52,7 +51,7 @@ impl EngineChoice {
 }
 
 /// Builds the trainer that `choice` names for `recipe`, at the beginning of training on the images of `train`. Returns
-/// `choice` too, with every `auto` in it replaced by what was chosen; `epochs` are those to come.
+/// `choice` too, with every `auto` and `all` in it replaced by what was chosen; `epochs` are those to come.
 ///
 /// # Errors
 /// The engine does not support the recipe or is not in this build, the device is not there or fails, or the environment
@@ -63,14 +62,26 @@ pub fn trainer(
     epochs: u32,
     train: &Arc<Images>,
 ) -> Result<(Box<dyn Trainer>, Choice)> {
-    let on = |device: &DeviceChoice| -> Result<(Box<dyn Trainer>, Choice)> {
-        let choice = Choice { engine: engine_for(recipe, choice.engine, device)?, device: device.clone() };
+    let engine = |device: &DeviceChoice| engine_for(recipe, choice.engine, device);
+    let build = |device: &DeviceChoice, gpus: usize| -> Result<(Box<dyn Trainer>, Choice)> {
+        let gpus = GpuCount::Number(gpus);
+        let choice = Choice { engine: engine(device)?, device: device.clone(), gpus };
         Ok((build_all(recipe, &choice, train)?, choice))
     };
-    match &choice.device {
-        DeviceChoice::Auto => on(&auto::device(recipe, epochs, train, &|device| Ok(on(device)?.0))?),
-        device => on(device),
-    }
+    let gpus = match choice.gpus {
+        GpuCount::Auto if !engine(&DeviceChoice::Gpu(AdapterChoice::First)).is_ok_and(shares_batches) => {
+            GpuCount::Number(1)
+        }
+        gpus => gpus,
+    };
+    let (device, gpus) =
+        auto::devices(recipe, &choice.device, gpus, epochs, train, &|device, gpus| Ok(build(device, gpus)?.0))?;
+    build(&device, gpus)
+}
+
+/// Whether `engine` trains on several GPUs.
+fn shares_batches(engine: EngineChoice) -> bool {
+    engine != EngineChoice::Burn
 }
 
 /// Builds a network of `shape` with `parameters` (P), to answer on the processor with all its threads. Several times as many
@@ -138,10 +149,15 @@ pub fn memory(recipe: &Recipe, choice: &Choice, train: &Images) -> u64 {
         #[cfg(feature = "burn")]
         (EngineChoice::Burn, _) => BurnEngine::memory(recipe, train),
         #[cfg(feature = "gpu")]
-        (_, DeviceChoice::Gpu(_)) => FusedGpuEngine::memory(recipe, train),
+        (_, DeviceChoice::Gpu(_)) => FusedGpuEngine::memory(recipe, train, number(choice.gpus)),
         _ => FusedEngine::memory(recipe, train),
     };
     recipe.ensemble as u64 * one
+}
+
+/// How many GPUs `gpus` are, in which no `auto` and no `all` is left.
+fn number(gpus: GpuCount) -> usize {
+    if let GpuCount::Number(number) = gpus { number } else { 1 }
 }
 
 /// Builds the trainer that `choice` names, in which no `auto` is left, of all networks of the `recipe`.
@@ -162,6 +178,10 @@ fn build_all(recipe: &Recipe, choice: &Choice, train: &Arc<Images>) -> Result<Bo
 /// Builds the trainer of one network.
 fn build(recipe: &Recipe, choice: &Choice, train: &Arc<Images>) -> Result<Box<dyn Trainer>> {
     supports(recipe, choice.engine, &choice.device)?;
+    if number(choice.gpus) > 1 && !shares_batches(choice.engine) {
+        let reason = format!("expected gpus 1, found {}: only the engine fused trains on several", number(choice.gpus));
+        return Err(Error::Unsupported { engine: "burn", reason });
+    }
     let (recipe, train) = (recipe.clone(), train.clone());
     #[cfg(feature = "burn")]
     if choice.engine == EngineChoice::Burn {
@@ -170,7 +190,7 @@ fn build(recipe: &Recipe, choice: &Choice, train: &Arc<Images>) -> Result<Box<dy
             #[cfg(feature = "ndarray")]
             DeviceChoice::Ndarray => BurnDevice::Ndarray,
             #[cfg(feature = "gpu")]
-            DeviceChoice::Gpu(adapter) => BurnDevice::Gpu(adapter::choose(adapter)?),
+            DeviceChoice::Gpu(adapter) => BurnDevice::Gpu(adapter::choose(adapter, GpuCount::Number(1))?.remove(0)),
             #[cfg(not(feature = "gpu"))]
             DeviceChoice::Gpu(_) => {
                 return Err(Error::NotBuiltIn { parameter: "device gpu", feature: "gpu" });
@@ -180,7 +200,7 @@ fn build(recipe: &Recipe, choice: &Choice, train: &Arc<Images>) -> Result<Box<dy
     }
     #[cfg(feature = "gpu")]
     if let DeviceChoice::Gpu(adapter) = &choice.device {
-        return Ok(Box::new(FusedGpuEngine::new(recipe, train, adapter::choose(adapter)?)?));
+        return Ok(Box::new(FusedGpuEngine::new(recipe, train, adapter::choose(adapter, choice.gpus)?)?));
     }
     Ok(Box::new(FusedEngine::new(recipe, train, InstructionSet::choose()?)?))
 }

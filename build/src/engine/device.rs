@@ -1,4 +1,4 @@
-//! The device to train on, as users name it.
+//! The device to train on, and how many of its kind, as users name them.
 
 use std::fmt;
 
@@ -72,6 +72,39 @@ impl Serialize for DeviceChoice {
     }
 }
 
+/// How many GPUs share out each batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GpuCount {
+    /// One, or all where that is faster.
+    Auto,
+    /// All that are of the chosen one's kind, from it on.
+    All,
+    /// So many of that kind, from 1.
+    Number(usize),
+}
+
+impl GpuCount {
+    /// The choices that are no numbers, by their names in the parameters file.
+    pub const WORDS: [(&'static str, Self); 2] = [("auto", Self::Auto), ("all", Self::All)];
+    /// The largest number.
+    pub const MOST: usize = 64;
+
+    /// Whether these may be several, whatever is faster.
+    pub fn asks_for_several(self) -> bool {
+        !matches!(self, Self::Auto | Self::Number(1))
+    }
+}
+
+impl Serialize for GpuCount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::All => serializer.serialize_str("all"),
+            Self::Number(number) => serializer.serialize_u64(*number as u64),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,5 +118,12 @@ mod tests {
         for name in ["", "gpu:", "cpu:0", "gpus", "llvmpipe"] {
             assert_eq!(DeviceChoice::parse(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn numbers_of_gpus_keep_their_names() {
+        let shown = |count: GpuCount| serde_json::to_value(count).unwrap();
+        assert!(GpuCount::WORDS.iter().all(|(name, count)| shown(*count) == *name));
+        assert_eq!(shown(GpuCount::Number(8)), 8);
     }
 }

@@ -72,6 +72,8 @@ pub struct EngineInfo {
     pub engine: &'static str,
     /// The device's kind in the parameters file.
     pub device: &'static str,
+    /// How many GPUs share out each batch; 0 on the processor.
+    pub gpus: usize,
     /// What computes there.
     pub backend: String,
     /// Which instructions the kernels were chosen for, as far as the engine knows.

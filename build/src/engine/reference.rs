@@ -185,6 +185,7 @@ impl<T: Float + Send> Network for Reference<T> {
         EngineInfo {
             engine: "reference",
             device: "cpu",
+            gpus: 0,
             backend: format!("plain loops in f{}", 8 * size_of::<T>()),
             instruction_set: std::env::consts::ARCH.into(),
             threads: 1,

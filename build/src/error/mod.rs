@@ -134,6 +134,9 @@ pub enum Error {
     /// No adapter has the number or name given.
     #[error("device gpu: expected {asked}, found {}", if found.is_empty() { "no adapter at all".into() } else { one_of(found).replace(" or ", " and ") })]
     NoAdapter { asked: String, found: Vec<String> },
+    /// There are not so many GPUs of one kind.
+    #[error("gpus: expected {asked} of the GPU {kind}, found {there}; the adapters are {}", one_of(found).replace(" or ", " and "))]
+    TooFewGpus { asked: usize, kind: String, there: usize, found: Vec<String> },
     /// The loss or a weight is infinite or NaN.
     #[error("training diverged: {what} of epoch {epoch} is {value}")]
     Diverged { epoch: u32, what: &'static str, value: f64 },
@@ -340,6 +343,10 @@ impl Error {
                 "build it with `cargo build --release --features {feature}`, use the container image, or set {}",
                 if *feature == "burn" { "engine to auto" } else { "device to cpu" }
             )),
+            Error::TooFewGpus { there, .. } => {
+                Some(format!("set gpus to {there} or less, or to all; a container has the GPUs that its platform file gives it"))
+            }
+            Error::Unsupported { engine: "burn", .. } => Some("set engine to fused, or gpus to 1".into()),
             Error::Unsupported { .. } => {
                 Some("set engine to burn, in a program built with `cargo build --release --features burn`".into())
             }

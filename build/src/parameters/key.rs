@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::given::Given;
 use super::values::Parameters;
+use crate::engine::choice::GpuCount;
 use crate::model::{MOST_HIDDEN_LAYERS, MOST_UNITS};
 use crate::text::one_of;
 
@@ -61,6 +62,11 @@ pub enum ValueKind {
         /// Stores it.
         set: fn(&mut Parameters, f64),
     },
+    /// A whole number of GPUs from 1 to [`GpuCount::MOST`], or one of [`GpuCount::WORDS`].
+    Gpus {
+        /// Stores it.
+        set: fn(&mut Parameters, GpuCount),
+    },
     /// `true` or `false`.
     Truth {
         /// Stores it.
@@ -94,7 +100,9 @@ impl Key {
     pub fn value_name(&self) -> &'static str {
         match self.kind {
             ValueKind::Text { .. } => "NAME",
-            ValueKind::Whole { .. } | ValueKind::Number { .. } | ValueKind::Part { .. } => "NUMBER",
+            ValueKind::Whole { .. } | ValueKind::Number { .. } | ValueKind::Part { .. } | ValueKind::Gpus { .. } => {
+                "NUMBER"
+            }
             ValueKind::Truth { .. } => "true|false",
             ValueKind::Widths { .. } => "WIDTHS",
         }
@@ -137,6 +145,7 @@ impl Key {
                 let fits = |value: &f64| *value < 1.0 || value.fract() == 0.0 && *value <= *most as f64;
                 set(parameters, number(given).filter(|value| *value >= 0.0 && fits(value))?);
             }
+            ValueKind::Gpus { set } => set(parameters, gpu_count(given)?),
             ValueKind::Truth { set } => set(parameters, truth(given)?),
             ValueKind::Widths { set } => set(parameters, widths(given)?),
         }
@@ -149,6 +158,7 @@ impl Key {
             ValueKind::Whole { least, most, .. } => format!("a whole number from {least} to {most}"),
             ValueKind::Number { expected, .. } => expected.to_string(),
             ValueKind::Part { .. } => "a share from 0 to below 1, or a whole number of images".into(),
+            ValueKind::Gpus { .. } => format!("auto, all or a whole number from 1 to {}", GpuCount::MOST),
             ValueKind::Truth { .. } => "true or false".into(),
             ValueKind::Widths { .. } => {
                 format!("a list of at most {MOST_HIDDEN_LAYERS} widths, each a whole number from 1 to {MOST_UNITS}")
@@ -188,6 +198,13 @@ fn truth(given: &Given) -> Option<bool> {
 fn whole(given: &Given, least: u64, most: u64) -> Option<u64> {
     let Given::Whole(value) = given else { return None };
     u64::try_from(*value).ok().filter(|value| (least..=most).contains(value))
+}
+
+fn gpu_count(given: &Given) -> Option<GpuCount> {
+    match given {
+        Given::Text(text) => named(&GpuCount::WORDS, text),
+        _ => whole(given, 1, GpuCount::MOST as u64).map(|number| GpuCount::Number(number as usize)),
+    }
 }
 
 fn number(given: &Given) -> Option<f64> {

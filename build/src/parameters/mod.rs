@@ -19,7 +19,7 @@ use self::values::DISTORTIONS;
 pub use self::values::{Keep, Parameters};
 use crate::data::augment::{AugmentKind, Augmentation, Elastic};
 use crate::data::dataset::Images;
-use crate::engine::choice::Choice;
+use crate::engine::choice::{Choice, DeviceChoice, EngineChoice};
 use crate::engine::{self, Recipe};
 use crate::error::{Error, Result};
 use crate::model::MlpShape;
@@ -128,6 +128,14 @@ impl Parameters {
                 (one_of(&AugmentKind::names(*takes_it)), AugmentKind::names(|kind| kind == self.augment));
             return Err(format!("{name}: expected augment {kinds} with it, found {}", found.concat()));
         }
+        if self.gpus.asks_for_several() {
+            if !matches!(self.device, DeviceChoice::Auto | DeviceChoice::Gpu(_)) {
+                return Err(format!("gpus: expected device gpu or auto with several, found {}", self.device));
+            }
+            if self.engine == EngineChoice::Burn {
+                return Err("gpus: expected engine fused or auto with several, found burn".into());
+            }
+        }
         let needs_split = [(self.keep == Keep::Best, "keep: best"), (self.early_stopping > 0, "early_stopping")];
         if let Some((_, what)) = needs_split.iter().find(|(is_set, _)| *is_set && self.validation == 0.0) {
             return Err(format!("{what} needs a validation split, such as validation: 0.1"));
@@ -197,7 +205,7 @@ impl Parameters {
 
     /// The engine and the device that are asked for.
     pub fn choice(&self) -> Choice {
-        Choice { engine: self.engine, device: self.device.clone() }
+        Choice { engine: self.engine, device: self.device.clone(), gpus: self.gpus }
     }
 
     /// The value of each parameter by its name; none for one that is not set.

@@ -7,10 +7,11 @@ use std::ops::Bound;
 
 use serde_json::{Map, Value, json};
 
-use super::key::{Key, ValueKind};
+use super::key::{Key, ValueKind, names};
 use super::table::KEYS;
 use super::values::{DISTORTIONS, Parameters};
 use crate::data::augment::AugmentKind;
+use crate::engine::choice::GpuCount;
 use crate::model::{MOST_HIDDEN_LAYERS, MOST_UNITS};
 use crate::optim::{OptimizerKind, OptimizerOption, ScheduleKind};
 
@@ -19,8 +20,8 @@ pub const DRAFT: &str = "https://json-schema.org/draft/2020-12/schema";
 
 /// The schema of a parameters file.
 pub fn schema() -> Value {
-    let names = |key: &'static Key| [Some(key.name), key.synonym].into_iter().flatten();
-    let properties = KEYS.iter().flat_map(|key| names(key).map(|name| (name.to_string(), property(key))));
+    let both = |key: &'static Key| [Some(key.name), key.synonym].into_iter().flatten();
+    let properties = KEYS.iter().flat_map(|key| both(key).map(|name| (name.to_string(), property(key))));
     let synonyms = KEYS.iter().filter_map(|key| Some(json!({ "not": { "required": [key.name, key.synonym?] } })));
     json!({
         "$schema": DRAFT,
@@ -51,6 +52,9 @@ fn rules() -> Vec<Value> {
         rule(set("nesterov", &json!({ "const": true })), set("momentum", &above_0())),
         rule(json!({ "required": ["final_learning_rate"] }), choice("schedule", with_final)),
         rule(exponential, json!({ "properties": { "final_learning_rate": above_0() } })),
+        rule(set("gpus", &json!({ "anyOf": [{ "type": "integer", "minimum": 2 }, text(&["all"])] })), {
+            json!({ "not": { "anyOf": [choice("device", ["cpu"]), choice("engine", ["burn"])] } })
+        }),
     ];
     rules.extend(options);
     rules.extend(DISTORTIONS.map(|(name, _, takes_it)| {
@@ -82,6 +86,10 @@ fn property(key: &Key) -> Value {
             { "type": "number", "minimum": 0, "exclusiveMaximum": 1 },
             { "type": "integer", "minimum": 1, "maximum": most },
         ] }),
+        ValueKind::Gpus { .. } => {
+            let number = json!({ "type": "integer", "minimum": 1, "maximum": GpuCount::MOST });
+            json!({ "anyOf": [number, text(&names(&GpuCount::WORDS))] })
+        }
         ValueKind::Truth { .. } => json!({ "type": "boolean" }),
         ValueKind::Widths { .. } => {
             let width = json!({ "type": "integer", "minimum": 1, "maximum": MOST_UNITS });

@@ -12,7 +12,7 @@ use crate::model::MOST_MEMBERS;
 use crate::optim::{OptimizerKind, ScheduleKind};
 
 /// All parameters, in the order in which they are explained and written.
-pub static KEYS: [Key; 33] = [
+pub static KEYS: [Key; 34] = [
     Key::new(
         "optimizer",
         "adam, adamw, sgd, rmsprop or adagrad",
@@ -257,6 +257,11 @@ pub static KEYS: [Key; 33] = [
             choices: || DeviceChoice::CHOICES.into(),
             set: |p, text| DeviceChoice::parse(text).map(|value| p.device = value),
         },
+    ),
+    Key::new(
+        "gpus",
+        "How many GPUs share out each batch: a number, all of one kind, or auto: one, or all if that is faster",
+        ValueKind::Gpus { set: |p, value| p.gpus = value },
     ),
     Key::new(
         "engine",

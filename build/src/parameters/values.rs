@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::data::augment::AugmentKind;
-use crate::engine::choice::{DeviceChoice, EngineChoice};
+use crate::engine::choice::{DeviceChoice, EngineChoice, GpuCount};
 use crate::optim::{OptimizerKind, ScheduleKind};
 
 /// Every parameter of a training run with its value.
@@ -78,6 +78,8 @@ pub struct Parameters {
     pub seed: u64,
     /// The device to train on.
     pub device: DeviceChoice,
+    /// How many GPUs share out each batch.
+    pub gpus: GpuCount,
     /// The engine that trains.
     pub engine: EngineChoice,
     /// The number of threads; 0: one for each processor.
@@ -133,6 +135,7 @@ impl Default for Parameters {
             ensemble: 1,
             seed: 42,
             device: DeviceChoice::Auto,
+            gpus: GpuCount::Auto,
             engine: EngineChoice::Auto,
             threads: 0,
         }

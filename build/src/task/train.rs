@@ -157,7 +157,7 @@ pub fn prepare(
     let resumed = resumed(args, &used)?;
     let choice = resumed.as_ref().map_or_else(|| used.choice(), |(_, snapshot)| snapshot.choice(used.choice()));
     let (mut trainer, chosen) = choice::trainer(&recipe, &choice, used.train_epochs, &dataset.train)?;
-    (used.engine, used.device) = (chosen.engine, chosen.device.clone());
+    (used.engine, used.device, used.gpus) = (chosen.engine, chosen.device.clone(), chosen.gpus);
     announce(&used, &dataset.provenance, &trainer.info());
     let run = resumed.as_ref().map(|(_, snapshot)| snapshot.run.clone());
     let course = match (resumed, &args.init) {
@@ -262,6 +262,13 @@ fn go_on(path: &Path, snapshot: Snapshot, parameters: &Parameters, trainer: &mut
         warn!(
             "the instruction set is {instruction_set}, before it was {before}: the model will differ a little from that of an \
              undisturbed training"
+        );
+    }
+    let (gpus, before) = (trainer.info().gpus, snapshot.gpus());
+    if gpus > 0 && gpus != before {
+        warn!(
+            "gpus: {gpus} instead of {before} rounds otherwise: the model will differ a little from that of an undisturbed \
+             training"
         );
     }
     let (state, course) = snapshot.into_course();

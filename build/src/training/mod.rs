@@ -377,7 +377,7 @@ mod tests {
     impl Network for Stub {
         fn info(&self) -> EngineInfo {
             let [backend, instruction_set] = ["none", "none"].map(String::from);
-            EngineInfo { engine: "stub", device: "none", backend, instruction_set, threads: 1 }
+            EngineInfo { engine: "stub", device: "none", gpus: 0, backend, instruction_set, threads: 1 }
         }
         fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>> {
             Ok(vec![0.0; pixels.len() / 784 * 10])

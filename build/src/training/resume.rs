@@ -7,19 +7,19 @@ use serde_json::Value;
 use super::snapshot::Snapshot;
 use crate::data::dataset::Provenance;
 use crate::engine::Recipe;
-use crate::engine::choice::{Choice, DeviceChoice, EngineChoice};
+use crate::engine::choice::{Choice, DeviceChoice, EngineChoice, GpuCount};
 use crate::error::{Error, Result};
 use crate::output::finished::InitialModel;
 use crate::parameters::Parameters;
 use crate::parameters::table::KEYS;
 use crate::text;
 
-/// The parameters that may differ when a training goes on, since none of them changes a step: how long it goes on, and how
-/// fast. A smaller `train_epochs` than the epochs that are done is refused.
-const MAY_CHANGE: [&str; 5] = ["train_epochs", "target_accuracy", "max_seconds", "snapshots", "threads"];
+/// The parameters that may differ when a training goes on, since none of them changes a step, but for its rounding: how long it
+/// goes on, and how fast. A smaller `train_epochs` than the epochs that are done is refused.
+const MAY_CHANGE: [&str; 6] = ["train_epochs", "target_accuracy", "max_seconds", "snapshots", "gpus", "threads"];
 
 impl Snapshot {
-    /// The engine and the device of the training, where `asked` leaves them open: others would give other bytes.
+    /// The engine and the devices of the training, where `asked` leaves them open: others would give other bytes.
     pub fn choice(&self, asked: Choice) -> Choice {
         let text = |key: &str| self.parameters[key].as_str().unwrap_or_default();
         let engine = match asked.engine {
@@ -32,7 +32,14 @@ impl Snapshot {
             DeviceChoice::Auto => DeviceChoice::parse(text("device")),
             device => Some(device),
         };
-        Choice { engine: engine.unwrap_or(EngineChoice::Auto), device: device.unwrap_or(DeviceChoice::Auto) }
+        let gpus = if asked.gpus == GpuCount::Auto { GpuCount::Number(self.gpus()) } else { asked.gpus };
+        Choice { engine: engine.unwrap_or(EngineChoice::Auto), device: device.unwrap_or(DeviceChoice::Auto), gpus }
+    }
+
+    /// How many GPUs shared out each batch, or 1.
+    pub fn gpus(&self) -> usize {
+        // A program that does not say it used one.
+        self.parameters["gpus"].as_u64().map_or(1, |gpus| gpus as usize)
     }
 
     /// Checks that a training with `parameters`, in which no `auto` is left, on `data` and by `recipe` goes on from here as

@@ -175,6 +175,7 @@ impl Network for BurnEngine {
         EngineInfo {
             engine: "burn",
             device,
+            gpus: usize::from(device == "gpu"),
             backend,
             instruction_set: instruction_set.into(),
             threads: match &self.host {

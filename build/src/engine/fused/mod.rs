@@ -118,6 +118,7 @@ fn info(weights: &Weights, set: InstructionSet) -> EngineInfo {
     EngineInfo {
         engine: "fused",
         device: "cpu",
+        gpus: 0,
         backend: "own kernels".into(),
         instruction_set: set.name().into(),
         threads: weights.threads(),

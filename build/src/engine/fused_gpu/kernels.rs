@@ -7,7 +7,7 @@
 
 use cubecl::prelude::*;
 
-use super::plan::{BEGIN, LENGTH, MASK_KEYS, RATES, THRESHOLD, Targets, UpdatePlan};
+use super::plan::{BEGIN, FIRST, LENGTH, MASK_KEYS, RATES, THRESHOLD, Targets, UpdatePlan, WHOLE};
 use crate::engine::dropout::DropoutMask;
 use crate::optim::{GpuParameter, GpuRates, update_on_gpu};
 
@@ -66,22 +66,32 @@ pub fn number_of_cube() -> usize {
     CUBE_POS_Y as usize * CUBE_COUNT_X as usize + CUBE_POS_X as usize
 }
 
-/// The batch of a step.
+/// The batch of a step, or this GPU's share of it.
 #[derive(CubeType)]
 pub struct StepBatch {
     /// Where the step's record begins in the plan.
     pub record: usize,
-    /// Where the batch begins in the order.
+    /// Where the share begins in the order.
     pub begin: usize,
-    /// B.
+    /// How many images it has. Kernels and plans call it B.
     pub length: usize,
+    /// The place of its first image in the whole batch.
+    pub first: usize,
+    /// How many images the whole batch has.
+    pub whole: usize,
 }
 
 /// The batch of `step`, of a plan whose records have `record` words.
 #[cube]
 pub fn batch_of(inputs: &StepInputs, step: usize, #[comptime] record: usize) -> StepBatch {
     let record = step * record;
-    StepBatch { record, begin: inputs.plan[record + BEGIN] as usize, length: inputs.plan[record + LENGTH] as usize }
+    StepBatch {
+        record,
+        begin: inputs.plan[record + BEGIN] as usize,
+        length: inputs.plan[record + LENGTH] as usize,
+        first: inputs.plan[record + FIRST] as usize,
+        whole: inputs.plan[record + WHOLE] as usize,
+    }
 }
 
 /// Pixel `p` of the four in `word`, from 0 to 1.
@@ -101,8 +111,8 @@ pub fn zeros(#[comptime] length: usize) -> Array<f32> {
     sums
 }
 
-/// ReLU and dropout of the sum `z` of a hidden unit. Its number `unit` counts through the activations (B,H) of hidden layer
-/// `layer`; `scale` is the factor for units that dropout keeps.
+/// ReLU and dropout of the sum `z` of a hidden unit. Its number `unit` counts through the activations of hidden layer `layer`
+/// in the whole batch, so that the same units drop on any number of GPUs; `scale` is the factor for units that dropout keeps.
 #[cube]
 pub fn activation(
     inputs: &StepInputs,
@@ -178,7 +188,7 @@ pub fn softmax_loss(
         memory.scores[place] = loss;
         memory.scores[place + 1] = select(answer == label, 1.0f32, 0.0f32);
     }
-    delta / f32::cast_from(batch.length)
+    delta / f32::cast_from(batch.whole)
 }
 
 /// The gradient by a hidden unit's sum, backward through dropout and ReLU, from the `gradient` by its output. A unit whose
@@ -222,6 +232,29 @@ pub fn new_run(#[comptime] length: usize) -> Run {
         places[n] = NOWHERE;
     }
     Run { places, gradients: zeros(length), weights: zeros(length), slots_0: zeros(length), slots_1: zeros(length) }
+}
+
+/// What a layer's gradient is made for: the optimizer's step, or where GPUs share out the batch, its place in the scratch
+/// memory, from which the host takes it.
+#[cube]
+pub fn finish_run(
+    memory: &mut StepMemory,
+    run: &mut Run,
+    rates: &GpuRates,
+    #[comptime] length: usize,
+    #[comptime] plan: UpdatePlan,
+) {
+    if comptime!(plan.gradient.is_some()) {
+        #[unroll]
+        for n in 0..length {
+            let at = run.places[n];
+            if at != NOWHERE {
+                memory.scratch[comptime!(plan.gradient.unwrap_or_default()) + at] = run.gradients[n];
+            }
+        }
+    } else {
+        optimize_run(memory, run, rates, length, plan);
+    }
 }
 
 /// [`crate::optim::OptimizerSettings::update`] of the parameters of `run`. Their slots are P and 2 P further on.

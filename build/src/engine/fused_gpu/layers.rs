@@ -40,7 +40,8 @@ pub fn forward(inputs: &StepInputs, memory: &mut StepMemory, turn: usize, scale:
             if has && image < batch.length && o < outputs {
                 let z = tile.sums[r * edge + c] + memory.state[comptime!(layer.weights + width * outputs) + o];
                 let unit = image * outputs + o;
-                let a = activation(inputs, &batch, z, unit, scale, layer.index);
+                let number = batch.first * outputs + unit;
+                let a = activation(inputs, &batch, z, number, scale, layer.index);
                 memory.scratch[comptime!(layer.activations_out) + unit] = a;
             }
         }

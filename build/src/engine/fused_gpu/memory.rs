@@ -1,10 +1,12 @@
 //! The device's memory: buffers, the training images, the order and plan of an epoch.
 
 use std::ops::Range;
+use std::pin::Pin;
 
+use cubecl::bytes::Bytes;
 use cubecl::client::Client;
 use cubecl::prelude::*;
-use cubecl::server::Handle;
+use cubecl::server::{Handle, ServerError};
 
 use crate::data::dataset::Images;
 use crate::engine::adapter::Adapter;
@@ -16,6 +18,31 @@ use crate::error::{Error, Result};
 pub struct DeviceBuffer {
     pub handle: Handle,
     pub length: usize,
+}
+
+impl DeviceBuffer {
+    /// Its numbers at `range`.
+    fn part(&self, range: Range<usize>) -> Handle {
+        let handle = self.handle.clone();
+        handle.offset_start(4 * range.start as u64).offset_end(4 * (self.length - range.end) as u64)
+    }
+}
+
+/// Parts of buffers on their way from the device.
+pub struct PendingRead<'a, const PARTS: usize> {
+    memory: &'a DeviceMemory,
+    bytes: Pin<Box<dyn Future<Output = std::result::Result<Vec<Bytes>, ServerError>> + Send + 'a>>,
+}
+
+impl<const PARTS: usize> PendingRead<'_, PARTS> {
+    /// Waits for the numbers of each part.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn wait(self) -> Result<[Vec<f32>; PARTS]> {
+        let bytes = cubecl::future::block_on(self.bytes).map_err(|e| self.memory.failure(&e.to_string()))?;
+        Ok(std::array::from_fn(|part| f32::from_bytes(&bytes[part]).to_vec()))
+    }
 }
 
 /// The memory of an adapter. It limits the size of a single buffer.
@@ -88,10 +115,23 @@ impl DeviceMemory {
     /// # Errors
     /// The device failed.
     pub fn read(&self, buffer: &DeviceBuffer, range: Range<usize>) -> Result<Vec<f32>> {
-        let handle = buffer.handle.clone();
-        let handle = handle.offset_start(4 * range.start as u64).offset_end(4 * (buffer.length - range.end) as u64);
-        let bytes = self.client.read_one(handle).map_err(|e| self.failure(&e.to_string()))?;
+        let bytes = self.client.read_one(buffer.part(range)).map_err(|e| self.failure(&e.to_string()))?;
         Ok(f32::from_bytes(&bytes).to_vec())
+    }
+
+    /// Has the device begin with all that is queued, and then with sending `parts` of buffers. Waits for none of it.
+    pub fn begin_read<const PARTS: usize>(
+        &self,
+        parts: [(&DeviceBuffer, Range<usize>); PARTS],
+    ) -> PendingRead<'_, PARTS> {
+        let parts = parts.map(|(buffer, range)| buffer.part(range));
+        PendingRead { memory: self, bytes: Box::pin(self.client.read_async(parts.into())) }
+    }
+
+    /// Replaces the numbers of `buffer` from place `begin` on by `numbers`, after all that is queued.
+    pub fn write(&self, buffer: &DeviceBuffer, begin: usize, numbers: Vec<f32>) {
+        let part = buffer.part(begin..begin + numbers.len());
+        self.client.write(&part, Bytes::from_elems(numbers));
     }
 
     fn fits(&self, what: &str, length: usize) -> Result<()> {

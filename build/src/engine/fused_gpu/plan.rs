@@ -2,6 +2,8 @@
 //!
 //! The plan of an epoch has a record for each step: a few words, at the places below.
 
+use std::ops::Range;
+
 use crate::engine::Recipe;
 use crate::engine::dropout::DropoutMask;
 use crate::error::{Error, Result};
@@ -15,16 +17,20 @@ pub const UNITS: usize = SIDE * SIDE;
 /// How many numbers an image's logits take in shared memory, one for each unit along a side: the largest K.
 pub const LOGITS: usize = SIDE;
 
-/// Where the batch begins in the order.
+/// Where the batch, or this GPU's share of it, begins in the order.
 pub const BEGIN: usize = 0;
-/// How many images it has.
+/// How many images that has.
 pub const LENGTH: usize = 1;
+/// The place of its first image in the whole batch.
+pub const FIRST: usize = 2;
+/// How many images the whole batch has.
+pub const WHOLE: usize = 3;
 /// From here on, the bits of the three numbers of [`crate::optim::GpuRates`].
-pub const RATES: usize = 2;
+pub const RATES: usize = 4;
 /// Dropout drops the units whose hash is below.
-pub const THRESHOLD: usize = 5;
+pub const THRESHOLD: usize = 7;
 /// From here on, the dropout mask's two keys for each hidden layer.
-pub const MASK_KEYS: usize = 6;
+pub const MASK_KEYS: usize = 8;
 
 /// How many numbers of an operand of a product a unit fetches at a time: the pixels of a word.
 pub const FETCHED: usize = 4;
@@ -113,6 +119,26 @@ pub struct UpdatePlan {
     pub slots: usize,
     /// P: from a parameter to its slot in the state, and from slot to slot.
     pub parameters: usize,
+    /// Where GPUs share out the batch: the place of the gradient (P) in the scratch memory. Otherwise nothing, and each number
+    /// of it is used up where it is made.
+    pub gradient: Option<usize>,
+}
+
+/// Which of the images of each batch a GPU takes: as many as the others, or one more, all in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchShare {
+    /// The GPU's number, from 0.
+    pub number: usize,
+    /// How many GPUs there are.
+    pub gpus: usize,
+}
+
+impl BatchShare {
+    /// The share's images in a batch of `length`. A batch with fewer images than GPUs leaves some without any.
+    pub fn of(self, length: usize) -> Range<usize> {
+        let begin = |number: usize| length * number / self.gpus;
+        begin(self.number)..begin(self.number + 1)
+    }
 }
 
 impl TilePlan {
@@ -167,13 +193,14 @@ impl LayerPlan {
 }
 
 impl UpdatePlan {
-    /// The plan for `parameters` (P) parameters.
-    pub fn new(settings: &OptimizerSettings, parameters: usize) -> Self {
+    /// The plan for `parameters` (P) parameters, whose `gradient` is kept there, if it is.
+    pub fn new(settings: &OptimizerSettings, parameters: usize, gradient: Option<usize>) -> Self {
         Self {
             optimizer: settings.kernel(),
             decay: settings.weight_decay > 0.0,
             slots: settings.slots().len(),
             parameters,
+            gradient,
         }
     }
 }
@@ -191,11 +218,15 @@ pub struct NetworkPlan {
 }
 
 impl NetworkPlan {
-    /// The plan for batches of at most `rows` images.
-    pub fn new(recipe: &Recipe, rows: usize) -> Self {
-        let (layers, scratch) = plan_layers(recipe, rows);
-        let update = UpdatePlan::new(&recipe.optimizer, recipe.shape.parameter_count());
-        let last_together = recipe.batch_size <= SMALL_BATCH && last_fits(&layers);
+    /// The plan for each of so many `gpus`, whose share of a batch has at most `rows` images.
+    pub fn new(recipe: &Recipe, rows: usize, gpus: usize) -> Self {
+        let share = recipe.batch_size.div_ceil(gpus);
+        let (layers, end) = plan_layers(recipe, rows, share);
+        let parameters = recipe.shape.parameter_count();
+        let gradient = (gpus > 1).then_some(end);
+        let update = UpdatePlan::new(&recipe.optimizer, parameters, gradient);
+        let last_together = share <= SMALL_BATCH && last_fits(&layers);
+        let scratch = end + gradient.map_or(0, |_| parameters);
         Self { layers, update, last_together, rows, scratch }
     }
 
@@ -227,13 +258,18 @@ pub fn supports(recipe: &Recipe) -> Result<()> {
     Ok(())
 }
 
-/// The records of the steps from number `first_step` on, whose batches lie in `images` images one after the other.
-pub fn records(recipe: &Recipe, first_step: u64, images: usize) -> Vec<u32> {
+/// The records of the steps from number `first_step` on, whose batches lie in `images` images one after the other, for the GPU
+/// that takes `share` of each.
+pub fn records(recipe: &Recipe, first_step: u64, images: usize, share: BatchShare) -> Vec<u32> {
     let hidden_layers = recipe.shape.layers().len() - 1;
     let mut plan = Vec::new();
-    for (step, begin) in (first_step..).zip((0..images).step_by(recipe.batch_size)) {
+    let mut begin = 0;
+    for (step, before) in (first_step..).zip((0..images).step_by(recipe.batch_size)) {
         let mask = |layer| DropoutMask::new(recipe.seed, step, layer, recipe.dropout);
-        plan.extend([begin, recipe.batch_size.min(images - begin)].map(|number| number as u32));
+        let whole = recipe.batch_size.min(images - before);
+        let own = share.of(whole);
+        plan.extend([begin, own.len(), own.start, whole].map(|number| number as u32));
+        begin += own.len();
         plan.extend(recipe.optimizer.kernel_rates(step + 1).map(f32::to_bits));
         plan.push(mask(0).threshold);
         plan.extend((0..hidden_layers).flat_map(|layer| mask(layer).key));
@@ -241,8 +277,9 @@ pub fn records(recipe: &Recipe, first_step: u64, images: usize) -> Vec<u32> {
     plan
 }
 
-/// The layers with their places in the scratch memory for `rows` images, and how many numbers that takes.
-fn plan_layers(recipe: &Recipe, rows: usize) -> (Vec<LayerPlan>, usize) {
+/// The layers with their places in the scratch memory for `rows` images, and how many numbers that takes. A `share` of so many
+/// images, if that is less, makes a gradient.
+fn plan_layers(recipe: &Recipe, rows: usize, share: usize) -> (Vec<LayerPlan>, usize) {
     let layers = recipe.shape.layers();
     let last = layers.len() - 1;
     let mut end = 0;
@@ -252,7 +289,7 @@ fn plan_layers(recipe: &Recipe, rows: usize) -> (Vec<LayerPlan>, usize) {
     };
     let activations: Vec<usize> = layers[..last].iter().map(&mut place).collect();
     let deltas: Vec<usize> = layers.iter().map(&mut place).collect();
-    let batch = recipe.batch_size.min(rows);
+    let batch = share.min(rows);
     let gradient =
         |layer: &Layer| TilePlan::of(layer.inputs + 1, layer.outputs, |tile| batch / (STRETCHES * tile.depth()));
     let before = |l: usize, places: &[usize]| l.checked_sub(1).map_or(0, |before| places[before]);
@@ -309,7 +346,7 @@ mod tests {
     #[test]
     fn few_tiles_are_small_or_shared_out() {
         let plan =
-            |batch: usize| NetworkPlan::new(&Recipe { batch_size: batch, ..recipe(&[128], 10) }, batch).layers[0];
+            |batch: usize| NetworkPlan::new(&Recipe { batch_size: batch, ..recipe(&[128], 10) }, batch, 1).layers[0];
         let forward = |batch: usize| whole_tiles(&plan(batch), batch, 128).tile;
         assert_eq!([32, 512, 1024, 8192].map(|batch| forward(batch).side()), [8, 16, 32, 64]);
         let shares = [32, 1024, 4096].map(|batch| (plan(batch).tile.side(), plan(batch).shares));
@@ -321,13 +358,16 @@ mod tests {
 
     #[test]
     fn layers_share_no_scratch_memory() {
-        let plan = NetworkPlan::new(&recipe(&[50, 40], 10), 3);
+        let plan = NetworkPlan::new(&recipe(&[50, 40], 10), 3, 1);
         let mut parts: Vec<[usize; 2]> =
             plan.layers.iter().map(|layer| [layer.deltas_out, 3 * layer.outputs]).collect();
         parts.extend(plan.layers[..2].iter().map(|layer| [layer.activations_out, 3 * layer.outputs]));
         parts.sort();
         assert!(parts.windows(2).all(|pair| pair[0][0] + pair[0][1] == pair[1][0]), "{parts:?}");
-        assert_eq!(parts[4][0] + parts[4][1], plan.scratch);
+        assert_eq!((parts[4][0] + parts[4][1], plan.update.gradient), (plan.scratch, None));
+        let shared = NetworkPlan::new(&recipe(&[50, 40], 10), 3, 2);
+        assert_eq!(shared.update.gradient, Some(plan.scratch));
+        assert_eq!(shared.scratch, plan.scratch + 785 * 50 + 51 * 40 + 41 * 10);
         for pair in plan.layers.windows(2) {
             assert_eq!((pair[0].activations_out, pair[0].deltas_out), (pair[1].activations_in, pair[1].deltas_in));
         }
@@ -335,13 +375,24 @@ mod tests {
 
     #[test]
     fn the_record_of_the_last_step_has_the_short_batch() {
-        let records = records(&recipe(&[128], 10), 5, 70);
+        let records = records(&recipe(&[128], 10), 5, 70, BatchShare { number: 0, gpus: 1 });
         let size = MASK_KEYS + 2;
         assert_eq!(records.len(), 3 * size);
-        let batches: Vec<&[u32]> = records.chunks(size).map(|record| &record[BEGIN..=LENGTH]).collect();
-        assert_eq!(batches, [[0, 32], [32, 32], [64, 6]]);
+        let batches: Vec<&[u32]> = records.chunks(size).map(|record| &record[BEGIN..=WHOLE]).collect();
+        assert_eq!(batches, [[0, 32, 0, 32], [32, 32, 0, 32], [64, 6, 0, 6]]);
         assert_eq!(records[RATES..THRESHOLD], [1.0f32, 0.25, 0.0].map(f32::to_bits));
         let mask = DropoutMask::new(1, 7, 0, 0.2);
         assert_eq!(records[2 * size + THRESHOLD..], [&[mask.threshold][..], &mask.key].concat());
+    }
+
+    #[test]
+    fn gpus_share_out_a_batch_in_its_order() {
+        let shares = |length, gpus| (0..gpus).map(|number| BatchShare { number, gpus }.of(length)).collect::<Vec<_>>();
+        assert_eq!(shares(32, 3), [0..10, 10..21, 21..32]);
+        assert_eq!(shares(2, 4), [0..0, 0..1, 1..1, 1..2]);
+        // 70 images: the second of four GPUs has its own in a row, of the last batch of 6 those from the second on.
+        let records = records(&recipe(&[128], 10), 5, 70, BatchShare { number: 1, gpus: 4 });
+        let batches: Vec<&[u32]> = records.chunks(MASK_KEYS + 2).map(|record| &record[BEGIN..=WHOLE]).collect();
+        assert_eq!(batches, [[0, 8, 8, 32], [8, 8, 8, 32], [16, 2, 1, 6]]);
     }
 }

@@ -111,8 +111,9 @@ impl StepQueue<'_> {
         }
     }
 
-    /// Queues the launches of the clock's step, of a batch of at most `rows` images.
-    fn step(&self, turn: usize, rows: usize) {
+    /// Queues the launches of the clock's step, of a batch of at most `rows` images. Where GPUs share out the batch, it ends
+    /// with the gradient.
+    pub fn step(&self, turn: usize, rows: usize) {
         let last = self.forward(turn, rows, self.scale());
         // SAFETY: as in `forward`; besides, the kernel reads the labels (N) of the batch's images, and writes two scores for
         // each index of the order, for which the scores have place.
@@ -181,7 +182,8 @@ impl StepQueue<'_> {
         let planes = layer.shares + usize::from(last.is_some());
         let count = cubes(&LayerPlan { shares: planes, ..*layer }, layer.inputs + 1, layer.outputs);
         // SAFETY: as in `forward`; besides, the kernels write the layers' parameters (I+1,O) and their slots, for which the
-        // state has place: it was made for this optimizer. The scratch memory has place for the shares of the gradient.
+        // state has place: it was made for this optimizer. The scratch memory has place for the shares of the gradient, and
+        // for the gradient where the plan keeps it.
         unsafe {
             let (inputs, memory, plan) = (self.inputs(), self.memory(), self.plan.update);
             update::update::launch_unchecked(self.client, count, square(), inputs, memory, turn, *layer, last, plan);
@@ -199,6 +201,20 @@ impl StepQueue<'_> {
                     plan,
                 );
             }
+        }
+    }
+
+    /// Queues the end of a step of which GPUs have shared out the batch: the optimizer's step by the gradient of all of them,
+    /// which stands in the scratch memory.
+    pub fn update_by_sum(&self, turn: usize) {
+        let (plan, record) = (self.plan.update, self.plan.layers[0].record);
+        let count = row_of_cubes(plan.parameters.div_ceil(UNITS));
+        // SAFETY: the step is one of the plan's. The kernel checks parameters against P. The state has P of them with their
+        // slots, since it was made for this optimizer, and the scratch memory has place for a gradient (P), since it was taken
+        // by a plan for several GPUs.
+        unsafe {
+            let (inputs, memory) = (self.inputs(), self.memory());
+            update::update_by_sum::launch_unchecked(self.client, count, square(), inputs, memory, turn, record, plan);
         }
     }
 

@@ -1,4 +1,5 @@
 //! The kernels that compute a layer's gradient and do the optimizer's step on it, a matrix product fused with the optimizer.
+//! Where GPUs share out a batch, the product ends with the gradient, and the optimizer's step follows in a kernel of its own.
 
 use cubecl::prelude::*;
 
@@ -69,7 +70,7 @@ fn update_tile(
         }
     }
     if comptime!(layer.shares == 1) {
-        optimize_run(memory, &mut run, &rates_of(inputs, batch), comptime!(edge * edge), plan);
+        finish_run(memory, &mut run, &rates_of(inputs, batch), comptime!(edge * edge), plan);
     }
 }
 
@@ -101,7 +102,7 @@ fn update_last(
                 }
             }
         }
-        optimize_run(memory, &mut run, &rates_of(inputs, batch), 1usize, plan);
+        finish_run(memory, &mut run, &rates_of(inputs, batch), 1usize, plan);
     }
 }
 
@@ -126,7 +127,31 @@ pub fn update_by_shares(
         let mut run = new_run(1usize);
         run.places[0] = comptime!(layer.weights) + at;
         run.gradients[0] = gradient;
+        finish_run(memory, &mut run, &rates_of(inputs, &batch), 1usize, plan);
+    }
+}
+
+/// The optimizer's step on all parameters by the gradient of the whole batch, which the host has put into the scratch memory
+/// in the place of this GPU's. It also sets the clock to the next step, for a GPU that had no image of the batch.
+#[cube(launch_unchecked)]
+pub fn update_by_sum(
+    inputs: &StepInputs,
+    memory: &mut StepMemory,
+    turn: usize,
+    #[comptime] record: usize,
+    #[comptime] plan: UpdatePlan,
+) {
+    let now = step_of(memory, turn);
+    let batch = batch_of(inputs, now, record);
+    let at = number_of_cube() * UNITS + UNIT_POS as usize;
+    if at < comptime!(plan.parameters) {
+        let mut run = new_run(1usize);
+        run.places[0] = at;
+        run.gradients[0] = memory.scratch[comptime!(plan.gradient.unwrap_or_default()) + at];
         optimize_run(memory, &mut run, &rates_of(inputs, &batch), 1usize, plan);
+    }
+    if at == 0 {
+        set_next_step(memory, turn, now);
     }
 }
 

@@ -348,6 +348,7 @@ mod tests {
         let engine = EngineInfo {
             engine: "fused",
             device: "gpu",
+            gpus: 2,
             backend: "a <b>backend</b>".into(),
             instruction_set: "none".into(),
             threads: 1,

@@ -50,11 +50,12 @@ fn program_and_machine(finished: &Finished) -> Vec<Row> {
         0 => String::new(),
         before => format!(", without the {} of earlier runs", text::counted(before, "epoch")),
     };
-    let EngineInfo { engine, device, backend, instruction_set, threads } = finished.engine;
+    let EngineInfo { engine, device, gpus, backend, instruction_set, threads } = finished.engine;
+    let device = if *gpus > 1 { format!("{gpus} x {device}") } else { device.to_string() };
     vec![
         row("program", format!("mnist {}", env!("CARGO_PKG_VERSION"))),
         row("engine", format!("{engine}, {backend}")),
-        row("device", *device),
+        row("device", device),
         row("instruction set", instruction_set),
         row("threads", threads.to_string()),
         row("processor", machine::processor()),
