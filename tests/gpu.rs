@@ -196,21 +196,21 @@ mod with_gpus {
 
     // ---- several GPUs
 
-    /// A sandbox for trainings of three epochs with a short last batch, and their flags but for `gpus`; on software, which
-    /// stands in for several GPUs.
-    fn several() -> Option<(Sandbox, String)> {
+    /// A sandbox for trainings of three epochs with a short last batch, on software, which stands in for several GPUs.
+    fn several() -> Option<Sandbox> {
         let software = common::several_adapters(1)?.remove(0);
         let first_word = software.name.split_whitespace().next().unwrap();
         let sandbox = Sandbox::with_data();
-        sandbox.write("parameters.yaml", "optimizer: adam\nlearning_rate: 0.01\nbatch_size: 64\nhidden_layers: [32]\n");
-        Some((sandbox, format!("--train_epochs=3 --device=gpu:{first_word}")))
+        let network = "hidden_layers: [32]\nbatch_size: 64\nlearning_rate: 0.01\n";
+        sandbox.write("parameters.yaml", format!("train_epochs: 3\ndevice: gpu:{first_word}\n{network}"));
+        Some(sandbox)
     }
 
     #[test]
     fn two_and_eight_gpus_train_what_one_trains_and_the_same_bytes_again() {
-        let Some((sandbox, flags)) = several() else { return };
+        let Some(sandbox) = several() else { return };
         let train = |gpus: &str| {
-            let ended = sandbox.train(&format!("{flags} --gpus={gpus}")).done();
+            let ended = sandbox.train(&format!("--gpus={gpus}")).done();
             (ended, sandbox.metrics("model"), sandbox.model())
         };
         // Software is not taken several times unasked.
@@ -240,8 +240,8 @@ mod with_gpus {
 
     #[test]
     fn a_training_goes_on_with_its_number_of_gpus_or_says_that_it_is_another() {
-        let Some((sandbox, flags)) = several() else { return };
-        let train = |more: &str| sandbox.train(&format!("{flags} {more}")).done();
+        let Some(sandbox) = several() else { return };
+        let train = |flags: &str| sandbox.train(flags).done();
         let gpus = || sandbox.metrics("model")["gpus"].clone();
         train("--gpus=2");
         let undisturbed = sandbox.model();
@@ -261,10 +261,10 @@ mod with_gpus {
 
     #[test]
     fn several_gpus_train_ensembles_on_distorted_images() {
-        let Some((sandbox, flags)) = several() else { return };
+        let Some(sandbox) = several() else { return };
         let more = "--augment=affine --ensemble=2 --validation=0.2 --schedule=cosine --ema=0.9";
         let train = |gpus: usize| {
-            sandbox.train(&format!("{flags} {more} --gpus={gpus}")).done();
+            sandbox.train(&format!("{more} --gpus={gpus}")).done();
             let metrics = sandbox.metrics("model");
             (metrics["epochs"][2]["loss"].as_f64().unwrap(), metrics["gpus"].clone())
         };
