@@ -165,8 +165,10 @@ fn of_its_kind(adapters: &[Adapter], gpus: GpuCount) -> Vec<Adapter> {
     adapters.iter().filter(|other| kind(other) == kind(first)).take(most).cloned().collect()
 }
 
-/// The adapters that are open: the runtime's name for each, with what is needed to open it again.
-static OPENED: Mutex<Option<HashMap<(WgpuDevice, usize), (WgpuDevice, WgpuSetup)>>> = Mutex::new(None);
+/// Open adapters, by device and copy: the runtime's name for each, with what is needed to open it again.
+type OpenAdapters = HashMap<(WgpuDevice, usize), (WgpuDevice, WgpuSetup)>;
+
+static OPENED: Mutex<Option<OpenAdapters>> = Mutex::new(None);
 
 impl Adapter {
     /// Prepares the adapter for kernels and returns the runtime's name for it. Only the first call takes time.

@@ -95,9 +95,11 @@ impl<'a> Member<'a> {
 fn step(members: &mut [Member], turn: usize, length: usize, totals: &mut EpochTotals) -> Result<()> {
     // All of them work before the host waits for the first.
     let pending: Vec<_> = members.iter_mut().filter_map(|member| member.begin(turn, length)).collect();
+    // Every read is waited for, even if one fails: the runtime must not use its memory again before.
+    let read: Vec<_> = pending.into_iter().map(PendingRead::wait).collect();
     let mut sum: Vec<f32> = vec![];
-    for read in pending {
-        let [gradient, scores] = read.wait()?;
+    for parts in read {
+        let [gradient, scores] = parts?;
         if sum.is_empty() {
             sum = gradient;
         } else {
