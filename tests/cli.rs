@@ -380,7 +380,7 @@ fn a_demo_that_is_ended_in_time_scores_its_own_model() {
     let sandbox = Sandbox::new();
     sandbox.run("download --synthetic").done();
     sandbox.run("demo --train_epochs=1 --hidden_layers=[] --batch_size=256").done();
-    let ended = sandbox.run("demo --train_epochs=10000 --hidden_layers=[] --batch_size=256 --max_seconds=1.5").done();
+    let ended = sandbox.run("demo --train_epochs=10000 --hidden_layers=[] --batch_size=256 --max_seconds=6").done();
     assert!(ended.stderr.contains("workspace/model: still holds the finished model of before"), "{ended:#?}");
     let trained = sandbox.metrics("workspace/model/unfinished")["model_sha256"].clone();
     assert_eq!(sandbox.metrics("workspace/evaluate_logs")["model_sha256"], trained);

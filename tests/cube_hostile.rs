@@ -126,7 +126,7 @@ fn tildes_and_other_variables_are_refused() {
 
 // ---- files that take long
 
-const LIMIT: Duration = Duration::from_millis(500);
+const LIMIT: Duration = Duration::from_secs(1);
 
 /// The time that `mnist cube check` takes with `text` as `file`, and its result. The best of some tries: other tests run
 /// beside this one.
@@ -143,7 +143,7 @@ fn judged(file: &str, text: &[u8]) -> (Duration, Ended) {
 }
 
 #[test]
-fn every_file_is_judged_in_half_a_second() {
+fn every_file_is_judged_in_a_second() {
     let keys = |count: usize| (0..count).map(|n| format!("key{n}: 1\n")).collect::<String>();
     let long = "x".repeat(30_000);
     let cases = [
