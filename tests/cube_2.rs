@@ -431,6 +431,37 @@ fn a_container_has_one_network() {
 }
 
 #[test]
+fn a_task_of_any_name_gets_a_container_of_a_name_that_docker_takes() {
+    let cube = with("  hello:", "  héllo you:");
+    let arguments = ["cube", "run", "--platform=docker", "--dry_run", "--task=héllo you"];
+    let ended = cube.in_place(cube.sandbox.program().args(arguments));
+    assert!(ended.stdout.contains(" --name=mlcube_h-llo-you_"), "{ended:#?}");
+}
+
+#[test]
+fn a_faulty_file_of_any_name_is_read_as_far_as_it_goes() {
+    let cube = Cube::new();
+    let good = cube.sandbox.read("the cube/mlcube-2.0.yaml");
+    cube.write("two.yaml", good.replace("docker:\n", "docker:\n\tx: 1\n"));
+    let ended = cube.run("check --mlcube=two.yaml");
+    assert!(ended.stdout.starts_with("./two.yaml:") && ended.stdout.contains("is not YAML"), "{ended:#?}");
+    ended.failed_with("two.yaml: 1 fault in the cube's files");
+    cube.write("two.yaml", "a: list of keys");
+    assert_eq!(cube.run("check --mlcube=two.yaml").code, Some(2));
+}
+
+#[test]
+fn outputs_of_another_program_stay_though_they_have_the_names_of_ours() {
+    let cube = with("chat: {type: directory, default: chats}", "model_dir: model/\n        log_dir: logs/");
+    for file in ["model/model.safetensors", "model/metrics.json", "logs/metrics.json"] {
+        cube.write(&format!("workspace/{file}"), "precious");
+    }
+    let ended = cube.run("clean --yes").done();
+    assert!(ended.stderr.contains("another program's cube"), "{ended:#?}");
+    assert!(cube.sandbox.path("cube/workspace/model/model.safetensors").exists(), "{ended:#?}");
+}
+
+#[test]
 fn a_cube_of_one_file_is_cleaned() {
     let cube = Cube::new();
     cube.write("workspace/model/model.safetensors", "x");

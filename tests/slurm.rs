@@ -97,7 +97,8 @@ fn the_flags_of_the_node_are_words() {
     }
     for (given, expected) in [
         ("slurm.yaml", "a platform file other than this one"),
-        ("none.yaml", "another platform file beside this one"),
+        ("none.yaml", "another platform file, from this one's directory on"),
+        ("nowhere/native.yaml", "another platform file, from this one's directory on"),
         ("ssh.yaml", "a platform of one machine"),
     ] {
         cube.write("platforms/slurm.yaml", PLATFORM.replace("native.yaml", given));

@@ -25,6 +25,7 @@ pub struct Cleaning {
 
 /// Looks through the output directories of `configurations` that are in `workspace`, links followed. Only files go that
 /// have a name and a place which this program gives them; those of a data set only `with_data`, and if their hash is right.
+/// None of another program's cube: its parameters may have the names of ours.
 /// The directories from which something goes are locked, unless it is a `dry_run`, which writes nothing.
 ///
 /// # Errors
@@ -36,7 +37,8 @@ pub fn look(configurations: &Configurations, workspace: &Path, with_data: bool, 
     // A file that a task is given is nobody's output, whichever way it is bound.
     let files = bindings().filter(|binding| binding.is_file).map(|binding| &binding.path);
     let inputs: BTreeSet<_> = files.chain(&configurations.input_files).filter_map(|path| real(path)).collect();
-    let outputs = bindings().filter(|binding| !binding.is_input && !binding.is_file);
+    let ours = configurations.invocations.iter().filter(|invocation| invocation.is_ours).flat_map(Invocation::here);
+    let outputs = ours.filter(|binding| !binding.is_input && !binding.is_file);
     let mut directories: BTreeMap<PathBuf, BTreeSet<&str>> = BTreeMap::new();
     // A link to a directory that is gone would be in the way of the next run.
     let mut lasting = BTreeSet::from([workspace.clone()]);

@@ -63,6 +63,12 @@ impl CubeDir {
         self.build.parent().unwrap_or(&self.root)
     }
 
+    /// The cube in messages: its directory, or its file where that has a name of its own.
+    pub fn shown(&self) -> PathBuf {
+        let file = self.configuration_2.as_ref().filter(|file| **file != *CUBE_FILE);
+        file.map_or_else(|| self.root.clone(), |file| self.root.join(file))
+    }
+
     /// What `--mlcube` takes for this cube, absolute.
     pub fn given(&self) -> PathBuf {
         let file = self.configuration_2.as_ref().filter(|file| **file != *CUBE_FILE);
@@ -123,20 +129,23 @@ fn not_a_cube(mlcube: &Path, found: &'static str) -> Error {
 }
 
 /// Whether `file` holds a whole cube, as the runners since 0.0.4 read it: it has no `schema_type`, and a section of a runner
-/// or tasks by their names. Any other file of a cube is of the old shape, a faulty one too.
+/// or tasks by their names. Any other file is of the old shape if it is called mlcube.yaml; under another name it is said what
+/// is wrong with it, if it cannot be read.
 fn is_configuration_2(file: &Path) -> bool {
     let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file()); // a pipe would have no end
+    let if_faulty = is_file && !file.ends_with(CUBE_FILE);
     let text = if is_file { yaml::read(file, "a cube's file") } else { return false };
-    let Ok(Ok(text)) = text else { return false };
+    let Ok(Ok(text)) = text else { return if_faulty };
     let sections = ["docker", "singularity", "tasks"];
     // Most files are told without their YAML being read, which is read once more by the check.
     let is_old = text.lines().any(|line| line.starts_with("schema_type:"));
-    if is_old || !sections.iter().any(|name| text.contains(name)) {
+    if is_old || !if_faulty && !sections.iter().any(|name| text.contains(name)) {
         return false;
     }
     let has = |value: &Value, key: &str| value.get(key).is_some_and(Value::is_mapping);
-    yaml::parse::<Value>(&text)
-        .is_ok_and(|value| value.get("schema_type").is_none() && sections.iter().any(|name| has(&value, name)))
+    yaml::parse::<Value>(&text).map_or(if_faulty, |value| {
+        value.get("schema_type").is_none() && sections.iter().any(|name| has(&value, name))
+    })
 }
 
 /// The names that `given` lists with commas between.

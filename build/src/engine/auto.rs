@@ -16,11 +16,14 @@ type BuildTrainer<'a> = &'a dyn Fn(&DeviceChoice, usize) -> Result<Box<dyn Train
 pub fn devices(
     _: &Recipe,
     device: &DeviceChoice,
-    _: GpuCount,
+    gpus: GpuCount,
     _: u32,
     _: &Arc<Images>,
     _: BuildTrainer,
 ) -> Result<(DeviceChoice, usize)> {
+    if *device == DeviceChoice::Auto && matches!(gpus, GpuCount::All | GpuCount::Number(2..)) {
+        tracing::warn!("gpus: this program was built without GPUs and trains on the processor");
+    }
     Ok((if *device == DeviceChoice::Auto { DeviceChoice::Cpu } else { device.clone() }, 1))
 }
 

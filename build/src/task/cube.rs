@@ -37,11 +37,11 @@ pub fn run(args: &Cube) -> Result<()> {
         Cube::Configure { cube, platform, dry_run } => configure(cube, platform, *dry_run),
         Cube::Run { cube, platform, task, dry_run, attach, keep, parameters } => {
             let how = How { dry_run: *dry_run, attach: *attach, keep: *keep };
-            run_tasks(Place::new(cube, platform, parameters)?, task, &how)
+            run_tasks(PlatformOfCube::new(cube, platform, parameters)?, task, &how)
         }
         Cube::Describe { cube } => describe(&cube_dir(cube)?),
         Cube::ShowConfig { cube, platform, resolve, parameters } => show_config(cube, platform, parameters, *resolve),
-        Cube::Inspect { cube, platform } => inspect(Place::new(cube, platform, &[])?, platform),
+        Cube::Inspect { cube, platform } => inspect(PlatformOfCube::new(cube, platform, &[])?, platform),
         Cube::Job(command) => job(command),
         Cube::Clean(args) => clean(&cube_dir(&args.cube)?, args),
     }
@@ -96,14 +96,14 @@ fn first<T: std::fmt::Display>(items: &[T], name: &str) -> String {
 }
 
 /// A cube on a platform.
-struct Place {
+struct PlatformOfCube {
     cube: CubeDir,
     /// Of a cube of configuration 2.0.
     configuration: Option<Configuration>,
     runner: Box<dyn Runner>,
 }
 
-impl Place {
+impl PlatformOfCube {
     /// Reads what the platform depends on. `parameters` are those of tasks.
     fn new(args: &ConfigurationArgs, platform: &Path, parameters: &[TaskArgument]) -> Result<Self> {
         let cube = cube_dir(&args.place)?;
@@ -111,7 +111,7 @@ impl Place {
         let configuration = configuration(&cube, section, args, parameters)?;
         let runner = match (section, &configuration) {
             (Some(section), Some(configuration)) => platform::configured(section, configuration, &cube),
-            _ => sound(&cube.root, check::runner(&cube.file(&PLATFORM, platform)?, &cube, &PROGRAM))?,
+            _ => sound(&cube.shown(), check::runner(&cube.file(&PLATFORM, platform)?, &cube, &PROGRAM))?,
         };
         Ok(Self { cube, configuration, runner })
     }
@@ -134,7 +134,7 @@ impl Place {
     fn invocation(&self, task: &Path) -> Result<Invocation> {
         match &self.configuration {
             Some(configuration) => configuration.invocation(task),
-            None => sound(&self.cube.root, check::invocation(&self.cube, task, &PROGRAM)),
+            None => sound(&self.cube.shown(), check::invocation(&self.cube, task, &PROGRAM)),
         }
     }
 }
@@ -148,7 +148,7 @@ fn configuration(
 ) -> Result<Option<Configuration>> {
     let changes = Changes { overrides: &args.overrides, arguments: parameters };
     if cube.configuration_2.is_some() {
-        return sound(&cube.root, check::configuration(cube, section, &changes, &PROGRAM)).map(Some);
+        return sound(&cube.shown(), check::configuration(cube, section, &changes, &PROGRAM)).map(Some);
     }
     match changes.first() {
         Some(what) => Err(CubeError::NotOneFileCube { what }.into()),
@@ -157,7 +157,7 @@ fn configuration(
 }
 
 fn configure(args: &ConfigurationArgs, platform: &Path, dry_run: bool) -> Result<()> {
-    let Place { cube, configuration, mut runner } = Place::new(args, platform, &[])?;
+    let PlatformOfCube { cube, configuration, mut runner } = PlatformOfCube::new(args, platform, &[])?;
     let is_ours = configuration.map_or_else(|| check::is_ours(&cube, &PROGRAM), |configuration| configuration.is_ours);
     console::print(&text::lines(runner::configure(&mut *runner, &cube.build, is_ours, dry_run)?))
 }
@@ -170,7 +170,7 @@ struct How {
 }
 
 /// Runs the tasks one after the other. The first that fails is the last.
-fn run_tasks(mut place: Place, given: &Path, how: &How) -> Result<()> {
+fn run_tasks(mut place: PlatformOfCube, given: &Path, how: &How) -> Result<()> {
     let tasks = place.tasks(given)?;
     if how.keep {
         place.runner.keep();
@@ -196,7 +196,7 @@ fn run_tasks(mut place: Place, given: &Path, how: &How) -> Result<()> {
 
 /// Says what the cube is, in the words of `mlcube describe`.
 fn describe(cube: &CubeDir) -> Result<()> {
-    let CubeDescription { name, version, tasks, runs } = sound(&cube.root, check::description(cube, &PROGRAM))?;
+    let CubeDescription { name, version, tasks, runs } = sound(&cube.shown(), check::description(cube, &PROGRAM))?;
     let mut lines = vec![
         "MLCube".to_string(),
         format!("  path = {}", cube.absolute_root().display()),
@@ -238,7 +238,7 @@ fn show_config(args: &ConfigurationArgs, platform: &Path, parameters: &[TaskArgu
 }
 
 /// Prints the hash of the image as `mlcube inspect` does.
-fn inspect(mut place: Place, platform: &Path) -> Result<()> {
+fn inspect(mut place: PlatformOfCube, platform: &Path) -> Result<()> {
     place.runner.find()?;
     let image = place.runner.image();
     let hash = image.map(|image| image.hash()).transpose()?.flatten();
@@ -290,7 +290,11 @@ fn job(command: &JobCommand) -> Result<()> {
 
 /// Prints what it would remove and what stays, and asks before it removes anything.
 fn clean(cube: &CubeDir, args: &CleanArgs) -> Result<()> {
-    let configurations = sound(&cube.root, check::configurations(cube, &PROGRAM))?;
+    let configurations = sound(&cube.shown(), check::configurations(cube, &PROGRAM))?;
+    if !configurations.invocations.is_empty() && !configurations.invocations.iter().any(|one| one.is_ours) {
+        info!("{}: another program's cube: which of its outputs may go is not known", cube.shown().display());
+        return Ok(());
+    }
     let cleaning = clean::look(&configurations, &cube.workspace, args.data, args.dry_run)?;
     let kept: Vec<String> = cleaning.kept.iter().map(|(path, why)| format!("keep {}: {why}", path.display())).collect();
     console::print(&text::lines(cleaning.removed.iter().map(|path| format!("remove {}", path.display()))))?;

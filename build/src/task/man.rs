@@ -26,7 +26,7 @@ pub fn run(directory: &Path) -> Result<()> {
 
 /// Writes the page of `command`, then those of the commands below it. `written` takes their paths.
 fn write(command: Command, directory: &Path, written: &mut Vec<String>) -> Result<()> {
-    let below: Vec<Command> = command.get_subcommands().cloned().collect();
+    let below: Vec<Command> = command.get_subcommands().filter(|below| !below.is_hide_set()).cloned().collect();
     // What the short help leaves out has no text in a page either.
     let man = Man::new(command.mut_args(|argument| argument.hide_short_help(false)));
     let path = directory.join(man.get_filename());

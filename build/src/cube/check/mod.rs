@@ -54,7 +54,7 @@ fn read_platform(reader: &mut Reader, name: &Path) -> Option<Document> {
                 reader.expected(
                     &document,
                     &[key("platform")],
-                    "another platform file beside this one",
+                    "another platform file, from this one's directory on",
                     &format!("{named:?}"),
                 );
             }
@@ -70,10 +70,12 @@ fn read_platform(reader: &mut Reader, name: &Path) -> Option<Document> {
     Some(document)
 }
 
-/// The platform file that `file` calls `named`: in the same directory, with or without `.yaml`. None if it is `file` itself.
+/// The platform file that `file` calls `named`: from the same directory on, with or without `.yaml`; `platforms/` before it
+/// means that directory too. None if it is `file` itself.
 fn named_file(file: &Path, named: &str) -> Option<PathBuf> {
-    let named = Path::new(named).file_name()?;
-    let other = file.with_file_name(named).with_extension("yaml");
+    let named = Path::new(named);
+    let named = named.strip_prefix("platforms").ok().filter(|below| below.file_name().is_some()).unwrap_or(named);
+    let other = file.parent()?.join(named).with_extension("yaml");
     (other != file).then_some(other)
 }
 

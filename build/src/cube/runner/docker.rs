@@ -306,9 +306,10 @@ impl Image for Docker {
     }
 }
 
-/// The container's name, which no other process uses.
+/// The container's name, which no other process uses, of the characters that Docker takes.
 fn container(invocation: &Invocation) -> String {
-    format!("mlcube_{}_{}", invocation.task, std::process::id())
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "_.-".contains(c) { c } else { '-' };
+    format!("mlcube_{}_{}", invocation.task.chars().map(plain).collect::<String>(), std::process::id())
 }
 
 /// The variables that a task in a container gets too, if they are set: the proxies and the mirror.
