@@ -84,7 +84,8 @@ fn a_sheet_without_distortions_and_one_that_is_too_large_are_refused() {
     .unwrap();
     let files = sandbox.files(".");
     for (out, found) in [("directory.png", "a directory"), ("link.png", "a link"), ("pipe.png", "a device or a pipe")] {
-        let expected = format!("{out}: expected a new file or an earlier one of this program, found {found}");
+        let problem = format!("{out}: expected a new file or an earlier one of this program, found {found}");
+        let expected = format!("{problem}\nhint: choose another name or directory");
         sandbox.run(&format!("augment --data_dir=data --augment=both --out={out}")).failed_with(&expected);
         assert_eq!(sandbox.files("."), files);
     }

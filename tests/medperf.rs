@@ -346,7 +346,7 @@ fn a_mounted_file_is_filled_in_place() {
     }
     let trial = Trial::new();
     trial.call("prepare", &[]).done();
-    trial.sandbox.write("file", "old and longer than what will be written: ".repeat(100));
+    trial.sandbox.write("file", "num_cases: old and longer than what will be written: ".repeat(100));
     for directory in ["closed", "empty"] {
         fs::create_dir(trial.sandbox.path(directory)).unwrap();
     }
@@ -360,8 +360,16 @@ fn a_mounted_file_is_filled_in_place() {
         return skipped("this user may not mount a file");
     }
     let statistics = [("output_path", "closed/statistics.yaml")];
+    let failed = trial.call("statistics", &[statistics[0], ("labels_path", "empty")]);
+    let left = trial.sandbox.read("file");
+    trial.sandbox.write("file", "thesis");
+    let refused = trial.call("statistics", &statistics);
+    let kept = trial.sandbox.read("file");
+    trial.sandbox.write("file", "");
     let ended = trial.call("statistics", &statistics);
     assert!(Command::new("umount").arg(&target).status().unwrap().success());
+    assert_eq!((failed.code, &*left), (Some(1), "")); // an old result would look new
+    assert_eq!((refused.code, &*kept), (Some(1), "thesis"));
     assert_eq!(trial.sandbox.read("file"), ended.done().stdout);
     assert_eq!(trial.sandbox.read("closed/statistics.yaml"), "");
     assert_eq!(trial.sandbox.files("closed"), ["statistics.yaml"]);
@@ -371,7 +379,10 @@ fn a_mounted_file_is_filled_in_place() {
 fn an_output_that_cannot_be_written_is_named_and_left_as_it_was() {
     let trial = Trial::inferred();
     let Some(mount) = tmpfs(&trial.sandbox.path("full"), "size=64k") else { return };
-    trial.sandbox.write("full/results.yaml", "old");
+    let old = [("statistics", "full/statistics.yaml", "num_cases: 1"), ("evaluate", "full/results.yaml", "images: 1")];
+    for (_, path, text) in old {
+        trial.sandbox.write(path, text);
+    }
     mount.make_read_only();
     for (name, key, path) in [
         ("prepare", "output_path", "full"),
@@ -381,9 +392,9 @@ fn an_output_that_cannot_be_written_is_named_and_left_as_it_was() {
         let message = "@/full: cannot write into the directory: Read-only file system (os error 30)";
         trial.refuses(name, &[(key, path)], message);
     }
-    for name in ["statistics", "evaluate"] {
-        let message = "@/full/results.yaml: cannot write: Read-only file system (os error 30)";
-        trial.refuses(name, &[("output_path", "full/results.yaml")], message);
+    for (name, path, text) in old {
+        let message = format!("@/{path}: cannot write: Read-only file system (os error 30)");
+        trial.refuses(name, &[("output_path", path)], &message);
+        assert_eq!(trial.sandbox.read(path), text);
     }
-    assert_eq!(trial.sandbox.read("full/results.yaml"), "old");
 }

@@ -6,7 +6,7 @@ use mnist::data::dataset::Dataset;
 use mnist::data::idx::{encode_images, encode_labels};
 use serde_json::{Value, json};
 
-use super::{HASH, IMAGES, LABELS, Trial};
+use super::{HASH, IMAGES, LABELS, Trial, contents, give_away};
 use crate::common::gzip;
 
 #[test]
@@ -25,6 +25,18 @@ fn raw_data_must_be_whole_and_apart_from_outputs() {
     refuses(&[("output_labels_path", "raw")], &format!("--output_labels_path=@/raw: expected {same}"));
     let same = "another directory than --output_path, found the same";
     refuses(&[("output_labels_path", "data")], &format!("--output_labels_path=@/data: expected {same}"));
+
+    let nested = "another directory than --output_path, found one in the other";
+    refuses(&[("output_labels_path", "data/new")], &format!("--output_labels_path=@/data/new: expected {nested}"));
+    refuses(&[("output_path", "labels/new")], &format!("--output_labels_path=@/labels: expected {nested}"));
+    let raw = "a directory without raw data, which a model sees there, found raw data below it";
+    fs::create_dir(trial.sandbox.path("above")).unwrap();
+    give_away(&trial.sandbox.path("above"));
+    fs::rename(trial.sandbox.path("raw"), trial.sandbox.path("above/raw")).unwrap();
+    let above = [("data_path", "above/raw"), ("labels_path", "above/raw"), ("output_path", "above")];
+    refuses(&above, &format!("--output_path=@/above: expected {raw}"));
+    assert_eq!(trial.sandbox.files("above"), ["raw"]);
+    fs::rename(trial.sandbox.path("above/raw"), trial.sandbox.path("raw")).unwrap();
 
     let labels = |labels: &[u8]| trial.sandbox.write(&format!("raw/{LABELS}.gz"), gzip(&encode_labels(labels)));
     labels(&[1; 99]);
@@ -88,9 +100,19 @@ fn prepared_data_must_be_whole_and_of_one_piece() {
 
     // Of which only the sanity check knows.
     trial.sandbox.write(&format!("data/{LABELS}"), "");
-    let message = "@/data/t10k-labels-idx1-ubyte: expected no labels beside the images, where a model sees them";
+    let message =
+        "@/data/t10k-labels-idx1-ubyte: expected no labels in the directory of the images, where a model sees them";
     trial.refuses("sanity_check", &[], message);
     fs::remove_file(trial.sandbox.path(format!("data/{LABELS}"))).unwrap();
+    fs::create_dir_all(trial.sandbox.path("data/deep/labels")).unwrap();
+    for name in [LABELS, HASH] {
+        let below = trial.sandbox.path(format!("data/deep/labels/{name}"));
+        fs::copy(trial.sandbox.path(format!("labels/{name}")), below).unwrap();
+    }
+    let message = "@/data/deep/labels/t10k-labels-idx1-ubyte: expected no labels in the directory of the images, where a \
+                   model sees them";
+    trial.refuses("sanity_check", &[("labels_path", "data/deep/labels")], message);
+    fs::remove_dir_all(trial.sandbox.path("data/deep")).unwrap();
     let mut blank = good;
     blank[16 + 784 * 7..16 + 784 * 9].fill(255);
     trial.sandbox.write(&format!("raw/{IMAGES}"), blank);
@@ -145,6 +167,14 @@ fn predictions_must_be_those_of_the_labels_images() {
     with(&|all| all["labels"] = json!([]));
     let ended = trial.call("evaluate", &[]);
     assert!(ended.stderr.contains("predictions.json:1: unknown field `labels`, expected one of "), "{ended:#?}");
+    assert!(!ended.stderr.contains(" at line "), "{ended:#?}");
+    // No text of the file makes a message long.
+    let long = "x".repeat(60_000);
+    for (key, value) in [("classes", json!([long])), ("classes", json!(long)), (long.as_str(), json!(1))] {
+        with(&|all| all[key] = value.clone());
+        let ended = trial.call("evaluate", &[]);
+        assert!(ended.code == Some(1) && ended.stderr.len() < 1000, "{ended:#?}");
+    }
     let text = good.to_string();
     trial.sandbox.write(path, &text[..text.len() / 2]);
     assert!(trial.call("evaluate", &[]).stderr.contains("predictions.json:1: EOF while parsing"));
@@ -162,4 +192,33 @@ fn predictions_must_be_those_of_the_labels_images() {
     let results: Value = serde_yaml::from_str(&trial.sandbox.read("results/results.yaml")).unwrap();
     let loss = results["loss"].as_f64().unwrap();
     assert!(results["accuracy"] == 0.0 && loss > 700.0 && loss.is_finite(), "{results}");
+}
+
+#[test]
+fn an_output_replaces_nothing_but_an_earlier_one() {
+    let trial = Trial::inferred();
+    trial.sandbox.write("thesis.txt", "years of work");
+    let labels = "labels/t10k-labels-idx1-ubyte";
+    let inputs = ["labels", "data", "predictions"].map(|name| trial.sandbox.path(name));
+    let before = contents(&inputs);
+    for (task, paths) in [
+        ("statistics", [labels, "labels", "labels/new/a.yaml", "data/a.yaml", "thesis.txt/../data/a.yaml"]),
+        ("evaluate", [labels, "labels", "labels/new/a.yaml", "predictions/predictions.json", "predictions/a"]),
+    ] {
+        for path in paths {
+            let problem = "expected a file outside of the directories of the inputs, found a path in one of them";
+            trial.refuses(task, &[("output_path", path)], &format!("--output_path=@/{path}: {problem}"));
+        }
+        let problem = "expected a new file or an earlier one of this program, found";
+        trial.refuses(task, &[("output_path", "thesis.txt")], &format!("@/thesis.txt: {problem} another file"));
+        trial.refuses(task, &[("output_path", "raw")], &format!("@/raw: {problem} a directory"));
+    }
+    // Each knows its own only.
+    trial.call("evaluate", &[]).done();
+    let problem = "expected a new file or an earlier one of this program, found another file";
+    let results = "results/results.yaml";
+    trial.refuses("statistics", &[("output_path", results)], &format!("@/{results}: {problem}"));
+    trial.call("evaluate", &[]).done();
+    assert!(contents(&inputs) == before);
+    assert_eq!(trial.sandbox.read("thesis.txt"), "years of work");
 }

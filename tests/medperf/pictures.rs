@@ -10,6 +10,7 @@ use mnist::data::picture::{self, prepare};
 use mnist::data::sets::MNIST;
 
 use super::{IMAGES, LABELS, Trial};
+use crate::common::fifo;
 
 /// The raw data of `trial` as pictures in `pictures`, with their labels in `pictures/labels.csv`.
 fn draw(trial: &Trial) {
@@ -75,5 +76,23 @@ fn pictures_and_their_list_must_fit() {
         assert!(ended.stderr.contains(problem), "{problem} in {ended:#?}");
     }
     assert_eq!(ended.code, Some(1));
+    // One picture by two names.
+    with("\"./ward, 3//0.png\",4\n");
+    refuses("@/pictures/labels.csv:102: ward, 3/0.png is in line 2 already");
+    with(&format!("{},4\n", "x".repeat(100_000)));
+    refuses("@/pictures/labels.csv:102: expected a path of at most 1024 bytes, found 100000");
+    // A pipe would block for ever.
+    fifo(&trial.sandbox.path("pictures/pipe.png"));
+    with("\"ward, 3/extra.JPG\",4\npipe.png,4\n");
+    let ended = trial.call("prepare", &PICTURES);
+    let problem = "pipe.png: cannot read: expected a file, found a pipe";
+    assert!(ended.code == Some(1) && ended.stderr.contains(problem), "{ended:#?}");
+    fs::remove_file(trial.sandbox.path("pictures/pipe.png")).unwrap();
+    // Not a line for each of a million.
+    let gone: String = (0..60).map(|index| format!("gone{index}.png,4\n")).collect();
+    with(&format!("\"ward, 3/extra.JPG\",4\n{gone}"));
+    let ended = trial.call("prepare", &PICTURES);
+    assert_eq!(ended.stderr.matches("cannot read: No such file").count(), 49, "{ended:#?}");
+    assert!(ended.stderr.contains("and 11 more pictures"), "{ended:#?}");
     assert!(trial.sandbox.files("data").is_empty() && trial.sandbox.files("labels").is_empty());
 }

@@ -279,6 +279,7 @@ impl Error {
             Error::InTheWay { .. } | Error::NotUnfinished { .. } | Error::ForeignModel { .. } => {
                 Some("move it elsewhere, or choose another directory".into())
             }
+            Error::Occupied { .. } => Some("choose another name or directory".into()),
             Error::NoRename { .. } => Some("choose an empty directory, or one on another file system".into()),
             Error::DanglingLink { .. } => Some("make the directory that it leads to, or give another one".into()),
             Error::Memory { purpose, .. } => {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -131,6 +131,30 @@ pub fn make_directory(path: &Path) -> Result<()> {
     created.map_err(Error::io("create the directory", path))
 }
 
+/// Whether `path` is `directory` or lies below it, by whatever names. Neither needs to be there yet.
+pub fn lies_in(path: &Path, directory: &Path) -> bool {
+    real(path).starts_with(real(directory))
+}
+
+/// `path` from the root and without links. What is missing of it will be made, so that it holds no link.
+fn real(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    path.components().fold(PathBuf::new(), |mut done, part| match part {
+        Component::Normal(name) => {
+            done.push(name);
+            done.canonicalize().unwrap_or(done)
+        }
+        Component::ParentDir => {
+            done.pop(); // it holds no link
+            done
+        }
+        root => {
+            done.push(root);
+            done
+        }
+    })
+}
+
 /// The directories that this process made, each after the one that it is in.
 static MADE: Mutex<Vec<PathBuf>> = Mutex::new(vec![]);
 
@@ -212,6 +236,22 @@ mod tests {
             let expected = "expected a directory, found a link to /gone/away, which is not there";
             assert_eq!(message, format!("{}: {expected}", link.display()));
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_path_lies_in_a_directory_by_any_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("one/two")).unwrap();
+        std::os::unix::fs::symlink("one/two", at("link")).unwrap();
+        for inside in ["one", "one/", "one/two", "one/new/deep", "link", "link/new", "link/..", "new/../one/./x"] {
+            assert!(lies_in(&at(inside), &at("one")), "{inside}");
+        }
+        for outside in ["", "one/..", "ones", "new", "one/../new", "link/../../new"] {
+            assert!(!lies_in(&at(outside), &at("one")), "{outside}");
+        }
+        assert!(lies_in(&at("one/two/x"), &at("link")));
     }
 
     #[test]

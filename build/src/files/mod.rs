@@ -9,12 +9,13 @@ pub mod lock;
 pub mod set;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 pub use self::atomic::AtomicFile;
-pub use self::directory::{OutputDirectory, make_directory, remove_empty_directories, writable_directory};
+pub use self::directory::{OutputDirectory, lies_in, make_directory, remove_empty_directories, writable_directory};
 use crate::error::{Error, Result};
+use crate::open;
 
 /// Writes `bytes` to `target` whole or not at all.
 ///
@@ -31,13 +32,43 @@ pub fn write(target: impl Into<PathBuf>, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// There is something else than a file, such as a device, a pipe or a link, which would be replaced.
 pub fn write_named(target: &Path, bytes: &[u8]) -> Result<()> {
+    expect_file(target)?;
+    write(target, bytes)
+}
+
+/// Checks that nothing or a file is at `target`.
+fn expect_file(target: &Path) -> Result<()> {
     let found = match fs::symlink_metadata(target) {
         Ok(there) if there.is_dir() => "a directory",
         Ok(there) if there.is_symlink() => "a link",
         Ok(there) if !there.is_file() => "a device or a pipe",
-        _ => return write(target, bytes),
+        _ => return Ok(()),
     };
     Err(Error::Occupied { path: target.into(), found })
+}
+
+/// Checks what [`write_mounted`] would replace, before the work begins: nothing, an empty file, or an earlier one of this
+/// program, which begins with `beginning`. A mounted one is emptied: if the task fails, no old result looks new.
+///
+/// # Errors
+/// Something else is there, or it cannot be read or emptied.
+pub fn begin_mounted(target: &Path, beginning: &str) -> Result<()> {
+    expect_file(target)?;
+    let file = match open::regular(target) {
+        // Whatever is wrong with its directory, writing says better.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
+        opened => opened.map_err(Error::io("read", target))?,
+    };
+    let mut found = vec![];
+    file.take(beginning.len() as u64).read_to_end(&mut found).map_err(Error::io("read", target))?;
+    if found.is_empty() {
+        return Ok(());
+    } else if found != beginning.as_bytes() {
+        return Err(Error::Occupied { path: target.into(), found: "another file" });
+    } else if is_mount_point(target) {
+        OpenOptions::new().write(true).truncate(true).open(target).map_err(Error::io("write", target))?;
+    }
+    Ok(())
 }
 
 /// [`write()`] to a file that the user named, or that a container's engine mounted: that one cannot be replaced, nor its

@@ -173,6 +173,16 @@ pub(super) fn read(path: &Path, frame: Frame) -> Result<Prepared> {
     } else {
         (open::regular_or_pipe(path).and_then(|file| open::read_at_most(MOST_BYTES, file)), path)
     };
+    decoded(read, path, frame)
+}
+
+/// The same in the regular file at `path`: from anything else, nothing is read.
+pub(super) fn read_regular(path: &Path, frame: Frame) -> Result<Prepared> {
+    decoded(open::regular(path).and_then(|file| open::read_at_most(MOST_BYTES, file)), path, frame)
+}
+
+/// The image whose file at `path` holds the bytes in `read`, if these are not too many.
+fn decoded(read: io::Result<Option<Vec<u8>>>, path: &Path, frame: Frame) -> Result<Prepared> {
     let bytes = read.map_err(Error::io("read", path))?;
     let too_large = || format!("expected a file of at most {} MiB, found a larger one", MOST_BYTES >> 20);
     (bytes.ok_or_else(too_large).and_then(|bytes| picture::decode(&bytes)))

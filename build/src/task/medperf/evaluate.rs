@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::predictions::Predictions;
-use super::prepared;
+use super::{output, prepared};
 use crate::cli::ScoreArgs;
 use crate::error::Result;
 use crate::files;
@@ -11,6 +11,9 @@ use crate::output::console;
 use crate::output::metrics::ClassScore;
 use crate::score::Score;
 use crate::task::evaluate::table;
+
+/// The first of [`Results`], by which an earlier file is known.
+const FIRST_KEY: &str = "images";
 
 /// The file's contents. Shares are from 0 to 1, the loss is in nats.
 #[derive(Debug, Serialize)]
@@ -26,8 +29,10 @@ struct Results<'a> {
 /// Runs the task and prints the score.
 ///
 /// # Errors
-/// The predictions or the labels are missing or damaged, they are of different images, or the file cannot be written.
+/// The predictions or the labels are missing or damaged, they are of different images, or the file cannot be written or
+/// would replace anything but an earlier one.
 pub fn run(args: &ScoreArgs) -> Result<()> {
+    output::begin(&args.output_path, [&args.predictions, &args.labels], FIRST_KEY)?;
     let labels = prepared::labels(&args.labels)?;
     let predictions = Predictions::read(&args.predictions, &labels)?;
     let score = Score::new(&predictions.logits(), &labels.labels, prepared::classes().len());

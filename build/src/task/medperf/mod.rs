@@ -7,6 +7,7 @@
 
 mod evaluate;
 mod infer;
+mod output;
 mod pictures;
 mod predictions;
 mod prepare;

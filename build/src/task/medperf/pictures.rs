@@ -13,7 +13,7 @@ use crate::error::{Error, MedPerfError, Result};
 use crate::interrupt;
 use crate::open;
 use crate::task::predict;
-use crate::text::{Problem, one_of, shortened};
+use crate::text::{Problem, counted, one_of, shortened};
 use crate::threads;
 
 /// The file with a line `FILE,LABEL` for each picture, below a line `file,label`.
@@ -21,6 +21,10 @@ pub const FILE_NAME: &str = "labels.csv";
 const HEADER: &str = "file,label";
 /// The longest that is read, in bytes.
 const LONGEST: u64 = 1 << 28;
+/// The longest path of a picture, in bytes: what an operating system opens, and a message can show.
+const LONGEST_PATH: usize = 1024;
+/// The most pictures that could not be read of which each is named.
+const MOST_SHOWN: usize = 50;
 /// How the names of pictures end.
 const ENDS: [&str; 6] = ["png", "jpg", "jpeg", "gif", "bmp", "pgm"];
 /// The next step after a fault.
@@ -33,29 +37,40 @@ type Labelled = (String, u8);
 /// labels (N), in the order of the list.
 ///
 /// # Errors
-/// The list has a fault, or a picture is not in it, not there or not readable. Every such picture is named.
+/// The list has a fault, or a picture is not in it, not there or not readable. The first of those that could
+/// not be read are named.
 pub fn read(data: &Path, list: &Path) -> Result<(Vec<u8>, Vec<u8>)> {
     let listed = listed(list)?;
     all_are_listed(data, list, &listed)?;
     let prepare = |(file, _): &Labelled| {
         interrupt::check()?;
-        predict::read(&data.join(file), MNIST.frame)
+        predict::read_regular(&data.join(file), MNIST.frame)
     };
     let prepared = threads::side_by_side(threads::most(), listed.iter(), prepare);
     interrupt::check()?;
-    let unread = prepared.iter().filter_map(|picture| picture.as_ref().err()).inspect(|problem| error!("{problem}"));
-    let (unread, images) = (unread.count(), listed.len());
-    if unread > 0 {
-        return Err(Error::Pictures { unread, images });
+    let images = listed.len();
+    let problems: Vec<&Error> = prepared.iter().filter_map(|picture| picture.as_ref().err()).collect();
+    if !problems.is_empty() {
+        return Err(unread(&problems, images));
     }
     let doubts =
         || prepared.iter().zip(&listed).filter_map(|(read, (file, _))| Some((file, read.as_ref().ok()?.doubt?)));
     if let Some((file, doubt)) = doubts().next() {
         let doubtful = doubts().count();
-        warn!("{doubtful} of {images} pictures are doubtful, the first is {file}: {}", doubt.phrase());
+        warn!("{doubtful} of {images} pictures are doubtful, the first is {}: {}", shortened(file), doubt.phrase());
     }
     let pixels = prepared.into_iter().flatten().flat_map(|prepared| prepared.image).collect();
     Ok((pixels, listed.into_iter().map(|(_, label)| label).collect()))
+}
+
+/// Names the first pictures of `images` that could not be read, by their problems.
+fn unread(problems: &[&Error], images: usize) -> Error {
+    problems.iter().take(MOST_SHOWN).for_each(|problem| error!("{problem}"));
+    let rest = problems.len().saturating_sub(MOST_SHOWN);
+    if rest > 0 {
+        error!("and {}", counted(rest, "more picture"));
+    }
+    Error::Pictures { unread: problems.len(), images }
 }
 
 /// The pictures that the file at `path` names.
@@ -74,7 +89,7 @@ fn parsed(text: &str) -> std::result::Result<Vec<Labelled>, Problem> {
     let mut lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
     let problem = |line, text: String| Problem { line: Some(line), text };
     match lines.next() {
-        Some((_, header)) if header.trim().eq_ignore_ascii_case(HEADER) => {}
+        Some((_, header)) if is_header(header) => {}
         Some((line, found)) => {
             return Err(problem(line, format!("expected the header {HEADER}, found {}", shortened(found))));
         }
@@ -90,9 +105,11 @@ fn parsed(text: &str) -> std::result::Result<Vec<Labelled>, Problem> {
         let known = known.ok_or_else(|| {
             at(format!("expected the label {}, found {}", one_of(prepared::classes()), shortened(&label)))
         })?;
-        let mut parts = Path::new(&file).components();
-        if file.is_empty() || !parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
-            return Err(at(format!("expected a path below the directory of the pictures, found {}", shortened(&file))));
+        let file = below(&file).ok_or_else(|| {
+            at(format!("expected a path below the directory of the pictures, found {}", shortened(&file)))
+        })?;
+        if file.len() > LONGEST_PATH {
+            return Err(at(format!("expected a path of at most {LONGEST_PATH} bytes, found {}", file.len())));
         }
         if let Some(before) = lines_of.insert(file.clone(), line) {
             return Err(at(format!("{} is in line {before} already", shortened(&file))));
@@ -103,6 +120,19 @@ fn parsed(text: &str) -> std::result::Result<Vec<Labelled>, Problem> {
         return Err(Problem::of_file(format!("expected 1 to {MOST_IMAGES} pictures, found {}", listed.len())));
     }
     Ok(listed)
+}
+
+/// Whether this first line is [`HEADER`], with or without quotes.
+fn is_header(line: &str) -> bool {
+    line.split(',').map(unquoted).collect::<Vec<_>>().join(",").eq_ignore_ascii_case(HEADER)
+}
+
+/// The path `file` in its shortest form, so that every picture has one; none if it leads out of its directory or is none.
+fn below(file: &str) -> Option<String> {
+    let parts = Path::new(file).components().filter(|part| *part != Component::CurDir);
+    let names = parts.map(|part| if let Component::Normal(name) = part { name.to_str() } else { None });
+    let path = names.collect::<Option<Vec<&str>>>()?.join("/");
+    (!path.is_empty()).then_some(path)
 }
 
 /// A field without the quotes around it.
@@ -140,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_list_is_read_as_people_and_spreadsheets_write_it() {
-        let text = "\u{feff}File,Label\r\na.png,3\r\n\r\n\"with, comma.png\",\"0\"\r\nsub/a \"b\".jpg , 9\r\n";
+        let text = "\u{feff}\"File\",\"Label\"\r\na.png,3\r\n\r\n\"with, comma.png\",\"0\"\r\nsub/a \"b\".jpg , 9\r\n";
         let expected = [("a.png", 3), ("with, comma.png", 0), ("sub/a \"b\".jpg", 9)];
         assert_eq!(parsed(text).unwrap(), expected.map(|(file, label)| (file.to_string(), label)));
     }
@@ -156,7 +186,10 @@ mod tests {
             ("file,label\n\n../a,1\n", "l.csv:3: expected a path below the directory of the pictures, found ../a"),
             ("file,label\n/a,1\n", "l.csv:2: expected a path below the directory of the pictures, found /a"),
             ("file,label\n,1\n", "l.csv:2: expected a path below the directory of the pictures, found "),
+            ("file,label\n.,1\n", "l.csv:2: expected a path below the directory of the pictures, found ."),
             ("file,label\na,1\nb,1\na,2\n", "l.csv:4: a is in line 2 already"),
+            ("file,label\ns/a,1\n./s//./a,2\n", "l.csv:3: s/a is in line 2 already"),
+            ("\"file,label\"\na,1\n", "l.csv:1: expected the header file,label, found \"file,label\""),
         ] {
             assert_eq!(parsed(text).unwrap_err().in_file(Path::new("l.csv")), expected);
         }

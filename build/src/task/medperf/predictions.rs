@@ -9,13 +9,15 @@ use serde::{Deserialize, Serialize};
 use super::prepared::{self, Labels};
 use crate::error::{Error, MedPerfError, Result};
 use crate::open;
-use crate::text::{Problem, different_hashes};
+use crate::text::{Problem, different_hashes, shortened};
 
 /// The name of the file.
 pub const FILE_NAME: &str = "predictions.json";
 /// The most bytes that a probability takes, and the rest of the file.
 const BYTES_EACH: usize = 40;
 const BYTES_BESIDES: usize = 1 << 16;
+/// What is wrong with its JSON takes fewer bytes, unless it quotes the file.
+const LONGEST_PROBLEM: usize = 200;
 /// How far the sum of an image's probabilities may be from 1.
 const TOLERANCE: f64 = 1e-3;
 /// The next step after a fault.
@@ -58,7 +60,7 @@ impl Predictions {
         let too_long = || format!("expected at most {most} bytes for {} images, found more", labels.labels.len());
         let bytes = bytes.ok_or_else(|| fault(Problem::of_file(too_long())))?;
         let read: Self = serde_json::from_slice(&bytes)
-            .map_err(|error| fault(Problem { line: Some(error.line()), text: error.to_string() }))?;
+            .map_err(|error| fault(Problem { line: Some(error.line()), text: without_place(&error) }))?;
         read.check(labels).map_err(|problem| fault(Problem::of_file(problem)))?;
         Ok(read)
     }
@@ -73,7 +75,7 @@ impl Predictions {
             return Err(format!(
                 "classes: expected {}, found {}",
                 prepared::classes().join(", "),
-                self.classes.join(", ")
+                shortened(&self.classes.join(", "))
             ));
         }
         let (expected, found) = (labels.labels.len(), self.probabilities.len());
@@ -98,6 +100,13 @@ impl Predictions {
     pub fn logits(&self) -> Vec<f32> {
         self.probabilities.iter().flatten().map(|p| p.max(f64::MIN_POSITIVE).ln() as f32).collect()
     }
+}
+
+/// What `error` says, without the line, which the message has already. A long text is one of the file's.
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let text = text.rfind(" at line ").map_or(&*text, |end| &text[..end]);
+    if text.len() > LONGEST_PROBLEM { shortened(text) } else { text.to_string() }
 }
 
 fn json(value: impl Serialize) -> String {

@@ -8,7 +8,7 @@ use crate::data::idx::IdxContents;
 use crate::data::idx_file::IdxFile;
 use crate::data::places;
 use crate::error::{Error, MedPerfError, Result};
-use crate::files::OutputDirectory;
+use crate::files::{self, OutputDirectory};
 use crate::output::console;
 use crate::text::{self, Problem};
 
@@ -35,23 +35,36 @@ pub fn run(args: &PrepareArgs) -> Result<()> {
     console::print(&text::named_values(&[&rows[..], &[("images", images), ("labels", labels_file)]].concat()))
 }
 
-/// Checks that outputs lie apart from inputs, and labels from images: a model is given the directory of the images.
+/// Checks that outputs lie apart from inputs, and that neither prepared nor raw labels are in the directory of the images,
+/// which a model is given.
 fn apart(args: &PrepareArgs, data: &OutputDirectory, labels: &OutputDirectory) -> Result<()> {
-    let same = |flag, given: &Path, expected, next: &str| {
-        let next = Some(next.to_string());
-        Err(Error::Argument { flag, given: given.into(), expected, found: "the same", next })
+    let refused = |flag, given: &Path, expected, found, next: &str| {
+        Err(Error::Argument { flag, given: given.into(), expected, found, next: Some(next.to_string()) })
     };
-    if labels.is(data.path()) {
+    if data.is(labels.path()) || is_nested(data.path(), labels.path()) {
+        let found = if data.is(labels.path()) { "the same" } else { "one in the other" };
         let next = "labels go into a directory of their own, which no model is given";
-        return same("output_labels_path", labels.path(), "another directory than --output_path", next);
+        let expected = "another directory than --output_path";
+        return refused("output_labels_path", labels.path(), expected, found, next);
     }
+    let raw = [&args.data_path, &args.labels_path];
+    let next = "prepared data goes into directories of its own";
     for (flag, output) in [("output_path", data), ("output_labels_path", labels)] {
-        if output.is(&args.data_path) || output.is(&args.labels_path) {
-            let next = "prepared data goes into directories of its own";
-            return same(flag, output.path(), "another directory than those of the raw data", next);
+        if raw.iter().any(|input| output.is(input)) {
+            let expected = "another directory than those of the raw data";
+            return refused(flag, output.path(), expected, "the same", next);
         }
     }
+    if raw.iter().any(|input| files::lies_in(input, data.path())) {
+        let expected = "a directory without raw data, which a model sees there";
+        return refused("output_path", data.path(), expected, "raw data below it", next);
+    }
     Ok(())
+}
+
+/// Whether one of two directories lies in the other.
+fn is_nested(one: &Path, other: &Path) -> bool {
+    files::lies_in(one, other) || files::lies_in(other, one)
 }
 
 /// Reads the raw data: pixels (N,D) and labels (N).

@@ -5,6 +5,7 @@ use tracing::warn;
 use super::prepared;
 use crate::cli::PreparedArgs;
 use crate::error::Result;
+use crate::files;
 use crate::output::console;
 use crate::text;
 
@@ -22,9 +23,12 @@ pub fn run(args: &PreparedArgs) -> Result<()> {
         let problem = format!("expected images that show something, found {count} of one shade, the first at {first}");
         return Err(prepared::fault(&args.data_path.join(prepared::IMAGES), problem));
     }
-    let exposed = args.data_path.join(prepared::LABELS);
+    let below = files::lies_in(&args.labels_path, &args.data_path);
+    let directory = if below { &args.labels_path } else { &args.data_path };
+    let exposed = directory.join(prepared::LABELS);
     if exposed.exists() {
-        return Err(prepared::fault(&exposed, "expected no labels beside the images, where a model sees them"));
+        let problem = "expected no labels in the directory of the images, where a model sees them";
+        return Err(prepared::fault(&exposed, problem));
     }
     let absent = |class: &usize| !labels.labels.iter().any(|label| usize::from(*label) == *class);
     for class in (0..prepared::classes().len()).filter(absent) {

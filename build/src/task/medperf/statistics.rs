@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::prepared;
+use super::{output, prepared};
 use crate::cli::StatisticsArgs;
 use crate::data::sets::MNIST;
 use crate::error::Result;
 use crate::files;
 use crate::output::console;
+
+/// The first of [`DataStatistics`], by which an earlier file is known.
+const FIRST_KEY: &str = "num_cases";
 
 /// The file's contents; the first two names are those of MedPerf's tutorial.
 #[derive(Debug, Serialize)]
@@ -34,9 +37,11 @@ struct PixelStatistics {
 /// Runs the task, and prints what it writes.
 ///
 /// # Errors
-/// The data is missing or damaged, or the file cannot be written.
+/// The data is missing or damaged, or the file cannot be written or would replace anything but an earlier one.
 pub fn run(args: &StatisticsArgs) -> Result<()> {
-    let (images, labels) = prepared::read(&args.prepared.data_path, &args.prepared.labels_path)?;
+    let (data_path, labels_path) = (&args.prepared.data_path, &args.prepared.labels_path);
+    output::begin(&args.output_path, [data_path, labels_path], FIRST_KEY)?;
+    let (images, labels) = prepared::read(data_path, labels_path)?;
     let count = |class| labels.labels.iter().filter(|label| usize::from(**label) == class).count();
     let statistics = DataStatistics {
         num_cases: labels.labels.len(),
