@@ -17,6 +17,7 @@ mod cube_2;
 mod cube_clean;
 mod cube_hostile;
 mod cube_image;
+mod cube_inputs;
 mod cube_other;
 mod cube_published;
 mod cube_run;

@@ -146,7 +146,7 @@ fn sync_names(directory: &Path) {
 
 /// Whether the file system does not have the operation at all: many that lie over an object store have no rename, sync or
 /// lock.
-fn is_unsupported(error: &io::Error) -> bool {
+pub fn is_unsupported(error: &io::Error) -> bool {
     #[cfg(unix)]
     {
         use rustix::io::Errno;

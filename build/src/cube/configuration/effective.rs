@@ -1,6 +1,8 @@
 //! The effective configuration: the file with the changes of the command line, what is left out, and the values of all
 //! `${...}`.
 
+use std::path::Path;
+
 use serde_yaml::{Mapping, Value};
 
 use super::super::directory::CubeDir;
@@ -80,15 +82,49 @@ pub fn effective(
     *slot(&mut written, "runner") = Value::Mapping(Mapping::new());
     *slot(&mut written, "workspace") = workspace.into();
     // First without `runner`, whose values come from other keys, so that each fault is found once.
-    let mut values = resolved(&written)?;
+    let mut values = resolved_in(cube, &written)?;
     if let Some(section) = section {
         *slot(&mut written, "runner") = runner(&written, &values, section).map_err(|fault| vec![fault])?;
         let mut of_runner = changes.overrides.iter().filter(|change| change.path[0] == "runner");
         of_runner.try_for_each(|change| change.apply(&mut written)).map_err(|fault| vec![fault])?;
-        values = resolved(&written)?;
+        values = resolved_in(cube, &written)?;
     }
     let faults = infer_types(&mut written, &mut values, changes);
     if faults.is_empty() { Ok(Effective { written, resolved: values }) } else { Err(faults) }
+}
+
+/// [`resolved`] for `cube`. YAML is text: the name of a directory that is none would become another directory's where a value
+/// uses it, which is a fault.
+fn resolved_in(cube: &CubeDir, written: &Value) -> Result<Value, Vec<Mismatch>> {
+    let values = resolved(written)?;
+    let directories = [cube.absolute_root(), cube.workspace.as_path()];
+    let nameless: Vec<&Path> = directories.into_iter().filter(|directory| directory.to_str().is_none()).collect();
+    let mut faults = vec![];
+    for (name, value) in values.as_mapping().into_iter().flatten() {
+        // These say where the directories are.
+        if !["runtime", "workspace"].map(Some).contains(&name.as_str()) {
+            find_nameless(value, &[step(name)], &nameless, &mut faults);
+        }
+    }
+    if faults.is_empty() { Ok(values) } else { Err(faults) }
+}
+
+/// Finds the texts in `value` that have the name of one of the directories `nameless`, as far as it is text.
+fn find_nameless(value: &Value, path: &[PathStep], nameless: &[&Path], faults: &mut Vec<Mismatch>) {
+    match value {
+        Value::String(text) => {
+            let used = nameless.iter().find(|directory| text.contains(&*directory.to_string_lossy()));
+            let fault = |used: &&Path| Mismatch::new(path, "directories with names in UTF-8", &format!("{used:?}"));
+            faults.extend(used.map(fault));
+        }
+        Value::Sequence(items) => items.iter().enumerate().for_each(|(nth, item)| {
+            find_nameless(item, &joined(path, PathStep::Item(nth)), nameless, faults);
+        }),
+        Value::Mapping(values) => values.iter().for_each(|(name, value)| {
+            find_nameless(value, &joined(path, step(name)), nameless, faults);
+        }),
+        _ => {}
+    }
 }
 
 /// The defaults of a runner, and over them what its section says.
