@@ -97,8 +97,12 @@ fn prepared_data_must_be_whole_and_of_one_piece() {
     }
     trial.sandbox.write(&hash, good_hash);
     trial.call("sanity_check", &[]).done();
+}
 
-    // Of which only the sanity check knows.
+#[test]
+fn the_sanity_check_refuses_labels_beside_images_and_blank_images() {
+    let trial = Trial::new();
+    trial.call("prepare", &[]).done();
     trial.sandbox.write(&format!("data/{LABELS}"), "");
     let message =
         "@/data/t10k-labels-idx1-ubyte: expected no labels in the directory of the images, where a model sees them";
@@ -113,7 +117,7 @@ fn prepared_data_must_be_whole_and_of_one_piece() {
                    model sees them";
     trial.refuses("sanity_check", &[("labels_path", "data/deep/labels")], message);
     fs::remove_dir_all(trial.sandbox.path("data/deep")).unwrap();
-    let mut blank = good;
+    let mut blank = fs::read(trial.sandbox.path(format!("data/{IMAGES}"))).unwrap();
     blank[16 + 784 * 7..16 + 784 * 9].fill(255);
     trial.sandbox.write(&format!("raw/{IMAGES}"), blank);
     trial.call("prepare", &[]).done();

@@ -143,9 +143,8 @@ fn is_configuration_2(file: &Path) -> bool {
         return false;
     }
     let has = |value: &Value, key: &str| value.get(key).is_some_and(Value::is_mapping);
-    yaml::parse::<Value>(&text).map_or(if_faulty, |value| {
-        value.get("schema_type").is_none() && sections.iter().any(|name| has(&value, name))
-    })
+    yaml::parse::<Value>(&text)
+        .map_or(if_faulty, |value| value.get("schema_type").is_none() && sections.iter().any(|name| has(&value, name)))
 }
 
 /// The names that `given` lists with commas between.
