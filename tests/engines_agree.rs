@@ -48,10 +48,6 @@ fn engines() -> Vec<(String, Build)> {
         let build = move |recipe, train| FusedGpuEngine::new(recipe, train, vec![adapter.clone()]).unwrap();
         engines.push(("fused gpu".into(), Box::new(move |recipe, train| Box::new(build(recipe, train)))));
     }
-    #[cfg(feature = "gpu")]
-    if let Some(build) = several_gpus::fused(2) {
-        engines.push(("fused on two GPUs".into(), build));
-    }
     engines
 }
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::common::several_adapters;
 
 /// Builds the fused engine on so many GPUs.
-pub fn fused(gpus: usize) -> Option<Build> {
+fn fused(gpus: usize) -> Option<Build> {
     let adapters = several_adapters(gpus)?;
     Some(Box::new(move |recipe, train| Box::new(FusedGpuEngine::new(recipe, train, adapters.clone()).unwrap())))
 }
