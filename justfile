@@ -13,8 +13,8 @@ ci: static dynamic
 # What only looks at the code and the program's file.
 static: format deny lint docs alone inlined
 
-# What runs the program.
-dynamic: memory races images test gpu
+# What runs the program. CI has no time for GPUs under every schedule: that is `just gpu`, by hand.
+dynamic: memory races images test (gpu "--skip=schedules::")
 
 format:
     cargo fmt --check
@@ -117,13 +117,14 @@ test:
 # GPUs, and every engine against the reference once more, with Burn's second CPU backend. The dependencies are optimized less:
 # at level 3 they take longer than everything else here, and at level 0 they compile kernels so slowly that the tests do.
 # The unit tests of the engines come first.
-gpu:
+gpu *flags:
     #!/usr/bin/env bash
     set -euo pipefail
     mkdir -p target
     quick=(--release --locked {{everything}} --config 'profile.release.package."*".opt-level=1')
     cargo test "${quick[@]}" --lib -- engine:: 2>&1 | tee target/tests-features.log
-    cargo test "${quick[@]}" --test main -- engines_agree:: gpu:: 2>&1 | tee -a target/tests-features.log
+    cargo test "${quick[@]}" --test main -- {{flags}} engines_agree:: gpu:: 2>&1 \
+        | tee -a target/tests-features.log
 
 # The images that the container tests use, where MNIST_TEST_SIF says where the one for Singularity goes. Both are built at
 # once, since each leaves a processor idle now and then.
