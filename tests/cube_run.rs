@@ -418,7 +418,7 @@ fn a_native_platform_runs_the_task_itself() {
     let cube = Cube::new();
     mnist::data::synthetic::write(Path::new(&cube.workspace("data")), 300, 100).unwrap();
     let ended = cube.run("configure --platform=platforms/native.yaml").done();
-    assert!(ended.stderr.ends_with("nothing to build: this platform has no image\n"), "{ended:#?}");
+    assert!(ended.stderr.ends_with("nothing to build: this platform takes no image from here\n"), "{ended:#?}");
     let ended = cube.run("run --platform=platforms/native.yaml --task=run/train.yaml --dry_run").done();
     assert!(ended.stdout.contains(&format!(" train '--data_dir={}'", cube.workspace("data"))), "{ended:#?}");
     cube.run("run --platform=platforms/native.yaml --task=run/train.yaml").done();

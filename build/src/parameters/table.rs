@@ -260,7 +260,7 @@ pub static KEYS: [Key; 34] = [
     ),
     Key::new(
         "gpus",
-        "How many GPUs share out each batch: a number, all of one kind, or auto: one, or all if that is faster",
+        "How many GPUs of one kind share out each batch: auto (one, or all if that is faster), all, or a number",
         ValueKind::Gpus { set: |p, value| p.gpus = value },
     ),
     Key::new(

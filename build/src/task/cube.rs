@@ -240,10 +240,14 @@ fn show_config(args: &ConfigurationArgs, platform: &Path, parameters: &[TaskArgu
 /// Prints the hash of the image as `mlcube inspect` does.
 fn inspect(mut place: PlatformOfCube, platform: &Path) -> Result<()> {
     place.runner.find()?;
-    let image = place.runner.image();
-    let hash = image.map(|image| image.hash()).transpose()?.flatten();
-    let name = || image.map_or_else(|| platform.display().to_string(), |image| image.name());
-    let hash = hash.ok_or_else(|| CubeError::NoImage { image: name() })?;
+    let image = place.runner.image().ok_or_else(|| Error::Argument {
+        flag: "platform",
+        given: platform.into(),
+        expected: "a platform with an image on this machine, such as docker",
+        found: "one without",
+        next: None,
+    })?;
+    let hash = image.hash()?.ok_or_else(|| CubeError::NoImage { image: image.name() })?;
     console::print(&text::lines([serde_json::json!({ "hash": hash })]))
 }
 

@@ -198,7 +198,7 @@ pub fn configure(runner: &mut dyn Runner, build: &Path, is_ours: bool, dry_run: 
         runner.find()?;
     }
     match runner.image() {
-        None => info!("nothing to build: this platform has no image"),
+        None => info!("nothing to build: this platform takes no image from here"),
         Some(image) if image.is_up_to_date(build) => {
             if !dry_run {
                 refuse_foreign(image, is_ours)?;
