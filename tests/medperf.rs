@@ -73,7 +73,7 @@ pub fn containers() -> BTreeMap<&'static str, Container> {
 /// Volumes, and where they are in a [`Trial`].
 pub type Mounts = [(&'static str, &'static str)];
 
-/// The volumes with which MedPerf calls each task: names from `commands/dataset` and `commands/execution` of its client, and
+/// The volumes of each task as MedPerf calls it: names from `commands/dataset` and `commands/execution` of its client, and
 /// paths in a [`Trial`].
 pub const CALLS: [(&str, &str, &Mounts); 5] = [
     (
@@ -130,7 +130,7 @@ fn each_role_has_the_tasks_and_volumes_that_medperf_asks_for() {
 
 // ---- all tasks
 
-/// A directory with raw data in `raw` and a model in `files`, all of which belongs to the plain user.
+/// A directory with raw data in `raw` and a model in `files`. All of it belongs to the plain user.
 pub struct Trial {
     pub sandbox: Sandbox,
 }

@@ -81,7 +81,7 @@ mod measured {
     /// Steps before, which fill caches and compile kernels.
     const STEPS_BEFORE: usize = 4;
 
-    /// A training of which some steps are timed.
+    /// A training. Some of its steps are timed.
     pub struct TrialTraining<'a> {
         pub recipe: &'a Recipe,
         pub epochs: u32,

@@ -88,8 +88,7 @@ impl GpuNetwork {
         Ok(())
     }
 
-    /// Copies this GPU's shares of the batches of `order` to the device, and the plan of the steps, the first of which is
-    /// `first_step`.
+    /// Copies this GPU's shares of the batches of `order` to the device, and the plan of the steps from `first_step` on.
     ///
     /// # Errors
     /// The device failed.

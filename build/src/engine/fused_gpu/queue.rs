@@ -204,8 +204,8 @@ impl StepQueue<'_> {
         }
     }
 
-    /// Queues the end of a step of which GPUs have shared out the batch: the optimizer's step by the gradient of all of them,
-    /// which stands in the scratch memory.
+    /// Queues the end of a step whose batch several GPUs have shared out. The scratch memory holds the sum of their gradients,
+    /// by which the optimizer does its step.
     pub fn update_by_sum(&self, turn: usize) {
         let (plan, record) = (self.plan.update, self.plan.layers[0].record);
         let count = row_of_cubes(plan.parameters.div_ceil(UNITS));

@@ -23,7 +23,7 @@ const HEADER: &str = "file,label";
 const LONGEST: u64 = 1 << 28;
 /// The longest path of a picture, in bytes: what an operating system opens, and a message can show.
 const LONGEST_PATH: usize = 1024;
-/// The most pictures that could not be read of which each is named.
+/// At most so many unreadable pictures are named.
 const MOST_SHOWN: usize = 50;
 /// How the names of pictures end.
 const ENDS: [&str; 6] = ["png", "jpg", "jpeg", "gif", "bmp", "pgm"];

@@ -1,4 +1,4 @@
-//! `predictions.json`: the probabilities of every class for every image, and of which model and images they are.
+//! `predictions.json`: the probabilities of every class for every image, with the hashes of model and images.
 //!
 //! Any model may write it. The evaluator believes nothing in it that it can check.
 
