@@ -65,14 +65,17 @@ impl CubeDir {
 
     /// The cube in messages: its directory, or its file where that has a name of its own.
     pub fn shown(&self) -> PathBuf {
-        let file = self.configuration_2.as_ref().filter(|file| **file != *CUBE_FILE);
-        file.map_or_else(|| self.root.clone(), |file| self.root.join(file))
+        self.cube_in(&self.root)
     }
 
     /// What `--mlcube` takes for this cube, absolute.
     pub fn given(&self) -> PathBuf {
+        self.cube_in(self.absolute_root())
+    }
+
+    fn cube_in(&self, root: &Path) -> PathBuf {
         let file = self.configuration_2.as_ref().filter(|file| **file != *CUBE_FILE);
-        file.map_or_else(|| self.absolute_root().into(), |file| self.absolute_root().join(file))
+        file.map_or_else(|| root.into(), |file| root.join(file))
     }
 
     /// A file that the user named: relative to the current directory if it exists there, otherwise to the cube, or by its

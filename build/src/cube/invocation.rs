@@ -41,6 +41,11 @@ pub struct Binding {
 }
 
 impl Binding {
+    /// One that is on no claim, and written if it is an output.
+    pub fn of(name: &str, path: impl Into<PathBuf>, is_file: bool, is_input: bool) -> Self {
+        Self { name: name.into(), path: path.into(), claim: None, is_file, is_input, is_writable: !is_input }
+    }
+
     /// The directory that the task needs: the path itself, or the directory of a file.
     pub fn directory(&self) -> &Path {
         if self.is_file { self.path.parent().unwrap_or(&self.path) } else { &self.path }

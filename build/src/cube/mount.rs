@@ -85,14 +85,8 @@ mod tests {
     use super::*;
 
     fn invocation(bindings: &[(&str, bool, bool, &str)]) -> Invocation {
-        let binding = |&(name, is_file, is_input, path): &(&str, bool, bool, &str)| Binding {
-            name: name.into(),
-            path: path.into(),
-            claim: None,
-            is_file,
-            is_input,
-            is_writable: !is_input,
-        };
+        let binding =
+            |&(name, is_file, is_input, path): &(&str, bool, bool, &str)| Binding::of(name, path, is_file, is_input);
         Invocation::of("train", bindings.iter().map(binding).collect())
     }
 

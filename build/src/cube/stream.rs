@@ -2,7 +2,7 @@
 //! `unpack`. A file is a line of JSON and its bytes; the last line says how many there were, so that a stream which was cut
 //! off is never taken for a whole one.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::job::{self, is_below, is_inside};
 use crate::error::{CubeError, Error, Result};
+use crate::files::permissions::{mode, set_mode};
 use crate::files::{self, atomic, lock, set};
 use crate::interrupt;
 
@@ -109,7 +110,7 @@ pub fn unpack(input: &mut impl BufRead, directory: &Path) -> Result<()> {
                 }
                 let time = UNIX_EPOCH + Duration::from_secs(time);
                 file.set_modified(time).map_err(Error::io("write", &target))?;
-                set_mode(&target, mode)?;
+                set_mode(&target, mode | 0o600)?; // its owner can replace it
                 files += 1;
             }
             StreamLine::End { files: expected } if expected == files => return Ok(()),
@@ -132,32 +133,10 @@ fn cut(found: String) -> Error {
     CubeError::Stream { found }.into()
 }
 
-fn mode(metadata: &fs::Metadata) -> u32 {
-    #[cfg(unix)]
-    return std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777;
-    #[cfg(not(unix))]
-    {
-        let _ = metadata;
-        0o644
-    }
-}
-
-/// Lets the owner read and write the file in any case, and others as they could where it comes from.
-fn set_mode(path: &Path, mode: u32) -> Result<()> {
-    #[cfg(unix)]
-    {
-        let permissions: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(mode & 0o777 | 0o600);
-        fs::set_permissions(path, permissions).map_err(Error::io("write", path))
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = (path, mode);
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn packed(directory: &Path) -> Vec<u8> {

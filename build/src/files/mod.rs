@@ -6,6 +6,7 @@
 pub mod atomic;
 pub mod directory;
 pub mod lock;
+pub mod permissions;
 pub mod set;
 
 use std::fs::{self, File, OpenOptions};
@@ -66,7 +67,7 @@ pub fn begin_mounted(target: &Path, beginning: &str) -> Result<()> {
     } else if found != beginning.as_bytes() {
         return Err(Error::Occupied { path: target.into(), found: "another file" });
     } else if is_mount_point(target) {
-        OpenOptions::new().write(true).truncate(true).open(target).map_err(Error::io("write", target))?;
+        emptied(target)?;
     }
     Ok(())
 }
@@ -81,12 +82,17 @@ pub fn write_mounted(target: &Path, bytes: &[u8]) -> Result<()> {
         make_directory(directory_of(target))?;
         return write_named(target, bytes);
     }
-    let mut file = OpenOptions::new().write(true).truncate(true).open(target).map_err(Error::io("write", target))?;
+    let mut file = emptied(target)?;
     let filled = file.write_all(bytes).and_then(|()| atomic::sync(&file, directory_of(target)));
     filled.map_err(|error| {
         let _ = file.set_len(0); // empty is a failure to whoever reads it; a half would be none
         Error::io("write", target)(error)
     })
+}
+
+/// The file at `target`, without its contents.
+fn emptied(target: &Path) -> Result<File> {
+    OpenOptions::new().write(true).truncate(true).open(target).map_err(Error::io("write", target))
 }
 
 /// Whether something is mounted at `path` itself. No where the system cannot tell, such as a Linux before 5.8.
@@ -146,7 +152,7 @@ fn sync_names(directory: &Path) {
 
 /// Whether the file system does not have the operation at all: many that lie over an object store have no rename, sync or
 /// lock.
-pub fn is_unsupported(error: &io::Error) -> bool {
+fn is_unsupported(error: &io::Error) -> bool {
     #[cfg(unix)]
     {
         use rustix::io::Errno;

@@ -86,7 +86,7 @@ fn bindings(
             reader.input_file(document, &path, value, resolved.clone());
         }
         let claim = claim.map(String::from);
-        bindings.push(Binding { name: name.into(), path: resolved, claim, is_file, is_input, is_writable: !is_input });
+        bindings.push(Binding { claim, ..Binding::of(name, resolved, is_file, is_input) });
     }
     bindings
 }

@@ -17,7 +17,8 @@ use crate::cube::directory::CubeDir;
 use crate::error::{Error, Result};
 use crate::files::atomic::TEMPORARY;
 use crate::files::lock::{self, DirectoryLock};
-use crate::files::{AtomicFile, make_directory, writable_directory};
+use crate::files::permissions::{mode, set_mode};
+use crate::files::{AtomicFile, lies_in, make_directory, writable_directory};
 use crate::{interrupt, open};
 
 /// Between two looks whether another run has ended its copy.
@@ -56,9 +57,7 @@ impl Configuration {
 
 /// Checks that `target` is not in `source`: the copy would hold a copy of itself, and so on.
 fn expect_outside(source: &Path, target: &Path, workspace: &Path) -> Result<()> {
-    let real = |path: &Path| path.canonicalize().ok();
-    let (Some(from), Some(to)) = (real(source), target.ancestors().find_map(real)) else { return Ok(()) };
-    if !to.starts_with(from) {
+    if !lies_in(target, source) {
         return Ok(());
     }
     Err(Error::Argument {
@@ -185,35 +184,4 @@ fn copy_file(source: &Path, target: &Path) -> Result<()> {
     let copied = open::in_pieces(&mut from, source, |piece| file.as_file_mut().write_all(piece))?;
     copied.map_err(Error::io("write", target))?;
     file.commit()
-}
-
-/// Who may read, write and execute it.
-fn mode(found: &fs::Metadata) -> u32 {
-    #[cfg(unix)]
-    return std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o777;
-    #[cfg(not(unix))]
-    {
-        let _ = found;
-        0
-    }
-}
-
-/// Lets those of `mode` read, write and execute `path`, where the file system knows such.
-fn set_mode(path: &Path, mode: u32) -> Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let found = path.metadata().map_err(Error::io("read", path))?;
-        // A directory may pass its group on.
-        let permissions = fs::Permissions::from_mode(found.permissions().mode() & 0o7000 | mode);
-        match fs::set_permissions(path, permissions) {
-            Err(error) if !crate::files::is_unsupported(&error) => {
-                return Err(Error::io("set the permissions of", path)(error));
-            }
-            _ => {}
-        }
-    }
-    #[cfg(not(unix))]
-    let _ = (path, mode);
-    Ok(())
 }

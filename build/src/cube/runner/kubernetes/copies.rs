@@ -172,19 +172,11 @@ mod tests {
 
     #[test]
     fn inputs_go_there_and_only_outputs_come_back() {
-        let binding = |name: &str, path: &str, is_file, is_input| Binding {
-            name: name.into(),
-            path: path.into(),
-            claim: None,
-            is_file,
-            is_input,
-            is_writable: !is_input,
-        };
         let bindings = vec![
-            binding("data_dir", "/w s/data", false, true),
-            binding("parameters_file", "/w s/p/a.yaml", true, true),
-            binding("model_dir", "/w s/model", false, false),
-            binding("answer", "/w s/model/answer.txt", true, false),
+            Binding::of("data_dir", "/w s/data", false, true),
+            Binding::of("parameters_file", "/w s/p/a.yaml", true, true),
+            Binding::of("model_dir", "/w s/model", false, false),
+            Binding::of("answer", "/w s/model/answer.txt", true, false),
         ];
         let copies = Copies::of(&Invocation::of("train", bindings)).unwrap().unwrap();
         assert_eq!(

@@ -195,10 +195,6 @@ mod tests {
     use super::super::super::super::invocation::Binding;
     use super::*;
 
-    fn binding(name: &str, path: &str, is_file: bool, is_input: bool) -> Binding {
-        Binding { name: name.into(), path: path.into(), claim: None, is_file, is_input, is_writable: !is_input }
-    }
-
     fn manifest(file: &str, bindings: Vec<Binding>) -> Result<Manifest> {
         let file = serde_yaml::from_str(&format!("image: r.example/mnist:1\n{file}")).unwrap();
         let invocation = Invocation::of("train", bindings);
@@ -208,7 +204,8 @@ mod tests {
 
     #[test]
     fn the_claim_is_the_workspace() {
-        let bindings = vec![binding("data_dir", "/w s/data", false, true), binding("model_dir", "/w s", false, false)];
+        let bindings =
+            vec![Binding::of("data_dir", "/w s/data", false, true), Binding::of("model_dir", "/w s", false, false)];
         let made = manifest("pvc: shelf", bindings).unwrap();
         let container = &made.job["spec"]["template"]["spec"]["containers"][0];
         assert_eq!(
@@ -217,7 +214,8 @@ mod tests {
         );
         assert!(!made.has_files());
         for path in ["/elsewhere/data", "/w s/../data"] {
-            let error = manifest("pvc: shelf", vec![binding("data_dir", path, false, true)]).unwrap_err().to_string();
+            let error =
+                manifest("pvc: shelf", vec![Binding::of("data_dir", path, false, true)]).unwrap_err().to_string();
             let expected = "data_dir: expected a path below the workspace /w s, which the claim holds, found";
             assert!(error.starts_with(expected), "{error}");
         }
@@ -227,9 +225,9 @@ mod tests {
     fn a_parameter_may_have_a_claim_of_its_own() {
         let on = |claim: &str, binding: Binding| Binding { claim: Some(claim.into()), ..binding };
         let bindings = vec![
-            on("a.b", binding("data_dir", "workspace/data", false, true)),
-            on("a.b", binding("log_dir", "logs", false, false)),
-            on("c", binding("model_dir", "", false, false)),
+            on("a.b", Binding::of("data_dir", "workspace/data", false, true)),
+            on("a.b", Binding::of("log_dir", "logs", false, false)),
+            on("c", Binding::of("model_dir", "", false, false)),
         ];
         let made = manifest("", bindings).unwrap();
         let pod = &made.job["spec"]["template"]["spec"];
@@ -248,7 +246,7 @@ mod tests {
 
     #[test]
     fn without_a_claim_two_containers_copy() {
-        let made = manifest("fetch_minutes: 2", vec![binding("data_dir", "/w s/data", false, true)]).unwrap();
+        let made = manifest("fetch_minutes: 2", vec![Binding::of("data_dir", "/w s/data", false, true)]).unwrap();
         let pod = &made.job["spec"]["template"]["spec"];
         assert_eq!(pod["containers"][0]["args"], json!(["train", "--data_dir=/mlcube_io0"]));
         let hosts = json!({ "name": "MLCUBE_HOST_PATHS", "value": "{\"/mlcube_io0\":\"/w s/data\"}" });
@@ -264,7 +262,7 @@ mod tests {
     fn another_program_needs_a_copier() {
         let file = serde_yaml::from_str("image: r.example/other:1").unwrap();
         let settings = Settings::read(&file, Path::new("/w"));
-        let bindings = vec![binding("data_dir", "/w/data", false, true)];
+        let bindings = vec![Binding::of("data_dir", "/w/data", false, true)];
         let invocation = Invocation { cube: "other".into(), is_ours: false, ..Invocation::of("train", bindings) };
         let places = PodPlaces::of(&invocation, &settings).unwrap();
         let error = Manifest::of(&invocation, &places, &settings, "j".into()).unwrap_err();
@@ -299,7 +297,7 @@ mod tests {
     fn files_go_along_with_the_job() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("p.yaml");
-        let bindings = vec![binding("parameters_file", file.to_str().unwrap(), true, true)];
+        let bindings = vec![Binding::of("parameters_file", file.to_str().unwrap(), true, true)];
         let manifest = || manifest("pvc: shelf", bindings.clone());
         let error = manifest().unwrap_err().to_string();
         assert!(error.starts_with("parameters_file: expected a file "), "{error}");
