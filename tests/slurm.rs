@@ -58,7 +58,7 @@ fn the_exit_code_is_that_of_the_task_on_the_node() {
 #[test]
 fn a_signal_ends_the_task_on_the_node_with_its_model() {
     let Some(cube) = cube() else { return };
-    cube.write("workspace/parameters/default.parameters.yaml", "train_epochs: 10000\nhidden_layers: [16]\n");
+    cube.write("workspace/parameters/default.parameters.yaml", "train_epochs: 100000\nhidden_layers: [16]\n");
     let log = fs::File::create(cube.sandbox.path("stderr")).unwrap();
     let mut child = cube.command(TRAIN).stdout(Stdio::null()).stderr(log).spawn().unwrap();
     let begin = Instant::now();

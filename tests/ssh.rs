@@ -48,7 +48,7 @@ impl Far {
 
     /// Starts a training of many epochs, and waits for the first.
     fn long_training(&self) -> Child {
-        let parameters = "train_epochs: 10000\nhidden_layers: [16]\nmax_seconds: 100\n";
+        let parameters = "train_epochs: 100000\nhidden_layers: [16]\nmax_seconds: 100\n";
         self.cube.write("workspace/parameters/default.parameters.yaml", parameters);
         let log = fs::File::create(self.cube.sandbox.path("stderr")).unwrap();
         let child = self.command(TRAIN).stdout(Stdio::null()).stderr(log).spawn().unwrap();
