@@ -11,6 +11,7 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::common::server::{Reply, Server};
+use crate::common::sshd::Sshd;
 use crate::common::{Ended, Sandbox, end, is_root, real_mnist, skipped};
 
 /// The plain user.
@@ -93,6 +94,16 @@ impl Cube {
             copy(Path::new(&image), &self.path(name));
             self.give_away();
         }
+    }
+
+    /// Lets platforms/singularity.yaml name `image` of the cube, and puts the image there that was built before.
+    fn singularity_image(&self, image: &str) {
+        let platform = self.path("platforms/singularity.yaml");
+        let text = fs::read_to_string(&platform).unwrap();
+        let shipped = "/opt/singularity/mlcommons_mlcube_mnist-0.01.simg";
+        assert!(text.contains(shipped));
+        fs::write(&platform, text.replace(shipped, &self.path(image).display().to_string())).unwrap();
+        self.image_at(image);
     }
 
     /// Runs `program` in the cube as root, whose Singularity runs as the plain user.
@@ -216,22 +227,55 @@ fn our_runner_with_singularity() {
         return;
     }
     let Some(cube) = Cube::new(true) else { return };
-    let platform = cube.path("platforms/singularity.yaml");
-    let text = fs::read_to_string(&platform).unwrap();
-    assert!(text.contains("/opt/singularity/"));
-    let image = cube.path("images/mnist.simg");
-    fs::write(
-        &platform,
-        text.replace("/opt/singularity/mlcommons_mlcube_mnist-0.01.simg", &image.display().to_string()),
-    )
-    .unwrap();
-    cube.image_at("images/mnist.simg");
+    cube.singularity_image("images/mnist.simg");
     let platform = "--mlcube=. --platform=platforms/singularity.yaml";
     three_steps(|step| match step {
         "configure" => cube.as_root(cube.program(), &format!("cube configure {platform}")),
         task => cube.as_root(cube.program(), &format!("cube run {platform} --task=run/{task}.yaml")),
     });
     cube.is_trained();
+}
+
+/// Configures, downloads and trains on another machine: this one, behind a real OpenSSH server, with another home directory.
+#[track_caller]
+fn over_ssh(cube: &Cube, platform: &str) {
+    let path = std::env::var("PATH").unwrap();
+    let environment = format!("\"PATH={path}\" BENCH_UID={USER} DOCKER_BUILDKIT=0");
+    let Some(sshd) = Sshd::start(&cube.sandbox, &environment) else { return };
+    let file = format!(
+        "schema_version: 1.0.0\nschema_type: mlcube_ssh\nhost: far\nauthentication: {{}}\nplatform: {platform}\n"
+    );
+    fs::write(cube.path("platforms/ssh.yaml"), file).unwrap();
+    cube.give_away();
+    three_steps(|step| {
+        let line = match step {
+            "configure" => "cube configure --platform=ssh".into(),
+            task => format!("cube run --platform=ssh --task={task}"),
+        };
+        end(cube.command(cube.program(), &line).env("PATH", sshd.path()))
+    });
+    cube.is_trained();
+}
+
+#[test]
+fn our_runner_with_docker_over_ssh() {
+    let _alone = alone();
+    if docker_works()
+        && let Some(cube) = Cube::new(true)
+    {
+        over_ssh(&cube, "docker.yaml");
+    }
+}
+
+#[test]
+fn our_runner_with_singularity_over_ssh() {
+    let _alone = alone();
+    if works("singularity", "--version")
+        && let Some(cube) = Cube::new(true)
+    {
+        cube.singularity_image("images/mnist.simg");
+        over_ssh(&cube, "singularity.yaml");
+    }
 }
 
 /// Configures, downloads and trains with `program` of the published runner that `variable` names. `image` is where it keeps

@@ -292,6 +292,7 @@ fn faults_of_the_command_line_name_the_argument() {
         ),
         ("-Pdocker.imgae=a", "-Pdocker.imgae=a: docker.imgae: unknown key: did you mean image?"),
         ("-Prunner.imgae=a", "-Prunner.imgae=a: runner.imgae: unknown key: did you mean image?"),
+        ("-Pname.x=1", "-Pname.x=1: name.x: expected keys with values in name, found \"hello_world\""),
         ("-Pdocker=", "docker: expected a section of this platform, found none"),
         ("-Ptasks.hello=5", "-Ptasks.hello=5: tasks.hello: expected names with values, found 5"),
         (

@@ -134,6 +134,18 @@ fn a_task_on_another_machine_gives_the_same_model() {
 }
 
 #[test]
+fn a_path_beside_the_workspace_is_that_machines_own() {
+    let Some(far) = Far::new() else { return };
+    let text = far.cube.sandbox.read("the cube/run/train.yaml");
+    far.cube.write("run/train.yaml", text.replace("$WORKSPACE/data", "$WORKSPACE/../beside"));
+    fs::rename(far.cube.workspace("data"), far.cube.sandbox.path("the cube/beside")).unwrap();
+    far.run(TRAIN).done();
+    assert!(far.outputs("model").contains_key("model.safetensors"));
+    let beside: Vec<_> = ["cube/beside", "beside", "cube/workspace/beside"].map(|name| far.base().join(name)).into();
+    assert!(beside.iter().all(|path| !path.exists()), "it was sent");
+}
+
+#[test]
 fn only_what_has_changed_is_sent() {
     for with_rsync in [true, false] {
         let Some(far) = Far::new() else { return };
@@ -448,5 +460,7 @@ fn a_dry_run_prints_what_would_run_there() {
     let ended = far.run(&format!("{TRAIN} --dry_run")).done();
     assert!(ended.stdout.starts_with("ssh -o ServerAliveInterval=15 -x -T -- far "), "{ended:#?}");
     assert!(ended.stdout.contains("cube run --mlcube=. --platform=native.yaml"), "{ended:#?}");
+    assert!(ended.stderr.contains("of the workspace, of data, parameters/default.parameters.yaml\n"), "{ended:#?}");
+    assert!(ended.stderr.contains("would then give train_logs, model\n"), "{ended:#?}");
     assert_eq!(far.sshd.wire.bytes(), 0);
 }

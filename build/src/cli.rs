@@ -18,8 +18,8 @@ use clap_complete::Shell;
 
 pub use self::cube::{CleanArgs, ConfigurationArgs, Cube, CubeArgs};
 use self::help::{
-    AFTER_HELP, AFTER_SHORT_HELP, AUGMENT_EXAMPLES, COMPLETIONS_EXAMPLES, DOWNLOAD_EXAMPLES, PREDICT_EXAMPLES,
-    TRAIN_EXAMPLES, long_version, with_examples,
+    AFTER_HELP, AFTER_SHORT_HELP, AUGMENT_EXAMPLES, COMPLETIONS_EXAMPLES, DEMO_EXAMPLES, DOWNLOAD_EXAMPLES,
+    EVALUATE_EXAMPLES, MAN_EXAMPLES, PREDICT_EXAMPLES, SCHEMA_EXAMPLES, TRAIN_EXAMPLES, long_version, with_examples,
 };
 pub use self::job::JobCommand;
 pub use self::medperf::{InferArgs, MedPerf, PrepareArgs, PreparedArgs, ScoreArgs, StatisticsArgs};
@@ -122,7 +122,7 @@ pub enum Command {
     #[command(after_help = AFTER_HELP)]
     Devices,
     /// Print the JSON Schema of a file, for editors and for programs that check it
-    #[command(after_help = AFTER_HELP)]
+    #[command(after_help = AFTER_HELP, after_long_help = with_examples(SCHEMA_EXAMPLES))]
     Schema {
         /// The kind of file
         #[arg(value_enum, value_name = "KIND")]
@@ -136,7 +136,7 @@ pub enum Command {
         shell: Shell,
     },
     /// Write the manual pages
-    #[command(after_help = AFTER_HELP)]
+    #[command(after_help = AFTER_HELP, after_long_help = with_examples(MAN_EXAMPLES))]
     Man {
         /// Where they go
         #[arg(value_name = "DIR", value_parser = path())]
@@ -206,7 +206,7 @@ pub struct Train {
 
 /// `mnist evaluate`.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = AFTER_HELP, after_long_help = with_examples(EVALUATE_EXAMPLES))]
 pub struct Evaluate {
     /// Where the data is
     #[arg(long = "data_dir", alias = "data-dir", value_name = "DIR", value_parser = path(), default_value = workspace::DATA)]
@@ -263,7 +263,7 @@ pub struct Augment {
 
 /// `mnist demo`.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_SHORT_HELP, after_long_help = AFTER_HELP)]
+#[command(after_help = AFTER_SHORT_HELP, after_long_help = with_examples(DEMO_EXAMPLES))]
 pub struct Demo {
     /// A mirror to try first, a URL or a directory; may be given more than once [env: MNIST_MIRROR]
     #[arg(long = "mirror", value_name = "URL_OR_DIR", value_parser = url_or_path())]
@@ -395,6 +395,38 @@ mod tests {
             command.get_arguments().filter(is_path).count() + typed.map(paths).sum::<usize>()
         }
         assert_eq!(paths(&Cli::command()), lines.concat().matches('~').count(), "a path is not in these lines");
+    }
+
+    #[test]
+    fn every_command_has_examples_that_can_be_typed() {
+        fn examples(command: &ClapCommand, found: &mut Vec<(String, String)>) {
+            let typed = |command: &&ClapCommand| !command.is_hide_set() && command.get_name() != "help";
+            for command in command.get_subcommands().filter(typed) {
+                let name = command.get_display_name().unwrap_or(command.get_name()).replace('-', " ");
+                if command.has_subcommands() {
+                    examples(command, found);
+                } else {
+                    let help = command.get_after_long_help().map(|help| help.to_string()).unwrap_or_default();
+                    let text = help.split("\n\n").next().unwrap_or_default().to_string();
+                    found.push((name, text));
+                }
+            }
+        }
+        let mut command = Cli::command();
+        command.build();
+        let mut found = vec![];
+        examples(&command, &mut found);
+        assert!(found.len() > 20, "{found:?}");
+        for (name, text) in found.iter().filter(|(name, _)| name != "mnist devices") {
+            assert!(text.starts_with("Examples:\n"), "{name}: {text}");
+            for line in text.lines().filter_map(|line| line.split('|').next_back()?.trim().strip_prefix("mnist ")) {
+                let words = line.split(" >").next().unwrap_or_default().split_whitespace();
+                if let Err(error) = Cli::try_parse_from(["mnist"].into_iter().chain(words)) {
+                    panic!("{name}: {line}: {error}");
+                }
+                assert!(format!("mnist {line} ").starts_with(&format!("{name} ")), "{name}: {line}");
+            }
+        }
     }
 
     #[test]

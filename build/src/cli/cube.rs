@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::help::{AFTER_HELP, CUBE_RUN_EXAMPLES, with_examples};
+use super::help::{
+    AFTER_HELP, CUBE_CHECK_EXAMPLES, CUBE_CLEAN_EXAMPLES, CUBE_CONFIGURE_EXAMPLES, CUBE_DESCRIBE_EXAMPLES,
+    CUBE_INSPECT_EXAMPLES, CUBE_RUN_EXAMPLES, CUBE_SHOW_CONFIG_EXAMPLES, with_examples,
+};
 use super::job::JobCommand;
 use super::values::path;
 use crate::cube::configuration::{Override, TaskArgument};
@@ -13,14 +16,14 @@ use crate::cube::configuration::{Override, TaskArgument};
 #[derive(Debug, Subcommand)]
 pub enum Cube {
     /// Verify the cube's files: schemas, tasks, run configurations, parameters
-    #[command(after_help = AFTER_HELP)]
+    #[command(after_help = AFTER_HELP, after_long_help = with_examples(CUBE_CHECK_EXAMPLES))]
     Check {
         /// The cube: its directory, or its file, such as mlcube.yaml
         #[arg(long, value_name = "DIR", value_parser = path(), default_value = ".")]
         mlcube: PathBuf,
     },
     /// Build or pull the image of a platform
-    #[command(after_help = AFTER_HELP)]
+    #[command(after_help = AFTER_HELP, after_long_help = with_examples(CUBE_CONFIGURE_EXAMPLES))]
     Configure {
         /// Where the cube is.
         #[command(flatten)]
@@ -58,14 +61,19 @@ pub enum Cube {
         parameters: Vec<TaskArgument>,
     },
     /// Say what the cube is, its tasks with their inputs and outputs, and how to run them
-    #[command(after_help = AFTER_HELP)]
+    #[command(after_help = AFTER_HELP, after_long_help = with_examples(CUBE_DESCRIBE_EXAMPLES))]
     Describe {
         /// Where the cube is.
         #[command(flatten)]
         cube: CubeArgs,
     },
     /// Print the effective configuration of a cube of configuration 2.0
-    #[command(name = "show_config", alias = "show-config", after_help = AFTER_HELP)]
+    #[command(
+        name = "show_config",
+        alias = "show-config",
+        after_help = AFTER_HELP,
+        after_long_help = with_examples(CUBE_SHOW_CONFIG_EXAMPLES)
+    )]
     ShowConfig {
         /// Where the cube is.
         #[command(flatten)]
@@ -81,7 +89,7 @@ pub enum Cube {
         parameters: Vec<TaskArgument>,
     },
     /// Print the hash of the image of a platform
-    #[command(after_help = AFTER_HELP)]
+    #[command(after_help = AFTER_HELP, after_long_help = with_examples(CUBE_INSPECT_EXAMPLES))]
     Inspect {
         /// Where the cube is.
         #[command(flatten)]
@@ -91,7 +99,7 @@ pub enum Cube {
         platform: PathBuf,
     },
     /// Remove what earlier runs wrote into the workspace; parameters, data and your own files stay
-    #[command(after_help = AFTER_HELP)]
+    #[command(after_help = AFTER_HELP, after_long_help = with_examples(CUBE_CLEAN_EXAMPLES))]
     Clean(CleanArgs),
     /// For a runner on another machine: a task that outlives its connection.
     #[command(subcommand, hide = true)]

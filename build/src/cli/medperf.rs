@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::help::AFTER_HELP;
+use super::help::{
+    AFTER_HELP, INFER_EXAMPLES, PREPARE_EXAMPLES, SANITY_CHECK_EXAMPLES, SCORE_EXAMPLES, STATISTICS_EXAMPLES,
+    with_examples,
+};
 use super::values::path;
 
 /// What MedPerf mounts its volumes below.
@@ -17,19 +20,24 @@ const PREDICTIONS: &str = "/mlcommons/volumes/predictions";
 #[derive(Debug, Subcommand)]
 pub enum MedPerf {
     /// Data preparation: turn raw images and labels into prepared data
-    #[command(after_help = AFTER_HELP)]
+    #[command(after_help = AFTER_HELP, after_long_help = with_examples(PREPARE_EXAMPLES))]
     Prepare(PrepareArgs),
     /// Data preparation: check that prepared data is whole
-    #[command(name = "sanity_check", alias = "sanity-check", after_help = AFTER_HELP)]
+    #[command(
+        name = "sanity_check",
+        alias = "sanity-check",
+        after_help = AFTER_HELP,
+        after_long_help = with_examples(SANITY_CHECK_EXAMPLES)
+    )]
     SanityCheck(PreparedArgs),
     /// Data preparation: describe prepared data in numbers, as YAML
-    #[command(after_help = AFTER_HELP)]
+    #[command(after_help = AFTER_HELP, after_long_help = with_examples(STATISTICS_EXAMPLES))]
     Statistics(StatisticsArgs),
     /// Model: classify prepared images
-    #[command(after_help = AFTER_HELP)]
+    #[command(after_help = AFTER_HELP, after_long_help = with_examples(INFER_EXAMPLES))]
     Infer(InferArgs),
     /// Evaluator: score predictions, as YAML
-    #[command(after_help = AFTER_HELP)]
+    #[command(after_help = AFTER_HELP, after_long_help = with_examples(SCORE_EXAMPLES))]
     Evaluate(ScoreArgs),
 }
 

@@ -38,9 +38,12 @@ impl Override {
     pub fn apply(&self, document: &mut Value) -> Result<(), Mismatch> {
         let mut at = document;
         for (nth, name) in self.path.iter().enumerate() {
-            if at.is_sequence() {
-                let path: Vec<_> = self.path[..nth].iter().map(|name| key(name)).collect();
-                return Err(Mismatch::new(&path, "keys with values", "a list"));
+            // A text may stand for keys, as `${name}` does.
+            let has_no_keys = at.is_sequence() || at.as_str().is_some_and(|text| !text.contains("${"));
+            if has_no_keys || at.is_number() || at.is_bool() {
+                let path: Vec<_> = self.path.iter().map(|name| key(name)).collect();
+                let expected = format!("keys with values in {}", self.path[..nth].join("."));
+                return Err(Mismatch::of_value(&path, &expected, at));
             }
             at = slot(at, name);
         }

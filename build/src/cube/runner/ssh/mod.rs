@@ -26,7 +26,7 @@ use self::transfer::{FileTransfer, Sent};
 use super::super::command::{HostCommand, file_of};
 use super::super::directory::{CubeDir, absolute};
 use super::super::invocation::{Binding, Invocation};
-use super::super::job::{About, Stage, State};
+use super::super::job::{About, Stage, State, is_inside};
 use super::super::schema::{Expected, Schema, optional, required};
 use super::{Image, ImageFound, Platform, Runner, place, text};
 use crate::error::{CubeError, Error, Result};
@@ -126,7 +126,7 @@ impl Ssh {
 
     /// Where a path of the workspace is there, below the workspace; none of another path, which is that machine's own.
     fn in_workspace<'a>(&self, path: &'a Path) -> Option<&'a Path> {
-        path.strip_prefix(&self.cube.workspace).ok()
+        path.strip_prefix(&self.cube.workspace).ok().filter(|below| is_inside(below))
     }
 
     /// `arguments` of this program there, in the directory of the cube.
@@ -361,7 +361,17 @@ impl Runner for Ssh {
             .map(drop)
     }
 
-    fn command(&self, _: &Invocation) -> Result<HostCommand> {
+    /// Of a dry run, which also says what would be sent and brought.
+    fn command(&self, invocation: &Invocation) -> Result<HostCommand> {
+        let names = |is_input| {
+            let bindings = invocation.bindings.iter().filter(|binding| binding.is_input == is_input);
+            let names = bindings.filter_map(|binding| self.in_workspace(&binding.path));
+            let names: Vec<String> = names.map(|path| path.display().to_string()).collect();
+            if names.is_empty() { "nothing".into() } else { names.join(", ") }
+        };
+        let host = self.address.shown();
+        info!("{host}: would first get what is new of the cube and, of the workspace, of {}", names(true));
+        info!("{host}: would then give {}", names(false));
         self.unconnected(&self.run_arguments())
     }
 
