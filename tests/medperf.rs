@@ -1,8 +1,8 @@
 //! MedPerf's containers: the configurations in medperf/, and their tasks with the arguments, mounts and rights that
 //! MedPerf gives them, without a container and in one.
 
-mod docker;
 mod faults;
+mod in_containers;
 mod pictures;
 
 use std::collections::{BTreeMap, BTreeSet};

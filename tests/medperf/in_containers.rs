@@ -1,9 +1,11 @@
 //! MedPerf's tasks in containers: by the command lines of its client, and by the client itself.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::chown;
+use std::path::Path;
 use std::process::Command;
 
-use super::{CALLS, Trial};
+use super::{CALLS, ContainerTask, Mounts, Trial, Volume};
 use crate::common::{end, root, skipped};
 use crate::containers::{IMAGE, alone, docker_works};
 
@@ -27,16 +29,47 @@ fn medperf_runs_its_tasks_in_docker() {
         let mut command = Command::new("docker");
         command.args(["run", "--name", &format!("medperf-{name}-{}", std::process::id()), "--rm"]);
         command.args(["-u", &format!("{user}:{group}")]);
-        for (volumes, mode) in [(&task.input_volumes, "ro"), (&task.output_volumes, "rw")] {
-            for (key, volume) in volumes {
-                let host = trial.host(key, mounts);
-                command.arg("--volume").arg(format!("{}:{}:{mode}", host.display(), volume.mount_path));
-            }
+        for volume in volumes(&trial, task, mounts, temporary.path()) {
+            command.arg("--volume").arg(volume);
         }
-        command.arg("--volume").arg(format!("{}:/tmp:rw", temporary.path().display()));
         command.args(["--network", "none", IMAGE]).args(task.run_args.command.split(' '));
         end(&mut command)
     });
+}
+
+/// The same in Singularity, in the image that MNIST_TEST_SIF names. Whoever starts it is the user.
+#[test]
+fn medperf_runs_its_tasks_in_singularity() {
+    let _alone = alone();
+    let Some(image) = std::env::var_os("MNIST_TEST_SIF") else {
+        return skipped("MNIST_TEST_SIF names no image for Singularity");
+    };
+    let trial = Trial::new();
+    let (user, group) = trial.user();
+    trial.all_tasks(|task, name, mounts| {
+        let temporary = tempfile::tempdir().unwrap();
+        chown(temporary.path(), Some(user), Some(group)).unwrap();
+        let mut command = Command::new("singularity");
+        command.args(["run", "-eC"]).env("BENCH_UID", user.to_string());
+        for volume in volumes(&trial, task, mounts, temporary.path()) {
+            command.arg("--bind").arg(volume);
+        }
+        command.args(["--net", "--network", "none"]).arg(&image).args(task.run_args.command.split(' '));
+        println!("{name}");
+        end(&mut command)
+    });
+}
+
+/// The volumes of `task`, as the client gives them to an engine.
+fn volumes(trial: &Trial, task: &ContainerTask, mounts: &Mounts, temporary: &Path) -> Vec<String> {
+    let of = |volumes: &BTreeMap<String, Volume>, mode: &str| -> Vec<String> {
+        let volume = |(key, volume): (&String, &Volume)| {
+            format!("{}:{}:{mode}", trial.host(key, mounts).display(), volume.mount_path)
+        };
+        volumes.iter().map(volume).collect()
+    };
+    let temporary = vec![format!("{}:/tmp:rw", temporary.display())];
+    [of(&task.input_volumes, "ro"), of(&task.output_volumes, "rw"), temporary].concat()
 }
 
 /// The same by the client itself: MNIST_TEST_MEDPERF is the command that starts it.
