@@ -236,11 +236,24 @@ fn our_runner_with_singularity() {
     cube.is_trained();
 }
 
+/// A mirror of the real MNIST on this machine.
+fn mirror() -> Option<Server> {
+    let mnist = real_mnist()?;
+    let server = Server::start();
+    for file in fs::read_dir(mnist).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        server.on(&format!("/{name}"), [Reply::File(fs::read(file).unwrap())]);
+    }
+    Some(server)
+}
+
 /// Configures, downloads and trains on another machine: this one, behind a real OpenSSH server, with another home directory.
 #[track_caller]
 fn over_ssh(cube: &Cube, platform: &str) {
-    let path = std::env::var("PATH").unwrap();
-    let environment = format!("\"PATH={path}\" BENCH_UID={USER} DOCKER_BUILDKIT=0");
+    let here = |name| std::env::var(name).map_or(String::new(), |value| format!("\"{name}={value}\""));
+    let Some(mirror) = mirror() else { return };
+    let more = format!("MNIST_MIRROR={} DOCKER_BUILDKIT=0", mirror.url(""));
+    let environment = format!("{} {} {more}", here("PATH"), here("BENCH_HOME"));
     let Some(sshd) = Sshd::start(&cube.sandbox, &environment) else { return };
     let file = format!(
         "schema_version: 1.0.0\nschema_type: mlcube_ssh\nhost: far\nauthentication: {{}}\nplatform: {platform}\n"
@@ -261,7 +274,7 @@ fn over_ssh(cube: &Cube, platform: &str) {
 fn our_runner_with_docker_over_ssh() {
     let _alone = alone();
     if docker_works()
-        && let Some(cube) = Cube::new(true)
+        && let Some(cube) = Cube::new(false)
     {
         over_ssh(&cube, "docker.yaml");
     }
@@ -271,7 +284,7 @@ fn our_runner_with_docker_over_ssh() {
 fn our_runner_with_singularity_over_ssh() {
     let _alone = alone();
     if works("singularity", "--version")
-        && let Some(cube) = Cube::new(true)
+        && let Some(cube) = Cube::new(false)
     {
         cube.singularity_image("images/mnist.simg");
         over_ssh(&cube, "singularity.yaml");
@@ -336,13 +349,8 @@ fn runner_0_0_9_with_singularity() {
 #[test]
 fn a_mirror_of_this_machine_is_reached_from_containers() {
     let _alone = alone();
-    let Some(mnist) = real_mnist() else { return };
     let Some(cube) = Cube::new(false) else { return };
-    let server = Server::start();
-    for file in fs::read_dir(mnist).unwrap().map(|entry| entry.unwrap().path()) {
-        let name = file.file_name().unwrap().to_string_lossy().into_owned();
-        server.on(&format!("/{name}"), [Reply::File(fs::read(file).unwrap())]);
-    }
+    let Some(server) = mirror() else { return };
     let download = |platform: &str| {
         let line = format!("cube run --platform={platform} --task=run/download.yaml");
         let mut command = cube.command(cube.program(), &line);
