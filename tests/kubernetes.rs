@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::cube::Cube;
-use crate::common::{Ended, end, skipped, valid_kubernetes_documents};
+use crate::common::{Ended, end, root, skipped, valid_kubernetes_documents};
 
 const PLATFORM: &str = "schema_version: 1.0.0\nschema_type: mlcube_k8s\nimage: r.example/mnist:1\npvc: shelf\n";
 const TRAIN: &str = "run --platform=kubernetes --task=train";
@@ -367,6 +367,33 @@ fn a_dry_run_prints_a_manifest_that_is_valid_by_kubernetes_own_schemas() {
     assert!(printed.contains("image: r.example/copier:1\n") && printed.contains("emptyDir: {}\n"), "{printed}");
     cube.sandbox.write("printed.yaml", &printed);
     assert_eq!(valid_kubernetes_documents(&cube.sandbox.path("printed.yaml")).as_deref(), Some("1\n"));
+}
+
+#[test]
+fn every_container_is_as_hardened_as_those_of_the_shipped_manifest() {
+    let read = |text: &str| -> Vec<serde_yaml::Value> {
+        let documents = serde_yaml::Deserializer::from_str(text);
+        documents.map(|document| serde::Deserialize::deserialize(document).unwrap()).collect()
+    };
+    let pod = |documents: Vec<serde_yaml::Value>| {
+        let job = documents.into_iter().find(|document| document["kind"] == "Job").unwrap();
+        let mut pod = job["spec"]["template"]["spec"].clone();
+        let containers =
+            ["initContainers", "containers"].map(|list| pod[list].as_sequence().cloned().unwrap_or_default());
+        let pod_wide = pod["securityContext"].as_mapping_mut().unwrap();
+        // Those are the caller's.
+        for id in ["runAsUser", "runAsGroup", "fsGroup"] {
+            pod_wide.remove(id).unwrap();
+        }
+        let each: Vec<_> =
+            containers.concat().into_iter().map(|container| container["securityContext"].clone()).collect();
+        (pod["securityContext"].clone(), each)
+    };
+    let shipped = fs::read_to_string(root().join("cluster/kubernetes.yaml")).unwrap();
+    let (pod_wide, each) = pod(read(&shipped));
+    let made = copying_cluster().run(&format!("{TRAIN} --dry_run")).done().stdout;
+    assert_eq!(pod(read(&made)), (pod_wide, vec![each[0].clone(); 3]));
+    assert!(made.contains("automountServiceAccountToken: false\n"));
 }
 
 /// The directory of the claim `mnist`, and a cube for a cluster that has this program's image, or that of MNIST_TEST_IMAGE.

@@ -175,6 +175,11 @@ mod tests {
             let error = unpack(&mut &stream[..length], there.path()).unwrap_err().to_string();
             assert!(error.starts_with("the copy is not whole: found "), "{length}: {error}");
         }
+        // A file that is missing from the middle.
+        let more = String::from_utf8(stream).unwrap().replace("{\"files\":3}", "{\"files\":4}");
+        let there = tempfile::tempdir().unwrap();
+        let error = unpack(&mut more.as_bytes(), there.path()).unwrap_err().to_string();
+        assert!(error.starts_with("the copy is not whole: found 3 of 4 files"), "{error}");
     }
 
     #[test]
