@@ -194,6 +194,7 @@ fn the_error_says_what_to_do() {
     assert_eq!(
         error.hint().unwrap(),
         "put the files, plain or gzipped, into the data directory by hand, name a mirror of your own with \
-         --mirror=URL_OR_DIRECTORY, or draw a stand-in with --synthetic; behind a proxy, set https_proxy"
+         --mirror=URL_OR_DIRECTORY (for a task of the cube, in MNIST_MIRROR), or draw a stand-in with \
+         `mnist download --synthetic`; behind a proxy, set https_proxy"
     );
 }

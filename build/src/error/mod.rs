@@ -370,7 +370,8 @@ impl Error {
         match self {
             Error::Download { .. } => Some(
                 "put the files, plain or gzipped, into the data directory by hand, name a mirror of your own with \
-                 --mirror=URL_OR_DIRECTORY, or draw a stand-in with --synthetic; behind a proxy, set https_proxy"
+                 --mirror=URL_OR_DIRECTORY (for a task of the cube, in MNIST_MIRROR), or draw a stand-in with \
+                 `mnist download --synthetic`; behind a proxy, set https_proxy"
                     .to_string(),
             ),
             Error::DownloadInPart { data_dir, .. } => Some(format!(
