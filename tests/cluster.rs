@@ -7,9 +7,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_yaml::Value;
 
 use crate::common::{Ended, Sandbox, end, valid_kubernetes_documents};
-use serde_yaml::Value;
+use crate::kubernetes::{TRAIN, copying_cluster};
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster").join(name)
@@ -198,4 +199,31 @@ fn the_kubernetes_manifest_has_our_flags_and_valid_parameters() {
 fn the_kubernetes_manifest_is_valid_by_kubernetes_own_schemas() {
     let Some(documents) = valid_kubernetes_documents(&file("kubernetes.yaml")) else { return };
     assert_eq!(documents, "3\n");
+}
+
+#[test]
+fn every_container_is_as_hardened_as_those_of_the_shipped_manifest() {
+    let read = |text: &str| -> Vec<Value> {
+        let documents = serde_yaml::Deserializer::from_str(text);
+        documents.map(|document| serde::Deserialize::deserialize(document).unwrap()).collect()
+    };
+    let pod = |documents: Vec<Value>| {
+        let job = documents.into_iter().find(|document| document["kind"] == "Job").unwrap();
+        let mut pod = job["spec"]["template"]["spec"].clone();
+        let containers =
+            ["initContainers", "containers"].map(|list| pod[list].as_sequence().cloned().unwrap_or_default());
+        let pod_wide = pod["securityContext"].as_mapping_mut().unwrap();
+        // Those are the caller's.
+        for id in ["runAsUser", "runAsGroup", "fsGroup"] {
+            pod_wide.remove(id).unwrap();
+        }
+        let each: Vec<_> =
+            containers.concat().into_iter().map(|container| container["securityContext"].clone()).collect();
+        (pod["securityContext"].clone(), each)
+    };
+    let shipped = fs::read_to_string(file("kubernetes.yaml")).unwrap();
+    let (pod_wide, each) = pod(read(&shipped));
+    let made = copying_cluster().run(&format!("{TRAIN} --dry_run")).done().stdout;
+    assert_eq!(pod(read(&made)), (pod_wide, vec![each[0].clone(); 3]));
+    assert!(made.contains("automountServiceAccountToken: false\n"));
 }

@@ -8,10 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::cube::Cube;
-use crate::common::{Ended, end, root, skipped, valid_kubernetes_documents};
+use crate::common::{Ended, end, skipped, valid_kubernetes_documents};
 
 const PLATFORM: &str = "schema_version: 1.0.0\nschema_type: mlcube_k8s\nimage: r.example/mnist:1\npvc: shelf\n";
-const TRAIN: &str = "run --platform=kubernetes --task=train";
+pub const TRAIN: &str = "run --platform=kubernetes --task=train";
 
 /// Answers with the files `claim`, `pods`, `events`, `jobs` and `job`; writes down what it is given. The directory `pod` is
 /// that of the containers which copy: they wait while there is a file `waits` and nothing was sent. The task is `logs`.
@@ -90,6 +90,7 @@ fn the_context_and_the_namespace_are_those_of_the_platform_file() {
     cube.run(TRAIN).done();
     let calls = cube.wrote("calls");
     assert!(calls.iter().all(|call| call.starts_with("--context=lab@east --namespace=team ")), "{calls:#?}");
+    assert!(calls.iter().filter(|call| call.contains(" get ")).all(|call| call.contains(" --request-timeout=30s ")));
 }
 
 /// A run that ends with `expected` in its errors, and leaves no job there.
@@ -142,6 +143,9 @@ fn nothing_is_made_in_a_cluster_that_cannot_run_the_task() {
     let cube = cluster(0).with("kubectl", &format!("echo \"$*\" >>\"$HERE/calls\"; {refused}"));
     let ended = fails(&cube, "error: kubectl: persistentvolumeclaims \"shelf\" not found");
     assert!(ended.stderr.contains("hint: make the claim"), "{ended:#?}");
+    assert_eq!(called(&cube, "get jobs"), None, "the claim is the first question");
+    let refused = format!("{KUBECTL}\ncase \"$*\" in *create*) echo 'jobs is forbidden' >&2; exit 1 ;; esac");
+    fails(&cluster(0).with("kubectl", &refused), "error: kubectl: jobs is forbidden");
     let mut command = cube.command(TRAIN);
     command.env("PATH", cube.sandbox.path("nowhere"));
     let ended = end(&mut command);
@@ -167,7 +171,7 @@ fn a_signal_while_the_pod_waits_takes_the_job_away() {
 }
 
 /// A cluster without a claim, whose pod waits for inputs and trains with them.
-fn copying_cluster() -> Cube {
+pub fn copying_cluster() -> Cube {
     let cube = cluster(0);
     cube.write("platforms/kubernetes.yaml", PLATFORM.replace("pvc: shelf\n", ""));
     mnist::data::synthetic::write(Path::new(&cube.workspace("data")), 300, 100).unwrap();
@@ -200,6 +204,8 @@ fn without_a_claim_inputs_and_outputs_are_copied() {
     cube.run("run --platform=native --task=train").done();
     let expected = model(&cube);
     fs::remove_dir_all(cube.workspace("model")).unwrap();
+    // A connection may break once.
+    cube.sandbox.write("before", "[ -e \"$HERE/once\" ] || { touch \"$HERE/once\"; exit 1; }");
     let ended = cube.run(TRAIN).done();
     assert!(model(&cube) == expected, "another model");
     assert!(Path::new(&cube.workspace("train_logs/mlcube_mnist_train.log")).exists());
@@ -275,9 +281,33 @@ fn a_job_that_its_runner_lost_is_taken_up() {
     assert_eq!(ended.code, Some(3), "{ended:#?}");
     assert!(ended.stderr.contains(&format!("taking up job {name}\n")), "{ended:#?}");
     assert!(ended.stdout.contains("epoch 1/1: loss 0.5"), "{ended:#?}");
+    // Of two, the newer one.
+    let jobs = cube.sandbox.read("jobs");
+    let newer = jobs.replace(&name, "newer").replace("20:00:00", "20:00:01");
+    let items = |list: &str| list.trim_start_matches(r#"{"items":["#).trim_end_matches("]}").to_string();
+    cube.sandbox.write("jobs", format!(r#"{{"items":[{},{}]}}"#, items(&newer), items(&jobs)));
+    let ended = cube.run(&format!("{TRAIN} --attach"));
+    assert!(ended.stderr.contains("taking up job newer\n"), "{ended:#?}");
+    cube.sandbox.write("jobs", &jobs);
     // Another task has to wait.
     let ended = cube.run("run --platform=kubernetes --task=evaluate --attach");
     assert!(ended.stderr.contains(&format!("task train runs there already, in job {name}")), "{ended:#?}");
+}
+
+#[test]
+fn a_job_that_is_made_at_the_same_time_as_another_gives_way() {
+    let cube = cluster(0);
+    let job = |name: &str, second: u32| {
+        let metadata =
+            format!(r#""creationTimestamp":"2026-11-27T20:00:0{second}Z","labels":{{"mlcube/task":"train"}}"#);
+        format!(r#"{{"metadata":{{"name":"{name}",{metadata}}}}}"#)
+    };
+    let jobs = format!(r#"{{"items":[{},{}]}}"#, job("first", 0), job("'$name'", 1));
+    let name = r#"name=$(sed -n 's/^  name: \(mlcube-train-.*\)/\1/p' "$HERE/manifest" | head -n1)"#;
+    let then = format!("case \"$*\" in *create*) {name}; echo '{jobs}' >\"$HERE/jobs\" ;; esac");
+    let cube = cube.with("kubectl", &format!("MNIST=none\n{KUBECTL}\n{then}"));
+    let ended = fails(&cube, "task train runs there already, in job first");
+    assert!(called(&cube, "logs").is_none(), "{ended:#?}");
 }
 
 #[test]
@@ -367,33 +397,6 @@ fn a_dry_run_prints_a_manifest_that_is_valid_by_kubernetes_own_schemas() {
     assert!(printed.contains("image: r.example/copier:1\n") && printed.contains("emptyDir: {}\n"), "{printed}");
     cube.sandbox.write("printed.yaml", &printed);
     assert_eq!(valid_kubernetes_documents(&cube.sandbox.path("printed.yaml")).as_deref(), Some("1\n"));
-}
-
-#[test]
-fn every_container_is_as_hardened_as_those_of_the_shipped_manifest() {
-    let read = |text: &str| -> Vec<serde_yaml::Value> {
-        let documents = serde_yaml::Deserializer::from_str(text);
-        documents.map(|document| serde::Deserialize::deserialize(document).unwrap()).collect()
-    };
-    let pod = |documents: Vec<serde_yaml::Value>| {
-        let job = documents.into_iter().find(|document| document["kind"] == "Job").unwrap();
-        let mut pod = job["spec"]["template"]["spec"].clone();
-        let containers =
-            ["initContainers", "containers"].map(|list| pod[list].as_sequence().cloned().unwrap_or_default());
-        let pod_wide = pod["securityContext"].as_mapping_mut().unwrap();
-        // Those are the caller's.
-        for id in ["runAsUser", "runAsGroup", "fsGroup"] {
-            pod_wide.remove(id).unwrap();
-        }
-        let each: Vec<_> =
-            containers.concat().into_iter().map(|container| container["securityContext"].clone()).collect();
-        (pod["securityContext"].clone(), each)
-    };
-    let shipped = fs::read_to_string(root().join("cluster/kubernetes.yaml")).unwrap();
-    let (pod_wide, each) = pod(read(&shipped));
-    let made = copying_cluster().run(&format!("{TRAIN} --dry_run")).done().stdout;
-    assert_eq!(pod(read(&made)), (pod_wide, vec![each[0].clone(); 3]));
-    assert!(made.contains("automountServiceAccountToken: false\n"));
 }
 
 /// The directory of the claim `mnist`, and a cube for a cluster that has this program's image, or that of MNIST_TEST_IMAGE.

@@ -143,7 +143,9 @@ mod tests {
         fs::create_dir_all(directory.join("data/deep")).unwrap();
         fs::write(directory.join("data/deep/a b"), "first").unwrap();
         fs::write(directory.join("data/empty"), "").unwrap();
-        fs::write(directory.join("data").join(lock::NAME), "held").unwrap();
+        for end in LEFT_OUT {
+            fs::write(directory.join("data").join(end), "held").unwrap();
+        }
         fs::write(directory.join("p.yaml"), "second").unwrap();
         let source =
             |name: &str, path: Option<&str>| Packed { name: name.into(), path: path.map(|path| directory.join(path)) };
@@ -175,11 +177,6 @@ mod tests {
             let error = unpack(&mut &stream[..length], there.path()).unwrap_err().to_string();
             assert!(error.starts_with("the copy is not whole: found "), "{length}: {error}");
         }
-        // A file that is missing from the middle.
-        let more = String::from_utf8(stream).unwrap().replace("{\"files\":3}", "{\"files\":4}");
-        let there = tempfile::tempdir().unwrap();
-        let error = unpack(&mut more.as_bytes(), there.path()).unwrap_err().to_string();
-        assert!(error.starts_with("the copy is not whole: found 3 of 4 files"), "{error}");
     }
 
     #[test]
@@ -192,6 +189,32 @@ mod tests {
             let error = unpack(&mut format!("{line}\nx").as_bytes(), &inner).unwrap_err().to_string();
             assert!(error.contains("no path below the directory"), "{error}");
         }
+        for path in ["../a", "b/../../a"] {
+            let line = serde_json::json!({ "Directory": { "path": path } });
+            let error = unpack(&mut format!("{line}\n").as_bytes(), &inner).unwrap_err().to_string();
+            assert!(error.contains("no path below the directory"), "{error}");
+        }
         assert_eq!(fs::read_dir(there.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_stream_that_lost_a_file_is_refused() {
+        let there = tempfile::tempdir().unwrap();
+        let error = unpack(&mut &b"{\"End\":{\"files\":1}}\n"[..], there.path()).unwrap_err().to_string();
+        assert!(error.starts_with("the copy is not whole: found 0 of 1 files"), "{error}");
+    }
+
+    #[test]
+    fn a_file_keeps_its_permissions_and_its_owner_can_replace_it() {
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (from, to) = (here.path().join("a"), there.path().join("a"));
+        fs::write(&from, "text").unwrap();
+        for (given, expected) in [(0o750, 0o750), (0o444, 0o644)] {
+            set_mode(&from, given).unwrap();
+            let mut stream = vec![];
+            pack(&[Packed { name: "a".into(), path: Some(from.clone()) }], &mut stream).unwrap();
+            unpack(&mut &stream[..], there.path()).unwrap();
+            assert_eq!(mode(&fs::metadata(&to).unwrap()) & 0o777, expected);
+        }
     }
 }

@@ -73,6 +73,8 @@ mod tests {
         let names: Vec<_> = jobs.iter().map(|job| (job.name.as_str(), job.is_over)).collect();
         assert_eq!(names, [("old", true), ("new", false)]);
         assert_eq!(jobs[0].task, "train");
+        let not = json!({ "status": { "conditions": [{ "type": "Failed", "status": "False" }] } });
+        assert!(!is_over(&not));
     }
 
     #[test]

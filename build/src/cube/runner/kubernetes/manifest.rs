@@ -239,6 +239,10 @@ mod tests {
             "--model_dir=/mlcube/outputs/c",
         ];
         assert_eq!(pod["containers"][0]["args"], json!(arguments));
+        let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+        let mut read_only: Vec<_> = mounts.iter().filter(|mount| mount["readOnly"] == true).collect();
+        assert_eq!(read_only.pop().unwrap()["mountPath"], "/mlcube/inputs/a.b", "inputs, and they alone");
+        assert!(read_only.is_empty());
         let claims: Vec<_> =
             pod["volumes"].as_array().unwrap().iter().map(|v| v["persistentVolumeClaim"].clone()).collect();
         assert_eq!(claims, [json!({ "claimName": "a.b" }), json!({ "claimName": "c" })]);
@@ -291,6 +295,35 @@ mod tests {
         assert_eq!(pod["serviceAccountName"], "a");
         assert_eq!(made.job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"], "q");
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    }
+
+    #[test]
+    fn the_pod_may_do_nothing_but_its_work() {
+        let made = manifest("", vec![Binding::of("data_dir", "/w s/data", false, true)]).unwrap();
+        assert_eq!(made.job["spec"]["backoffLimit"], 0, "a failed task does not begin again");
+        let pod = &made.job["spec"]["template"]["spec"];
+        assert_eq!(pod["restartPolicy"], "Never");
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        for id in ["runAsUser", "runAsGroup", "fsGroup"] {
+            assert!(pod["securityContext"][id].as_u64().is_some_and(|id| id > 0), "{id}: {pod}");
+        }
+        let may = json!({
+            "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] } });
+        for container in [&pod["initContainers"][0], &pod["containers"][0], &pod["containers"][1]] {
+            assert_eq!(container["securityContext"], may, "{container}");
+        }
+    }
+
+    #[test]
+    fn two_tasks_that_write_to_one_place_know_of_each_other() {
+        let file = serde_yaml::from_str("image: r.example/mnist:1").unwrap();
+        let places = |claim: &str, name: &str| {
+            let binding = Binding { claim: Some(claim.into()), ..Binding::of(name, "model", false, false) };
+            PodPlaces::of(&Invocation::of("train", vec![binding]), &Settings::read(&file, Path::new("/w"))).unwrap()
+        };
+        assert_eq!(places("a", "model_dir").workspace(), places("a", "log_dir").workspace());
+        assert_ne!(places("a", "model_dir").workspace(), places("b", "model_dir").workspace());
     }
 
     #[test]

@@ -148,6 +148,8 @@ mod tests {
         assert_eq!(Pod::of(&json!({ "items": [] })), Pod::None);
         let deleted = json!({ "metadata": { "name": "p", "deletionTimestamp": "2026-11-27T20:00:00Z" } });
         assert_eq!(Pod::of(&json!({ "items": [deleted] })), Pod::None);
+        let [old, new] = ["old", "new"].map(|name| json!({ "metadata": { "name": name } }));
+        assert_eq!(Pod::of(&json!({ "items": [old, new] })), Pod::Started { name: "new".into() });
         let message = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.";
         let unscheduled = json!({ "phase": "Pending", "conditions":
             [{ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message }] });
