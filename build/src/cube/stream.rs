@@ -147,6 +147,9 @@ mod tests {
             fs::write(directory.join("data").join(end), "held").unwrap();
         }
         fs::write(directory.join("p.yaml"), "second").unwrap();
+        // Long before now, when a file is made anew.
+        let old = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        File::options().write(true).open(directory.join("p.yaml")).unwrap().set_modified(old).unwrap();
         let source =
             |name: &str, path: Option<&str>| Packed { name: name.into(), path: path.map(|path| directory.join(path)) };
         let sources = [source("io0", Some("data")), source("io1/p.yaml", Some("p.yaml")), source("io2", None)];
