@@ -1,6 +1,7 @@
 //! MedPerf's tasks in containers: by the command lines of its client, and by the client itself.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
@@ -21,19 +22,11 @@ fn medperf_runs_its_tasks_in_docker() {
     if end(command.args(["run", "--rm", "--network", "none", IMAGE, "medperf", "--help"])).code != Some(0) {
         return skipped(&format!("{IMAGE} is missing, or was built before it had `mnist medperf`"));
     }
-    let trial = Trial::new();
-    let (user, group) = trial.user();
-    trial.all_tasks(|task, name, mounts| {
-        let temporary = tempfile::tempdir().unwrap();
-        chown(temporary.path(), Some(user), Some(group)).unwrap();
+    all_tasks("--volume", |name, user, group| {
         let mut command = Command::new("docker");
         command.args(["run", "--name", &format!("medperf-{name}-{}", std::process::id()), "--rm"]);
         command.args(["-u", &format!("{user}:{group}")]);
-        for volume in volumes(&trial, task, mounts, temporary.path()) {
-            command.arg("--volume").arg(volume);
-        }
-        command.args(["--network", "none", IMAGE]).args(task.run_args.command.split(' '));
-        end(&mut command)
+        (command, ["--network", "none", IMAGE].map(OsString::from).to_vec())
     });
 }
 
@@ -44,19 +37,27 @@ fn medperf_runs_its_tasks_in_singularity() {
     let Some(image) = std::env::var_os("MNIST_TEST_SIF") else {
         return skipped("MNIST_TEST_SIF names no image for Singularity");
     };
+    all_tasks("--bind", |_, user, _| {
+        let mut command = Command::new("singularity");
+        command.args(["run", "-eC"]).env("BENCH_UID", user.to_string());
+        (command, ["--net".into(), "--network".into(), "none".into(), image.clone()].to_vec())
+    });
+}
+
+/// Runs every task in a container. `engine` makes the beginning of the command for a task, a user and a group, and what lies
+/// between the volumes, which `flag` gives, and the task's own command.
+#[track_caller]
+fn all_tasks(flag: &str, engine: impl Fn(&str, u32, u32) -> (Command, Vec<OsString>)) {
     let trial = Trial::new();
     let (user, group) = trial.user();
     trial.all_tasks(|task, name, mounts| {
         let temporary = tempfile::tempdir().unwrap();
         chown(temporary.path(), Some(user), Some(group)).unwrap();
-        let mut command = Command::new("singularity");
-        command.args(["run", "-eC"]).env("BENCH_UID", user.to_string());
+        let (mut command, image) = engine(name, user, group);
         for volume in volumes(&trial, task, mounts, temporary.path()) {
-            command.arg("--bind").arg(volume);
+            command.arg(flag).arg(volume);
         }
-        command.args(["--net", "--network", "none"]).arg(&image).args(task.run_args.command.split(' '));
-        println!("{name}");
-        end(&mut command)
+        end(command.args(image).args(task.run_args.command.split(' ')))
     });
 }
 

@@ -29,7 +29,7 @@ pub enum CubeError {
     /// Another program's task, and a platform that has only this program.
     #[error("native: expected a task of this program, found {task} of the cube {cube}")]
     ForeignTask { cube: String, task: String },
-    /// A cube of the old shape. Only configuration 2.0 has what was asked for.
+    /// Something for cubes of configuration 2.0 was given to a cube with `tasks/` and `run/`.
     #[error("{what}: expected a cube of configuration 2.0, found one with tasks/ and run/")]
     NotOneFileCube { what: String },
 

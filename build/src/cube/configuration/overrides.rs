@@ -38,9 +38,12 @@ impl Override {
     pub fn apply(&self, document: &mut Value) -> Result<(), Mismatch> {
         let mut at = document;
         for (nth, name) in self.path.iter().enumerate() {
-            // A text may stand for keys, as `${name}` does.
-            let has_no_keys = at.is_sequence() || at.as_str().is_some_and(|text| !text.contains("${"));
-            if has_no_keys || at.is_number() || at.is_bool() {
+            let may_have_keys = match at {
+                Value::Null | Value::Mapping(_) | Value::Tagged(_) => true,
+                Value::String(text) => text.contains("${"), // the value of another key
+                Value::Sequence(_) | Value::Number(_) | Value::Bool(_) => false,
+            };
+            if !may_have_keys {
                 let path: Vec<_> = self.path.iter().map(|name| key(name)).collect();
                 let expected = format!("keys with values in {}", self.path[..nth].join("."));
                 return Err(Mismatch::of_value(&path, &expected, at));

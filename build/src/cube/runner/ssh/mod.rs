@@ -31,7 +31,7 @@ use super::super::schema::{Expected, Schema, optional, required};
 use super::{Image, ImageFound, Platform, Runner, place, text};
 use crate::error::{CubeError, Error, Result};
 use crate::files::lock;
-use crate::text::hexadecimal;
+use crate::text::{hexadecimal, lines};
 use crate::{host_paths, interrupt};
 
 /// `mlcube_ssh` of MLCube's documentation. `program` and `lost_connection` are ours.
@@ -127,6 +127,12 @@ impl Ssh {
     /// Where a path of the workspace is there, below the workspace; none of another path, which is that machine's own.
     fn in_workspace<'a>(&self, path: &'a Path) -> Option<&'a Path> {
         path.strip_prefix(&self.cube.workspace).ok().filter(|below| is_inside(below))
+    }
+
+    /// The inputs that are sent, or the outputs that are brought, below the workspace.
+    fn moved(&self, invocation: &Invocation, is_input: bool) -> Vec<PathBuf> {
+        let bindings = invocation.bindings.iter().filter(|binding| binding.is_input == is_input);
+        bindings.filter_map(|binding| self.in_workspace(&binding.path)).map(Path::to_path_buf).collect()
     }
 
     /// `arguments` of this program there, in the directory of the cube.
@@ -345,9 +351,7 @@ impl Runner for Ssh {
 
     fn stage_in(&self, invocation: &Invocation) -> Result<()> {
         self.send_cube()?;
-        let inputs = invocation.bindings.iter().filter(|binding| binding.is_input);
-        let names: Vec<PathBuf> =
-            inputs.filter_map(|input| self.in_workspace(&input.path)).map(Path::to_path_buf).collect();
+        let names = self.moved(invocation, true);
         if !names.is_empty() {
             let to = format!("{}/cube/workspace", self.far()?.base);
             self.transfer()?
@@ -361,18 +365,21 @@ impl Runner for Ssh {
             .map(drop)
     }
 
-    /// Of a dry run, which also says what would be sent and brought.
-    fn command(&self, invocation: &Invocation) -> Result<HostCommand> {
+    fn command(&self, _: &Invocation) -> Result<HostCommand> {
+        self.unconnected(&self.run_arguments())
+    }
+
+    /// Also says what would be sent and brought.
+    fn dry_run(&self, invocation: &Invocation) -> Result<String> {
         let names = |is_input| {
-            let bindings = invocation.bindings.iter().filter(|binding| binding.is_input == is_input);
-            let names = bindings.filter_map(|binding| self.in_workspace(&binding.path));
-            let names: Vec<String> = names.map(|path| path.display().to_string()).collect();
+            let paths = self.moved(invocation, is_input);
+            let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
             if names.is_empty() { "nothing".into() } else { names.join(", ") }
         };
         let host = self.address.shown();
         info!("{host}: would first get what is new of the cube and, of the workspace, of {}", names(true));
         info!("{host}: would then give {}", names(false));
-        self.unconnected(&self.run_arguments())
+        Ok(lines([self.command(invocation)?]))
     }
 
     fn run(&self, invocation: &Invocation) -> Result<ExitStatus> {
