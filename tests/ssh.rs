@@ -11,6 +11,8 @@ use crate::common::cube::Cube;
 use crate::common::sshd::Sshd;
 use crate::common::{Ended, end, is_root, skipped, tmpfs};
 
+mod outputs;
+
 const PLATFORM: &str =
     "schema_version: 1.0.0\nschema_type: mlcube_ssh\nhost: far\nauthentication: {}\nplatform: native.yaml\n";
 const TRAIN: &str = "run --platform=ssh --task=train";
@@ -44,6 +46,11 @@ impl Far {
 
     fn run(&self, line: &str) -> Ended {
         end(&mut self.command(line))
+    }
+
+    /// Makes the next training one of a single epoch.
+    fn short_training(&self) {
+        self.cube.write("workspace/parameters/default.parameters.yaml", "train_epochs: 1\nhidden_layers: [16]\n");
     }
 
     /// Starts a training of many epochs, and waits for the first.
@@ -182,7 +189,7 @@ fn the_files_of_an_earlier_run_go_and_those_of_the_user_stay() {
     assert!(far.outputs("model").contains_key("model.safetensors"), "{stderr}");
     far.cube.write("workspace/model/notes.txt", "mine");
     far.cube.write("workspace/model/model.onnx", "of another run, without this file");
-    far.cube.write("workspace/parameters/default.parameters.yaml", "train_epochs: 1\nhidden_layers: [16]\n");
+    far.short_training();
     far.run(TRAIN).done();
     // A second one that is ended has a directory of its own, which the next whole run removes.
     let child = far.long_training();
@@ -190,7 +197,7 @@ fn the_files_of_an_earlier_run_go_and_those_of_the_user_stay() {
     assert_eq!(ended(child), Some(130));
     let unfinished = Path::new(&far.cube.workspace("model/unfinished")).to_path_buf();
     assert!(contents(&unfinished).contains_key("model.safetensors"), "{}", far.cube.sandbox.read("stderr"));
-    far.cube.write("workspace/parameters/default.parameters.yaml", "train_epochs: 1\nhidden_layers: [16]\n");
+    far.short_training();
     far.run(TRAIN).done();
     assert!(!unfinished.exists(), "{:?}", contents(&unfinished).keys());
     assert_eq!(far.outputs("model")["notes.txt"], b"mine");
@@ -359,7 +366,7 @@ fn outputs_that_wait_there_are_brought_before_the_next_task() {
         thread::sleep(Duration::from_millis(20));
     }
     assert!(far.outputs("model").is_empty());
-    far.cube.write("workspace/parameters/default.parameters.yaml", "train_epochs: 1\nhidden_layers: [16]\n");
+    far.short_training();
     let ended = far.run("run --platform=ssh --task=download"); // no network: it fails, after that
     assert!(ended.stderr.contains("far: task train has ended there; first its outputs are brought\n"), "{ended:#?}");
     assert!(far.outputs("model").contains_key("model.safetensors"));
@@ -377,7 +384,7 @@ fn a_task_that_is_killed_there_is_named() {
     assert_eq!(ended(child), Some(1));
     let stderr = far.cube.sandbox.read("stderr");
     assert!(stderr.ends_with("error: far: task train was killed there, or the machine went down\n"), "{stderr}");
-    far.cube.write("workspace/parameters/default.parameters.yaml", "train_epochs: 1\nhidden_layers: [16]\n");
+    far.short_training();
     far.run(TRAIN).done();
 }
 
@@ -460,7 +467,10 @@ fn a_dry_run_prints_what_would_run_there() {
     let ended = far.run(&format!("{TRAIN} --dry_run")).done();
     assert!(ended.stdout.starts_with("ssh -o ServerAliveInterval=15 -x -T -- far "), "{ended:#?}");
     assert!(ended.stdout.contains("cube run --mlcube=. --platform=native.yaml"), "{ended:#?}");
-    assert!(ended.stderr.contains("of the workspace, of data, parameters/default.parameters.yaml\n"), "{ended:#?}");
-    assert!(ended.stderr.contains("would then give train_logs, model\n"), "{ended:#?}");
+    assert!(
+        ended.stderr.contains("of the workspace, of data, parameters/default.parameters.yaml, train_logs, model\n"),
+        "{ended:#?}"
+    );
+    assert!(ended.stderr.contains("would then give what is new of train_logs, model\n"), "{ended:#?}");
     assert_eq!(far.sshd.wire.bytes(), 0);
 }

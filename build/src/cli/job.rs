@@ -36,14 +36,19 @@ pub enum JobCommand {
     #[cfg(unix)]
     Guard { group: i32 },
     /// Write files to stdout as one stream; each source is NAME=PATH.
-    Pack { sources: Vec<String> },
+    Pack {
+        /// Only what has changed since this file was made by `mark`.
+        #[arg(long)]
+        since: Option<PathBuf>,
+        sources: Vec<String>,
+    },
     /// Read such a stream from stdin.
     Unpack { directory: PathBuf },
     #[cfg(unix)]
     /// In a pod: wait for a file, with so many seconds of patience when nothing is at work.
     Wait { file: PathBuf, seconds: u64 },
     #[cfg(unix)]
-    /// In a pod: make that file.
+    /// In a pod: make that file, which holds what is in its directory.
     Mark { file: PathBuf },
     #[cfg(unix)]
     /// In a pod: end the task.

@@ -3,15 +3,16 @@
 //!
 //! The containers of the pod share their processes, whose first one holds the pod together and is nobody's.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::listing::Inventory;
 use crate::error::{CubeError, Error, Result};
-use crate::interrupt;
+use crate::{files, interrupt};
 
 /// The time between two looks.
 const TICK: Duration = Duration::from_millis(200);
@@ -46,12 +47,14 @@ fn wait_while(path: &Path, patience: Duration, at_work: impl Fn() -> bool) -> Re
     Ok(())
 }
 
-/// Makes the file that another process waits for.
+/// Makes the file that another process waits for; it holds what is in its directory, for [`pack`](super::stream::pack).
 ///
 /// # Errors
-/// It cannot be made.
+/// The directory cannot be read, or the file not made.
 pub fn mark(path: &Path) -> Result<()> {
-    File::create(path).map(drop).map_err(Error::io("write", path))
+    let inventory = Inventory::of(path.parent().unwrap_or(path), None)?;
+    let json = serde_json::to_vec(&inventory).map_err(|error| Error::io("write", path)(error.into()))?;
+    files::write(path, &json)
 }
 
 /// The variable of containers that may end the task. Elsewhere the processes of other containers are not this program's.

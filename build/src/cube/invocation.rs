@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::NAME;
-use super::job::is_inside;
+use super::listing::is_inside;
 use crate::error::{CubeError, Result};
 use crate::files;
 

@@ -9,16 +9,17 @@
 //! whose supervisor was killed is not taken for a running one.
 
 use std::ffi::OsString;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::command::Signals;
+use super::listing::{self, FileChanges, Inventory, is_below, is_inside};
 use crate::error::{CubeError, Error, Result};
 use crate::files::{self, lock::DirectoryLock};
 use crate::{interrupt, threads};
@@ -44,6 +45,9 @@ pub struct About {
     pub ends_alone: bool,
 }
 
+/// Where a job has the workspace: below the directory that it is started in.
+const WORKSPACE: &str = "workspace";
+
 /// How far a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
@@ -64,6 +68,9 @@ pub struct State {
     pub stage: Stage,
     /// What it is; none if it is free.
     pub about: Option<About>,
+    /// What it has changed in each of its outputs, once it has ended.
+    #[serde(default)]
+    pub changes: Vec<FileChanges>,
 }
 
 /// The directory of one job at a time.
@@ -92,6 +99,11 @@ impl DetachedTask {
         self.file("code")
     }
 
+    /// The file with what was in its outputs when it started.
+    fn before(&self) -> PathBuf {
+        self.file("before.json")
+    }
+
     /// The file whose time says when somebody last followed it.
     fn followed(&self) -> PathBuf {
         self.file("followed")
@@ -104,7 +116,7 @@ impl DetachedTask {
     pub fn state(&self) -> Result<State> {
         let about = match fs::read(self.about()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(State { stage: Stage::Free, about: None });
+                return Ok(State { stage: Stage::Free, about: None, changes: vec![] });
             }
             about => about.map_err(Error::io("read", self.about()))?,
         };
@@ -116,7 +128,27 @@ impl DetachedTask {
             None if held => Stage::Running,
             None => Stage::Killed,
         };
-        Ok(State { stage, about: serde_json::from_slice(&about).ok() })
+        Ok(State { stage, about: serde_json::from_slice(&about).ok(), changes: vec![] })
+    }
+
+    /// The same, and what it has changed if it has ended: files that a killed task left under temporary names get theirs
+    /// first.
+    ///
+    /// # Errors
+    /// An output cannot be read, or the directory.
+    pub fn outcome(&self) -> Result<State> {
+        let mut state = self.state()?;
+        if let (Stage::Ended(_) | Stage::Killed, Some(about)) = (state.stage, &state.about) {
+            about.directories().try_for_each(|below| listing::settle(&Path::new(WORKSPACE).join(below)))?;
+            let now = about.inventories()?;
+            // None of a job that an older program began.
+            let before: Vec<Inventory> =
+                fs::read(self.before()).ok().and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
+            let nothing = Inventory::default();
+            let before = before.iter().chain(std::iter::repeat(&nothing));
+            state.changes = before.zip(&now).map(|(before, now)| before.changes_to(now)).collect();
+        }
+        Ok(state)
     }
 
     /// Starts `arguments` of this program as a process of its own, in the current directory.
@@ -143,8 +175,8 @@ impl DetachedTask {
         // Away from the connection's process group.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let json = serde_json::to_vec(about).unwrap_or_else(|error| unreachable!("plain values become JSON: {error}"));
-        files::write(self.about(), &json)?;
+        files::write(self.before(), &json(&about.inventories()?))?;
+        files::write(self.about(), &json(about))?;
         let mut supervisor = command.spawn().map_err(Error::io("start", &program))?;
         let begin = Instant::now();
         while self.state()?.stage == Stage::Killed {
@@ -274,60 +306,30 @@ fn exit_code(status: ExitStatus) -> u8 {
     status.code().or(signal.map(|signal| 128 + signal)).and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_else(|error| unreachable!("plain values become JSON: {error}"))
+}
+
 impl About {
+    /// What is in each of its outputs.
+    fn inventories(&self) -> Result<Vec<Inventory>> {
+        let only = self.outputs.iter().map(|(_, path, is_file)| path.file_name().filter(|_| *is_file).map(Path::new));
+        self.directories()
+            .zip(only)
+            .map(|(below, only)| Inventory::of(&Path::new(WORKSPACE).join(below), only))
+            .collect()
+    }
+
+    /// The directory of each output, below the workspace.
+    pub fn directories(&self) -> impl Iterator<Item = &Path> {
+        self.outputs.iter().map(|(_, path, is_file)| path.parent().filter(|_| *is_file).unwrap_or(path))
+    }
+
     /// Whether each output is below the workspace. What another machine says decides where files are written here.
     pub fn is_safe(&self) -> bool {
         let is_name = |name: &str| is_below(Path::new(name)) && !name.contains('/');
         self.outputs.iter().all(|(name, path, _)| is_name(name) && is_inside(path))
     }
-}
-
-/// Whether a path leads to something below a directory, whichever that is.
-pub fn is_below(path: &Path) -> bool {
-    let mut parts = path.components().peekable();
-    parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))
-}
-
-/// The same, or the directory itself, which is an empty path.
-pub fn is_inside(path: &Path) -> bool {
-    path.as_os_str().is_empty() || is_below(path)
-}
-
-/// A file below a directory: its path, size and time in seconds since 1970.
-pub type Listed = (PathBuf, u64, u64);
-
-/// A file as it is listed.
-pub fn listed(path: PathBuf, metadata: &Metadata) -> Listed {
-    let time = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    (path, metadata.len(), time.unwrap_or_default().as_secs())
-}
-
-/// All files below `directory`, sorted; none if it is not there.
-///
-/// # Errors
-/// It cannot be read.
-pub fn list(directory: &Path) -> Result<Vec<Listed>> {
-    let mut found = vec![];
-    let mut waiting = vec![PathBuf::new()];
-    while let Some(below) = waiting.pop() {
-        let path = directory.join(&below);
-        let entries = match fs::read_dir(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            entries => entries.map_err(Error::io("read", &path))?,
-        };
-        for entry in entries {
-            let entry = entry.map_err(Error::io("read", &path))?;
-            let name = below.join(entry.file_name());
-            let Ok(metadata) = fs::metadata(entry.path()) else { continue }; // a link to nothing
-            if metadata.is_dir() {
-                waiting.push(name);
-            } else if metadata.is_file() {
-                found.push(listed(name, &metadata));
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! configuration: a cube in one file
 //! invocation: a task with its parameters -> runner (docker | singularity | native | ssh | slurm | kubernetes), which
 //!     platform reads from a file
-//! job: a task on another machine that outlives its connection
+//! job: a task on another machine that outlives its connection; listing: what it has changed there
 //! stream, in_pod: a task's files on their way to a pod and back
 //! command: a program of this machine; guard: ends it with its runner
 //! ```
@@ -27,6 +27,7 @@ mod image_name;
 pub mod in_pod;
 pub mod invocation;
 pub mod job;
+pub mod listing;
 mod locate;
 mod mount;
 pub mod platform;

@@ -2,21 +2,21 @@
 //! `unpack`. A file is a line of JSON and its bytes; the last line says how many there were, so that a stream which was cut
 //! off is never taken for a whole one.
 
-use std::fs::File;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::job::{self, is_below, is_inside};
+use super::listing::{self, FileChanges, Inventory, Listed, is_below, is_inside, is_left_out, listed};
 use crate::error::{CubeError, Error, Result};
 use crate::files::permissions::{mode, set_mode};
-use crate::files::{self, atomic, lock, set};
-use crate::interrupt;
+use crate::{files, interrupt};
 
-/// What is never sent: it guards a directory, or has not got its name yet.
-pub const LEFT_OUT: [&str; 3] = [lock::NAME, set::JOURNAL, atomic::TEMPORARY];
+/// In a stream of changes, the file that lists what is gone, by its name in the stream.
+pub const REMOVED: &str = "removed.json";
 /// The longest line: paths have at most 4096 bytes.
 const LONGEST_LINE: u64 = 65_536;
 
@@ -48,37 +48,73 @@ impl Packed {
     }
 }
 
-/// Writes all files of `sources` to `output`.
+/// Writes the files of `sources` to `output`: all of them, or what has changed in the directory of the file `since`, which
+/// [`mark`](super::in_pod::mark) has made.
 ///
 /// # Errors
 /// A file cannot be read, or the output cannot be written.
-pub fn pack(sources: &[Packed], output: &mut impl Write) -> Result<()> {
+pub fn pack(sources: &[Packed], since: Option<&Path>, output: &mut impl Write) -> Result<()> {
+    let changes = since.map(|since| changes(sources, since)).transpose()?;
+    let written: Option<BTreeSet<&PathBuf>> = changes.as_ref().map(|changes| changes.written.iter().collect());
+    let is_sent = |path: &PathBuf| written.as_ref().is_none_or(|written| written.contains(path)) && !is_left_out(path);
     let mut files = 0;
     for Packed { name, path } in sources {
         match path {
+            Some(path) if path.is_file() && !is_sent(path) => {}
             Some(path) if path.is_file() => files += pack_file(name, path, output)?,
             Some(path) if !path.exists() => {}
             path => {
                 put(&StreamLine::Directory { path: name.clone() }, output)?;
-                for (below, ..) in path.iter().map(|path| job::list(path)).collect::<Result<Vec<_>>>()?.concat() {
+                for (below, ..) in path.iter().map(|path| listing::list(path)).collect::<Result<Vec<_>>>()?.concat() {
                     let file = path.iter().map(|path| path.join(&below)).collect::<PathBuf>();
-                    let last = below.file_name().unwrap_or_default().to_string_lossy();
-                    if !LEFT_OUT.iter().any(|end| last.ends_with(end)) {
+                    if is_sent(&file) {
                         files += pack_file(&name.join(&below), &file, output)?;
                     }
                 }
             }
         }
     }
+    if let Some(changes) = &changes {
+        let json = serde_json::to_vec(&removed(changes, sources))
+            .map_err(|error| Error::io("write", "stdout")(error.into()))?;
+        let (path, bytes) = (REMOVED.into(), json.len() as u64);
+        put(&StreamLine::File { path, bytes, time: 0, mode: 0o600 }, output)?;
+        output.write_all(&json).map_err(Error::io("write", "stdout"))?;
+        files += 1;
+    }
     put(&StreamLine::End { files }, output)?;
     output.flush().map_err(Error::io("write", "stdout"))
+}
+
+/// What has changed in the directory of the file `since`, with whole paths.
+fn changes(sources: &[Packed], since: &Path) -> Result<FileChanges> {
+    let directories = sources.iter().filter_map(|source| source.path.as_ref());
+    directories.filter(|path| path.is_dir()).try_for_each(|path| listing::settle(path))?;
+    let json = fs::read(since).map_err(Error::io("read", since))?;
+    let before: Inventory = serde_json::from_slice(&json).map_err(|error| Error::io("read", since)(error.into()))?;
+    let directory = since.parent().unwrap_or(since);
+    let FileChanges { written, removed } = before.changes_to(&Inventory::of(directory, None)?);
+    Ok(FileChanges {
+        written: written.into_iter().map(|path| directory.join(path)).collect(),
+        removed: removed.into_iter().map(|(path, size, time)| (directory.join(path), size, time)).collect(),
+    })
+}
+
+/// What is gone, by its name in the stream.
+fn removed(changes: &FileChanges, sources: &[Packed]) -> Vec<Listed> {
+    let in_stream = |(gone, size, time): &Listed| {
+        let mut sources = sources.iter().filter_map(|Packed { name, path }| Some((name, path.as_ref()?)));
+        let (name, below) = sources.find_map(|(name, path)| Some((name, gone.strip_prefix(path).ok()?)))?;
+        Some((name.join(below).components().collect(), *size, *time)) // without a slash after a file
+    };
+    changes.removed.iter().filter_map(in_stream).collect()
 }
 
 /// Writes one file; returns how many it wrote.
 fn pack_file(name: &Path, path: &Path, output: &mut impl Write) -> Result<u64> {
     let file = File::open(path).map_err(Error::io("read", path))?;
     let metadata = file.metadata().map_err(Error::io("read", path))?;
-    let (path_there, bytes, time) = job::listed(name.into(), &metadata);
+    let (path_there, bytes, time) = listed(name.into(), &metadata);
     put(&StreamLine::File { path: path_there, bytes, time, mode: mode(&metadata) }, output)?;
     let copied = io::copy(&mut file.take(bytes), output).map_err(Error::io("copy", path))?;
     // A file that has become shorter would shift all that follows.
@@ -135,9 +171,9 @@ fn cut(found: String) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
+    use crate::cube::in_pod;
+    use crate::cube::listing::LEFT_OUT;
 
     fn packed(directory: &Path) -> Vec<u8> {
         fs::create_dir_all(directory.join("data/deep")).unwrap();
@@ -154,7 +190,7 @@ mod tests {
             |name: &str, path: Option<&str>| Packed { name: name.into(), path: path.map(|path| directory.join(path)) };
         let sources = [source("io0", Some("data")), source("io1/p.yaml", Some("p.yaml")), source("io2", None)];
         let mut stream = vec![];
-        pack(&[&sources[..], &[source("io3", Some("missing"))]].concat(), &mut stream).unwrap();
+        pack(&[&sources[..], &[source("io3", Some("missing"))]].concat(), None, &mut stream).unwrap();
         stream
     }
 
@@ -163,12 +199,38 @@ mod tests {
         let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let stream = packed(here.path());
         unpack(&mut &stream[..], there.path()).unwrap();
-        let names: Vec<_> = job::list(there.path()).unwrap().into_iter().map(|(path, ..)| path).collect();
+        let names: Vec<_> = listing::list(there.path()).unwrap().into_iter().map(|(path, ..)| path).collect();
         assert_eq!(names, ["io0/deep/a b", "io0/empty", "io1/p.yaml"].map(PathBuf::from));
         assert!(there.path().join("io2").is_dir());
         assert_eq!(fs::read_to_string(there.path().join("io0/deep/a b")).unwrap(), "first");
-        let time = |path: PathBuf| job::listed(path.clone(), &fs::metadata(path).unwrap()).2;
+        let time = |path: PathBuf| listed(path.clone(), &fs::metadata(path).unwrap()).2;
         assert_eq!(time(there.path().join("io1/p.yaml")), time(here.path().join("p.yaml")));
+    }
+
+    #[test]
+    fn a_stream_of_changes_holds_what_is_new_and_names_what_is_gone() {
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let at = |name: &str| here.path().join(name);
+        fs::create_dir_all(at("io0/deep")).unwrap();
+        fs::create_dir_all(at("io1")).unwrap();
+        for name in ["io0/same", "io0/new", "io0/deep/gone", "io1/answer", "io1/other", "elsewhere"] {
+            fs::write(at(name), "old").unwrap();
+        }
+        in_pod::mark(&at(".sent")).unwrap();
+        fs::write(at("io0/new"), "newer").unwrap();
+        for name in ["io0/deep/gone", "io1/answer", "io1/other", "elsewhere"] {
+            fs::remove_file(at(name)).unwrap();
+        }
+        let source = |name: &str, path: &str| Packed { name: name.into(), path: Some(at(path)) };
+        let mut stream = vec![];
+        let sources = [source("model_dir", "io0"), source("answer/answer", "io1/answer")];
+        pack(&sources, Some(&at(".sent")), &mut stream).unwrap();
+        unpack(&mut &stream[..], there.path()).unwrap();
+        let names: Vec<_> = listing::list(there.path()).unwrap().into_iter().map(|(path, ..)| path).collect();
+        assert_eq!(names, ["model_dir/new", REMOVED].map(PathBuf::from));
+        let removed: Vec<Listed> = serde_json::from_slice(&fs::read(there.path().join(REMOVED)).unwrap()).unwrap();
+        let removed: Vec<_> = removed.iter().map(|(path, size, _)| (path.to_str().unwrap(), *size)).collect();
+        assert_eq!(removed, [("model_dir/deep/gone", 3), ("answer/answer", 3)]);
     }
 
     #[test]
@@ -215,7 +277,7 @@ mod tests {
         for (given, expected) in [(0o750, 0o750), (0o444, 0o644)] {
             set_mode(&from, given).unwrap();
             let mut stream = vec![];
-            pack(&[Packed { name: "a".into(), path: Some(from.clone()) }], &mut stream).unwrap();
+            pack(&[Packed { name: "a".into(), path: Some(from.clone()) }], None, &mut stream).unwrap();
             unpack(&mut &stream[..], there.path()).unwrap();
             assert_eq!(mode(&fs::metadata(&to).unwrap()) & 0o777, expected);
         }

@@ -13,7 +13,8 @@ use crate::cube::clean;
 use crate::cube::configuration::{Changes, Configuration, Section, TaskArgument, printed};
 use crate::cube::directory::{CubeDir, PLATFORM, TASK, absolute, listed};
 use crate::cube::invocation::Invocation;
-use crate::cube::job::{self, About, DetachedTask};
+use crate::cube::job::{About, DetachedTask};
+use crate::cube::listing;
 use crate::cube::platform;
 use crate::cube::runner::{self, Runner};
 use crate::cube::stream::{self, Packed};
@@ -270,12 +271,12 @@ fn job(command: &JobCommand) -> Result<()> {
         JobCommand::Supervise { directory, arguments } => DetachedTask::at(directory).supervise(arguments),
         JobCommand::Follow { directory } => DetachedTask::at(directory).follow(),
         JobCommand::Stop { directory, signal } => DetachedTask::at(directory).stop(*signal),
-        JobCommand::State { directory } => print(serde_json::to_string(&DetachedTask::at(directory).state()?)),
+        JobCommand::State { directory } => print(serde_json::to_string(&DetachedTask::at(directory).outcome()?)),
         JobCommand::Free { directory } => DetachedTask::at(directory).free(),
-        JobCommand::List { directory } => print(serde_json::to_string(&job::list(directory)?)),
-        JobCommand::Pack { sources } => {
+        JobCommand::List { directory } => print(serde_json::to_string(&listing::list(directory)?)),
+        JobCommand::Pack { since, sources } => {
             let sources: Vec<Packed> = sources.iter().filter_map(|source| Packed::parse(source)).collect();
-            stream::pack(&sources, &mut io::stdout().lock())
+            stream::pack(&sources, since.as_deref(), &mut io::stdout().lock())
         }
         JobCommand::Unpack { directory } => stream::unpack(&mut io::stdin().lock(), directory),
         #[cfg(unix)]

@@ -1,6 +1,7 @@
 //! Inputs and outputs of a pod without a claim. Two containers of this program stand beside the task: `inputs` waits until
 //! they are sent, and `outputs` keeps the task's files until they are fetched.
 
+use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -10,7 +11,9 @@ use tracing::{info, warn};
 
 use super::super::super::command::HostCommand;
 use super::super::super::invocation::{Binding, Invocation};
+use super::super::super::listing::{Listed, is_below};
 use super::super::super::mount::{self, Mount};
+use super::super::super::stream::REMOVED;
 use super::super::place::{self, Brought};
 use super::kubectl::{Kubectl, failed, problem};
 use super::pod::{INPUTS, OUTPUTS};
@@ -78,11 +81,11 @@ impl Copies {
         json!({ "name": "copied", "mountPath": HELD })
     }
 
-    /// What is sent, as `mnist cube job pack` takes it.
+    /// What is sent, as `mnist cube job pack` takes it: the outputs as well, which the task is to find as they are here.
     fn sent(&self) -> Vec<String> {
         let directories = self.mounts.iter().map(|mount| format!("{}=", &mount.container[1..]));
-        let inputs = self.parameters.iter().filter(|(binding, _)| binding.is_input);
-        directories.chain(inputs.map(|(binding, path)| format!("{}={}", &path[1..], binding.path.display()))).collect()
+        let files = self.parameters.iter().map(|(binding, path)| format!("{}={}", &path[1..], binding.path.display()));
+        directories.chain(files).collect()
     }
 
     /// What is fetched: a directory for each output.
@@ -98,19 +101,19 @@ impl Copies {
         self.parameters.iter().filter(|(binding, _)| !binding.is_input)
     }
 
-    /// Sends the inputs to a pod that waits for them. The task then starts.
+    /// Sends the inputs, and what the outputs hold, to a pod that waits for them. The task then starts.
     ///
     /// # Errors
-    /// An input cannot be read, the pod is gone, or a signal arrived.
+    /// A file cannot be read, the pod is gone, or a signal arrived.
     pub fn send(&self, kubectl: &Kubectl, pod: &str) -> Result<()> {
-        info!("{pod}: sending the inputs");
+        info!("{pod}: sending the files");
         let pack = this_program()?.args(["cube", "job", "pack", "--"]).args(self.sent());
         let unpack = kubectl.exec(pod, INPUTS, true, &["cube", "job", "unpack", HELD]);
-        through(&pack, &unpack, pod, "send the inputs")?;
+        through(&pack, &unpack, pod, "send the files")?;
         done(kubectl, pod, INPUTS, SENT)
     }
 
-    /// Brings the outputs from a pod whose task has ended, all or none of them, and lets the pod go.
+    /// Brings what a task that has ended has changed in the outputs, all or nothing of it, and lets its pod go.
     ///
     /// # Errors
     /// An output cannot be written, the pod is gone, or a signal arrived.
@@ -118,12 +121,17 @@ impl Copies {
         info!("{pod}: bringing the outputs");
         let brought = Brought::begin(workspace)?;
         let sources = self.fetched();
-        let words = ["cube", "job", "pack", "--"].into_iter().chain(sources.iter().map(String::as_str));
+        let since = format!("--since={SENT}");
+        let words = ["cube", "job", "pack", &since, "--"].into_iter().chain(sources.iter().map(String::as_str));
         let pack = kubectl.exec(pod, OUTPUTS, false, &words.collect::<Vec<_>>());
         let unpack = this_program()?.args(["cube", "job", "unpack"]).arg(brought.root());
         through(&pack, &unpack, pod, "bring the outputs")?;
+        let removed = removed(brought.root(), pod)?;
         for (binding, _) in self.outputs() {
-            place::place(&brought.directory(&binding.name)?, binding.directory(), &binding.name)?;
+            let of_it =
+                |(path, size, time): &Listed| Some((path.strip_prefix(&binding.name).ok()?.into(), *size, *time));
+            let removed: Vec<Listed> = removed.iter().filter_map(of_it).collect();
+            place::place(&brought.root().join(&binding.name), binding.directory(), &removed)?;
         }
         drop(brought);
         if let Err(error) = done(kubectl, pod, OUTPUTS, FETCHED) {
@@ -131,6 +139,18 @@ impl Copies {
         }
         Ok(())
     }
+}
+
+/// What the task has removed.
+fn removed(brought: &Path, pod: &str) -> Result<Vec<Listed>> {
+    let path = brought.join(REMOVED);
+    let json = fs::read(&path).map_err(Error::io("read", path))?;
+    let removed: Option<Vec<Listed>> = serde_json::from_slice(&json).ok();
+    let safe = removed.filter(|removed| removed.iter().all(|(path, ..)| is_below(path)));
+    safe.ok_or_else(|| {
+        let problem = "expected files below the outputs that are gone, found something else".into();
+        CubeError::Transfer { host: pod.into(), action: "bring the outputs".into(), problem }.into()
+    })
 }
 
 /// Ends the task of a pod by a signal, and waits for that; `outputs` stays.
@@ -171,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn inputs_go_there_and_only_outputs_come_back() {
+    fn all_go_there_and_only_outputs_come_back() {
         let bindings = vec![
             Binding::of("data_dir", "/w s/data", false, true),
             Binding::of("parameters_file", "/w s/p/a.yaml", true, true),
@@ -181,7 +201,15 @@ mod tests {
         let copies = Copies::of(&Invocation::of("train", bindings)).unwrap().unwrap();
         assert_eq!(
             copies.sent(),
-            ["mlcube_io0=", "mlcube_io1=", "mlcube_io2=", "mlcube_io0=/w s/data", "mlcube_io1/a.yaml=/w s/p/a.yaml"]
+            [
+                "mlcube_io0=",
+                "mlcube_io1=",
+                "mlcube_io2=",
+                "mlcube_io0=/w s/data",
+                "mlcube_io1/a.yaml=/w s/p/a.yaml",
+                "mlcube_io2=/w s/model",
+                "mlcube_io2/answer.txt=/w s/model/answer.txt",
+            ]
         );
         assert_eq!(
             copies.fetched(),

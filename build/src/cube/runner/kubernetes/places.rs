@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
 
 use super::super::super::invocation::{Binding, Invocation};
-use super::super::super::job::is_inside;
+use super::super::super::listing::is_inside;
 use super::copies::Copies;
 use super::settings::Settings;
 use crate::error::{CubeError, Error, Result};

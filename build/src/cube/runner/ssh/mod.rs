@@ -26,7 +26,8 @@ use self::transfer::{FileTransfer, Sent};
 use super::super::command::{HostCommand, file_of};
 use super::super::directory::{CubeDir, absolute};
 use super::super::invocation::{Binding, Invocation};
-use super::super::job::{About, Stage, State, is_inside};
+use super::super::job::{About, Stage, State};
+use super::super::listing::{FileChanges, is_inside};
 use super::super::schema::{Expected, Schema, optional, required};
 use super::{Image, ImageFound, Platform, Runner, place, text};
 use crate::error::{CubeError, Error, Result};
@@ -124,15 +125,24 @@ impl Ssh {
         Ok(format!("mlcube/cubes/{plain}-{}", &hexadecimal(&Sha256::digest(id.as_bytes()))[..8]))
     }
 
+    /// The workspace there.
+    fn far_workspace(&self) -> Result<String> {
+        Ok(format!("{}/cube/workspace", self.far()?.base))
+    }
+
     /// Where a path of the workspace is there, below the workspace; none of another path, which is that machine's own.
     fn in_workspace<'a>(&self, path: &'a Path) -> Option<&'a Path> {
         path.strip_prefix(&self.cube.workspace).ok().filter(|below| is_inside(below))
     }
 
-    /// The inputs that are sent, or the outputs that are brought, below the workspace.
-    fn moved(&self, invocation: &Invocation, is_input: bool) -> Vec<PathBuf> {
-        let bindings = invocation.bindings.iter().filter(|binding| binding.is_input == is_input);
-        bindings.filter_map(|binding| self.in_workspace(&binding.path)).map(Path::to_path_buf).collect()
+    /// What is sent below the workspace: inputs, and outputs, which the task is to find as they are here.
+    fn moved(&self, invocation: &Invocation) -> Vec<PathBuf> {
+        invocation
+            .bindings
+            .iter()
+            .filter_map(|binding| self.in_workspace(&binding.path))
+            .map(Path::to_path_buf)
+            .collect()
     }
 
     /// `arguments` of this program there, in the directory of the cube.
@@ -176,13 +186,13 @@ impl Ssh {
     /// Sends what is new of the cube, once no task runs there and the outputs of the last one are here.
     fn send_cube(&self) -> Result<()> {
         self.send_program()?;
-        let State { stage, about } = self.state()?;
+        let State { stage, about, changes } = self.state()?;
         match (stage, about) {
             (Stage::Free, _) | (_, None) => {}
             (Stage::Running, Some(about)) => return Err(self.running(about.task)?.into()),
             (_, Some(about)) => {
                 info!("{}: task {} has ended there; first its outputs are brought", self.address.shown(), about.task);
-                self.bring(&about)?;
+                self.bring(&about, &changes)?;
             }
         }
         let is_there = |name: &PathBuf| self.cube.root.join(name).exists();
@@ -206,7 +216,9 @@ impl Ssh {
             problem: error.to_string(),
         };
         let state: State = serde_json::from_str(&json).map_err(wrong)?;
-        if state.about.as_ref().is_some_and(|about| !about.is_safe()) {
+        let is_safe =
+            state.about.as_ref().is_none_or(About::is_safe) && state.changes.iter().all(FileChanges::are_safe);
+        if !is_safe {
             let problem = "expected outputs below the workspace, found others".into();
             let (host, action) = (self.address.shown(), "read the state of a task".into());
             return Err(CubeError::Transfer { host, action, problem }.into());
@@ -248,19 +260,15 @@ impl Ssh {
         }
     }
 
-    /// Brings the outputs of a job here, and frees its place.
-    fn bring(&self, about: &About) -> Result<()> {
-        let far = self.far()?;
-        let transfer = self.transfer()?;
+    /// Brings what a job has changed in its outputs here, and frees its place.
+    fn bring(&self, about: &About, changes: &[FileChanges]) -> Result<()> {
+        let changed: Vec<_> = about.directories().zip(changes).collect();
+        let written = changed.iter().flat_map(|(below, changes)| changes.written.iter().map(|path| below.join(path)));
+        let written: Vec<PathBuf> = written.collect();
         let brought = place::Brought::begin(&self.cube.workspace)?;
-        for (name, path, is_file) in &about.outputs {
-            let directory = if *is_file { path.parent().unwrap_or(path) } else { path };
-            let only = is_file.then(|| path.file_name().unwrap_or_default().to_string_lossy());
-            let target = self.cube.workspace.join(directory);
-            let there = format!("{}/cube/workspace/{}", far.base, directory.display());
-            let stage = brought.directory(name)?;
-            transfer.fetch(&there, only.as_deref(), &stage, &target)?;
-            place::place(&stage, &target, name)?;
+        self.transfer()?.fetch(&self.far_workspace()?, &written, brought.root())?;
+        for (below, changes) in changed {
+            place::place(&brought.root().join(below), &self.cube.workspace.join(below), &changes.removed)?;
         }
         drop(brought);
         self.ask("free the place of the task", &["cube", "job", "free", "../job"], Stdio::null()).map(drop)
@@ -351,11 +359,13 @@ impl Runner for Ssh {
 
     fn stage_in(&self, invocation: &Invocation) -> Result<()> {
         self.send_cube()?;
-        let names = self.moved(invocation, true);
+        let workspace = &self.cube.workspace;
+        let (names, missing): (Vec<_>, Vec<_>) =
+            self.moved(invocation).into_iter().partition(|name| workspace.join(name).exists());
+        let (to, transfer) = (self.far_workspace()?, self.transfer()?);
         if !names.is_empty() {
-            let to = format!("{}/cube/workspace", self.far()?.base);
-            self.transfer()?
-                .send("the inputs", &Sent { from: &self.cube.workspace, names: &names, without: &[], to: &to })?;
+            transfer.send("the inputs", &Sent { from: workspace, names: &names, without: &[], to: &to })?;
+            transfer.remove(&to, &missing)?;
         }
         let far = self.far()?;
         let file = file_of(self.run_file(invocation).as_bytes())?;
@@ -371,14 +381,13 @@ impl Runner for Ssh {
 
     /// Also says what would be sent and brought.
     fn dry_run(&self, invocation: &Invocation) -> Result<String> {
-        let names = |is_input| {
-            let paths = self.moved(invocation, is_input);
-            let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-            if names.is_empty() { "nothing".into() } else { names.join(", ") }
-        };
+        let names = |names: Vec<String>| if names.is_empty() { "nothing".into() } else { names.join(", ") };
+        let outputs = self.about(invocation).outputs.into_iter().map(|(_, path, _)| path);
+        let [sent, brought] = [self.moved(invocation), outputs.collect()]
+            .map(|paths| names(paths.iter().map(|path| path.display().to_string()).collect()));
         let host = self.address.shown();
-        info!("{host}: would first get what is new of the cube and, of the workspace, of {}", names(true));
-        info!("{host}: would then give {}", names(false));
+        info!("{host}: would first get what is new of the cube and, of the workspace, of {sent}");
+        info!("{host}: would then give what is new of {brought}");
         Ok(lines([self.command(invocation)?]))
     }
 
@@ -389,10 +398,15 @@ impl Runner for Ssh {
 
     fn attach(&self, invocation: &Invocation) -> Result<ExitStatus> {
         self.send_program()?; // a newer one can read what an older one began
-        let State { stage, about } = self.state()?;
+        let State { stage, about, .. } = self.state()?;
         let Some(about) = about.filter(|_| stage != Stage::Free) else { return Err(CubeError::NothingToAttach.into()) };
         if about.task != invocation.task {
             return Err(self.running(about.task)?.into());
+        }
+        if about.outputs != self.about(invocation).outputs {
+            let outputs: Vec<String> = about.outputs.iter().map(|(_, path, _)| path.display().to_string()).collect();
+            let (host, task, outputs) = (self.address.shown(), &about.task, outputs.join(", "));
+            info!("{host}: task {task} was started with other outputs, which are brought: {outputs}");
         }
         self.follow(&about.task)
     }
@@ -408,8 +422,11 @@ impl Runner for Ssh {
     }
 
     fn collect(&self, invocation: &Invocation) -> Result<()> {
-        self.bring(&self.about(invocation))
-            .map_err(|error| self.or_lost(error, &invocation.task, "has ended there, where its outputs wait"))
+        // Those of the job, which may have been started with others than this command names.
+        let brought = self
+            .state()
+            .and_then(|State { about, changes, .. }| about.map_or(Ok(()), |about| self.bring(&about, &changes)));
+        brought.map_err(|error| self.or_lost(error, &invocation.task, "has ended there, where its outputs wait"))
     }
 }
 

@@ -1,16 +1,13 @@
-//! Files sent to another machine and brought back: by rsync, or where one side has none by tar. Both send only what differs
-//! in size or time.
+//! Files sent to another machine and brought back: by rsync, or where one side has none by tar. Only what differs in size or
+//! time is sent.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, UNIX_EPOCH};
 
 use super::super::super::command::{HostCommand, file_of};
-use super::super::super::job::{self, Listed};
-use super::super::super::stream::LEFT_OUT;
+use super::super::super::listing::{self, LEFT_OUT, Listed, is_below, is_left_out, listed};
 use super::connection::{Connection, problem};
 use crate::error::{CubeError, Error, Result};
 
@@ -86,7 +83,7 @@ impl FileTransfer<'_> {
         let json = self.connection.succeed("list files", &[self.program, "cube", "job", "list", far], Stdio::null())?;
         let listed: Vec<Listed> =
             serde_json::from_str(&json).map_err(|error| self.failed("list", far, &error.to_string()))?;
-        match listed.iter().find(|(path, ..)| !job::is_below(path)) {
+        match listed.iter().find(|(path, ..)| !is_below(path)) {
             None => Ok(listed),
             Some((path, ..)) => {
                 Err(self.failed("list", far, &format!("expected paths below it, found {}", path.display())))
@@ -99,15 +96,14 @@ impl FileTransfer<'_> {
         for name in sent.names {
             let path = sent.from.join(name);
             if path.is_dir() {
-                here.extend(job::list(&path)?.into_iter().map(|(below, size, time)| (name.join(below), size, time)));
+                here.extend(
+                    listing::list(&path)?.into_iter().map(|(below, size, time)| (name.join(below), size, time)),
+                );
             } else if let Ok(metadata) = fs::metadata(&path) {
-                here.push(job::listed(name.clone(), &metadata));
+                here.push(listed(name.clone(), &metadata));
             }
         }
-        here.retain(|(path, ..)| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            !sent.without.iter().any(|name| path.starts_with(name)) && !LEFT_OUT.iter().any(|end| name.ends_with(end))
-        });
+        here.retain(|(path, ..)| !sent.without.iter().any(|name| path.starts_with(name)) && !is_left_out(path));
         let there = self.list(sent.to)?;
         let known: BTreeMap<&PathBuf, (u64, u64)> =
             there.iter().map(|(path, size, time)| (path, (*size, *time))).collect();
@@ -120,12 +116,7 @@ impl FileTransfer<'_> {
                 && !sent.without.iter().any(|name| path.starts_with(name))
                 && !here.iter().any(|(name, ..)| name == *path)
         });
-        let gone: Vec<String> = gone.map(|path| path.display().to_string()).collect();
-        for some in gone.chunks(MOST_ARGUMENTS) {
-            let script = "cd \"$1\" && shift && rm -f -- \"$@\"";
-            let words = ["sh", "-c", script, "sh", sent.to].into_iter().chain(some.iter().map(String::as_str));
-            self.connection.succeed("tidy up", &words.collect::<Vec<_>>(), Stdio::null())?;
-        }
+        self.remove(sent.to, &gone.cloned().collect::<Vec<_>>())?;
         tracing::info!(
             "{}: {what}: {} files sent, {} there",
             self.connection.host(),
@@ -145,50 +136,29 @@ impl FileTransfer<'_> {
         Err(self.failed("send", what, if unpacked.success { &packed.stderr } else { &unpacked.stderr }))
     }
 
-    /// Brings the files below `far` there into the directory `stage`, which is empty, or the one file `only`. What is equal
-    /// to a file in `existing` is copied from there.
+    /// Brings files there, which `names` names below the directory `far`, into the directory `stage`.
     ///
     /// # Errors
     /// A file cannot be read or written, the connection is lost, or a signal arrived.
-    pub fn fetch(&self, far: &str, only: Option<&str>, stage: &Path, existing: &Path) -> Result<()> {
-        let mut there = self.list(far)?;
-        there.retain(|(path, ..)| only.is_none_or(|only| path == Path::new(only)));
-        if there.is_empty() {
-            return Ok(()); // the task had no time to write any
+    pub fn fetch(&self, far: &str, names: &[PathBuf], stage: &Path) -> Result<()> {
+        if names.is_empty() {
+            return Ok(());
         }
         if !self.has_rsync {
-            return self.fetch_by_tar(far, &there, stage, existing);
+            return self.fetch_by_tar(far, names, stage);
         }
         let (ssh, host) = self.connection.for_rsync();
-        let command = HostCommand::new("rsync").args(["-rltps", "--stats", "-e", &ssh]);
-        let mut copy_from = OsString::from("--copy-dest=");
-        copy_from.push(existing);
-        let command = command.args(existing.is_dir().then_some(copy_from));
-        let command = command.arg("--").arg(format!("{host}:{far}/{}", only.unwrap_or_default()));
-        let mut to = stage.as_os_str().to_os_string();
-        to.push("/");
-        let output = command.arg(to).complete(Stdio::null())?;
+        // As a list: of arguments, the other side would take some for patterns.
+        let command = HostCommand::new("rsync").args(["-ltps", "--no-implied-dirs", "--from0", "--files-from=-"]);
+        let command = command.args(["-e", &ssh, "--"]).arg(format!("{host}:{far}/")).arg(stage);
+        let output = command.complete(names_file(names)?.into())?;
         if output.success { Ok(()) } else { Err(self.failed("bring", far, &output.stderr)) }
     }
 
-    fn fetch_by_tar(&self, far: &str, there: &[Listed], stage: &Path, existing: &Path) -> Result<()> {
-        let here: BTreeMap<PathBuf, (u64, u64)> =
-            job::list(existing)?.into_iter().map(|(path, size, time)| (path, (size, time))).collect();
-        let (same, other): (Vec<_>, Vec<_>) =
-            there.iter().partition(|(path, size, time)| here.get(path) == Some(&(*size, *time)));
-        for (path, _, time) in same {
-            let (from, to) = (existing.join(path), stage.join(path));
-            let copied = fs::create_dir_all(to.parent().unwrap_or(stage)).and_then(|()| fs::copy(&from, &to));
-            let timed = copied.and_then(|_| {
-                File::options().write(true).open(&to)?.set_modified(UNIX_EPOCH + Duration::from_secs(*time))
-            });
-            timed.map_err(Error::io("copy", &from))?;
-        }
-        let names: Vec<String> = other.iter().map(|(path, ..)| format!("./{}", path.display())).collect();
+    fn fetch_by_tar(&self, far: &str, names: &[PathBuf], stage: &Path) -> Result<()> {
+        let names: Vec<String> = names.iter().map(|path| format!("./{}", path.display())).collect();
         for some in names.chunks(MOST_ARGUMENTS) {
-            let script = "cd \"$1\" && shift && tar -cf - \"$@\"";
-            let words = ["sh", "-c", script, "sh", far].into_iter().chain(some.iter().map(String::as_str));
-            let pack = self.connection.command(&words.collect::<Vec<_>>());
+            let pack = self.connection.command(&in_directory(far, "tar -cf - \"$@\"", some));
             let unpack = HostCommand::new("tar").args(["-xpf", "-"]).directory(stage);
             let (packed, unpacked) = pack.pipe(Stdio::null(), &unpack)?;
             if !packed.success || !unpacked.success {
@@ -197,10 +167,27 @@ impl FileTransfer<'_> {
         }
         Ok(())
     }
+
+    /// Removes files there, which `names` names below the directory `far`.
+    ///
+    /// # Errors
+    /// One cannot be removed, the connection is lost, or a signal arrived.
+    pub fn remove(&self, far: &str, names: &[PathBuf]) -> Result<()> {
+        let names: Vec<String> = names.iter().map(|path| path.display().to_string()).collect();
+        names.chunks(MOST_ARGUMENTS).try_for_each(|some| {
+            self.connection.succeed("tidy up", &in_directory(far, "rm -f -- \"$@\"", some), Stdio::null()).map(drop)
+        })
+    }
+}
+
+/// The words that run `script` with `arguments` in a directory there.
+fn in_directory(far: &str, script: &str, arguments: &[String]) -> Vec<String> {
+    let script = format!("cd \"$1\" && shift && {script}");
+    ["sh", "-c", &script, "sh", far].map(String::from).into_iter().chain(arguments.iter().cloned()).collect()
 }
 
 /// The names, each with a zero after it, as `tar --null -T` reads them.
-fn names_file(names: &[&PathBuf]) -> Result<File> {
-    let lines = names.iter().map(|name| [b"./", name.as_os_str().as_encoded_bytes(), b"\0"].concat());
+fn names_file<P: AsRef<Path>>(names: &[P]) -> Result<File> {
+    let lines = names.iter().map(|name| [b"./", name.as_ref().as_os_str().as_encoded_bytes(), b"\0"].concat());
     file_of(&lines.collect::<Vec<_>>().concat())
 }
