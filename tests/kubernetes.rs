@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use crate::common::cube::Cube;
 use crate::common::{Ended, end, skipped, valid_kubernetes_documents};
 
+mod copies;
+
 const PLATFORM: &str = "schema_version: 1.0.0\nschema_type: mlcube_k8s\nimage: r.example/mnist:1\npvc: shelf\n";
 pub const TRAIN: &str = "run --platform=kubernetes --task=train";
 
@@ -189,76 +191,15 @@ fn list_the_job(cube: &Cube) -> String {
     let manifest = cube.sandbox.read("manifest");
     let name = manifest.lines().find_map(|line| line.trim().strip_prefix("name: mlcube-train-")).unwrap();
     let name = format!("mlcube-train-{name}");
-    let metadata = r#""creationTimestamp":"2026-11-27T20:00:00Z","labels":{"mlcube/task":"train"}"#;
+    let files = manifest.lines().find_map(|line| line.trim().strip_prefix("mlcube/files: ")).unwrap();
+    let labels = format!(r#"{{"mlcube/task":"train","mlcube/files":"{}"}}"#, files.trim_matches('\''));
+    let metadata = format!(r#""creationTimestamp":"2026-11-27T20:00:00Z","labels":{labels}"#);
     cube.sandbox.write("jobs", format!(r#"{{"items":[{{"metadata":{{"name":"{name}",{metadata}}},"status":{{}}}}]}}"#));
     name
 }
 
 fn model(cube: &Cube) -> Vec<u8> {
     fs::read(cube.workspace("model/model.safetensors")).unwrap()
-}
-
-#[test]
-fn without_a_claim_inputs_and_outputs_are_copied() {
-    let cube = copying_cluster();
-    cube.run("run --platform=native --task=train").done();
-    let expected = model(&cube);
-    fs::remove_dir_all(cube.workspace("model")).unwrap();
-    // A connection may break once.
-    cube.sandbox.write("before", "[ -e \"$HERE/once\" ] || { touch \"$HERE/once\"; exit 1; }");
-    let ended = cube.run(TRAIN).done();
-    assert!(model(&cube) == expected, "another model");
-    assert!(Path::new(&cube.workspace("train_logs/mlcube_mnist_train.log")).exists());
-    // What the task prints has the names of this machine.
-    let manifest = cube.sandbox.read("manifest");
-    let names = format!(r#"/mlcube_io3":"{}""#, cube.workspace("model"));
-    assert!(manifest.contains(&names), "no {names} in {manifest}");
-    assert!(ended.stderr.contains("p: bringing the outputs\n"), "{ended:#?}");
-    assert!(called(&cube, "delete job/mlcube-train-").is_some());
-    assert!(cube.sandbox.path("pod/.fetched").exists());
-    let left = cube.sandbox.files("the cube/workspace");
-    assert_eq!(left, ["data", "model", "parameters", "train_logs"]);
-    assert_eq!(cube.sandbox.files("pod/mlcube_io1"), ["default.parameters.yaml"]);
-}
-
-#[test]
-fn outputs_arrive_whole_or_not_at_all_and_wait_for_another_try() {
-    let cube = copying_cluster();
-    cube.run("run --platform=native --task=train").done();
-    let old = model(&cube);
-    cube.write("workspace/parameters/default.parameters.yaml", "train_epochs: 2\nhidden_layers: [16]\n");
-    // More than the logs, less than all.
-    cube.sandbox.write("before", "\"$MNIST\" \"$@\" | head -c 150000; exit 0");
-    let ended = cube.run(TRAIN);
-    assert_eq!(ended.code, Some(1), "{ended:#?}");
-    assert!(ended.stderr.contains("error: p: cannot bring the outputs: the copy is not whole: found "), "{ended:#?}");
-    assert!(ended.stderr.contains("p keeps the outputs for 60 minutes; the same command with --attach"), "{ended:#?}");
-    assert!(model(&cube) == old, "half of it is here");
-    assert_eq!(called(&cube, "delete"), None);
-    assert!(!cube.sandbox.path("pod/.fetched").exists());
-    // A second run must wait; one that takes up the first has what that one computed.
-    let name = list_the_job(&cube);
-    cube.sandbox.write("before", "");
-    cube.run(TRAIN).failed_with(&format!(
-        "kubernetes: task train runs there already, in job {name}\nhint: take it up with its own command and --attach; \
-         Ctrl-C then stops it"
-    ));
-    cube.run(&format!("{TRAIN} --attach")).done();
-    assert!(model(&cube) != old, "the new model was not brought");
-    assert!(called(&cube, &format!("delete job/{name}")).is_some());
-}
-
-#[test]
-fn outputs_that_nobody_fetched_in_time_are_named() {
-    let cube = copying_cluster();
-    let completed =
-        "echo 'error: cannot exec into a container in a completed pod; current phase is Failed' >&2; exit 1";
-    cube.sandbox.write("before", completed);
-    cube.run(TRAIN).failed_with(
-        "p: expected the outputs of its task, found that the pod has ended: nobody fetched them in time\nhint: run the task \
-         again; `fetch_minutes` in the platform file says how long a pod keeps its outputs",
-    );
-    assert!(called(&cube, "label job mlcube-train-").is_some(), "nobody is to try that again");
 }
 
 #[test]
@@ -289,6 +230,13 @@ fn a_job_that_its_runner_lost_is_taken_up() {
     let ended = cube.run(&format!("{TRAIN} --attach"));
     assert!(ended.stderr.contains("taking up job newer\n"), "{ended:#?}");
     cube.sandbox.write("jobs", &jobs);
+    // Not by who would bring its outputs elsewhere.
+    let text = cube.sandbox.read("the cube/run/train.yaml");
+    cube.write("run/train.yaml", text.replace("$WORKSPACE/model", "$WORKSPACE/other"));
+    cube.run(&format!("{TRAIN} --attach")).failed_with(&format!(
+        "job {name}: expected the inputs and outputs of this run configuration, found others\nhint: take it up with the run \
+         configuration that it was started with, or end it with `kubectl delete job {name}`"
+    ));
     // Another task has to wait.
     let ended = cube.run("run --platform=kubernetes --task=evaluate --attach");
     assert!(ended.stderr.contains(&format!("task train runs there already, in job {name}")), "{ended:#?}");

@@ -441,6 +441,16 @@ fn a_machine_of_another_kind_is_named_and_may_have_its_own_program() {
     assert!(!far.base().join("bin").exists());
 }
 
+#[test]
+fn a_shell_there_that_prints_is_named() {
+    let Some(far) = Far::new() else { return };
+    far.sshd.program("ssh", "echo 'Welcome to far!'; exec /usr/bin/ssh -F \"$(dirname \"$0\")/../config\" \"$@\"");
+    far.run(TRAIN).failed_with(
+        "far: expected only the output of commands, found \"Welcome to far!\" of its shell\nhint: let its startup file, such \
+         as ~/.bashrc there, print only to a terminal: begin it with `[ -t 1 ] || return`",
+    );
+}
+
 fn make_runnable(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -464,6 +474,9 @@ fn a_full_disk_there_is_named() {
 #[test]
 fn a_dry_run_prints_what_would_run_there() {
     let Some(far) = Far::new() else { return };
+    let ended = far.run("configure --platform=ssh --dry_run").done();
+    let sent = "far: would first get this program and what is new of the cube: mlcube.yaml, ";
+    assert!(ended.stderr.contains(sent), "{ended:#?}");
     let ended = far.run(&format!("{TRAIN} --dry_run")).done();
     assert!(ended.stdout.starts_with("ssh -o ServerAliveInterval=15 -x -T -- far "), "{ended:#?}");
     assert!(ended.stdout.contains("cube run --mlcube=. --platform=native.yaml"), "{ended:#?}");

@@ -45,6 +45,12 @@ pub enum CubeError {
     /// Another machine cannot be reached, or does not let this user in.
     #[error("{host}: cannot connect: {problem}")]
     Connection { host: String, problem: String },
+    /// A shell on another machine that writes into every answer.
+    #[error("{host}: expected only the output of commands, found {found:?} of its shell")]
+    NoisyShell { host: String, found: String },
+    /// A Job that was started for other files.
+    #[error("job {job}: expected the inputs and outputs of this run configuration, found others")]
+    OtherFiles { job: String },
     /// A command on another machine failed.
     #[error("{host}: cannot {action}: {problem}")]
     Far { host: String, action: &'static str, problem: String },
@@ -226,6 +232,13 @@ impl CubeError {
             CubeError::Far { problem, .. } | CubeError::Transfer { problem, .. } if problem.contains("No space left") => {
                 Some("free some space on that disk over there".into())
             }
+            CubeError::NoisyShell { .. } => Some(
+                "let its startup file, such as ~/.bashrc there, print only to a terminal: begin it with `[ -t 1 ] || return`"
+                    .into(),
+            ),
+            CubeError::OtherFiles { job } => Some(format!(
+                "take it up with the run configuration that it was started with, or end it with `kubectl delete job {job}`"
+            )),
             CubeError::OtherMachine { .. } => Some(
                 "build mnist there, or bring a program that runs there, and name it in the platform file as `program`; the \
                  one of the release archive runs on any Linux on x86-64 since 2014"

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::manifest::{SEEN, TASK};
+use super::manifest::{FILES, SEEN, TASK};
 
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct ClusterJob {
     pub name: String,
     /// The label with its task.
     pub task: String,
+    /// The label that tells its files from others; empty if it has none.
+    pub files: String,
     /// Whether its pod has ended, and no other one is made.
     pub is_over: bool,
 }
@@ -28,6 +30,7 @@ impl ClusterJob {
                 created: text(&job["metadata"]["creationTimestamp"]),
                 name: text(&job["metadata"]["name"]),
                 task: text(&job["metadata"]["labels"][TASK]),
+                files: text(&job["metadata"]["labels"][FILES]),
                 is_over: is_over(job),
             })
             .collect();

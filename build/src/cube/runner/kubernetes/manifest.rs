@@ -1,15 +1,17 @@
 //! The Job that runs a task, and the ConfigMap with its files: Kubernetes API, batch/v1 and core/v1.
 
 use serde_json::{Map, Value as Json, json};
+use sha2::{Digest, Sha256};
 
 use super::super::super::in_pod;
-use super::super::super::invocation::Invocation;
+use super::super::super::invocation::{Binding, Invocation};
 use super::copies::Copies;
 use super::places::PodPlaces;
 use super::pod;
 use super::settings::Settings;
 use crate::error::Result;
 use crate::files::is_root;
+use crate::text::hexadecimal;
 
 /// The user of the pod where the caller is root.
 const USER: (u32, u32) = (1000, 1000);
@@ -19,6 +21,8 @@ const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "mnist-cube");
 const CUBE: &str = "mlcube/cube";
 pub const TASK: &str = "mlcube/task";
 const WORKSPACE: &str = "mlcube/workspace";
+/// The label that tells the files of a Job from others.
+pub const FILES: &str = "mlcube/files";
 /// The label of a Job whose end somebody has seen.
 pub const SEEN: &str = "mlcube/seen";
 
@@ -93,12 +97,27 @@ impl Manifest {
     }
 }
 
+/// Short for the inputs and outputs of a task.
+pub fn files(invocation: &Invocation) -> String {
+    let mut hash = Sha256::new();
+    for Binding { name, path, claim, .. } in &invocation.bindings {
+        for part in
+            [name.as_bytes(), claim.as_deref().unwrap_or_default().as_bytes(), path.as_os_str().as_encoded_bytes()]
+        {
+            hash.update(part);
+            hash.update([0]);
+        }
+    }
+    hexadecimal(&hash.finalize())[..16].into()
+}
+
 fn labels(invocation: &Invocation, places: &PodPlaces, settings: &Settings) -> Json {
     let mut labels = Map::new();
     labels.insert(MANAGED_BY.0.into(), json!(MANAGED_BY.1));
     labels.insert(CUBE.into(), json!(label(&invocation.cube)));
     labels.insert(TASK.into(), json!(label(&invocation.task)));
     labels.insert(WORKSPACE.into(), json!(places.workspace()));
+    labels.insert(FILES.into(), json!(files(invocation)));
     if let Some(queue) = &settings.queue {
         labels.insert("kueue.x-k8s.io/queue-name".into(), json!(queue));
     }

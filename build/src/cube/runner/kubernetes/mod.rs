@@ -434,6 +434,9 @@ impl Runner for Kubernetes {
             jobs.iter().filter(|job| !job.is_over).try_for_each(|job| self.refuse(job))?;
             return Err(CubeError::NothingToAttach.into());
         };
+        if job.files != manifest::files(invocation) {
+            return Err(CubeError::OtherFiles { job: job.name.clone() }.into());
+        }
         info!("taking up job {}", job.name);
         interrupt::acknowledge();
         self.followed.replace(Some(Followed { job: job.name.clone(), pod: None, status: None }));

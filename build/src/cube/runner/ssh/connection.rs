@@ -8,12 +8,13 @@ use tempfile::TempDir;
 
 use super::super::super::command::{HostCommand, ProgramOutput};
 use crate::error::{CubeError, Error, Result};
+use crate::text::shortened;
 
 /// The connection ends by itself when it was not used for so long, should this program be killed.
 const IDLE_SECONDS: u32 = 120;
 /// A socket's path may not be longer.
 const LONGEST_SOCKET: usize = 90;
-/// Begins the lines of an answer: shells of some users print lines of their own.
+/// Begins the lines of an answer, by which those are told that a shell prints of its own.
 const ANSWER: &str = "mlcube:";
 /// The exit code of `ssh` if it fails itself.
 pub const LOST: i32 = 255;
@@ -84,10 +85,11 @@ impl Connection {
         if !answer.success {
             return Err(CubeError::Connection { host: address.shown(), problem: problem(&answer.stderr) }.into());
         }
-        let lines: Vec<&str> = answer.stdout.lines().filter_map(|line| line.strip_prefix(ANSWER)).collect();
-        let [home, system, processor, rsync] = lines[..] else {
-            let problem = format!("expected an answer of its shell, found {:?}", answer.stdout);
-            return Err(CubeError::Connection { host: address.shown(), problem }.into());
+        let lines: Vec<Option<&str>> = answer.stdout.lines().map(|line| line.strip_prefix(ANSWER)).collect();
+        let [Some(home), Some(system), Some(processor), Some(rsync)] = lines[..] else {
+            // It would be taken for the first bytes of a file.
+            let line = answer.stdout.lines().find(|line| !line.starts_with(ANSWER)).unwrap_or_default();
+            return Err(CubeError::NoisyShell { host: address.shown(), found: shortened(line) }.into());
         };
         let machine = Machine {
             home: home.into(),

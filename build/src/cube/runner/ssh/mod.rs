@@ -13,6 +13,7 @@ use std::cell::RefCell;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use serde_yaml::Value;
 use sha2::{Digest, Sha256};
@@ -61,6 +62,9 @@ pub const PLATFORM: Platform = Platform {
 
 /// What makes a cube, besides the workspace.
 const CUBE: [&str; 6] = ["mlcube.yaml", "mlcube-2.0.yaml", "tasks", "run", "platforms", "build"];
+
+/// The time that this program there has to say which it is.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// Another machine, and what runs there.
 #[derive(Debug)]
@@ -175,7 +179,7 @@ impl Ssh {
             far.connection.succeed("write this program", &["sh", "-c", script, "sh", &far.program], file.into())?;
         }
         far.missing.take(); // it is there now
-        let version = far.connection.output(&[&*far.program, "--version"])?;
+        let version = far.connection.command(&[&*far.program, "--version"]).within(ANSWER).complete(Stdio::null())?;
         if version.success {
             return Ok(());
         }
@@ -195,11 +199,15 @@ impl Ssh {
                 self.bring(&about, &changes)?;
             }
         }
-        let is_there = |name: &PathBuf| self.cube.root.join(name).exists();
-        let names: Vec<PathBuf> = CUBE.map(PathBuf::from).into_iter().filter(is_there).collect();
+        let names = self.parts();
         let to = format!("{}/cube", self.far()?.base);
         let sent = Sent { from: &absolute(&self.cube.root)?, names: &names, without: &["build/target"], to: &to };
         self.transfer()?.send("the cube", &sent)
+    }
+
+    /// What makes this cube, besides the workspace.
+    fn parts(&self) -> Vec<PathBuf> {
+        CUBE.map(PathBuf::from).into_iter().filter(|name| self.cube.root.join(name).exists()).collect()
     }
 
     fn running(&self, task: String) -> Result<CubeError> {
@@ -381,10 +389,8 @@ impl Runner for Ssh {
 
     /// Also says what would be sent and brought.
     fn dry_run(&self, invocation: &Invocation) -> Result<String> {
-        let names = |names: Vec<String>| if names.is_empty() { "nothing".into() } else { names.join(", ") };
-        let outputs = self.about(invocation).outputs.into_iter().map(|(_, path, _)| path);
-        let [sent, brought] = [self.moved(invocation), outputs.collect()]
-            .map(|paths| names(paths.iter().map(|path| path.display().to_string()).collect()));
+        let outputs: Vec<PathBuf> = self.about(invocation).outputs.into_iter().map(|(_, path, _)| path).collect();
+        let (sent, brought) = (shown(&self.moved(invocation)), shown(&outputs));
         let host = self.address.shown();
         info!("{host}: would first get what is new of the cube and, of the workspace, of {sent}");
         info!("{host}: would then give what is new of {brought}");
@@ -404,8 +410,8 @@ impl Runner for Ssh {
             return Err(self.running(about.task)?.into());
         }
         if about.outputs != self.about(invocation).outputs {
-            let outputs: Vec<String> = about.outputs.iter().map(|(_, path, _)| path.display().to_string()).collect();
-            let (host, task, outputs) = (self.address.shown(), &about.task, outputs.join(", "));
+            let outputs: Vec<PathBuf> = about.outputs.iter().map(|(_, path, _)| path.clone()).collect();
+            let (host, task, outputs) = (self.address.shown(), &about.task, shown(&outputs));
             info!("{host}: task {task} was started with other outputs, which are brought: {outputs}");
         }
         self.follow(&about.task)
@@ -449,6 +455,8 @@ impl Image for Ssh {
     }
 
     fn build_command(&self, _: &Path) -> Result<HostCommand> {
+        let (host, parts) = (self.address.shown(), shown(&self.parts()));
+        info!("{host}: would first get this program and what is new of the cube: {parts}");
         self.unconnected(&self.configure_arguments())
     }
 
@@ -460,6 +468,12 @@ impl Image for Ssh {
         let invocation = Invocation::of(&about.task, vec![]);
         super::finish(self, &invocation, ended)
     }
+}
+
+/// Paths in a message.
+fn shown(paths: &[PathBuf]) -> String {
+    let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    if paths.is_empty() { "nothing".into() } else { paths.join(", ") }
 }
 
 /// Checks that this program runs there.
