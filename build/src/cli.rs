@@ -22,7 +22,7 @@ use self::help::{
     EVALUATE_EXAMPLES, MAN_EXAMPLES, PREDICT_EXAMPLES, SCHEMA_EXAMPLES, TRAIN_EXAMPLES, long_version, with_examples,
 };
 pub use self::job::JobCommand;
-pub use self::medperf::{InferArgs, MedPerf, PrepareArgs, PreparedArgs, ScoreArgs, StatisticsArgs};
+pub use self::medperf::{InferArgs, MedPerf, PrepareArgs, PreparedArgs, ScoreArgs, StatisticsArgs, VOLUMES};
 use self::values::{count, path, url_or_path};
 use crate::output::console::Verbosity;
 use crate::parameters::Setting;

@@ -210,7 +210,7 @@ fn an_output_replaces_nothing_but_an_earlier_one() {
         ("evaluate", [labels, "labels", "labels/new/a.yaml", "predictions/predictions.json", "predictions/a"]),
     ] {
         for path in paths {
-            let problem = "expected a file outside of the directories of the inputs, found a path in one of them";
+            let problem = "expected a path outside of the directories of the inputs, found one in them";
             trial.refuses(task, &[("output_path", path)], &format!("--output_path=@/{path}: {problem}"));
         }
         let problem = "expected a new file or an earlier one of this program, found";
@@ -223,6 +223,45 @@ fn an_output_replaces_nothing_but_an_earlier_one() {
     let results = "results/results.yaml";
     trial.refuses("statistics", &[("output_path", results)], &format!("@/{results}: {problem}"));
     trial.call("evaluate", &[]).done();
+    // A model is not told from predictions by its directory, nor data from prepared data.
+    let refused = "expected a path outside of the directories of the inputs, found one in them";
+    for path in ["files", "data", "files/new"] {
+        trial.refuses("infer", &[("output_path", path)], &format!("--output_path=@/{path}: {refused}"));
+    }
     assert!(contents(&inputs) == before);
+    for (task, file, changed) in [
+        ("infer", "a/predictions.json", [("output_path", "a"), ("", "")]),
+        ("prepare", "b/t10k-images-idx3-ubyte", [("output_path", "b"), ("output_labels_path", "empty")]),
+        ("prepare", "c/t10k-labels-idx1-ubyte", [("output_labels_path", "c"), ("output_path", "empty")]),
+    ] {
+        for (_, directory) in changed.iter().filter(|(flag, _)| !flag.is_empty()) {
+            fs::create_dir_all(trial.sandbox.path(directory)).unwrap();
+            give_away(&trial.sandbox.path(directory));
+        }
+        trial.sandbox.write(file, "years of work");
+        trial.refuses(task, &changed, &format!("@/{file}: {problem}"));
+        assert_eq!(trial.sandbox.read(file), "years of work");
+    }
     assert_eq!(trial.sandbox.read("thesis.txt"), "years of work");
+}
+
+#[test]
+fn outside_of_medperfs_containers_each_volume_is_asked_for() {
+    let trial = Trial::new();
+    for (task, flag, path, flags) in [
+        ("prepare", "data_path", "raw_data", "data_path labels_path output_path output_labels_path"),
+        ("sanity_check", "data_path", "data", "data_path labels_path"),
+        ("statistics", "data_path", "data", "data_path labels_path output_path"),
+        ("infer", "data_path", "data", "data_path additional_files output_path"),
+        ("evaluate", "predictions", "predictions", "predictions labels output_path"),
+    ] {
+        let flags: Vec<String> = flags.split(' ').map(|flag| format!("--{flag}=PATH")).collect();
+        let ended = trial.native(task, &[]);
+        let expected = format!(
+            "error: --{flag}=/mlcommons/volumes/{path}: expected a volume that MedPerf mounts there, found none\nhint: outside \
+             of its containers, give each: `mnist medperf {task} {}`\n",
+            flags.join(" ")
+        );
+        assert_eq!((ended.stderr, ended.code), (expected, Some(2)));
+    }
 }

@@ -1,7 +1,7 @@
 //! The tasks that MedPerf runs in containers. Each flag has the name of a volume in MedPerf's container_config.yaml, and
 //! the place where MedPerf mounts it by default.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
@@ -12,6 +12,7 @@ use super::help::{
 use super::values::path;
 
 /// What MedPerf mounts its volumes below.
+pub const VOLUMES: &str = "/mlcommons/volumes";
 const DATA: &str = "/mlcommons/volumes/data";
 const LABELS: &str = "/mlcommons/volumes/labels";
 const PREDICTIONS: &str = "/mlcommons/volumes/predictions";
@@ -39,6 +40,40 @@ pub enum MedPerf {
     /// Evaluator: score predictions, as YAML
     #[command(after_help = AFTER_HELP, after_long_help = with_examples(SCORE_EXAMPLES))]
     Evaluate(ScoreArgs),
+}
+
+impl MedPerf {
+    /// The task's name, and its flags with their paths.
+    pub fn volumes(&self) -> (&'static str, Vec<(&'static str, &Path)>) {
+        match self {
+            Self::Prepare(PrepareArgs { data_path, labels_path, output_path, output_labels_path }) => {
+                let volumes: [(_, &Path); 4] = [
+                    ("data_path", data_path),
+                    ("labels_path", labels_path),
+                    ("output_path", output_path),
+                    ("output_labels_path", output_labels_path),
+                ];
+                ("prepare", volumes.into())
+            }
+            Self::SanityCheck(args) => ("sanity_check", args.volumes()),
+            Self::Statistics(StatisticsArgs { prepared, output_path }) => {
+                ("statistics", [prepared.volumes(), vec![("output_path", output_path)]].concat())
+            }
+            Self::Infer(InferArgs { data_path, additional_files, output_path }) => (
+                "infer",
+                vec![("data_path", data_path), ("additional_files", additional_files), ("output_path", output_path)],
+            ),
+            Self::Evaluate(ScoreArgs { predictions, labels, output_path }) => {
+                ("evaluate", vec![("predictions", predictions), ("labels", labels), ("output_path", output_path)])
+            }
+        }
+    }
+}
+
+impl PreparedArgs {
+    fn volumes(&self) -> Vec<(&'static str, &Path)> {
+        vec![("data_path", &self.data_path), ("labels_path", &self.labels_path)]
+    }
 }
 
 /// `mnist medperf prepare`.

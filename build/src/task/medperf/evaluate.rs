@@ -11,6 +11,7 @@ use crate::output::console;
 use crate::output::metrics::ClassScore;
 use crate::score::Score;
 use crate::task::evaluate::table;
+use crate::text;
 
 /// The first of [`Results`], by which an earlier file is known.
 const FIRST_KEY: &str = "images";
@@ -26,7 +27,7 @@ struct Results<'a> {
     images_sha256: &'a str,
 }
 
-/// Runs the task and prints the score.
+/// Runs the task, and prints the score and where it went.
 ///
 /// # Errors
 /// The predictions or the labels are missing or damaged, they are of different images, or the file cannot be written or
@@ -44,5 +45,6 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
     };
     let yaml = serde_yaml::to_string(&results).unwrap_or_else(|e| unreachable!("fields become YAML: {e}"));
     files::write_mounted(&args.output_path, yaml.as_bytes())?;
-    console::print(&table(&score, prepared::classes()))
+    console::print(&table(&score, prepared::classes()))?;
+    console::print(&text::named_values(&[("results", args.output_path.display().to_string())]))
 }

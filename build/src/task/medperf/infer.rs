@@ -3,7 +3,7 @@
 use tracing::{info, warn};
 
 use super::predictions::{self, Predictions};
-use super::prepared;
+use super::{output, prepared};
 use crate::cli::InferArgs;
 use crate::data::sets::{self, DataSource, MNIST};
 use crate::engine::{self, Network};
@@ -21,9 +21,13 @@ const IMAGES_AT_ONCE: usize = 10_000;
 /// Runs the task and says what was written.
 ///
 /// # Errors
-/// The model or the data is missing or damaged, they do not fit, or the predictions cannot be written.
+/// The model or the data is missing or damaged, they do not fit, or the predictions cannot be written or would replace
+/// anything but earlier ones.
 pub fn run(args: &InferArgs) -> Result<()> {
+    output::apart(&args.output_path, [&args.data_path, &args.additional_files])?;
     let output = OutputDirectory::open(&args.output_path)?;
+    let path = output.path().join(predictions::FILE_NAME);
+    files::begin_mounted(&path, predictions::BEGINNING)?;
     output.check([predictions::FILE_NAME])?;
     let model_dir = &args.additional_files;
     let (model, model_sha256) = weights::load_hashed(model_dir)?;
@@ -41,7 +45,6 @@ pub fn run(args: &InferArgs) -> Result<()> {
     let count = text::counted(probabilities.len(), "image");
     let classes = prepared::classes().iter().map(|class| class.to_string()).collect();
     let predictions = Predictions { model_sha256, images_sha256: images.sha256, classes, probabilities };
-    let path = output.path().join(predictions::FILE_NAME);
     files::write(&path, &predictions.encode())?;
     console::print(&text::named_values(&[("classified", count), ("predictions", path.display().to_string())]))
 }

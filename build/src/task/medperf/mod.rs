@@ -15,19 +15,41 @@ mod prepared;
 mod sanity_check;
 mod statistics;
 
-use crate::cli::MedPerf;
-use crate::error::Result;
+use std::path::Path;
+
+use crate::cli::{MedPerf, VOLUMES};
+use crate::error::{Error, Result};
 
 /// Runs one task.
 ///
 /// # Errors
-/// The task failed.
+/// The task failed; or a volume that was not given is not mounted.
 pub fn run(task: &MedPerf) -> Result<()> {
+    check_mounts(task)?;
     match task {
         MedPerf::Prepare(args) => prepare::run(args),
         MedPerf::SanityCheck(args) => sanity_check::run(args),
         MedPerf::Statistics(args) => statistics::run(args),
         MedPerf::Infer(args) => infer::run(args),
         MedPerf::Evaluate(args) => evaluate::run(args),
+    }
+}
+
+/// Checks that there are volumes where paths are those that MedPerf mounts: elsewhere each must be given.
+fn check_mounts(task: &MedPerf) -> Result<()> {
+    let (name, volumes) = task.volumes();
+    let mounts = Path::new(VOLUMES);
+    match volumes.iter().find(|(_, path)| path.starts_with(mounts) && !mounts.exists()) {
+        None => Ok(()),
+        Some((flag, path)) => {
+            let flags: Vec<String> = volumes.iter().map(|(flag, _)| format!("--{flag}=PATH")).collect();
+            Err(Error::Argument {
+                flag,
+                given: path.to_path_buf(),
+                expected: "a volume that MedPerf mounts there",
+                found: "none",
+                next: Some(format!("outside of its containers, give each: `mnist medperf {name} {}`", flags.join(" "))),
+            })
+        }
     }
 }

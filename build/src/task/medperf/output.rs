@@ -1,4 +1,4 @@
-//! The one file that a task writes for MedPerf's server.
+//! The one file that a task writes: for MedPerf's server, or predictions.
 
 use std::path::Path;
 
@@ -11,14 +11,23 @@ use crate::files;
 /// # Errors
 /// It is in one of the directories `inputs`, or something else than an earlier output is there.
 pub fn begin(path: &Path, inputs: [&Path; 2], first_key: &str) -> Result<()> {
-    if inputs.into_iter().any(|input| files::lies_in(path, input)) {
+    apart(path, inputs)?;
+    files::begin_mounted(path, &format!("{first_key}: "))
+}
+
+/// Checks that the output `given` is in none of the directories `inputs`.
+///
+/// # Errors
+/// It is.
+pub fn apart(given: &Path, inputs: [&Path; 2]) -> Result<()> {
+    if inputs.into_iter().any(|input| files::lies_in(given, input)) {
         return Err(Error::Argument {
             flag: "output_path",
-            given: path.into(),
-            expected: "a file outside of the directories of the inputs",
-            found: "a path in one of them",
-            next: Some("name a file in another directory".into()),
+            given: given.into(),
+            expected: "a path outside of the directories of the inputs",
+            found: "one in them",
+            next: Some("name another directory".into()),
         });
     }
-    files::begin_mounted(path, &format!("{first_key}: "))
+    Ok(())
 }

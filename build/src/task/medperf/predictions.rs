@@ -13,6 +13,8 @@ use crate::text::{Problem, different_hashes, shortened};
 
 /// The name of the file.
 pub const FILE_NAME: &str = "predictions.json";
+/// How a file of this program begins.
+pub const BEGINNING: &str = "{\n\"model_sha256\": ";
 /// The most bytes that a probability takes, and the rest of the file.
 const BYTES_EACH: usize = 40;
 const BYTES_BESIDES: usize = 1 << 16;
@@ -43,7 +45,7 @@ impl Predictions {
         let rows: Vec<String> = self.probabilities.iter().map(json).collect();
         let [model, images] = [&self.model_sha256, &self.images_sha256].map(json);
         let classes = json(&self.classes);
-        let head = format!("{{\n\"model_sha256\": {model},\n\"images_sha256\": {images},\n\"classes\": {classes},\n");
+        let head = format!("{BEGINNING}{model},\n\"images_sha256\": {images},\n\"classes\": {classes},\n");
         format!("{head}\"probabilities\": [\n{}\n]\n}}\n", rows.join(",\n")).into_bytes()
     }
 

@@ -18,13 +18,15 @@ const NEXT: &str = "bring MNIST's test images and labels, plain or gzipped, or p
 /// Runs the task and says what was prepared.
 ///
 /// # Errors
-/// The raw data is missing, damaged or does not fit together, or an output cannot be written.
+/// The raw data is missing, damaged or does not fit together, or an output cannot be written or would replace other
+/// files than prepared ones.
 pub fn run(args: &PrepareArgs) -> Result<()> {
     let data = OutputDirectory::open(&args.output_path)?;
     let labels_directory = OutputDirectory::open(&args.output_labels_path)?;
     apart(args, &data, &labels_directory)?;
     data.check([prepared::IMAGES])?;
     labels_directory.check([prepared::LABELS, prepared::HASH])?;
+    prepared::check_replaced(data.path(), labels_directory.path())?;
 
     let (pixels, labels) = raw(&args.data_path, &args.labels_path)?;
     let sha256 = prepared::write(data.path(), labels_directory.path(), &pixels, &labels)?;

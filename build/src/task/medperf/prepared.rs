@@ -68,10 +68,23 @@ pub fn write(data: &Path, labels_directory: &Path, pixels: &[u8], labels: &[u8])
     let side = MNIST.frame.side as u32;
     let images = encode_images(pixels, side, side);
     let sha256 = hexadecimal(&Sha256::digest(&images));
+    // First the file by which [`check_replaced`] knows them, should this process be killed.
+    files::write(labels_directory.join(HASH), format!("{sha256}  {IMAGES}\n").as_bytes())?;
     files::write(data.join(IMAGES), &images)?;
     files::write(labels_directory.join(LABELS), &encode_labels(labels))?;
-    files::write(labels_directory.join(HASH), format!("{sha256}  {IMAGES}\n").as_bytes())?;
     Ok(sha256)
+}
+
+/// Checks that images and labels that [`write`] would replace are prepared ones.
+///
+/// # Errors
+/// They have no hash beside them.
+pub fn check_replaced(data: &Path, labels_directory: &Path) -> Result<()> {
+    let strangers = [data.join(IMAGES), labels_directory.join(LABELS)].into_iter().find(|path| path.exists());
+    match strangers.filter(|_| !labels_directory.join(HASH).exists()) {
+        Some(path) => Err(Error::Occupied { path, found: "another file" }),
+        None => Ok(()),
+    }
 }
 
 /// Reads the images (N,D) in the directory `data`.

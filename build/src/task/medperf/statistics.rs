@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use tracing::info;
 
 use super::{output, prepared};
 use crate::cli::StatisticsArgs;
@@ -52,6 +53,7 @@ pub fn run(args: &StatisticsArgs) -> Result<()> {
     };
     let yaml = serde_yaml::to_string(&statistics).unwrap_or_else(|e| unreachable!("fields become YAML: {e}"));
     files::write_mounted(&args.output_path, yaml.as_bytes())?;
+    info!("statistics: {}", args.output_path.display());
     console::print(&yaml)
 }
 
