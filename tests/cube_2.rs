@@ -310,12 +310,40 @@ fn faults_of_the_command_line_name_the_argument() {
         ("-P.a=b", "expected keys with points between, found \".a\""),
         ("-Pa..b=c", "expected keys with points between, found \"a..b\""),
         ("-Pa=[", "the value is not YAML: "),
+        (&format!("-P{}=1", "a.".repeat(20_000) + "a"), "expected at most 500 keys with points between, found 20001"),
         ("-Pruntime.workspace=/w", "expected --workspace=DIR, which sets these keys"),
         ("name", "expected NAME=PATH, such as data_dir=/datasets/mnist"),
     ] {
         let ended = cube.run(&format!("run --platform=docker --task=hello {more}"));
         assert!(ended.stderr.contains(error) && ended.code == Some(2), "{error}: {ended:#?}");
     }
+}
+
+#[test]
+fn a_long_argument_is_not_repeated_whole() {
+    let cube = hello();
+    let (long, deep) = ("x".repeat(20_000), vec!["a"; 500].join("."));
+    for more in [
+        format!("-P{long}"),
+        format!("-P{long}="),
+        format!("-P.{long}=1"),
+        format!("-Pdocker.image={long}"),
+        format!("-Pname.{deep}=1"),
+        format!("-P{deep}=${{{long}}}"),
+        format!("-P{deep}=[1,[2,${{{deep}}}]]"),
+        format!("name={long}/../../.."),
+        format!("{long}=x"),
+        format!("--{long}"),
+        format!("--task={long}"),
+        format!("--mlcube={long}"),
+    ] {
+        let ended = cube.run(&format!("run --platform=docker --task=hello {more}").replace("--task=hello --task", "--task"));
+        let said = ended.stdout.len() + ended.stderr.len();
+        assert!(said < 2_000 && [Some(1), Some(2)].contains(&ended.code), "{}: {said} bytes {ended:#?}", &more[..20]);
+        assert!(cube.calls().is_empty());
+    }
+    // As deep as it may be.
+    cube.run(&format!("run --platform=docker --task=hello -P{deep}=1")).done();
 }
 
 #[test]

@@ -176,7 +176,7 @@ pub enum Error {
     #[error("with the parameters given as flags{}: {problem}", text::and_in(file.as_deref()))]
     ParameterFlags { file: Option<PathBuf>, problem: String },
     /// An argument that does not lead to what it should.
-    #[error("--{flag}={}: expected {expected}, found {found}", given.display())]
+    #[error("--{flag}={}: expected {expected}, found {found}", text::repeated(&given.display().to_string()))]
     Argument { flag: &'static str, given: PathBuf, expected: &'static str, found: &'static str, next: Option<String> },
 
     // ---- download

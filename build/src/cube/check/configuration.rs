@@ -96,11 +96,11 @@ fn typed(changes: &Changes, path: &[PathStep]) -> Option<String> {
     let is_below =
         |keys: &[String]| keys.len() <= path.len() && keys.iter().zip(path).all(|(name, step)| key(name) == *step);
     if let Some(change) = changes.overrides.iter().rev().find(|change| is_below(&change.path)) {
-        return Some(format!("-P{}", change.text));
+        return Some(change.typed());
     }
     let is_value = path.last() == Some(&key("default"));
     let argument = changes.arguments.iter().rev().find(|argument| is_value && path.contains(&key(&argument.name)))?;
-    Some(format!("{}={}", argument.name, argument.value))
+    Some(argument.typed())
 }
 
 fn check_accelerators(values: &Value) -> Option<Mismatch> {
