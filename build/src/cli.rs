@@ -74,7 +74,7 @@ pub fn parse() -> Cli {
         let mut error = parsed(&plain).err().unwrap_or(error);
         for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
             if let Some(ContextValue::String(found)) = error.get(kind) {
-                let found = repeated(found);
+                let found = repeated(&escaped(found));
                 error.insert(kind, ContextValue::String(found));
             }
         }

@@ -29,6 +29,7 @@ pub mod invocation;
 pub mod job;
 mod locate;
 mod mount;
+pub mod overwriting;
 pub mod platform;
 pub mod runner;
 mod schema;

@@ -7,7 +7,7 @@ use crate::text::{self, Problem, escaped, one_of, quoted};
 
 mod cube;
 mod medperf;
-pub use cube::CubeError;
+pub use cube::{CubeError, found_at};
 pub use medperf::MedPerfError;
 
 /// Shorthand for results whose error is [`Error`].

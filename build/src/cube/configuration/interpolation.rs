@@ -325,7 +325,7 @@ mod tests {
         let doubled: String = (0..40).map(|n| format!("a{n}: '${{a{}}}${{a{}}}'\n", n + 1, n + 1)).collect();
         let faults = read(&format!("{doubled}a40: xxxxxxxx\n")).unwrap_err();
         assert!(faults[0].contains("expected values of 262144 bytes at most"), "{faults:?}");
-        let nested: String = (0..10).map(|n| format!("a{n}: {}'${{a{}}}'\n", "- ".repeat(60), n + 1)).collect();
+        let nested: String = (0..10).map(|n| format!("a{n}:\n {}'${{a{}}}'\n", "- ".repeat(60), n + 1)).collect();
         let faults = read(&format!("{nested}a10: x\n")).unwrap_err();
         assert!(faults[0].contains("expected at most 500 values inside each other, found more"), "{faults:?}");
         let text = (0..600).fold("a".to_string(), |text, _| format!("${{{text}}}"));
