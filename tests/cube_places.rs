@@ -45,6 +45,7 @@ fn a_new_workspace_is_told_what_it_lacks() {
     ));
     assert!(!cube.sandbox.path("nope").exists());
     fs::create_dir_all(cube.sandbox.path("nope/data")).unwrap();
+    fs::create_dir(cube.sandbox.path("nope/parameters")).unwrap();
     let name = "parameters/default.parameters.yaml";
     run().failed_with(&format!(
         "parameters_file: expected a file {nowhere}/{name}, found none\nhint: copy {} there, which comes with the cube",

@@ -256,6 +256,7 @@ fn a_training_replaces_no_file_that_no_training_wrote() {
     let sandbox = Sandbox::with_data();
     let train = |flags: &str| sandbox.run(&format!("train --data_dir=data --log_dir=logs --train_epochs=1 {flags}"));
     let mine = "# mine\ntrain_epochs: 1 # as before\n";
+    fs::create_dir(sandbox.path("mine")).unwrap();
     sandbox.write("mine/parameters.yaml", mine);
     let of = |name: &str| {
         format!(

@@ -74,8 +74,12 @@ pub fn parse() -> Cli {
         let mut error = parsed(&plain).err().unwrap_or(error);
         for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
             if let Some(ContextValue::String(found)) = error.get(kind) {
-                let found = repeated(&escaped(found));
-                error.insert(kind, ContextValue::String(found));
+                let shown = repeated(&escaped(found));
+                if shown != *found {
+                    // A suggestion would repeat it once more.
+                    error.insert(ContextKind::Suggested, ContextValue::None);
+                    error.insert(kind, ContextValue::String(shown));
+                }
             }
         }
         error.exit()

@@ -211,7 +211,9 @@ impl PlatformOfCube {
             }
         };
         let makes = |binding: &Binding| !binding.is_input && binding.claim.is_none() && path.starts_with(&binding.path);
-        tasks.into_iter().find(|(_, bindings)| bindings.iter().any(makes)).map(|(task, _)| task)
+        let reads = |binding: &Binding| binding.is_input && binding.path == path;
+        let is_maker = |bindings: &[Binding]| bindings.iter().any(makes) && !bindings.iter().any(reads);
+        tasks.into_iter().find(|(_, bindings)| is_maker(bindings)).map(|(task, _)| task)
     }
 
     fn invocation(&self, task: &Path) -> Result<Invocation> {
