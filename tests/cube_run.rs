@@ -263,6 +263,25 @@ fn a_task_does_not_outlive_a_runner_that_is_killed() {
 }
 
 #[test]
+fn a_signal_to_a_task_of_this_program_is_told_once() {
+    let cube = Cube::new();
+    mnist::data::synthetic::write(Path::new(&cube.workspace("data")), 300, 100).unwrap();
+    cube.write("workspace/parameters/default.parameters.yaml", "train_epochs: 100000\nhidden_layers: [16]\n");
+    let log = fs::File::create(cube.sandbox.path("stderr")).unwrap();
+    let mut command = cube.command("run --platform=native --task=train");
+    let mut child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+    let begin = Instant::now();
+    while !cube.sandbox.read("stderr").contains("epoch 2/") {
+        assert!(begin.elapsed() < Duration::from_secs(30), "{}", cube.sandbox.read("stderr"));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let said = cube.wrote("stderr");
+    assert_eq!(said.iter().filter(|line| *line == "error: stopped by SIGINT").count(), 1, "{said:#?}");
+}
+
+#[test]
 fn an_engine_that_does_not_answer_is_named_with_what_to_do() {
     let refuse = |problem: &str| format!("echo '{problem}' >&2; exit 1");
     let down = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?";

@@ -157,6 +157,9 @@ pub enum CubeError {
     /// An input of a task that is not there.
     #[error("{name}: expected a {expected} {}, found {}", path.display(), found_at(path))]
     CubeInput { name: String, path: PathBuf, expected: &'static str },
+    /// A signal arrived, and the task has said so.
+    #[error("stopped")]
+    Told { signal: i32 },
     /// The task failed in its container; its output explains why.
     #[error("task {task}: {status}")]
     Task { task: String, status: std::process::ExitStatus },
@@ -267,6 +270,7 @@ impl CubeError {
         match self {
             // 128 and more: ended by a signal.
             CubeError::Task { status, .. } => status.code().map_or(1, |code| code as u8),
+            CubeError::Told { signal } => 128 + *signal as u8,
             CubeError::Unconfirmed
             | CubeError::WrongArguments { .. }
             | CubeError::GivenTwice { .. }

@@ -238,13 +238,14 @@ fn unfetched(failures: &[Unfetched]) -> String {
 }
 
 impl Error {
-    /// The message, a text for each of its lines. Only these breaks are meant; any other comes from a name or an answer.
+    /// The message, a text for each of its lines; none where all is said. Only these breaks are meant; any other comes from a name or an answer.
     pub fn lines(&self) -> Vec<String> {
         match self {
             Error::Download { failures } | Error::DownloadInPart { failures, .. } => {
                 unfetched(failures).lines().map(String::from).collect()
             }
             Error::ParametersFile { path, problems } => in_file(path, problems),
+            Error::Cube(CubeError::Told { .. }) => vec![],
             _ => vec![self.to_string()],
         }
     }
