@@ -387,16 +387,18 @@ fn wrong_arguments_say_what_was_expected() {
         assert_eq!(ended.stdout, "", "{line}");
         assert_eq!(ended.stderr, format!("error: {message}\n"), "{line}");
     };
-    let platform = "expected a platform file, such as platforms/docker.yaml, found";
-    let task = "expected a run configuration, such as run/train.yaml, found";
+    let platform = "expected a platform file, or the name of one in platforms/, found";
+    let task = "expected a run configuration, or the name of one in run/, found";
+    let platforms = "hint: known are docker, kubernetes, native, podman, singularity, slurm, ssh";
     let mlcube = "expected the cube's directory, or its file, such as mlcube.yaml, found";
-    refused("configure --platform=lxc", &format!("--platform=lxc: {platform} nothing of this name"));
-    refused("configure --platform=platforms", &format!("--platform=platforms: {platform} a directory"));
-    refused("run --platform=docker --task=trian", &format!("--task=trian: {task} nothing of this name"));
-    refused(
-        "run --platform=platforms/docker.yaml --task=download,trian",
-        &format!("--task=trian: {task} nothing of this name"),
-    );
+    refused("configure --platform=lxc", &format!("--platform=lxc: {platform} nothing of this name\n{platforms}"));
+    refused("configure --platform=platforms", &format!("--platform=platforms: {platform} a directory\n{platforms}"));
+    let trian = format!("--task=trian: {task} nothing of this name\nhint: did you mean train?");
+    refused("run --platform=docker --task=trian", &trian);
+    refused("run --platform=platforms/docker.yaml --task=download,trian", &trian);
+    let known = "hint: known are download, evaluate, train, train-8gpu, train-accurate, train-best, train-fast, train-gpu, \
+                 train-sgd";
+    refused("run --platform=docker --task=x", &format!("--task=x: {task} nothing of this name\n{known}"));
     for command in ["check", "clean", "configure --platform=platforms/docker.yaml", TRAIN] {
         refused(&format!("{command} --mlcube=none"), &format!("--mlcube=none: {mlcube} nothing of this name"));
         refused(&format!("{command} --mlcube=run"), &format!("--mlcube=run: {mlcube} a directory without mlcube.yaml"));
@@ -405,6 +407,9 @@ fn wrong_arguments_say_what_was_expected() {
             &format!("--mlcube=platforms/docker.yaml: {mlcube} another file"),
         );
     }
+    fs::remove_dir_all(cube.sandbox.path("the cube/run")).unwrap();
+    let none = format!("--task=x: {task} nothing of this name\nhint: ./run has no files *.yaml");
+    refused("run --platform=docker --task=x", &none);
     // No empty names.
     cube.write("mlcube.yaml", "name: 1\n");
     cube.run("configure --mlcube=mlcube.yaml --platform=platforms/docker.yaml --dry_run").done();

@@ -250,3 +250,28 @@ fn a_training_that_fails_before_its_first_step_leaves_no_events() {
     assert_eq!(sandbox.train("--data_dir=none").code, Some(2), "given twice");
     assert_eq!(sandbox.files("logs"), ["mlcube_mnist_train.log", "mllog_train.log"]);
 }
+
+#[test]
+fn a_training_replaces_no_file_that_no_training_wrote() {
+    let sandbox = Sandbox::with_data();
+    let train = |flags: &str| sandbox.run(&format!("train --data_dir=data --log_dir=logs --train_epochs=1 {flags}"));
+    let mine = "# mine\ntrain_epochs: 1 # as before\n";
+    fs::create_dir(sandbox.path("mine")).unwrap();
+    sandbox.write("mine/parameters.yaml", mine);
+    let of = |name: &str| {
+        format!(
+            "mine/{name}: expected a new file or an earlier one of this program, found one that no training wrote\n\
+             hint: choose another name or directory"
+        )
+    };
+    train("--parameters_file=mine/parameters.yaml --model_dir=mine").failed_with(&of("parameters.yaml"));
+    assert_eq!((sandbox.read("mine/parameters.yaml"), sandbox.files("mine").len()), (mine.into(), 1));
+    fs::rename(sandbox.path("mine/parameters.yaml"), sandbox.path("mine/my.yaml")).unwrap();
+    sandbox.write("mine/model.onnx", "mine");
+    train("--parameters_file=mine/my.yaml --model_dir=mine").failed_with(&of("model.onnx"));
+    fs::remove_file(sandbox.path("mine/model.onnx")).unwrap();
+    train("--parameters_file=mine/my.yaml --model_dir=mine").done();
+    // Those of an earlier training are replaced, also where they are an input.
+    train("--parameters_file=mine/parameters.yaml --model_dir=mine").done();
+    assert_eq!(sandbox.read("mine/my.yaml"), mine);
+}

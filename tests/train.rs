@@ -714,8 +714,9 @@ fn a_disk_that_is_full_before_the_report_has_the_model() {
     let sandbox = Sandbox::with_data();
     let Some(mount) = common::tmpfs(&sandbox.path("full"), "size=80k") else { return };
     // Files made from the model of an earlier run must not stand beside the new model.
-    sandbox.write("full/report.html", "old");
-    sandbox.write("full/model.onnx", "old");
+    let old = format!("model_sha256: {}", "0".repeat(64));
+    sandbox.write("full/report.html", &old);
+    sandbox.write("full/model.onnx", &old);
     let flags = "--data_dir=data --log_dir=logs --parameters_file=parameters.yaml";
     sandbox.run(&format!("train {flags} --model_dir=full")).failed_with(
         "full/report.html: cannot write: No space left on device (os error 28)\n\

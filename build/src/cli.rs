@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::builder::ValueParser;
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{
     Arg, ArgMatches, Args, Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
@@ -28,7 +29,7 @@ use crate::output::console::Verbosity;
 use crate::parameters::Setting;
 use crate::parameters::key::Key;
 use crate::parameters::table::KEYS;
-use crate::text::{escaped, quoted};
+use crate::text::{escaped, quoted, repeated};
 use crate::workspace;
 
 /// The program.
@@ -70,7 +71,18 @@ pub fn parse() -> Cli {
         // The message quotes the arguments. What is wrong with them is wrong without control characters too.
         let plain: Vec<OsString> =
             arguments.iter().map(|argument| escaped(&argument.to_string_lossy()).into_owned().into()).collect();
-        parsed(&plain).err().unwrap_or(error).exit()
+        let mut error = parsed(&plain).err().unwrap_or(error);
+        for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
+            if let Some(ContextValue::String(found)) = error.get(kind) {
+                let shown = repeated(&escaped(found));
+                if shown != *found {
+                    // A suggestion would repeat it once more.
+                    error.insert(ContextKind::Suggested, ContextValue::None);
+                    error.insert(kind, ContextValue::String(shown));
+                }
+            }
+        }
+        error.exit()
     })
 }
 

@@ -114,8 +114,13 @@ fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<
 /// The end of a message about an unknown name: the name in `known` that was probably meant, or else all of `listed`.
 pub fn suggestion<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>, listed: &[&str]) -> String {
     match nearest(typed, known) {
-        Some(near) => format!("did you mean {near}?"),
-        None => format!("known are {}", listed.join(", ")),
+        Some(near) => format!("did you mean {}?", shortened(near)),
+        None => {
+            let shown: Vec<String> = listed.iter().take(MOST_NAMES).map(|name| shortened(name)).collect();
+            let rest = listed.len() - shown.len();
+            let rest = if rest == 0 { String::new() } else { format!(" and {rest} more") };
+            format!("known are {}{rest}", shown.join(", "))
+        }
     }
 }
 
@@ -158,9 +163,19 @@ pub fn number(number: f64) -> String {
     if is_short { number.to_string() } else { format!("{number:e}") }
 }
 
-/// A text short enough for a message.
+/// A text short enough for a message that says what it is.
 pub fn shortened(text: &str) -> String {
-    match text.char_indices().nth(60) {
+    at_most(60, text)
+}
+
+/// An argument as a message repeats it: whole, unless nobody would read so much.
+pub fn repeated(argument: &str) -> String {
+    at_most(200, argument)
+}
+
+/// The first `most` characters of `text`.
+fn at_most(most: usize, text: &str) -> String {
+    match text.char_indices().nth(most) {
         None => text.to_string(),
         Some((end, _)) => format!("{}...", &text[..end]),
     }

@@ -9,7 +9,7 @@ use super::help::{
     CUBE_INSPECT_EXAMPLES, CUBE_RUN_EXAMPLES, CUBE_SHOW_CONFIG_EXAMPLES, with_examples,
 };
 use super::job::JobCommand;
-use super::values::path;
+use super::values::{path, text};
 use crate::cube::configuration::{Override, TaskArgument};
 
 /// `mnist cube`.
@@ -28,7 +28,7 @@ pub enum Cube {
         /// Where the cube is.
         #[command(flatten)]
         cube: ConfigurationArgs,
-        /// The platform file, such as platforms/docker.yaml
+        /// The platform file, or its name alone: docker for platforms/docker.yaml
         #[arg(long, value_name = "FILE", value_parser = path())]
         platform: PathBuf,
         /// Print the command instead of running it
@@ -41,23 +41,23 @@ pub enum Cube {
         /// Where the cube is.
         #[command(flatten)]
         cube: ConfigurationArgs,
-        /// The platform file, such as platforms/docker.yaml
+        /// The platform file, or its name alone: docker for platforms/docker.yaml
         #[arg(long, value_name = "FILE", value_parser = path())]
         platform: PathBuf,
-        /// The run configuration, such as run/train.yaml; several with commas between run one after the other
+        /// The run configuration, or its name alone: train for run/train.yaml; several with commas between run one after the other
         #[arg(long, value_name = "FILE", value_parser = path())]
         task: PathBuf,
         /// Print the command, or the manifest, instead of running it
         #[arg(long = "dry_run", alias = "dry-run", conflicts_with = "attach")]
         dry_run: bool,
-        /// Leave the job in a Kubernetes cluster after a success
+        /// Kubernetes: leave the job in the cluster after a success
         #[arg(long)]
         keep: bool,
-        /// Take up a task on another machine whose connection was lost
+        /// ssh, Kubernetes: take up a task whose connection was lost
         #[arg(long)]
         attach: bool,
         /// Configuration 2.0: the value of a parameter of the tasks
-        #[arg(value_name = "NAME=PATH", value_parser = TaskArgument::parse)]
+        #[arg(value_name = "NAME=PATH", value_parser = text(TaskArgument::parse))]
         parameters: Vec<TaskArgument>,
     },
     /// Say what the cube is, its tasks with their inputs and outputs, and how to run them
@@ -85,7 +85,7 @@ pub enum Cube {
         #[arg(long)]
         resolve: bool,
         /// The value of a parameter of the tasks
-        #[arg(value_name = "NAME=PATH", value_parser = TaskArgument::parse)]
+        #[arg(value_name = "NAME=PATH", value_parser = text(TaskArgument::parse))]
         parameters: Vec<TaskArgument>,
     },
     /// Print the hash of the image of a platform
@@ -94,7 +94,7 @@ pub enum Cube {
         /// Where the cube is.
         #[command(flatten)]
         cube: ConfigurationArgs,
-        /// The platform file, such as platforms/docker.yaml
+        /// The platform file, or its name alone: docker for platforms/docker.yaml
         #[arg(long, value_name = "FILE", value_parser = path(), default_value = "docker")]
         platform: PathBuf,
     },
@@ -141,6 +141,6 @@ pub struct ConfigurationArgs {
     #[command(flatten)]
     pub place: CubeArgs,
     /// Configuration 2.0: a value in place of the file's, such as -Pdocker.image=a/b:c
-    #[arg(short = 'P', short_alias = 'p', value_name = "KEY=VALUE", value_parser = Override::parse)]
+    #[arg(short = 'P', short_alias = 'p', value_name = "KEY=VALUE", value_parser = text(Override::parse))]
     pub overrides: Vec<Override>,
 }

@@ -14,6 +14,16 @@ pub fn count(text: &str) -> Result<usize, String> {
     count.ok_or_else(|| format!("expected a whole number from 1 to {MOST_ON_A_SHEET}, found {text}"))
 }
 
+/// Takes what `parse` makes of a text.
+pub fn text<T: Clone + Send + Sync + 'static>(
+    parse: fn(&str) -> Result<T, String>,
+) -> impl TypedValueParser<Value = T> {
+    OsStringValueParser::new().try_map(move |argument| {
+        let text = argument.to_str().ok_or("expected UTF-8, as in the cube's file, found other bytes")?;
+        parse(text)
+    })
+}
+
 /// Takes a path. Every flag for one has this parser.
 pub fn path() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| with_home(path.as_os_str()).map(PathBuf::from))

@@ -1,10 +1,12 @@
 //! The directories of a cube, and the files in it that the user names.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_yaml::Value;
 
 use crate::error::{Error, Result};
+use crate::text::suggestion;
 use crate::yaml;
 
 /// The file that makes a directory a cube.
@@ -30,16 +32,20 @@ pub struct FileFlag {
     pub name: &'static str,
     expected: &'static str,
     /// Where such files are.
-    folder: &'static str,
+    pub folder: &'static str,
 }
 
 /// `--platform`.
 pub const PLATFORM: FileFlag =
-    FileFlag { name: "platform", expected: "a platform file, such as platforms/docker.yaml", folder: "platforms" };
+    FileFlag { name: "platform", expected: "a platform file, or the name of one in platforms/", folder: "platforms" };
+
+/// `--platform` for a cube of one file.
+pub const PLATFORM_OR_SECTION: FileFlag =
+    FileFlag { name: "platform", expected: "a section of the cube's file, or a platform file", folder: "platforms" };
 
 /// `--task`.
 pub const TASK: FileFlag =
-    FileFlag { name: "task", expected: "a run configuration, such as run/train.yaml", folder: "run" };
+    FileFlag { name: "task", expected: "a run configuration, or the name of one in run/", folder: "run" };
 
 impl CubeDir {
     /// The cube at `mlcube`, with its own workspace unless another is given.
@@ -53,6 +59,10 @@ impl CubeDir {
             return Err(not_a_cube(mlcube, "another file"));
         }
         let configuration_2 = is_configuration_2.then_some(file);
+        if let Some(given) = workspace.filter(|given| given.exists() && !given.is_dir()) {
+            let (expected, found) = ("a directory", "something else");
+            return Err(Error::Argument { flag: "workspace", given: given.into(), expected, found, next: None });
+        }
         let workspace = workspace.map_or_else(|| root.join("workspace"), Path::to_path_buf);
         let (build, workspace) = (absolute(&root.join("build"))?, absolute(&workspace)?);
         Ok(Self { root, configuration_2, build, workspace })
@@ -61,6 +71,11 @@ impl CubeDir {
     /// [`root`](Self::root), absolute.
     pub fn absolute_root(&self) -> &Path {
         self.build.parent().unwrap_or(&self.root)
+    }
+
+    /// The workspace that belongs to the cube, absolute.
+    pub fn own_workspace(&self) -> PathBuf {
+        self.absolute_root().join("workspace")
     }
 
     /// The cube in messages: its directory, or its file where that has a name of its own.
@@ -79,29 +94,45 @@ impl CubeDir {
     }
 
     /// A file that the user named: relative to the current directory if it exists there, otherwise to the cube, or by its
-    /// name alone, such as `docker`.
+    /// name alone, such as `docker`. What else the flag takes is in `others`.
     ///
     /// # Errors
     /// There is no such file.
-    pub fn file(&self, flag: &FileFlag, given: &Path) -> Result<PathBuf> {
-        let by_name = self.root.join(flag.folder).join(given).with_extension("yaml");
-        let places = [given.to_path_buf(), self.root.join(given), by_name];
+    pub fn file(&self, flag: &FileFlag, given: &Path, others: &[&str]) -> Result<PathBuf> {
+        let folder = self.root.join(flag.folder);
+        let mut by_name = folder.join(given).into_os_string();
+        by_name.push(".yaml");
+        let places = [given.to_path_buf(), self.root.join(given), folder.join(given), by_name.into()];
         if let Some(place) = places.iter().find(|place| place.exists() && !place.is_dir()) {
             return Ok(place.clone());
         }
         let found = if places.iter().any(|place| place.is_dir()) { "a directory" } else { "nothing of this name" };
-        Err(Error::Argument { flag: flag.name, given: given.into(), expected: flag.expected, found, next: None })
+        let named = self.names_in(flag.folder);
+        let known: Vec<&str> = others.iter().copied().chain(named.iter().map(String::as_str)).collect();
+        let next = match known.is_empty() {
+            true => format!("{} has no files *.yaml", folder.display()),
+            false => suggestion(&given.to_string_lossy(), known.iter().copied(), &known),
+        };
+        Err(Error::Argument { flag: flag.name, given: given.into(), expected: flag.expected, found, next: Some(next) })
+    }
+
+    /// The names alone of the files in a folder of the cube.
+    pub fn names_in(&self, folder: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten();
+        let name = |entry: fs::DirEntry| Some(entry.file_name().to_str()?.strip_suffix(".yaml")?.to_string());
+        let mut names: Vec<String> = entries.filter_map(name).collect();
+        names.sort();
+        names
     }
 
     /// The files that the user named with commas between, or the one whose name has commas.
     ///
     /// # Errors
-    /// There is no such file.
+    /// There is no such file, or a name is empty.
     pub fn files(&self, flag: &FileFlag, given: &Path) -> Result<Vec<PathBuf>> {
-        match self.file(flag, given) {
-            Err(error) if listed(given).len() == 1 => Err(error),
-            Err(_) => listed(given).iter().map(|name| self.file(flag, name)).collect(),
+        match self.file(flag, given, &[]) {
             Ok(file) => Ok(vec![file]),
+            Err(_) => listed(flag, given)?.iter().map(|name| self.file(flag, name, &[])).collect(),
         }
     }
 }
@@ -150,9 +181,17 @@ fn is_configuration_2(file: &Path) -> bool {
         .map_or(if_faulty, |value| value.get("schema_type").is_none() && sections.iter().any(|name| has(&value, name)))
 }
 
-/// The names that `given` lists with commas between.
-pub fn listed(given: &Path) -> Vec<PathBuf> {
-    given.to_str().map_or_else(|| vec![given.into()], |names| names.split(',').map(PathBuf::from).collect())
+/// The names that `given` lists with commas between. One that is there twice is meant twice.
+///
+/// # Errors
+/// A name is empty.
+pub fn listed(flag: &FileFlag, given: &Path) -> Result<Vec<PathBuf>> {
+    let Some(names) = given.to_str() else { return Ok(vec![given.into()]) };
+    if names.split(',').any(|name| name.trim().is_empty()) {
+        let (expected, found) = ("names with commas between", "an empty one");
+        return Err(Error::Argument { flag: flag.name, given: given.into(), expected, found, next: None });
+    }
+    Ok(names.split(',').map(PathBuf::from).collect())
 }
 
 /// `path` from the root of the file system; it need not exist.

@@ -23,17 +23,20 @@ pub fn joined(path: &[PathStep], step: PathStep) -> Vec<PathStep> {
     [path, &[step]].concat()
 }
 
-/// A path as messages show it: `inputs[1].type`.
+/// The most steps of a path that a message shows.
+const MOST_SHOWN: usize = 20;
+
+/// A path as messages show it: `inputs[1].type`. Of a very long one its beginning.
 pub fn shown(path: &[PathStep]) -> String {
     let mut text = String::new();
-    for step in path {
+    for step in path.iter().take(MOST_SHOWN) {
         match step {
             PathStep::Key(key) if text.is_empty() => text.push_str(&shortened(key)),
             PathStep::Key(key) => text.extend([".", &shortened(key)]),
             PathStep::Item(nth) => text.push_str(&format!("[{nth}]")),
         }
     }
-    text
+    text + if path.len() > MOST_SHOWN { "..." } else { "" }
 }
 
 /// The lines of the keys and items of a document in block style.

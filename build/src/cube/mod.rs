@@ -30,6 +30,7 @@ pub mod job;
 pub mod listing;
 mod locate;
 mod mount;
+pub mod overwriting;
 pub mod platform;
 pub mod runner;
 mod schema;

@@ -89,6 +89,14 @@ pub fn named_by(file: &Value) -> Option<(&str, bool)> {
     Some((file.get("platform").and_then(Value::as_str)?, is_here))
 }
 
+/// The flags of `mnist cube run` that some platforms have: the flag, and the `schema_type` of their files.
+pub const FLAGS: &[(&str, &[&str])] = &[
+    #[cfg(unix)]
+    ("attach", &[ssh::PLATFORM.schema.name, kubernetes::PLATFORM.schema.name, kubernetes::SETTINGS.schema.name]),
+    #[cfg(unix)]
+    ("keep", &[kubernetes::PLATFORM.schema.name, kubernetes::SETTINGS.schema.name]),
+];
+
 /// The runner that the section of a configuration stands for, whose values it has as `runner`.
 pub fn configured(section: Section, configuration: &Configuration, cube: &CubeDir) -> Box<dyn Runner> {
     let (values, root) = (configuration.runner(), cube.absolute_root());

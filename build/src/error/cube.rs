@@ -1,15 +1,35 @@
 //! The errors of the runner: the cube's files, the programs of this machine, images and tasks.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::text::{counted, one_of};
 
 /// One variant per cause, as in [`Error`](super::Error).
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the message explains each field")]
 pub enum CubeError {
     /// The cube's files have faults; they are printed one by one.
-    #[error("{}: {faults} {} in the cube's files", path.display(), if *faults == 1 { "fault" } else { "faults" })]
+    #[error("{}: {} in the cube's files", path.display(), counted(*faults, "fault"))]
     Faults { path: PathBuf, faults: usize },
+    /// Arguments that change the cube's file have faults; they are printed one by one.
+    #[error("{} in the arguments", counted(*faults, "fault"))]
+    WrongArguments { faults: usize },
+    /// The same argument twice.
+    #[error("{name}=PATH: expected this parameter once, found it twice")]
+    GivenTwice { name: String },
+    /// A change of a section that does not count.
+    #[error("{what}: expected --platform={} for this change, found the platform file {}", one_of(sections), platform.display())]
+    Unread { what: String, sections: Vec<&'static str>, platform: PathBuf },
+    /// A flag for other platforms.
+    #[error("--{flag}: expected a platform file of {}, found {found}", one_of(platforms))]
+    NotOfPlatform { flag: &'static str, platforms: Vec<&'static str>, found: String },
+    /// A task that would overwrite one of its inputs.
+    #[error("task {task}: {input}: {problem}")]
+    Overwritten { task: String, input: String, problem: String },
+    /// An error, with the next step by what else is known.
+    #[error("{problem}")]
+    Advised { problem: Box<CubeError>, next: String },
     /// Nobody was there to ask.
     #[error("nothing was removed: expected --yes, since there is no terminal to ask on")]
     Unconfirmed,
@@ -141,8 +161,11 @@ pub enum CubeError {
     #[error("{image}: the image could not be built; see the output above")]
     ImageBuild { image: String },
     /// An input of a task that is not there.
-    #[error("{name}: expected a {expected} {}, found none", path.display())]
+    #[error("{name}: expected a {expected} {}, found {}", path.display(), found_at(path))]
     CubeInput { name: String, path: PathBuf, expected: &'static str },
+    /// A signal arrived, and the task has said so.
+    #[error("stopped")]
+    Told { signal: i32 },
     /// The task failed in its container; its output explains why.
     #[error("task {task}: {status}")]
     Task { task: String, status: std::process::ExitStatus },
@@ -153,21 +176,21 @@ impl CubeError {
     pub(super) fn hint(&self) -> Option<String> {
         match self {
             CubeError::NoProgram { program } => Some(match program.as_str() {
-                "docker" => "install Docker, or give another platform file, such as platforms/singularity.yaml".into(),
+                "docker" => "install Docker, or give another platform, such as Singularity".into(),
                 "srun" => "call it where Slurm's commands are, such as the cluster's login node".into(),
                 "ssh" => "install OpenSSH's client".into(),
                 "kubectl" => "install Kubernetes' client and give it a cluster: `kubectl get nodes` must answer".into(),
-                "podman" => "install Podman, or give another platform file, such as platforms/docker.yaml".into(),
+                "podman" => "install Podman, or give another platform, such as Docker".into(),
                 "singularity" | "apptainer" => {
                     "install Apptainer or SingularityCE (on a cluster perhaps `module load apptainer`), or give another \
-                     platform file, such as platforms/docker.yaml"
+                     platform, such as Docker"
                         .into()
                 }
-                _ => "install it, or give another platform file, such as platforms/docker.yaml".into(),
+                _ => "install it, or give another platform, such as Docker".into(),
             }),
             CubeError::DockerEngine { problem } if problem.contains("permission denied") => Some(
                 "this user may not speak to the engine: `sudo usermod -aG docker $USER` and a new login change that; \
-                 without root's help, platforms/singularity.yaml needs no engine"
+                 without root's help, Singularity needs no engine"
                     .into(),
             ),
             CubeError::DockerEngine { .. } => {
@@ -184,16 +207,15 @@ impl CubeError {
                 Some("copy the image there, or give the cube with its build directory as --mlcube".into())
             }
             CubeError::ImageDirectory { .. } => Some(
-                "give a platform file whose image lies where this user can write; a relative path, as in \
-                 platforms/mlcube-0.0.3/singularity.yaml, is below the workspace"
+                "give a platform file whose image lies where this user can write; a relative path is below the workspace"
                     .into(),
             ),
             CubeError::Unconfirmed => Some("look at the list, then run it again with --yes".into()),
             CubeError::NotMountable { .. } => {
-                Some("give a path with another name, or platforms/native.yaml, which mounts nothing".into())
+                Some("give a path with another name".into())
             }
             CubeError::ForeignImage { next, .. } => Some((*next).into()),
-            CubeError::ForeignTask { .. } => Some("give a platform with containers, such as --platform=docker".into()),
+            CubeError::ForeignTask { .. } => Some("give a platform with containers, such as Docker".into()),
             CubeError::NotOneFileCube { .. } => {
                 Some("give the file of such a cube, as in --mlcube=mlcube-2.0.yaml".into())
             }
@@ -201,7 +223,11 @@ impl CubeError {
                 Some(format!("build it from {} with -Pdocker.build_strategy=auto", recipe.display()))
             }
             CubeError::NoImage { .. } => Some("make it with `mnist cube configure`, with the same flags".into()),
-            CubeError::CubeInput { .. } => Some("run the task that makes it first, as download before train".into()),
+            CubeError::Advised { next, .. } => Some(next.clone()),
+            CubeError::Overwritten { .. } => Some("keep inputs and outputs apart: name another path for one of them".into()),
+            CubeError::Unread { platform, .. } => {
+                Some(format!("give the platform by its name, or write the value into {}", platform.display()))
+            }
             _ => self.far_hint(),
         }
     }
@@ -257,9 +283,28 @@ impl CubeError {
         match self {
             // 128 and more: ended by a signal.
             CubeError::Task { status, .. } => status.code().map_or(1, |code| code as u8),
-            CubeError::Unconfirmed => 2,
+            CubeError::Told { signal } => 128 + *signal as u8,
+            CubeError::Unconfirmed
+            | CubeError::WrongArguments { .. }
+            | CubeError::GivenTwice { .. }
+            | CubeError::Unread { .. }
+            | CubeError::NotOfPlatform { .. }
+            | CubeError::NotOneFileCube { .. } => 2,
+            CubeError::Advised { problem, .. } => problem.exit_code(),
             _ => 1,
         }
+    }
+}
+
+/// What is at `path`, where something else was expected: `none` if nothing is.
+pub fn found_at(path: &Path) -> &'static str {
+    match (path.metadata(), path.symlink_metadata()) {
+        (Ok(found), _) if found.is_dir() => "a directory",
+        (Ok(found), _) if found.is_file() => "a file",
+        (Ok(_), _) => "something else",
+        (Err(error), _) if error.kind() == io::ErrorKind::PermissionDenied => "one that this user may not see",
+        (Err(_), Ok(_)) => "a link to nothing",
+        (Err(_), Err(_)) => "none",
     }
 }
 

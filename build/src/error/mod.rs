@@ -7,7 +7,7 @@ use crate::text::{self, Problem, escaped, one_of, quoted};
 
 mod cube;
 mod medperf;
-pub use cube::CubeError;
+pub use cube::{CubeError, found_at};
 pub use medperf::MedPerfError;
 
 /// Shorthand for results whose error is [`Error`].
@@ -176,7 +176,7 @@ pub enum Error {
     #[error("with the parameters given as flags{}: {problem}", text::and_in(file.as_deref()))]
     ParameterFlags { file: Option<PathBuf>, problem: String },
     /// An argument that does not lead to what it should.
-    #[error("--{flag}={}: expected {expected}, found {found}", given.display())]
+    #[error("--{flag}={}: expected {expected}, found {found}", text::repeated(&given.display().to_string()))]
     Argument { flag: &'static str, given: PathBuf, expected: &'static str, found: &'static str, next: Option<String> },
 
     // ---- download
@@ -238,13 +238,14 @@ fn unfetched(failures: &[Unfetched]) -> String {
 }
 
 impl Error {
-    /// The message, a text for each of its lines. Only these breaks are meant; any other comes from a name or an answer.
+    /// The message, a text for each of its lines; none where all is said. Only these breaks are meant; any other comes from a name or an answer.
     pub fn lines(&self) -> Vec<String> {
         match self {
             Error::Download { failures } | Error::DownloadInPart { failures, .. } => {
                 unfetched(failures).lines().map(String::from).collect()
             }
             Error::ParametersFile { path, problems } => in_file(path, problems),
+            Error::Cube(CubeError::Told { .. }) => vec![],
             _ => vec![self.to_string()],
         }
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use tracing::warn;
 
+use crate::error::{Error, Result};
 use crate::files::set;
 use crate::output::artifact::MODEL_SHA256;
 use crate::output::artifacts;
@@ -21,6 +22,19 @@ pub fn check(model_dir: &Path, model_sha256: &str) {
     if !strangers.is_empty() {
         let (files, model) = (strangers.join(", "), artifacts::WEIGHTS.file_name);
         warn!("{}: made from another model than the {model} there: {files}", model_dir.display());
+    }
+}
+
+/// Checks that each file in `model_dir` with the name of one that a training writes there was written by one: it names a
+/// model. The model itself is checked where it is opened.
+///
+/// # Errors
+/// One is a user's, which a training would replace.
+pub fn refuse_strangers(model_dir: &Path) -> Result<()> {
+    let is_ours = |name: &str| set::open(model_dir, name).map_or(true, |file| hash_in(file).is_some());
+    match artifacts::names().find(|name| *name != artifacts::WEIGHTS.file_name && !is_ours(name)) {
+        Some(name) => Err(Error::Occupied { path: model_dir.join(name), found: "one that no training wrote" }),
+        None => Ok(()),
     }
 }
 

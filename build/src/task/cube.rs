@@ -1,5 +1,6 @@
 //! `mnist cube` checks and describes the cube, builds its image, runs tasks on a platform, and removes the outputs.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 #[cfg(unix)]
@@ -10,11 +11,12 @@ use tracing::info;
 use crate::cli::{self, CleanArgs, ConfigurationArgs, Cube, CubeArgs, JobCommand};
 use crate::cube::check::{self, CubeDescription, CubeFault, Program, TaskFlags};
 use crate::cube::clean;
-use crate::cube::configuration::{Changes, Configuration, Section, TaskArgument, printed};
-use crate::cube::directory::{CubeDir, PLATFORM, TASK, absolute, listed};
-use crate::cube::invocation::Invocation;
+use crate::cube::configuration::{Changes, Configuration, Override, Section, TaskArgument, printed};
+use crate::cube::directory::{CubeDir, PLATFORM, PLATFORM_OR_SECTION, TASK, absolute, listed};
+use crate::cube::invocation::{Binding, Invocation};
 use crate::cube::job::{About, DetachedTask};
 use crate::cube::listing;
+use crate::cube::overwriting::{Overwritten, overwritten};
 use crate::cube::platform;
 use crate::cube::runner::{self, Runner};
 use crate::cube::stream::{self, Packed};
@@ -86,7 +88,11 @@ fn sound<T>(mlcube: &Path, read: std::result::Result<T, Vec<CubeFault>>) -> Resu
         Err(faults) => faults,
     };
     console::print(&first(&faults, "fault"))?;
-    Err(CubeError::Faults { path: mlcube.into(), faults: faults.len() }.into())
+    let count = faults.len();
+    Err(match faults.iter().all(|fault| fault.is_argument) {
+        true => CubeError::WrongArguments { faults: count }.into(),
+        false => CubeError::Faults { path: mlcube.into(), faults: count }.into(),
+    })
 }
 
 /// A line for each of the first `items`, and one that counts the rest.
@@ -102,6 +108,8 @@ struct PlatformOfCube {
     /// Of a cube of configuration 2.0.
     configuration: Option<Configuration>,
     runner: Box<dyn Runner>,
+    /// The `schema_type` of the platform file, or the name of the section.
+    kind: String,
 }
 
 impl PlatformOfCube {
@@ -110,26 +118,103 @@ impl PlatformOfCube {
         let cube = cube_dir(&args.place)?;
         let section = platform.to_str().and_then(Section::named).filter(|_| cube.configuration_2.is_some());
         let configuration = configuration(&cube, section, args, parameters)?;
-        let runner = match (section, &configuration) {
-            (Some(section), Some(configuration)) => platform::configured(section, configuration, &cube),
-            _ => sound(&cube.shown(), check::runner(&cube.file(&PLATFORM, platform)?, &cube, &PROGRAM))?,
+        let (runner, kind) = match (section, &configuration) {
+            (Some(section), Some(configuration)) => {
+                (platform::configured(section, configuration, &cube), section.name().into())
+            }
+            (_, configuration) => {
+                let file = platform_file(&cube, configuration.as_ref(), platform)?;
+                refuse_unread(&args.overrides, configuration.as_ref(), &file)?;
+                sound(&cube.shown(), check::runner(&file, &cube, &PROGRAM))?
+            }
         };
-        Ok(Self { cube, configuration, runner })
+        Ok(Self { cube, configuration, runner, kind })
     }
 
     /// What `--task` names: run configurations, or tasks of configuration 2.0. Nothing is wrong with any of them.
     fn tasks(&self, given: &Path) -> Result<Vec<PathBuf>> {
         let tasks = match &self.configuration {
-            Some(_) => listed(given),
+            Some(_) => listed(&TASK, given)?,
             None => self.cube.files(&TASK, given)?.iter().map(|file| absolute(file)).collect::<Result<_>>()?,
         };
         for task in &tasks {
-            match &self.configuration {
-                Some(configuration) => configuration.task(task).map(drop)?,
-                None => self.invocation(task).map(drop)?,
+            let (name, bindings, is_ours) = match &self.configuration {
+                Some(configuration) => {
+                    let task = configuration.task(task)?;
+                    (task.name.clone(), task.bindings(), configuration.is_ours)
+                }
+                None => {
+                    let Invocation { task, bindings, is_ours, .. } = self.invocation(task)?;
+                    (task, bindings, is_ours)
+                }
+            };
+            if let Some(Overwritten { input, problem }) = overwritten(&bindings, is_ours).into_iter().next() {
+                return Err(CubeError::Overwritten { task: name, input, problem }.into());
             }
         }
         Ok(tasks)
+    }
+
+    /// Checks that the platform has the flag.
+    fn expect_flag(&self, flag: &'static str) -> Result<()> {
+        let platforms = platform::FLAGS.iter().find(|(name, _)| *name == flag).map_or(&[][..], |(_, kinds)| kinds);
+        if platforms.contains(&&*self.kind) {
+            return Ok(());
+        }
+        let platforms = platforms.iter().copied().filter(|kind| kind.starts_with("mlcube_")).collect();
+        Err(CubeError::NotOfPlatform { flag, platforms, found: self.kind.clone() }.into())
+    }
+
+    /// `error`, with the next step if it names an input that is not there.
+    fn advised(&self, error: Error) -> Error {
+        match error {
+            Error::Cube(problem @ CubeError::CubeInput { .. }) => {
+                let CubeError::CubeInput { path, .. } = &problem else { return problem.into() };
+                let next = self.way_to_input(path);
+                CubeError::Advised { problem: Box::new(problem), next }.into()
+            }
+            other => other,
+        }
+    }
+
+    /// How the input `path` comes to be there.
+    fn way_to_input(&self, path: &Path) -> String {
+        let (workspace, own) = (&self.cube.workspace, self.cube.own_workspace());
+        let comes_with_cube =
+            path.strip_prefix(workspace).ok().filter(|_| *workspace != own).map(|below| own.join(below));
+        let source = comes_with_cube.filter(|source| source.exists());
+        let is_missing = path.symlink_metadata().is_err();
+        if path.starts_with(workspace) && !workspace.exists() {
+            format!(
+                "the workspace {} is not there: see --workspace, or make it with the inputs of the task",
+                workspace.display()
+            )
+        } else if let Some(task) = self.maker(path).filter(|_| is_missing) {
+            format!("run the task {task} first, which makes it")
+        } else if let Some(source) = source.filter(|_| is_missing) {
+            format!("copy {} there, which comes with the cube", source.display())
+        } else if self.configuration.is_some() {
+            "name the right path in the cube's file, or give it as NAME=PATH".into()
+        } else {
+            "name the right path in the run configuration".into()
+        }
+    }
+
+    /// A task of the cube with an output in which `path` is.
+    fn maker(&self, path: &Path) -> Option<String> {
+        let tasks: Vec<(String, Vec<Binding>)> = match &self.configuration {
+            Some(configuration) => {
+                configuration.tasks.iter().map(|task| (task.name.clone(), task.bindings())).collect()
+            }
+            None => {
+                let configurations = check::configurations(&self.cube, &PROGRAM).ok()?;
+                configurations.invocations.into_iter().map(|one| (one.task, one.bindings)).collect()
+            }
+        };
+        let makes = |binding: &Binding| !binding.is_input && binding.claim.is_none() && path.starts_with(&binding.path);
+        let reads = |binding: &Binding| binding.is_input && binding.path == path;
+        let is_maker = |bindings: &[Binding]| bindings.iter().any(makes) && !bindings.iter().any(reads);
+        tasks.into_iter().find(|(_, bindings)| is_maker(bindings)).map(|(task, _)| task)
     }
 
     fn invocation(&self, task: &Path) -> Result<Invocation> {
@@ -137,6 +222,35 @@ impl PlatformOfCube {
             Some(configuration) => configuration.invocation(task),
             None => sound(&self.cube.shown(), check::invocation(&self.cube, task, &PROGRAM)),
         }
+    }
+}
+
+/// The platform file that the user named. A cube of one file has sections too.
+fn platform_file(cube: &CubeDir, configuration: Option<&Configuration>, platform: &Path) -> Result<PathBuf> {
+    match configuration {
+        Some(configuration) => cube.file(&PLATFORM_OR_SECTION, platform, &configuration.sections()),
+        None => cube.file(&PLATFORM, platform, &[]),
+    }
+}
+
+/// Checks that no change is one of a section that does not count beside the platform `file`.
+fn refuse_unread(overrides: &[Override], configuration: Option<&Configuration>, file: &Path) -> Result<()> {
+    let of_sections = [Section::Docker.name(), Section::Singularity.name(), "runner", "platform"];
+    match (configuration, overrides.iter().find(|change| of_sections.contains(&&*change.path[0]))) {
+        (Some(configuration), Some(change)) => {
+            Err(CubeError::Unread { what: change.typed(), sections: configuration.sections(), platform: file.into() }
+                .into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks that no parameter has two values.
+fn refuse_twice(parameters: &[TaskArgument]) -> Result<()> {
+    let mut given = BTreeSet::new();
+    match parameters.iter().find(|parameter| !given.insert(&parameter.name)) {
+        Some(TaskArgument { name, .. }) => Err(CubeError::GivenTwice { name: text::shortened(name) }.into()),
+        None => Ok(()),
     }
 }
 
@@ -148,6 +262,7 @@ fn configuration(
     parameters: &[TaskArgument],
 ) -> Result<Option<Configuration>> {
     let changes = Changes { overrides: &args.overrides, arguments: parameters };
+    refuse_twice(parameters)?;
     if cube.configuration_2.is_some() {
         return sound(&cube.shown(), check::configuration(cube, section, &changes, &PROGRAM)).map(Some);
     }
@@ -158,7 +273,7 @@ fn configuration(
 }
 
 fn configure(args: &ConfigurationArgs, platform: &Path, dry_run: bool) -> Result<()> {
-    let PlatformOfCube { cube, configuration, mut runner } = PlatformOfCube::new(args, platform, &[])?;
+    let PlatformOfCube { cube, configuration, mut runner, .. } = PlatformOfCube::new(args, platform, &[])?;
     let is_ours = configuration.map_or_else(|| check::is_ours(&cube, &PROGRAM), |configuration| configuration.is_ours);
     console::print(&text::lines(runner::configure(&mut *runner, &cube.build, is_ours, dry_run)?))
 }
@@ -172,10 +287,14 @@ struct How {
 
 /// Runs the tasks one after the other. The first that fails is the last.
 fn run_tasks(mut place: PlatformOfCube, given: &Path, how: &How) -> Result<()> {
-    let tasks = place.tasks(given)?;
     if how.keep {
+        place.expect_flag("keep")?;
         place.runner.keep();
     }
+    if how.attach {
+        place.expect_flag("attach")?;
+    }
+    let tasks = place.tasks(given)?;
     if how.attach {
         let [task] = &*tasks else {
             let (expected, found) = ("one task, with --attach", "several");
@@ -184,20 +303,22 @@ fn run_tasks(mut place: PlatformOfCube, given: &Path, how: &How) -> Result<()> {
         let invocation = place.invocation(task)?;
         return runner::attach(&mut *place.runner, &invocation);
     }
-    for task in &tasks {
-        if let Some(configuration) = place.configuration.as_ref().filter(|_| !how.dry_run) {
-            configuration.bring_inputs(configuration.task(task)?, &place.cube)?;
-        }
-        let invocation = place.invocation(task)?;
-        let printed = runner::run(&mut *place.runner, &place.cube.build, &invocation, how.dry_run)?;
-        console::print(&printed.unwrap_or_default())?;
+    tasks.iter().try_for_each(|task| run_task(&mut place, task, how).map_err(|error| place.advised(error)))
+}
+
+fn run_task(place: &mut PlatformOfCube, task: &Path, how: &How) -> Result<()> {
+    if let Some(configuration) = place.configuration.as_ref().filter(|_| !how.dry_run) {
+        configuration.bring_inputs(configuration.task(task)?, &place.cube)?;
     }
-    Ok(())
+    let invocation = place.invocation(task)?;
+    let printed = runner::run(&mut *place.runner, &place.cube.build, &invocation, how.dry_run)?;
+    console::print(&printed.unwrap_or_default())
 }
 
 /// Says what the cube is, in the words of `mlcube describe`.
 fn describe(cube: &CubeDir) -> Result<()> {
-    let CubeDescription { name, version, tasks, runs } = sound(&cube.shown(), check::description(cube, &PROGRAM))?;
+    let CubeDescription { name, version, tasks, runs, platforms } =
+        sound(&cube.shown(), check::description(cube, &PROGRAM))?;
     let mut lines = vec![
         "MLCube".to_string(),
         format!("  path = {}", cube.absolute_root().display()),
@@ -215,7 +336,13 @@ fn describe(cube: &CubeDir) -> Result<()> {
         lines.push(format!("    name = {task}{}{}", list("inputs", inputs), list("outputs", outputs)));
     }
     let (program, mlcube) = (cli::started_as(), text::quoted(&cube.given()));
-    let command = |command: &str| format!("    {program} cube {command} --mlcube={mlcube} --platform=docker");
+    let platform = if platforms.iter().any(|name| name == "docker") {
+        Some("docker")
+    } else {
+        platforms.first().map(|name| &**name)
+    };
+    let platform = text::quoted(Path::new(platform.unwrap_or("FILE")));
+    let command = |command: &str| format!("    {program} cube {command} --mlcube={mlcube} --platform={platform}");
     lines.extend([String::new(), "Run this MLCube:".into(), "  Configure MLCube:".into(), command("configure")]);
     lines.push("  Run MLCube tasks:".into());
     lines.extend(runs.iter().map(|run| command(&format!("run --task={}", text::quoted(Path::new(run))))));

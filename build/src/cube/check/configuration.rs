@@ -1,5 +1,6 @@
 //! A cube of configuration 2.0, whose tasks and platforms are in one file.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_yaml::Value;
@@ -7,11 +8,13 @@ use serde_yaml::Value;
 use super::super::NAME;
 use super::super::configuration::{Changes, Configuration, ConfiguredTask, Section, effective};
 use super::super::directory::CubeDir;
-use super::super::locate::{PathStep, joined, key};
+use super::super::locate::{PathStep, joined, key, shown};
+use super::super::overwriting::{Overwritten, overwritten};
 use super::super::runner::{docker, singularity};
 use super::super::schema::{Expected, Field, Mismatch, check_fields, described, optional, required};
 use super::reader::{Document, Program, Reader};
-use crate::text::{Problem, one_of};
+use crate::error::found_at;
+use crate::text::{one_of, suggestion};
 
 const FIELDS: &[Field] = &[
     required("name", Expected::Text),
@@ -48,18 +51,22 @@ pub fn read(
             None => vec![],
         };
     }
-    let sections = [Section::Docker, Section::Singularity].map(Section::name);
-    if !sections.iter().any(|name| values.get(name).is_some_and(Value::is_mapping)) {
+    let accelerators = check_accelerators(values);
+    faults.extend(accelerators);
+    let mut configuration = Configuration::read(effective, &cube.workspace, &mut faults);
+    if configuration.sections().is_empty() {
+        let sections = [Section::Docker, Section::Singularity].map(Section::name);
         let problem = format!("expected a section {}, found none", one_of(&sections));
         faults.push(Mismatch { path: vec![], problem });
     }
-    faults.extend(check_accelerators(values));
-    let mut configuration = Configuration::read(effective, &cube.workspace, &mut faults);
     configuration.is_ours = is_ours(&configuration, reader.program);
     if configuration.is_ours {
         faults.extend(configuration.tasks.iter().flat_map(|task| check_flags(task, reader.program)));
     }
     (reader.cube, reader.is_ours) = (configuration.name.clone(), configuration.is_ours);
+    if faults.is_empty() {
+        note_unknown(reader, &configuration, changes);
+    }
     note(reader, &document, changes, faults);
     Some((configuration, document))
 }
@@ -74,7 +81,15 @@ pub fn check(reader: &mut Reader, cube: &CubeDir, file: &Path) -> Vec<String> {
             } else {
                 let path = joined(&parameter.place, key("default"));
                 let expected = format!("a file {}", parameter.path.display());
-                reader.expected(&document, &path, &expected, "none");
+                reader.expected(&document, &path, &expected, found_at(&parameter.path));
+            }
+        }
+    }
+    for task in &configuration.tasks {
+        for Overwritten { input, problem } in overwritten(&task.bindings(), configuration.is_ours) {
+            if let Some(parameter) = task.parameters.iter().find(|one| one.is_input && one.name == input) {
+                let path = joined(&parameter.place, key("default"));
+                reader.fault(&document, &path, format!("{}: {problem}", shown(&path)));
             }
         }
     }
@@ -85,9 +100,30 @@ pub fn check(reader: &mut Reader, cube: &CubeDir, file: &Path) -> Vec<String> {
 fn note(reader: &mut Reader, document: &Document, changes: &Changes, faults: Vec<Mismatch>) {
     for Mismatch { path, problem } in faults {
         match typed(changes, &path) {
-            Some(argument) => reader.problem(Path::new(&argument), Problem::of_file(problem)),
+            Some(argument) => reader.wrong_argument(&argument, problem),
             None => reader.fault(document, &path, problem),
         }
+    }
+}
+
+/// Notes the values of parameters that no task has.
+fn note_unknown(reader: &mut Reader, configuration: &Configuration, changes: &Changes) {
+    let names: Vec<&str> = configuration
+        .tasks
+        .iter()
+        .flat_map(|task| &task.parameters)
+        .map(|parameter| &*parameter.name)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    for argument in changes.arguments.iter().filter(|argument| !names.contains(&&*argument.name)) {
+        let known = if names.is_empty() {
+            "the tasks have none".into()
+        } else {
+            suggestion(&argument.name, names.iter().copied(), &names)
+        };
+        let problem = format!("expected the name of a parameter of some task, found none of this name: {known}");
+        reader.wrong_argument(&argument.typed(), problem);
     }
 }
 
@@ -96,11 +132,11 @@ fn typed(changes: &Changes, path: &[PathStep]) -> Option<String> {
     let is_below =
         |keys: &[String]| keys.len() <= path.len() && keys.iter().zip(path).all(|(name, step)| key(name) == *step);
     if let Some(change) = changes.overrides.iter().rev().find(|change| is_below(&change.path)) {
-        return Some(format!("-P{}", change.text));
+        return Some(change.typed());
     }
     let is_value = path.last() == Some(&key("default"));
     let argument = changes.arguments.iter().rev().find(|argument| is_value && path.contains(&key(&argument.name)))?;
-    Some(format!("{}={}", argument.name, argument.value))
+    Some(argument.typed())
 }
 
 fn check_accelerators(values: &Value) -> Option<Mismatch> {

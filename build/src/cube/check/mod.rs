@@ -11,11 +11,12 @@ mod tasks;
 use serde_yaml::Value;
 
 use super::configuration::{Changes, Configuration, Section};
-use super::directory::CubeDir;
+use super::directory::{CubeDir, PLATFORM};
 use super::invocation::Invocation;
 use super::locate::key;
 use super::platform::{self, PLATFORMS};
 use super::runner::Runner;
+use super::schema;
 pub use reader::{CubeFault, Program, Report, TaskFlags};
 use reader::{Document, Reader};
 
@@ -75,8 +76,11 @@ fn read_platform(reader: &mut Reader, name: &Path) -> Option<Document> {
 fn named_file(file: &Path, named: &str) -> Option<PathBuf> {
     let named = Path::new(named);
     let named = named.strip_prefix("platforms").ok().filter(|below| below.file_name().is_some()).unwrap_or(named);
-    let other = file.parent()?.join(named).with_extension("yaml");
-    (other != file).then_some(other)
+    let mut other = file.parent()?.join(named).into_os_string();
+    if named.extension().is_none_or(|end| end != "yaml") {
+        other.push(".yaml");
+    }
+    (other != file).then(|| other.into())
 }
 
 /// Reads the file of a cube of configuration 2.0, as `changes` change it, for the platform of `section`.
@@ -106,6 +110,8 @@ pub struct CubeDescription {
     pub tasks: Vec<(String, [Vec<String>; 2])>,
     /// What `--task` takes.
     pub runs: Vec<String>,
+    /// What `--platform` takes.
+    pub platforms: Vec<String>,
 }
 
 /// Describes a cube.
@@ -114,16 +120,16 @@ pub struct CubeDescription {
 /// The faults of the files that say what it is.
 pub fn description(cube: &CubeDir, program: &Program) -> Result<CubeDescription, Vec<CubeFault>> {
     if cube.configuration_2.is_some() {
-        return configuration(cube, None, &Changes::default(), program).map(
-            |Configuration { name, version, tasks, .. }| {
-                let runs = tasks.iter().map(|task| task.name.clone()).collect();
-                let tasks = tasks.into_iter().map(|task| {
-                    let (inputs, outputs): (Vec<_>, Vec<_>) = task.parameters.into_iter().partition(|one| one.is_input);
-                    (task.name, [inputs, outputs].map(|all| all.into_iter().map(|one| one.name).collect()))
-                });
-                CubeDescription { name, version, tasks: tasks.collect(), runs }
-            },
-        );
+        return configuration(cube, None, &Changes::default(), program).map(|configuration| {
+            let platforms = configuration.sections().into_iter().map(String::from).collect();
+            let Configuration { name, version, tasks, .. } = configuration;
+            let runs = tasks.iter().map(|task| task.name.clone()).collect();
+            let tasks = tasks.into_iter().map(|task| {
+                let (inputs, outputs): (Vec<_>, Vec<_>) = task.parameters.into_iter().partition(|one| one.is_input);
+                (task.name, [inputs, outputs].map(|all| all.into_iter().map(|one| one.name).collect()))
+            });
+            CubeDescription { name, version, tasks: tasks.collect(), runs, platforms }
+        });
     }
     let mut reader = Reader::new(&cube.root, &cube.workspace, program);
     let tasks = tasks::read(&mut reader);
@@ -133,7 +139,8 @@ pub fn description(cube: &CubeDir, program: &Program) -> Result<CubeDescription,
         let task = |(name, task): (String, tasks::TaskFile)| {
             (name, [task.inputs, task.outputs].map(|all| all.into_keys().collect()))
         };
-        CubeDescription { name, version, tasks: tasks.into_iter().map(task).collect(), runs }
+        let platforms = cube.names_in(PLATFORM.folder);
+        CubeDescription { name, version, tasks: tasks.into_iter().map(task).collect(), runs, platforms }
     });
     reader.ended(description)
 }
@@ -185,21 +192,24 @@ pub fn is_ours(cube: &CubeDir, program: &Program) -> bool {
     tasks::read(&mut reader).is_none() || reader.is_ours
 }
 
-/// The runner that a platform file stands for.
+/// The runner that a platform file stands for, and the file's `schema_type`.
 ///
 /// # Errors
 /// The faults of the file.
-pub fn runner(file: &Path, cube: &CubeDir, program: &Program) -> Result<Box<dyn Runner>, Vec<CubeFault>> {
+pub fn runner(file: &Path, cube: &CubeDir, program: &Program) -> Result<(Box<dyn Runner>, String), Vec<CubeFault>> {
     let mut reader = Reader::new(Path::new(""), Path::new(""), program);
-    let runner = read_runner(&mut reader, file, cube);
+    let document = read_platform(&mut reader, file);
+    let runner = document.and_then(|document| {
+        let kind = schema::schema_type(&document.value)?.to_string();
+        Some((read_runner(&mut reader, file, &document, cube)?, kind))
+    });
     reader.ended(runner)
 }
 
-fn read_runner(reader: &mut Reader, file: &Path, cube: &CubeDir) -> Option<Box<dyn Runner>> {
-    let document = read_platform(reader, file)?;
+fn read_runner(reader: &mut Reader, file: &Path, document: &Document, cube: &CubeDir) -> Option<Box<dyn Runner>> {
     if cube.configuration_2.is_some() && platform::named_by(&document.value).is_some_and(|(_, is_here)| !is_here) {
         let found = document.value.get("schema_type").and_then(Value::as_str).unwrap_or_default();
-        reader.expected(&document, &[key("schema_type")], "a platform of this machine for a cube of one file", found);
+        reader.expected(document, &[key("schema_type")], "a platform of this machine for a cube of one file", found);
         return None;
     }
     let named = match platform::named_by(&document.value) {
@@ -207,7 +217,7 @@ fn read_runner(reader: &mut Reader, file: &Path, cube: &CubeDir) -> Option<Box<d
             let inner = named_file(file, named).filter(|file| reader.exists(file))?;
             let inner = read_platform(reader, &inner)?;
             if platform::named_by(&inner.value).is_some() {
-                reader.expected(&document, &[key("platform")], "a platform of one machine", &format!("{named:?}"));
+                reader.expected(document, &[key("platform")], "a platform of one machine", &format!("{named:?}"));
                 return None;
             }
             Some(platform::runner(&inner.value, cube, None)?)

@@ -10,6 +10,7 @@ use serde_yaml::Value;
 
 use super::super::locate::{PathStep, Places, shown};
 use super::super::schema::{self, Schema, described};
+use crate::error::found_at;
 use crate::text::escaped;
 use crate::yaml::{self, Problem};
 
@@ -48,6 +49,8 @@ pub struct CubeFault {
     pub file: PathBuf,
     /// What is wrong with it, and where.
     pub problem: Problem,
+    /// Whether it is no file, but an argument of the command line.
+    pub is_argument: bool,
 }
 
 impl fmt::Display for CubeFault {
@@ -71,6 +74,8 @@ pub struct Reader<'a> {
     root: PathBuf,
     /// Absolute, or relative to `root`.
     pub workspace: PathBuf,
+    /// Whether that is the one which comes with the cube.
+    has_own_workspace: bool,
     /// The name of the cube, once its file was read.
     pub cube: String,
     /// Its version.
@@ -86,11 +91,16 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub fn new(root: &Path, workspace: &Path, program: &'a Program) -> Self {
+        let has_own_workspace = std::path::absolute(root).is_ok_and(|root| {
+            let own = root.join("workspace");
+            root.join(workspace) == own
+        });
         let (root, workspace) = (root.to_path_buf(), workspace.to_path_buf());
         let report = Report::default();
         Self {
             root,
             workspace,
+            has_own_workspace,
             cube: String::new(),
             version: None,
             is_ours: false,
@@ -145,7 +155,8 @@ impl<'a> Reader<'a> {
         problems.into_iter().for_each(|problem| self.problem(name, problem));
     }
 
-    /// Checks the input file that `value` names. In the workspace it comes with the cube; elsewhere it is the user's own.
+    /// Checks the input file that `value` names. In the cube's own workspace it comes with the cube; elsewhere it is the
+    /// user's own.
     pub fn input_file(&mut self, document: &Document, path: &[PathStep], value: &str, file: PathBuf) {
         self.input_files.push(file.clone());
         if Path::new(value).is_absolute() {
@@ -153,9 +164,14 @@ impl<'a> Reader<'a> {
         }
         if self.exists(&file) {
             self.parameters(&file);
-        } else {
-            self.expected(document, path, &format!("a file {}", file.display()), "none");
+        } else if self.has_own_workspace {
+            self.expected(document, path, &format!("a file {}", file.display()), self.found_at(&file));
         }
+    }
+
+    /// What the cube has in place of a file `name`.
+    pub fn found_at(&self, name: impl AsRef<Path>) -> &'static str {
+        found_at(&self.root.join(name))
     }
 
     /// Whether the cube has the file `name`.
@@ -225,7 +241,13 @@ impl<'a> Reader<'a> {
 
     /// Notes a problem of a file.
     pub fn problem(&mut self, file: &Path, problem: Problem) {
-        self.report.faults.push(CubeFault { file: file.to_path_buf(), problem });
+        self.report.faults.push(CubeFault { file: file.to_path_buf(), problem, is_argument: false });
+    }
+
+    /// Notes what is wrong with an argument of the command line.
+    pub fn wrong_argument(&mut self, argument: &str, problem: String) {
+        let problem = Problem::of_file(problem);
+        self.report.faults.push(CubeFault { file: argument.into(), problem, is_argument: true });
     }
 }
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use serde_yaml::Value;
 
 use super::super::invocation::{Binding, Invocation, on_claim, resolved};
-use super::super::locate::{joined, key};
+use super::super::locate::{joined, key, shown};
+use super::super::overwriting::{Overwritten, overwritten};
 use super::super::schema;
 use super::reader::{Document, Reader};
 use super::tasks::Tasks;
@@ -16,8 +17,14 @@ use crate::text::{one_of, shortened};
 pub fn check(reader: &mut Reader, tasks: &Tasks) {
     let mut without: Vec<&String> = tasks.keys().collect();
     for file in reader.yaml_files("run") {
-        match read(reader, &file, tasks) {
-            Some(Invocation { task, .. }) => without.retain(|name| **name != task),
+        match read_noted(reader, &file, tasks) {
+            Some((invocation, document)) => {
+                without.retain(|name| **name != invocation.task);
+                for Overwritten { input, problem } in overwritten(&invocation.bindings, invocation.is_ours) {
+                    let path = [key("input_binding"), key(&input)];
+                    reader.fault(&document, &path, format!("{}: {problem}", shown(&path)));
+                }
+            }
             // It may be the one of any task.
             None => without.clear(),
         }
@@ -30,6 +37,11 @@ pub fn check(reader: &mut Reader, tasks: &Tasks) {
 /// Reads a run configuration: it names a task of the cube and binds exactly the task's parameters. None if it names no
 /// task; faulty bindings are left out.
 pub fn read(reader: &mut Reader, file: &Path, tasks: &Tasks) -> Option<Invocation> {
+    read_noted(reader, file, tasks).map(|(invocation, _)| invocation)
+}
+
+/// The same, with the file.
+fn read_noted(reader: &mut Reader, file: &Path, tasks: &Tasks) -> Option<(Invocation, Document)> {
     let document = reader.read(file, &[&schema::INVOKE])?;
     let name = document.value.get("task_name").and_then(Value::as_str)?;
     let Some(task) = tasks.get(name) else {
@@ -39,13 +51,14 @@ pub fn read(reader: &mut Reader, file: &Path, tasks: &Tasks) -> Option<Invocatio
     };
     let inputs = bindings(reader, &document, name, true, &task.inputs);
     let outputs = bindings(reader, &document, name, false, &task.outputs);
-    Some(Invocation {
+    let invocation = Invocation {
         cube: reader.cube.clone(),
         is_ours: reader.is_ours,
         task: name.into(),
         entrypoint: vec![],
         bindings: [inputs, outputs].concat(),
-    })
+    };
+    Some((invocation, document))
 }
 
 /// The inputs or the outputs of `task`, whose `parameters` are given by name and type.

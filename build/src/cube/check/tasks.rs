@@ -38,7 +38,7 @@ pub fn read(reader: &mut Reader) -> Option<Tasks> {
             continue;
         }
         if !reader.exists(file) {
-            reader.fault(&cube, &path, format!("expected a file {file}, found none"));
+            reader.fault(&cube, &path, format!("expected a file {file}, found {}", reader.found_at(file)));
             continue;
         }
         let Some(document) = reader.read(file, &[&schema::TASK]) else { continue };

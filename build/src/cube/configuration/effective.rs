@@ -10,7 +10,7 @@ use super::super::locate::{PathStep, joined, key};
 use super::super::runner::{docker, singularity};
 use super::super::schema::{Mismatch, scalar};
 use super::interpolation::resolved;
-use super::overrides::{Changes, merge, slot};
+use super::overrides::{Changes, TaskArgument, merge, slot};
 
 /// The section of a configuration that a runner reads. The runner's name is its platform's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,14 +83,17 @@ pub fn effective(
     *slot(&mut written, "workspace") = workspace.into();
     // First without `runner`, whose values come from other keys, so that each fault is found once.
     let mut values = resolved_in(cube, &written)?;
+    infer_types(&mut written, &values);
+    put_in(&mut written, changes.arguments);
+    values = resolved_in(cube, &written)?;
+    infer_types(&mut written, &values);
     if let Some(section) = section {
         *slot(&mut written, "runner") = runner(&written, &values, section).map_err(|fault| vec![fault])?;
         let mut of_runner = changes.overrides.iter().filter(|change| change.path[0] == "runner");
         of_runner.try_for_each(|change| change.apply(&mut written)).map_err(|fault| vec![fault])?;
-        values = resolved_in(cube, &written)?;
     }
-    let faults = infer_types(&mut written, &mut values, changes);
-    if faults.is_empty() { Ok(Effective { written, resolved: values }) } else { Err(faults) }
+    values = resolved_in(cube, &written)?;
+    Ok(Effective { written, resolved: values })
 }
 
 /// [`resolved`] for `cube`. YAML is text: the name of a directory that is none would become another directory's where a value
@@ -204,41 +207,42 @@ fn complete_parameter(name: &Value, parameter: &mut Value, path: &[PathStep], fa
     }
 }
 
-/// Puts the values of the command line in, and the type `directory` where the path or its default ends in a slash.
-fn infer_types(written: &mut Value, resolved: &mut Value, changes: &Changes) -> Vec<Mismatch> {
-    let mut unused: Vec<&str> = changes.arguments.iter().map(|argument| &*argument.name).collect();
-    let tasks = resolved.get_mut("tasks").and_then(Value::as_mapping_mut);
-    for (task, definition) in tasks.into_iter().flatten() {
-        for direction in DIRECTIONS {
-            let listed = definition.get_mut("parameters").and_then(|parameters| parameters.get_mut(direction));
-            for (name, parameter) in listed.and_then(Value::as_mapping_mut).into_iter().flatten() {
-                let written = written
-                    .get_mut("tasks")
-                    .and_then(|tasks| tasks.get_mut(task))
-                    .and_then(|task| task.get_mut("parameters")?.get_mut(direction)?.get_mut(name));
-                let Some(written) = written else { continue };
-                infer_type(written, parameter);
-                unused.retain(|unused| Some(*unused) != name.as_str());
-                // The last one counts.
-                let argument = changes.arguments.iter().rev().find(|argument| Some(&*argument.name) == name.as_str());
-                if let Some(argument) = argument {
-                    *slot(written, "default") = argument.value.clone().into();
-                    *slot(parameter, "default") = argument.value.clone().into();
-                    infer_type(written, parameter);
-                }
+/// Gives the type `directory` to each parameter of an unknown type whose path ends in a slash.
+fn infer_types(written: &mut Value, resolved: &Value) {
+    for (place, parameter) in parameters(written) {
+        let path = place.iter().try_fold(resolved, |at, name| at.get(name)).and_then(|found| found["default"].as_str());
+        if parameter["type"].as_str() == Some("unknown") && path.is_some_and(|path| path.ends_with(['/', '\\'])) {
+            *slot(parameter, "type") = "directory".into();
+        }
+    }
+}
+
+/// Puts the values of the command line in.
+fn put_in(written: &mut Value, arguments: &[TaskArgument]) {
+    for (place, parameter) in parameters(written) {
+        let name = place.last().and_then(Value::as_str);
+        if let Some(argument) = arguments.iter().find(|argument| Some(&*argument.name) == name) {
+            *slot(parameter, "default") = argument.value.clone().into();
+        }
+    }
+}
+
+/// The parameters of all tasks, each with the keys that lead to it.
+fn parameters(written: &mut Value) -> Vec<([Value; 5], &mut Value)> {
+    fn named(value: Option<&mut Value>) -> impl Iterator<Item = (&Value, &mut Value)> {
+        value.and_then(Value::as_mapping_mut).into_iter().flatten()
+    }
+    let mut found = vec![];
+    for (task, definition) in named(written.get_mut("tasks")) {
+        let directions = named(definition.get_mut("parameters"));
+        for (direction, listed) in directions.filter(|(name, _)| DIRECTIONS.map(Some).contains(&name.as_str())) {
+            for (name, parameter) in named(Some(listed)) {
+                let place = ["tasks".into(), task.clone(), "parameters".into(), direction.clone(), name.clone()];
+                found.push((place, parameter));
             }
         }
     }
-    let expected = "expected the name of a parameter of some task, found none of this name";
-    unused.iter().map(|name| Mismatch { path: vec![], problem: format!("{name}=PATH: {expected}") }).collect()
-}
-
-fn infer_type(written: &mut Value, parameter: &mut Value) {
-    let ends_as_directory = parameter["default"].as_str().is_some_and(|path| path.ends_with(['/', '\\']));
-    if parameter["type"].as_str() == Some("unknown") && ends_as_directory {
-        *slot(written, "type") = "directory".into();
-        *slot(parameter, "type") = "directory".into();
-    }
+    found
 }
 
 /// A configuration in YAML, as `mlcube show_config` prints it: the arguments of Docker as they are on its command line.

@@ -6,6 +6,7 @@ use serde_yaml::Value;
 
 use super::super::locate::{PathStep, joined, key, shown};
 use super::super::schema::{Mismatch, described, scalar};
+use super::overrides::DEEPEST_KEYS;
 use crate::text::{shortened, suggestion};
 
 /// The most keys that lead to each other.
@@ -18,7 +19,7 @@ const MOST: usize = 262_144;
 /// # Errors
 /// One names a key that is not there, leads to itself, or is none of these.
 pub fn resolved(document: &Value) -> Result<Value, Vec<Mismatch>> {
-    let mut resolver = Resolver { document, open: vec![], left: Some(MOST) };
+    let mut resolver = Resolver { document, open: vec![], left: Some(MOST), depth: 0 };
     let mut faults = vec![];
     let value = resolver.tree(document, &mut vec![], &mut faults);
     if faults.is_empty() { Ok(value) } else { Err(faults) }
@@ -33,6 +34,8 @@ struct Resolver<'a> {
     open: Vec<Vec<PathStep>>,
     /// The bytes that values may still take; none once one has taken more.
     left: Option<usize>,
+    /// How many values the one being found is inside of, each of which is found by a call in a call.
+    depth: usize,
 }
 
 impl Resolver<'_> {
@@ -69,21 +72,32 @@ impl Resolver<'_> {
     fn value(&mut self, value: &Value, path: &[PathStep]) -> Found {
         self.spend(1, path)?;
         match value {
-            Value::Mapping(mapping) => {
+            Value::Mapping(mapping) => self.inside(path, |inside| {
                 let named = mapping.iter().map(|(name, value)| {
                     let step = key(&name.as_str().map_or_else(|| described(name), String::from));
-                    Ok((name.clone(), self.value(value, &joined(path, step))?))
+                    Ok((name.clone(), inside.value(value, &joined(path, step))?))
                 });
                 Ok(Value::Mapping(named.collect::<Result<_, Mismatch>>()?))
-            }
-            Value::Sequence(items) => {
+            }),
+            Value::Sequence(items) => self.inside(path, |inside| {
                 let items = items.iter().enumerate();
-                let values = items.map(|(nth, item)| self.value(item, &joined(path, PathStep::Item(nth))));
+                let values = items.map(|(nth, item)| inside.value(item, &joined(path, PathStep::Item(nth))));
                 Ok(Value::Sequence(values.collect::<Result<_, _>>()?))
-            }
+            }),
             Value::String(text) => self.text(text, path),
             other => Ok(other.clone()),
         }
+    }
+
+    /// Finds a value that is inside the one at `path`.
+    fn inside(&mut self, path: &[PathStep], find: impl FnOnce(&mut Self) -> Found) -> Found {
+        if self.depth == DEEPEST_KEYS {
+            return Err(fault(path, &format!("at most {DEEPEST_KEYS} values inside each other"), "more"));
+        }
+        self.depth += 1;
+        let found = find(self);
+        self.depth -= 1;
+        found
     }
 
     fn text(&mut self, text: &str, path: &[PathStep]) -> Found {
@@ -136,7 +150,7 @@ impl Resolver<'_> {
     fn named(&mut self, inner: &str, path: &[PathStep]) -> Found {
         let expanded;
         let inner = if inner.contains("${") {
-            let value = self.expanded(inner, path)?;
+            let value = self.inside(path, |inside| inside.expanded(inner, path))?;
             expanded = scalar(&value).ok_or_else(|| fault(path, "a name in ${...}", &described(&value)))?;
             expanded.trim()
         } else {
@@ -311,6 +325,13 @@ mod tests {
         let doubled: String = (0..40).map(|n| format!("a{n}: '${{a{}}}${{a{}}}'\n", n + 1, n + 1)).collect();
         let faults = read(&format!("{doubled}a40: xxxxxxxx\n")).unwrap_err();
         assert!(faults[0].contains("expected values of 262144 bytes at most"), "{faults:?}");
+        let nested: String = (0..10).map(|n| format!("a{n}:\n {}'${{a{}}}'\n", "- ".repeat(60), n + 1)).collect();
+        let faults = read(&format!("{nested}a10: x\n")).unwrap_err();
+        assert!(faults[0].contains("expected at most 500 values inside each other, found more"), "{faults:?}");
+        let text = (0..600).fold("a".to_string(), |text, _| format!("${{{text}}}"));
+        let document = Value::Mapping([("a".into(), text.into())].into_iter().collect());
+        let faults = resolved(&document).unwrap_err();
+        assert!(faults[0].problem.contains("expected at most 500 values inside each other"), "{}", faults[0].problem);
         let chain: String = (0..60).map(|n| format!("a{n}: '${{a{}}}'\n", n + 1)).collect();
         let faults = read(&format!("{chain}a60: x\n")).unwrap_err();
         assert!(faults[0].contains("expected a value that 50 others lead to at most"), "{faults:?}");

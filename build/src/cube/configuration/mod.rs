@@ -19,7 +19,7 @@ pub use self::overrides::{Changes, Override, TaskArgument};
 
 use self::task::read_task;
 pub use self::task::{ConfiguredParameter, ConfiguredTask};
-use super::invocation::{Binding, Invocation};
+use super::invocation::Invocation;
 use super::locate::key;
 use super::schema::{Mismatch, scalar};
 use crate::error::{CubeError, Error, Result};
@@ -59,26 +59,18 @@ impl Configuration {
     /// There is no such task, or an input of an unknown type is missing.
     pub fn invocation(&self, name: &Path) -> Result<Invocation> {
         let task = self.task(name)?;
-        let binding = |parameter: &ConfiguredParameter| {
-            let ConfiguredParameter { name, path, .. } = parameter;
-            let missing =
-                || CubeError::CubeInput { name: name.clone(), path: path.clone(), expected: "file or directory" };
-            let found = || if path.is_file() { Some(true) } else { path.is_dir().then_some(false) };
-            Ok(Binding {
-                name: name.clone(),
-                path: path.clone(),
-                claim: None,
-                is_file: parameter.is_file.or_else(found).ok_or_else(missing)?,
-                is_input: parameter.is_input,
-                is_writable: parameter.is_writable,
-            })
-        };
+        let is_missing =
+            |one: &&ConfiguredParameter| one.is_file.is_none() && !one.path.is_file() && !one.path.is_dir();
+        if let Some(ConfiguredParameter { name, path, .. }) = task.parameters.iter().find(is_missing) {
+            let (name, path) = (name.clone(), path.clone());
+            return Err(CubeError::CubeInput { name, path, expected: "file or directory" }.into());
+        }
         Ok(Invocation {
             cube: self.name.clone(),
             is_ours: self.is_ours,
             task: task.name.clone(),
             entrypoint: task.entrypoint.clone(),
-            bindings: task.parameters.iter().map(binding).collect::<Result<_>>()?,
+            bindings: task.bindings(),
         })
     }
 
@@ -95,6 +87,13 @@ impl Configuration {
             found: "none of this name",
             next: Some(suggestion(&name.to_string_lossy(), names.iter().copied(), &names)),
         })
+    }
+
+    /// The names of the sections that it has.
+    pub fn sections(&self) -> Vec<&'static str> {
+        let names = [Section::Docker, Section::Singularity].map(Section::name);
+        let has = |name: &&str| self.effective.resolved.get(*name).is_some_and(Value::is_mapping);
+        names.into_iter().filter(has).collect()
     }
 
     /// The values of `runner`.

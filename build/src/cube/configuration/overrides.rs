@@ -2,15 +2,19 @@
 
 use serde_yaml::{Mapping, Value};
 
-use super::super::locate::key;
+use super::super::locate::{key, shown};
 use super::super::schema::Mismatch;
+use crate::text::{repeated, shortened};
 use crate::yaml;
+
+/// The most keys that lead to a value. Whatever works on a value calls itself for each.
+pub const DEEPEST_KEYS: usize = 500;
 
 /// A value in place of the file's.
 #[derive(Debug, Clone)]
 pub struct Override {
     /// As it was typed, after `-P`.
-    pub text: String,
+    text: String,
     /// The keys that lead to the value.
     pub path: Vec<String>,
     value: Value,
@@ -25,13 +29,21 @@ impl Override {
         let (keys, value) = text.split_once('=').ok_or("expected KEY=VALUE, such as docker.image=a/b:c")?;
         let path: Vec<String> = keys.split('.').map(String::from).collect();
         if path.iter().any(String::is_empty) {
-            return Err(format!("expected keys with points between, found {keys:?}"));
+            return Err(format!("expected keys with points between, found {:?}", shortened(keys)));
+        }
+        if path.len() > DEEPEST_KEYS {
+            return Err(format!("expected at most {DEEPEST_KEYS} keys with points between, found {}", path.len()));
         }
         if ["runtime", "workspace"].contains(&&*path[0]) {
             return Err("expected --workspace=DIR, which sets these keys".into());
         }
         let value = yaml::parse(value).map_err(|problem| format!("the value {}", problem.text))?;
         Ok(Self { text: text.into(), path, value })
+    }
+
+    /// As messages repeat it.
+    pub fn typed(&self) -> String {
+        format!("-P{}", repeated(&self.text))
     }
 
     /// Puts the value into `document`. A mapping is added to one that is there.
@@ -45,7 +57,7 @@ impl Override {
             };
             if !may_have_keys {
                 let path: Vec<_> = self.path.iter().map(|name| key(name)).collect();
-                let expected = format!("keys with values in {}", self.path[..nth].join("."));
+                let expected = format!("keys with values in {}", shown(&path[..nth]));
                 return Err(Mismatch::of_value(&path, &expected, at));
             }
             at = slot(at, name);
@@ -98,6 +110,11 @@ impl TaskArgument {
             _ => Err("expected NAME=PATH, such as data_dir=/datasets/mnist".into()),
         }
     }
+
+    /// As messages repeat it.
+    pub fn typed(&self) -> String {
+        repeated(&format!("{}={}", self.name, self.value))
+    }
 }
 
 /// All changes of one command line.
@@ -112,8 +129,7 @@ pub struct Changes<'a> {
 impl Changes<'_> {
     /// The first of them, as it was typed.
     pub fn first(&self) -> Option<String> {
-        let value = |argument: &TaskArgument| format!("{}={}", argument.name, argument.value);
-        let change = self.overrides.first().map(|change| format!("-P{}", change.text));
-        change.or_else(|| self.arguments.first().map(value))
+        let change = self.overrides.first().map(Override::typed);
+        change.or_else(|| self.arguments.first().map(TaskArgument::typed))
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_yaml::Value;
 
+use super::super::invocation::Binding;
 use super::super::locate::{PathStep, joined, key};
 use super::super::schema::{Mismatch, scalar};
 use super::super::words::words;
@@ -35,6 +36,18 @@ pub struct ConfiguredParameter {
     pub is_writable: bool,
     /// Where it is in the document.
     pub place: Vec<PathStep>,
+}
+
+impl ConfiguredTask {
+    /// Its parameters. One of an unknown type is what is there now, or else taken for a directory.
+    pub fn bindings(&self) -> Vec<Binding> {
+        let binding = |parameter: &ConfiguredParameter| {
+            let is_file = parameter.is_file.unwrap_or_else(|| parameter.path.is_file());
+            let binding = Binding::of(&parameter.name, &parameter.path, is_file, parameter.is_input);
+            Binding { is_writable: parameter.is_writable, ..binding }
+        };
+        self.parameters.iter().map(binding).collect()
+    }
 }
 
 /// Reads a task of an effective configuration. What is wrong with it is left in `faults`.

@@ -215,10 +215,11 @@ impl Runner for Docker {
         let environment = mount::environment(invocation, &mounts);
         command = command.args(environment.iter().map(|(name, value)| format!("--env={name}={value}")));
         // Only the names: docker takes the values from its own environment. The list of processes shows no password.
-        command = command.args(passed_on().map(|name| format!("--env={name}")));
-        if let Some(mirror) = &mirror {
-            command = command.arg(format!("--env={}={}", environment::MIRROR, mirror.container));
-        }
+        command = command.args(environment::proxies_set().map(|name| format!("--env={name}")));
+        command = command.args(match &mirror {
+            Some(mirror) => Some(format!("--env={}={}", environment::MIRROR, mirror.container)),
+            None => std::env::var_os(environment::MIRROR).map(|_| format!("--env={}", environment::MIRROR)),
+        });
         command = command.args(mounts.iter().chain(&mirror).map(|mount| format!("--mount={}", csv(mount))));
         if let Some(entrypoint) = invocation.entrypoint.first() {
             command = command.arg(format!("--entrypoint={entrypoint}")).arg(&self.image);
@@ -310,12 +311,6 @@ impl Image for Docker {
 fn container(invocation: &Invocation) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "_.-".contains(c) { c } else { '-' };
     format!("mlcube_{}_{}", invocation.task.chars().map(plain).collect::<String>(), std::process::id())
-}
-
-/// The variables that a task in a container gets too, if they are set: the proxies and the mirror.
-fn passed_on() -> impl Iterator<Item = String> {
-    let mirror = std::env::var_os(environment::MIRROR).map(|_| environment::MIRROR.to_string());
-    environment::proxies_set().chain(mirror)
 }
 
 /// A mount as `--mount` takes it: a CSV record, in which a path may hold colons and commas.

@@ -1,5 +1,7 @@
 //! This machine, without a container: the task is a process of this program.
 
+use std::process::ExitStatus;
+
 use super::super::command::HostCommand;
 use super::super::invocation::Invocation;
 use super::super::schema::Schema;
@@ -22,5 +24,13 @@ impl Runner for Native {
         }
         let program = std::env::current_exe().map_err(Error::io("find", "this program"))?;
         Ok(HostCommand::new(program).envs(invocation.names()).args(invocation.arguments()))
+    }
+
+    /// The task says itself, in the same words, that a signal ended it.
+    fn run(&self, invocation: &Invocation) -> Result<ExitStatus> {
+        self.command(invocation)?.run().map_err(|error| match error {
+            Error::Interrupted { signal } => CubeError::Told { signal }.into(),
+            other => other,
+        })
     }
 }
