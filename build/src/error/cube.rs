@@ -262,9 +262,9 @@ impl CubeError {
                 "let its startup file, such as ~/.bashrc there, print only to a terminal: begin it with `[ -t 1 ] || return`"
                     .into(),
             ),
-            CubeError::OtherFiles { job } => Some(format!(
-                "take it up with the run configuration that it was started with, or end it with `kubectl delete job {job}`"
-            )),
+            CubeError::OtherFiles { .. } => {
+                Some("take it up with the run configuration that it was started with".into())
+            }
             CubeError::OtherMachine { .. } => Some(
                 "build mnist there, or bring a program that runs there, and name it in the platform file as `program`; the \
                  one of the release archive runs on any Linux on x86-64 since 2014"
