@@ -79,8 +79,7 @@ pub fn place(stage: &Path, target: &Path, removed: &[Listed]) -> Result<()> {
         let (stage, target) = (stage.join(&name), target.join(&name));
         if target.symlink_metadata().is_ok_and(|found| found.is_dir()) {
             place(&stage, &target, &removed)?;
-            let is_lock = |name: &String| name == lock::NAME;
-            if entries(&target)?.iter().all(|name| is_lock(name)) {
+            if entries(&target)?.iter().all(|name| name == lock::NAME) {
                 let _ = fs::remove_file(target.join(lock::NAME)); // its lock is over
                 let _ = fs::remove_dir(&target);
             }
