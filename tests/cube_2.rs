@@ -374,6 +374,14 @@ fn images_are_pulled_built_or_inspected() {
 
     cube.program("docker", r#"case "$1" in version) echo 28 ;; info) echo [] ;; *) exit 1 ;; esac"#);
     let dockerfile = cube.sandbox.path("cube/Dockerfile").display().to_string();
+    cube.run("configure --platform=docker -Pdocker.build_context=nope -Pdocker.build_strategy=auto").failed_with(
+        &format!(
+            "somebody/hello_world:0.0.1: the image could not be pulled; see the output above\n\
+         hint: see whether `image` is in its registry; nor is there {} to build it from, where `build_context` and \
+         `build_file` lead",
+            cube.sandbox.path("cube/nope/Dockerfile").display()
+        ),
+    );
     cube.run("configure --platform=docker").failed_with(&format!(
         "somebody/hello_world:0.0.1: the image could not be pulled; see the output above\n\
          hint: build it from {dockerfile} with -Pdocker.build_strategy=auto"

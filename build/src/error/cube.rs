@@ -150,7 +150,7 @@ pub enum CubeError {
     NoSingularityImage { image: PathBuf, build: PathBuf, recipe: String },
     /// An image that its registry did not give.
     #[error("{image}: the image could not be pulled; see the output above")]
-    ImagePull { image: String, recipe: Option<PathBuf> },
+    ImagePull { image: String, recipe: PathBuf, is_there: bool },
     /// No image to look at.
     #[error("{image}: expected an image, found none")]
     NoImage { image: String },
@@ -219,9 +219,7 @@ impl CubeError {
             CubeError::NotOneFileCube { .. } => {
                 Some("give the file of such a cube, as in --mlcube=mlcube-2.0.yaml".into())
             }
-            CubeError::ImagePull { recipe: Some(recipe), .. } => {
-                Some(format!("build it from {} with -Pdocker.build_strategy=auto", recipe.display()))
-            }
+            CubeError::ImagePull { recipe, is_there, .. } => Some(pull_hint(&recipe.display(), *is_there)),
             CubeError::NoImage { .. } => Some("make it with `mnist cube configure`, with the same flags".into()),
             CubeError::Advised { next, .. } => Some(next.clone()),
             CubeError::Overwritten { .. } => Some("keep inputs and outputs apart: name another path for one of them".into()),
@@ -254,7 +252,7 @@ impl CubeError {
                  that name as `host` in platforms/ssh.yaml"
                     .into(),
             ),
-            CubeError::Connection { problem, .. } => Some(connection_hint(problem).into()),
+            CubeError::Connection { host, problem } => Some(connection_hint(host, problem)),
             CubeError::Far { problem, .. } | CubeError::Transfer { problem, .. } if problem.contains("No space left") => {
                 Some("free some space on that disk over there".into())
             }
@@ -340,18 +338,31 @@ fn pod_hint(problem: &str) -> Option<&'static str> {
 }
 
 /// By what `ssh` says.
-fn connection_hint(problem: &str) -> &'static str {
+fn pull_hint(recipe: &impl std::fmt::Display, is_there: bool) -> String {
+    if is_there {
+        return format!("build it from {recipe} with -Pdocker.build_strategy=auto");
+    }
+    format!(
+        "see whether `image` is in its registry; nor is there {recipe} to build it from, where `build_context` and \
+         `build_file` lead"
+    )
+}
+
+fn connection_hint(host: &str, problem: &str) -> String {
     let says = |text: &str| problem.contains(text);
     if says("has changed") {
         "ask who runs that machine whether its key is new, before you change known_hosts"
     } else if says("Host key verification failed") {
         "connect once by hand with ssh, and look at the key before you accept it"
     } else if says("Permission denied") || says("Too many authentication failures") {
-        "`ssh HOST true` must work without a password, or in a terminal: see `authentication` in the platform file, your \
-         keys (ssh-copy-id brings one there) and ~/.ssh/config"
+        return format!(
+            "`ssh {host} true` must work without a password, or in a terminal: see `authentication` in the platform file, your \
+             keys (ssh-copy-id brings one there) and ~/.ssh/config"
+        );
     } else if says("resolve hostname") || says("Name or service") {
         "see `host` in the platform file; it may be a name of ~/.ssh/config"
     } else {
-        "see whether `ssh HOST true` works"
+        return format!("see whether `ssh {host} true` works");
     }
+    .into()
 }

@@ -276,8 +276,8 @@ impl Image for Docker {
         match &self.source {
             Some(source) if source.pulls() && status.success() => refuse_foreign(self, is_ours).map(drop),
             Some(source) if source.pulls() => {
-                let recipe = source.file.is_file().then(|| source.file.clone());
-                Err(CubeError::ImagePull { image: image(), recipe }.into())
+                let (recipe, is_there) = (source.file.clone(), source.file.is_file());
+                Err(CubeError::ImagePull { image: image(), recipe, is_there }.into())
             }
             _ if status.success() => Ok(()),
             _ => Err(CubeError::ImageBuild { image: image() }.into()),

@@ -28,7 +28,8 @@ const MOST_SHOWN: usize = 50;
 /// How the names of pictures end.
 const ENDS: [&str; 6] = ["png", "jpg", "jpeg", "gif", "bmp", "pgm"];
 /// The next step after a fault.
-const NEXT: &str = "put every picture into the labels.csv once, with its path below the directory of the pictures";
+const NEXT: &str = "labels.csv has the first line file,label, and then each picture once: its path below the directory of the \
+                    pictures, and its digit";
 
 /// A picture's path below the directory of the data, and its label.
 type Labelled = (String, u8);
