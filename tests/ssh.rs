@@ -79,6 +79,20 @@ impl Far {
         cubes.into_iter().next().unwrap().unwrap().path()
     }
 
+    /// Ends the task that runs there, as one ends by itself.
+    fn end_there(&self) {
+        let base = self.base();
+        let pids = end(Command::new("pgrep").args(["-f", &format!("{}.* train ", base.display())]));
+        for pid in pids.stdout.lines() {
+            let _ = Command::new("kill").args(["-INT", pid]).status(); // one may have ended with another
+        }
+        let begin = Instant::now();
+        while !base.join("job/code").exists() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "it does not end");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// The files in an output directory, without hidden ones.
     fn outputs(&self, name: &str) -> BTreeMap<String, Vec<u8>> {
         contents(Path::new(&self.cube.workspace(name)))
@@ -467,21 +481,4 @@ fn a_full_disk_there_is_named() {
     assert!(ended.stderr.contains("error: far: cannot write this program: "), "{ended:#?}");
     assert!(ended.stderr.contains("hint: free some space on that disk over there"), "{ended:#?}");
     assert!(far.outputs("model").is_empty());
-}
-
-#[test]
-fn a_dry_run_prints_what_would_run_there() {
-    let Some(far) = Far::new() else { return };
-    let ended = far.run("configure --platform=ssh --dry_run").done();
-    let sent = "far: would first get this program and what is new of the cube: mlcube.yaml, ";
-    assert!(ended.stderr.contains(sent), "{ended:#?}");
-    let ended = far.run(&format!("{TRAIN} --dry_run")).done();
-    assert!(ended.stdout.starts_with("ssh -o ServerAliveInterval=15 -x -T -- far "), "{ended:#?}");
-    assert!(ended.stdout.contains("cube run --mlcube=. --platform=native.yaml"), "{ended:#?}");
-    assert!(
-        ended.stderr.contains("of the workspace, of data, parameters/default.parameters.yaml, train_logs, model\n"),
-        "{ended:#?}"
-    );
-    assert!(ended.stderr.contains("would then give what is new of train_logs, model\n"), "{ended:#?}");
-    assert_eq!(far.sshd.wire.bytes(), 0);
 }

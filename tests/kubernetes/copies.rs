@@ -82,7 +82,7 @@ fn outputs_here_become_what_they_would_be_had_the_task_run_here() {
         "task",
         format!(
             "ls {there}; mkdir {there}/unfinished; echo half >{there}/unfinished/part; \
-             rm {there}/model.onnx {there}/report.html; echo newer >{here}/report.html"
+             touch {there}/run.sh; chmod 755 {there}/run.sh; rm {there}/model.onnx {there}/report.html; echo newer >{here}/report.html"
         ),
     );
     let ended = cube.run(TRAIN).done();
@@ -92,8 +92,10 @@ fn outputs_here_become_what_they_would_be_had_the_task_run_here() {
     let left = cube.sandbox.files("the cube/workspace/model");
     assert_eq!(
         left,
-        ["metrics.json", "model.safetensors", "notes.txt", "parameters.yaml", "report.html", "unfinished"]
+        ["metrics.json", "model.safetensors", "notes.txt", "parameters.yaml", "report.html", "run.sh", "unfinished"]
     );
+    let mode = fs::metadata(cube.workspace("model/run.sh")).unwrap().permissions();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o755);
     assert_eq!(cube.sandbox.read("the cube/workspace/model/unfinished/part"), "half\n");
     assert_eq!(cube.sandbox.read("the cube/workspace/model/report.html"), "newer\n");
 }

@@ -101,3 +101,93 @@ fn a_task_that_is_taken_up_by_another_configuration_brings_its_own_outputs() {
     assert!(far.outputs("model").contains_key("model.safetensors"));
     assert!(!far.cube.sandbox.path("the cube/workspace/other").exists());
 }
+
+#[test]
+fn a_result_that_is_newer_here_stays_beside_the_one_that_is_brought() {
+    both(|far| {
+        far.run(TRAIN).done();
+        fs::remove_dir_all(far.cube.workspace("model")).unwrap();
+        let child = far.long_training();
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+        assert_eq!(ended(child), None);
+        far.end_there();
+        far.short_training();
+        far.cube.run("run --platform=native --task=train").done();
+        let newer = far.outputs("model");
+        let ended = far.run("run --platform=ssh --task=evaluate").done();
+        assert!(ended.stderr.contains("/workspace/model.brought: what the task wrote is there, and "), "{ended:#?}");
+        assert!(far.outputs("model") == newer, "{ended:#?}");
+        let other = far.outputs("model.brought");
+        assert!(other["model.safetensors"] != newer["model.safetensors"]);
+    });
+}
+
+#[test]
+fn two_commands_at_once_do_not_mix_their_files() {
+    let Some(far) = Far::new() else { return };
+    far.run(TRAIN).done();
+    let before = far.outputs("model");
+    far.sshd.program("rsync", "[ \"$1\" = --version ] || sleep 2; exec /usr/bin/rsync \"$@\"");
+    far.cube.write("workspace/parameters/default.parameters.yaml", "train_epochs: 2\nhidden_layers: [16]\n");
+    let log = fs::File::create(far.cube.sandbox.path("stderr")).unwrap();
+    let first = far.command(TRAIN).stderr(log).spawn().unwrap();
+    far.waits_for("stderr", "far: the cube: ");
+    let second = far.run("run --platform=ssh --task=evaluate");
+    assert_eq!(second.code, Some(1), "{second:#?}");
+    assert!(second.stderr.contains("error: far: cannot send files: "), "{second:#?}");
+    assert_eq!(ended(first), Some(0), "{}", far.cube.sandbox.read("stderr"));
+    assert!(far.outputs("model")["model.safetensors"] != before["model.safetensors"]);
+}
+
+#[test]
+fn inputs_of_one_size_and_one_second_are_told_apart() {
+    both(|far| {
+        let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+        let mut models = vec![];
+        for epochs in [1, 2] {
+            let name = "workspace/parameters/default.parameters.yaml";
+            far.cube.write(name, format!("train_epochs: {epochs}\nhidden_layers: [16]\n"));
+            let file = fs::File::options().write(true).open(far.cube.sandbox.path("the cube").join(name)).unwrap();
+            file.set_modified(time).unwrap();
+            far.run(TRAIN).done();
+            models.push(far.outputs("model").remove("model.safetensors").unwrap());
+        }
+        assert!(models[0] != models[1]);
+    });
+}
+
+#[test]
+fn links_and_names_that_are_no_text_do_not_keep_a_task_from_running() {
+    use std::os::unix::ffi::OsStrExt;
+    both(|far| {
+        let model = std::path::PathBuf::from(far.cube.workspace("model"));
+        fs::create_dir(&model).unwrap();
+        for (target, name) in [("nowhere", "dangling"), (".", "self"), ("..", "up")] {
+            std::os::unix::fs::symlink(target, model.join(name)).unwrap();
+        }
+        let strange = model.join(std::ffi::OsStr::from_bytes(b"f\xff"));
+        fs::write(&strange, "mine").unwrap();
+        far.run(TRAIN).done();
+        far.run(TRAIN).done();
+        assert!(model.join("model.safetensors").exists());
+        assert!(strange.exists() && model.join("dangling").symlink_metadata().is_ok());
+    });
+}
+
+#[test]
+fn a_dry_run_prints_what_would_run_there() {
+    let Some(far) = Far::new() else { return };
+    let ended = far.run("configure --platform=ssh --dry_run").done();
+    let sent = "far: would first get this program and what is new of the cube: mlcube.yaml, ";
+    assert!(ended.stderr.contains(sent), "{ended:#?}");
+    let ended = far.run(&format!("{TRAIN} --dry_run")).done();
+    assert!(ended.stdout.starts_with("ssh -o ServerAliveInterval=15 -x -T -- far "), "{ended:#?}");
+    assert!(ended.stdout.contains("cube run --mlcube=. --platform=native.yaml"), "{ended:#?}");
+    assert!(
+        ended.stderr.contains("of the workspace, of data, parameters/default.parameters.yaml, train_logs, model\n"),
+        "{ended:#?}"
+    );
+    assert!(ended.stderr.contains("would then give what is new of train_logs, model\n"), "{ended:#?}");
+    assert_eq!(far.sshd.wire.bytes(), 0);
+}

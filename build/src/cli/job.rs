@@ -28,6 +28,8 @@ pub enum JobCommand {
     Stop { directory: PathBuf, signal: i32 },
     /// What there is, in JSON.
     State { directory: PathBuf },
+    /// Keep the place from others until stdin ends.
+    Hold { directory: PathBuf },
     /// Forget the task.
     Free { directory: PathBuf },
     /// The files in a directory, in JSON.

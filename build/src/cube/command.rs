@@ -156,6 +156,21 @@ impl HostCommand {
         output
     }
 
+    /// Starts it with pipes to its standard input and output; what it writes to standard error goes to the file.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn listening(&self) -> Result<(Child, File)> {
+        let errors = tempfile::tempfile().map_err(Error::io("make", "a temporary file"))?;
+        let own = errors.try_clone().map_err(Error::io("open", "a temporary file"))?;
+        let mut command = self.command();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(own);
+        // A terminal's Ctrl-C does not reach it.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        Ok((command.spawn().map_err(self.failed())?, errors))
+    }
+
     /// Runs it with `input` as standard input and its output as that of `receiver`; returns the results of both.
     ///
     /// # Errors
@@ -274,6 +289,14 @@ pub fn file_of(contents: &[u8]) -> Result<File> {
         Ok(file)
     });
     made.map_err(Error::io("write", "a temporary file"))
+}
+
+/// The text of a temporary file.
+///
+/// # Errors
+/// It cannot be read.
+pub fn text_of(file: File) -> Result<String> {
+    contents(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// All that a file holds.

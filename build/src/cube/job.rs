@@ -189,6 +189,18 @@ impl DetachedTask {
         Ok(())
     }
 
+    /// Keeps the place from other senders until standard input ends, and says so in a line.
+    ///
+    /// # Errors
+    /// Another one has it.
+    pub fn hold(&self) -> Result<()> {
+        let directory = self.directory.with_file_name("sending");
+        files::make_directory(&directory)?;
+        let _lock = DirectoryLock::take_quietly(&directory)?;
+        writeln!(io::stdout(), "held").and_then(|()| io::stdout().flush()).map_err(Error::io("write", "stdout"))?;
+        io::copy(&mut io::stdin(), &mut io::sink()).map_err(Error::io("read", "stdin")).map(drop)
+    }
+
     /// The process that [`start`](Self::start) starts: runs the task to its end and writes its exit code down.
     ///
     /// # Errors

@@ -46,12 +46,14 @@ fn time(metadata: &Metadata) -> Duration {
     time.unwrap_or_default()
 }
 
-/// All files below `directory`, sorted; none if it is not there.
+/// All files below `directory`, sorted; none if it is not there. Those whose names are no UTF-8 are left out.
 ///
 /// # Errors
 /// It cannot be read.
 pub fn list(directory: &Path) -> Result<Vec<Listed>> {
-    Ok(walk(directory)?.into_iter().map(|(path, metadata)| listed(path, &metadata)).collect())
+    let mut files = walk(directory)?;
+    files.retain(|path, _| path.to_str().is_some());
+    Ok(files.into_iter().map(|(path, metadata)| listed(path, &metadata)).collect())
 }
 
 fn walk(directory: &Path) -> Result<BTreeMap<PathBuf, Metadata>> {
@@ -60,14 +62,17 @@ fn walk(directory: &Path) -> Result<BTreeMap<PathBuf, Metadata>> {
     while let Some(below) = waiting.pop() {
         let path = directory.join(&below);
         let entries = match fs::read_dir(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            // A task may put a file in the place of a directory.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
             entries => entries.map_err(Error::io("read", &path))?,
         };
         for entry in entries {
             let entry = entry.map_err(Error::io("read", &path))?;
             let name = below.join(entry.file_name());
             let Ok(metadata) = fs::metadata(entry.path()) else { continue }; // a link to nothing
-            if metadata.is_dir() {
+            if metadata.is_dir() && leads_up(&entry.path(), &path) {
+                continue;
+            } else if metadata.is_dir() {
                 waiting.push(name);
             } else if metadata.is_file() {
                 found.insert(name, metadata);
@@ -77,10 +82,44 @@ fn walk(directory: &Path) -> Result<BTreeMap<PathBuf, Metadata>> {
     Ok(found)
 }
 
-/// The files of a directory when a task started: the size of each, and its time since 1970, to the nanosecond. By these,
-/// a file on the same machine is told from what it becomes when it is written again.
+/// Whether a link leads to a directory that it is in, so that following it would never end.
+fn leads_up(link: &Path, directory: &Path) -> bool {
+    let is_link = link.symlink_metadata().is_ok_and(|found| found.is_symlink());
+    let real = |path: &Path| path.canonicalize().ok();
+    is_link && real(directory).zip(real(link)).is_none_or(|(directory, target)| directory.starts_with(target))
+}
+
+/// By this a file is told, on its own machine, from another one in its place and from what it becomes when it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct FileIdentity {
+    bytes: u64,
+    /// When it was written, since 1970.
+    time: Duration,
+    /// When it got its name, owner and permissions, in seconds and nanoseconds, which no program can set.
+    changed: (i64, i64),
+    inode: u64,
+}
+
+impl FileIdentity {
+    fn of(metadata: &Metadata) -> Self {
+        #[cfg(unix)]
+        let (changed, inode) = {
+            use std::os::unix::fs::MetadataExt;
+            ((metadata.ctime(), metadata.ctime_nsec()), metadata.ino())
+        };
+        #[cfg(not(unix))]
+        let (changed, inode) = ((0, 0), 0);
+        Self { bytes: metadata.len(), time: time(metadata), changed, inode }
+    }
+}
+
+/// The files of a directory when a task started.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Inventory(BTreeMap<PathBuf, (u64, Duration)>);
+pub struct Inventory {
+    files: BTreeMap<PathBuf, FileIdentity>,
+    /// Those that are left out because their names are no UTF-8.
+    unnamed: Vec<String>,
+}
 
 impl Inventory {
     /// That of `directory`, or of the one file `only` in it.
@@ -88,22 +127,29 @@ impl Inventory {
     /// # Errors
     /// It cannot be read.
     pub fn of(directory: &Path, only: Option<&Path>) -> Result<Self> {
-        let mut files = BTreeMap::new();
+        let mut inventory = Self::default();
         for (path, metadata) in walk(directory)? {
-            if only.is_none_or(|only| only == path) && !is_left_out(&path) {
-                files.insert(path, (metadata.len(), time(&metadata)));
+            if only.is_some_and(|only| only != path) || is_left_out(&path) {
+                continue;
+            } else if path.to_str().is_some() {
+                inventory.files.insert(path, FileIdentity::of(&metadata));
+            } else {
+                inventory.unnamed.push(path.to_string_lossy().into_owned());
             }
         }
-        Ok(Self(files))
+        Ok(inventory)
     }
 
     /// What has to be done to get from these files to those of `later`.
     pub fn changes_to(&self, later: &Self) -> FileChanges {
-        let written = later.0.iter().filter(|(path, file)| self.0.get(*path) != Some(file));
-        let removed = self.0.iter().filter(|(path, _)| !later.0.contains_key(*path));
+        let there = |file: &FileIdentity| (file.bytes, file.time.as_secs());
+        let written = later.files.iter().filter(|(path, file)| self.files.get(*path) != Some(file));
+        let removed = self.files.iter().filter(|(path, _)| !later.files.contains_key(*path));
+        let unnamed = later.unnamed.iter().filter(|name| !self.unnamed.contains(name));
         FileChanges {
-            written: written.map(|(path, _)| path.clone()).collect(),
-            removed: removed.map(|(path, (size, time))| (path.clone(), *size, time.as_secs())).collect(),
+            written: written.map(|(path, _)| (path.clone(), self.files.get(path).map(there))).collect(),
+            removed: removed.map(|(path, file)| (path.clone(), file.bytes, file.time.as_secs())).collect(),
+            unnamed: unnamed.cloned().collect(),
         }
     }
 }
@@ -111,16 +157,28 @@ impl Inventory {
 /// What a task has done to the files of a directory.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileChanges {
-    /// Those that it has made or written again.
-    pub written: Vec<PathBuf>,
+    /// Those that it has made or written again, with size and time in seconds of what was there before.
+    pub written: Vec<(PathBuf, Option<(u64, u64)>)>,
     /// Those that are gone, as they were.
     pub removed: Vec<Listed>,
+    /// New ones whose names are no UTF-8, as they can be shown.
+    #[serde(default)]
+    pub unnamed: Vec<String>,
 }
 
 impl FileChanges {
+    /// Those below `directory`, by their paths there.
+    pub fn below(&self, directory: &str) -> Self {
+        let below = |path: &PathBuf| path.strip_prefix(directory).ok().map(Path::to_path_buf);
+        let written = self.written.iter().filter_map(|(path, before)| Some((below(path)?, *before)));
+        let removed = self.removed.iter().filter_map(|(path, size, time)| Some((below(path)?, *size, *time)));
+        Self { written: written.collect(), removed: removed.collect(), unnamed: self.unnamed.clone() }
+    }
+
     /// Whether every path is below the directory. What another machine says decides which files are changed here.
     pub fn are_safe(&self) -> bool {
-        self.written.iter().chain(self.removed.iter().map(|(path, ..)| path)).all(|path| is_below(path))
+        let written = self.written.iter().map(|(path, _)| path);
+        written.chain(self.removed.iter().map(|(path, ..)| path)).all(|path| is_below(path))
     }
 }
 
@@ -154,20 +212,43 @@ mod tests {
         for name in ["same", "longer", "later", "deep/gone", "deep/.mnist-lock"] {
             write(name, "text", 1);
         }
-        let before = inventory();
-        assert_eq!(before.changes_to(&before), FileChanges::default());
+        let start = inventory();
+        assert_eq!(start.changes_to(&start), FileChanges::default());
         write("longer", "texts", 1);
         write("later", "text", 2);
         write("deep/new", "text", 1);
         fs::remove_file(directory.path().join("deep/gone")).unwrap();
         fs::remove_file(directory.path().join("deep/.mnist-lock")).unwrap();
-        let changes = before.changes_to(&inventory());
-        assert_eq!(changes.written, ["deep/new", "later", "longer"].map(PathBuf::from));
+        let changes = start.changes_to(&inventory());
+        let before = Some((4, 1_000_000_000));
+        let expected = [("deep/new", None), ("later", before), ("longer", before)];
+        assert_eq!(changes.written, expected.map(|(path, before)| (PathBuf::from(path), before)));
         assert_eq!(changes.removed, [("deep/gone".into(), 4, 1_000_000_000)]);
         let only = Inventory::of(directory.path(), Some(Path::new("later"))).unwrap();
-        assert_eq!(before.changes_to(&only).written, [PathBuf::from("later")]);
-        let json = serde_json::to_string(&before).unwrap();
-        assert_eq!(serde_json::from_str::<Inventory>(&json).unwrap(), before);
+        assert_eq!(start.changes_to(&only).written, [(PathBuf::from("later"), before)]);
+        let json = serde_json::to_string(&start).unwrap();
+        assert_eq!(serde_json::from_str::<Inventory>(&json).unwrap(), start);
+        // One in the place of another, with its time.
+        let start = inventory();
+        write("other", "text", 1);
+        fs::rename(directory.path().join("other"), directory.path().join("same")).unwrap();
+        assert_eq!(start.changes_to(&inventory()).written, [(PathBuf::from("same"), before)]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_link_upwards_is_not_followed_and_a_name_that_is_no_text_is_left_out() {
+        use std::os::unix::ffi::OsStrExt;
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["one", "two"] {
+            std::os::unix::fs::symlink(".", directory.path().join(name)).unwrap();
+        }
+        fs::write(directory.path().join("file"), "text").unwrap();
+        fs::write(directory.path().join(std::ffi::OsStr::from_bytes(b"f\xff")), "text").unwrap();
+        assert_eq!(list(directory.path()).unwrap().len(), 1);
+        let changes = Inventory::default().changes_to(&Inventory::of(directory.path(), None).unwrap());
+        assert_eq!(changes.written, [("file".into(), None)]);
+        assert_eq!(changes.unnamed, ["f\u{fffd}"]);
     }
 
     #[test]
@@ -175,8 +256,8 @@ mod tests {
         for (path, is_safe) in
             [("model/a", true), ("../a", false), ("/etc/a", false), ("a/../../b", false), ("", false)]
         {
-            let written = FileChanges { written: vec![path.into()], removed: vec![] };
-            let removed = FileChanges { written: vec![], removed: vec![(path.into(), 0, 0)] };
+            let written = FileChanges { written: vec![(path.into(), None)], ..FileChanges::default() };
+            let removed = FileChanges { removed: vec![(path.into(), 0, 0)], ..FileChanges::default() };
             assert_eq!([written.are_safe(), removed.are_safe()], [is_safe; 2], "{path}");
         }
     }

@@ -10,13 +10,13 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::listing::{self, FileChanges, Inventory, Listed, is_below, is_inside, is_left_out, listed};
+use super::listing::{self, FileChanges, Inventory, is_below, is_inside, is_left_out, listed};
 use crate::error::{CubeError, Error, Result};
 use crate::files::permissions::{mode, set_mode};
 use crate::{files, interrupt};
 
-/// In a stream of changes, the file that lists what is gone, by its name in the stream.
-pub const REMOVED: &str = "removed.json";
+/// In a stream of changes, the file that lists them, by their names in the stream.
+pub const CHANGES: &str = "changes.json";
 /// The longest line: paths have at most 4096 bytes.
 const LONGEST_LINE: u64 = 65_536;
 
@@ -55,7 +55,8 @@ impl Packed {
 /// A file cannot be read, or the output cannot be written.
 pub fn pack(sources: &[Packed], since: Option<&Path>, output: &mut impl Write) -> Result<()> {
     let changes = since.map(|since| changes(sources, since)).transpose()?;
-    let written: Option<BTreeSet<&PathBuf>> = changes.as_ref().map(|changes| changes.written.iter().collect());
+    let written: Option<BTreeSet<&PathBuf>> =
+        changes.as_ref().map(|changes| changes.written.iter().map(|(path, _)| path).collect());
     let is_sent = |path: &PathBuf| written.as_ref().is_none_or(|written| written.contains(path)) && !is_left_out(path);
     let mut files = 0;
     for Packed { name, path } in sources {
@@ -75,9 +76,9 @@ pub fn pack(sources: &[Packed], since: Option<&Path>, output: &mut impl Write) -
         }
     }
     if let Some(changes) = &changes {
-        let json = serde_json::to_vec(&removed(changes, sources))
+        let json = serde_json::to_vec(&in_stream(changes, sources))
             .map_err(|error| Error::io("write", "stdout")(error.into()))?;
-        let (path, bytes) = (REMOVED.into(), json.len() as u64);
+        let (path, bytes) = (CHANGES.into(), json.len() as u64);
         put(&StreamLine::File { path, bytes, time: 0, mode: 0o600 }, output)?;
         output.write_all(&json).map_err(Error::io("write", "stdout"))?;
         files += 1;
@@ -93,21 +94,22 @@ fn changes(sources: &[Packed], since: &Path) -> Result<FileChanges> {
     let json = fs::read(since).map_err(Error::io("read", since))?;
     let before: Inventory = serde_json::from_slice(&json).map_err(|error| Error::io("read", since)(error.into()))?;
     let directory = since.parent().unwrap_or(since);
-    let FileChanges { written, removed } = before.changes_to(&Inventory::of(directory, None)?);
-    Ok(FileChanges {
-        written: written.into_iter().map(|path| directory.join(path)).collect(),
-        removed: removed.into_iter().map(|(path, size, time)| (directory.join(path), size, time)).collect(),
-    })
+    let mut changes = before.changes_to(&Inventory::of(directory, None)?);
+    changes.written.iter_mut().for_each(|(path, _)| *path = directory.join(&*path));
+    changes.removed.iter_mut().for_each(|(path, ..)| *path = directory.join(&*path));
+    Ok(changes)
 }
 
-/// What is gone, by its name in the stream.
-fn removed(changes: &FileChanges, sources: &[Packed]) -> Vec<Listed> {
-    let in_stream = |(gone, size, time): &Listed| {
+/// The changes of `sources`, by their names in the stream.
+fn in_stream(changes: &FileChanges, sources: &[Packed]) -> FileChanges {
+    let named = |whole: &Path| -> Option<PathBuf> {
         let mut sources = sources.iter().filter_map(|Packed { name, path }| Some((name, path.as_ref()?)));
-        let (name, below) = sources.find_map(|(name, path)| Some((name, gone.strip_prefix(path).ok()?)))?;
-        Some((name.join(below).components().collect(), *size, *time)) // without a slash after a file
+        let (name, below) = sources.find_map(|(name, path)| Some((name, whole.strip_prefix(path).ok()?)))?;
+        Some(name.join(below).components().collect()) // without a slash after a file
     };
-    changes.removed.iter().filter_map(in_stream).collect()
+    let written = changes.written.iter().filter_map(|(path, before)| Some((named(path)?, *before)));
+    let removed = changes.removed.iter().filter_map(|(path, size, time)| Some((named(path)?, *size, *time)));
+    FileChanges { written: written.collect(), removed: removed.collect(), unnamed: changes.unnamed.clone() }
 }
 
 /// Writes one file; returns how many it wrote.
@@ -227,9 +229,10 @@ mod tests {
         pack(&sources, Some(&at(".sent")), &mut stream).unwrap();
         unpack(&mut &stream[..], there.path()).unwrap();
         let names: Vec<_> = listing::list(there.path()).unwrap().into_iter().map(|(path, ..)| path).collect();
-        assert_eq!(names, ["model_dir/new", REMOVED].map(PathBuf::from));
-        let removed: Vec<Listed> = serde_json::from_slice(&fs::read(there.path().join(REMOVED)).unwrap()).unwrap();
-        let removed: Vec<_> = removed.iter().map(|(path, size, _)| (path.to_str().unwrap(), *size)).collect();
+        assert_eq!(names, [CHANGES, "model_dir/new"].map(PathBuf::from));
+        let changes: FileChanges = serde_json::from_slice(&fs::read(there.path().join(CHANGES)).unwrap()).unwrap();
+        assert_eq!(changes.written.iter().map(|(path, _)| path).collect::<Vec<_>>(), [Path::new("model_dir/new")]);
+        let removed: Vec<_> = changes.removed.iter().map(|(path, size, _)| (path.to_str().unwrap(), *size)).collect();
         assert_eq!(removed, [("model_dir/deep/gone", 3), ("answer/answer", 3)]);
     }
 

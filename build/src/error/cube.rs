@@ -253,6 +253,9 @@ impl CubeError {
                     .into(),
             ),
             CubeError::Connection { host, problem } => Some(connection_hint(host, problem)),
+            CubeError::Transfer { action, problem, .. } if problem.contains("No space left") && action.starts_with("bring") => {
+                Some("free some space on the disk of the outputs, here; they wait there".into())
+            }
             CubeError::Far { problem, .. } | CubeError::Transfer { problem, .. } if problem.contains("No space left") => {
                 Some("free some space on that disk over there".into())
             }

@@ -18,6 +18,7 @@ use tracing::warn;
 
 use super::atomic::{self, AtomicFile, TEMPORARY, put_in_place};
 use super::lock::DirectoryLock;
+use super::permissions::{mode, set_mode};
 use super::{remove, sync_names};
 use crate::error::{Error, Result};
 use crate::open;
@@ -68,7 +69,7 @@ impl<'a> FileSet<'a> {
         Ok(path)
     }
 
-    /// Adds a copy of the file `from` as `name`, with its time.
+    /// Adds a copy of the file `from` as `name`, with its time and permissions.
     ///
     /// # Errors
     /// It cannot be read or written. The set goes on without it.
@@ -76,8 +77,12 @@ impl<'a> FileSet<'a> {
         let mut file = AtomicFile::create(self.directory.join(name))?;
         let mut source = File::open(from).map_err(Error::io("read", from))?;
         io::copy(&mut source, &mut file).map_err(Error::io("write", file.target()))?;
-        let time = source.metadata().and_then(|metadata| metadata.modified());
-        time.and_then(|time| file.as_file_mut().set_modified(time)).map_err(Error::io("write", file.target()))?;
+        let copied = source.metadata().and_then(|metadata| {
+            file.as_file_mut().set_modified(metadata.modified()?)?;
+            Ok(metadata)
+        });
+        let metadata = copied.map_err(Error::io("write", file.target()))?;
+        set_mode(file.temporary(), mode(&metadata))?;
         file.sync()?;
         self.files.push(file);
         Ok(())

@@ -399,6 +399,7 @@ fn job(command: &JobCommand) -> Result<()> {
         JobCommand::Follow { directory } => DetachedTask::at(directory).follow(),
         JobCommand::Stop { directory, signal } => DetachedTask::at(directory).stop(*signal),
         JobCommand::State { directory } => print(serde_json::to_string(&DetachedTask::at(directory).outcome()?)),
+        JobCommand::Hold { directory } => DetachedTask::at(directory).hold(),
         JobCommand::Free { directory } => DetachedTask::at(directory).free(),
         JobCommand::List { directory } => print(serde_json::to_string(&listing::list(directory)?)),
         JobCommand::Pack { since, sources } => {

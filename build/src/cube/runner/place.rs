@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use super::super::listing::{Listed, is_left_out, listed};
+use super::super::listing::{FileChanges, Listed, is_left_out, listed};
 use crate::error::{Error, Result};
 use crate::files::lock::{self, DirectoryLock};
 use crate::files::set::FileSet;
@@ -48,12 +48,62 @@ impl Drop for Brought {
     }
 }
 
-/// Puts the files in `stage` in place in the directory `target`, and takes `removed` away from there, unless they have
-/// changed here meanwhile. All others stay.
+/// Longer names have no room for a temporary one.
+const LONGEST_NAME: usize = 200;
+
+/// Does the `changes` of a task to the directory `target`: puts the files in `stage` in place, and takes others away, unless
+/// they have changed here meanwhile. Where one that was written has, or cannot stand there, none is put in place: all go into
+/// a new directory beside `target`.
 ///
 /// # Errors
 /// A file cannot be read or written, or another process writes there: what was there stays whole.
-pub fn place(stage: &Path, target: &Path, removed: &[Listed]) -> Result<()> {
+pub fn place(stage: &Path, target: &Path, changes: &FileChanges) -> Result<()> {
+    for name in &changes.unnamed {
+        tracing::warn!("{name}: left out, since its name is no UTF-8");
+    }
+    let in_the_way = changes.written.iter().find(|(path, before)| is_in_the_way(stage, target, path, *before));
+    let Some((path, _)) = in_the_way.filter(|_| stage.exists()) else {
+        return put(stage, target, &changes.removed);
+    };
+    let beside = beside(target);
+    fs::rename(stage, &beside).map_err(Error::io("write", &beside))?;
+    let path = target.join(path);
+    tracing::warn!("{}: has changed here since the task began", path.display());
+    tracing::warn!("{}: what the task wrote is there, and {} is as it was", beside.display(), target.display());
+    Ok(())
+}
+
+/// Whether what is in the place of a file is neither what the task found there nor what it wrote, but a user's.
+fn is_in_the_way(stage: &Path, target: &Path, path: &Path, before: Option<(u64, u64)>) -> bool {
+    let whole = target.join(path);
+    let upwards = whole.ancestors().skip(1).take_while(|part| part.starts_with(target));
+    if upwards.into_iter().any(|part| part.exists() && !part.is_dir())
+        || path.iter().any(|name| name.len() > LONGEST_NAME)
+    {
+        return true;
+    }
+    let look = |path: &Path| {
+        let (_, size, time) = listed(PathBuf::new(), &fs::metadata(path).ok()?);
+        Some((size, time))
+    };
+    let here = look(&whole);
+    whole.is_dir() || here.is_some() && here != before && here != look(&stage.join(path))
+}
+
+/// A path beside the directory where nothing is.
+fn beside(target: &Path) -> PathBuf {
+    let path = |end: &str| {
+        let mut name = target.as_os_str().to_os_string();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let numbered = (2..).map(|number| path(&format!(".brought-{number}")));
+    let mut free = std::iter::once(path(".brought")).chain(numbered).filter(|path| path.symlink_metadata().is_err());
+    free.next().unwrap_or_else(|| unreachable!("numbers do not end"))
+}
+
+/// Puts the files in `stage` in place in `target`, and takes `removed` away.
+fn put(stage: &Path, target: &Path, removed: &[Listed]) -> Result<()> {
     let brought: BTreeSet<String> = entries(stage)?.into_iter().filter(|name| !is_left_out(Path::new(name))).collect();
     let (mut gone, mut deeper) = (vec![], BTreeMap::<String, Vec<Listed>>::new());
     for (path, size, time) in removed {
@@ -73,12 +123,12 @@ pub fn place(stage: &Path, target: &Path, removed: &[Listed]) -> Result<()> {
         replace(stage, target, &files, &gone)?;
     }
     for name in directories {
-        place(&stage.join(name), &target.join(name), &deeper.remove(name).unwrap_or_default())?;
+        put(&stage.join(name), &target.join(name), &deeper.remove(name).unwrap_or_default())?;
     }
     for (name, removed) in deeper {
         let (stage, target) = (stage.join(&name), target.join(&name));
         if target.symlink_metadata().is_ok_and(|found| found.is_dir()) {
-            place(&stage, &target, &removed)?;
+            put(&stage, &target, &removed)?;
             if entries(&target)?.iter().all(|name| name == lock::NAME) {
                 let _ = fs::remove_file(target.join(lock::NAME)); // its lock is over
                 let _ = fs::remove_dir(&target);

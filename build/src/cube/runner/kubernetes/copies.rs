@@ -11,9 +11,9 @@ use tracing::{info, warn};
 
 use super::super::super::command::HostCommand;
 use super::super::super::invocation::{Binding, Invocation};
-use super::super::super::listing::{Listed, is_below};
+use super::super::super::listing::FileChanges;
 use super::super::super::mount::{self, Mount};
-use super::super::super::stream::REMOVED;
+use super::super::super::stream::CHANGES;
 use super::super::place::{self, Brought};
 use super::kubectl::{Kubectl, failed, problem};
 use super::pod::{INPUTS, OUTPUTS};
@@ -126,12 +126,11 @@ impl Copies {
         let pack = kubectl.exec(pod, OUTPUTS, false, &words.collect::<Vec<_>>());
         let unpack = this_program()?.args(["cube", "job", "unpack"]).arg(brought.root());
         through(&pack, &unpack, pod, "bring the outputs")?;
-        let removed = removed(brought.root(), pod)?;
+        let mut changes = changes(brought.root(), pod)?;
         for (binding, _) in self.outputs() {
-            let of_it =
-                |(path, size, time): &Listed| Some((path.strip_prefix(&binding.name).ok()?.into(), *size, *time));
-            let removed: Vec<Listed> = removed.iter().filter_map(of_it).collect();
-            place::place(&brought.root().join(&binding.name), binding.directory(), &removed)?;
+            let of_it = changes.below(&binding.name);
+            changes.unnamed.clear(); // said once
+            place::place(&brought.root().join(&binding.name), binding.directory(), &of_it)?;
         }
         drop(brought);
         if let Err(error) = done(kubectl, pod, OUTPUTS, FETCHED) {
@@ -141,14 +140,13 @@ impl Copies {
     }
 }
 
-/// What the task has removed.
-fn removed(brought: &Path, pod: &str) -> Result<Vec<Listed>> {
-    let path = brought.join(REMOVED);
+/// What the task has changed.
+fn changes(brought: &Path, pod: &str) -> Result<FileChanges> {
+    let path = brought.join(CHANGES);
     let json = fs::read(&path).map_err(Error::io("read", path))?;
-    let removed: Option<Vec<Listed>> = serde_json::from_slice(&json).ok();
-    let safe = removed.filter(|removed| removed.iter().all(|(path, ..)| is_below(path)));
-    safe.ok_or_else(|| {
-        let problem = "expected files below the outputs that are gone, found something else".into();
+    let changes: Option<FileChanges> = serde_json::from_slice(&json).ok();
+    changes.filter(FileChanges::are_safe).ok_or_else(|| {
+        let problem = "expected changes below the outputs, found something else".into();
         CubeError::Transfer { host: pod.into(), action: "bring the outputs".into(), problem }.into()
     })
 }

@@ -1,12 +1,13 @@
 //! Another machine, by the user's own `ssh`: his configuration, keys, agent and known hosts. One connection serves all
 //! commands, so that a password is asked for once.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use tempfile::TempDir;
 
-use super::super::super::command::{HostCommand, ProgramOutput};
+use super::super::super::command::{HostCommand, ProgramOutput, text_of};
 use crate::error::{CubeError, Error, Result};
 use crate::text::shortened;
 
@@ -105,6 +106,22 @@ impl Connection {
         self.address.shown()
     }
 
+    /// Checks that this program runs there.
+    ///
+    /// # Errors
+    /// It is another system or processor.
+    pub fn check_same_machine(&self) -> Result<()> {
+        let Machine { system, processor, .. } = &self.machine;
+        let there = format!("{system} on {processor}").to_lowercase().replace("darwin", "macos");
+        let there = there.replace("amd64", "x86_64").replace("arm64", "aarch64");
+        let here = format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH);
+        if there == here {
+            return Ok(());
+        }
+        let problem = format!("expected {here}, found {there}");
+        Err(CubeError::OtherMachine { host: self.host(), problem }.into())
+    }
+
     /// The command that runs `words` there.
     pub fn command(&self, words: &[impl AsRef<str>]) -> HostCommand {
         let options = ["-x", "-T", "-o", "ControlMaster=no", "-o", &control(&self.directory)];
@@ -138,6 +155,23 @@ impl Connection {
         Ok(output)
     }
 
+    /// Starts `words` there, and waits until they have printed a line.
+    ///
+    /// # Errors
+    /// They end before, with `action` as what was tried; or the connection is lost.
+    pub fn hold(&self, action: &'static str, words: &[impl AsRef<str>]) -> Result<Held> {
+        let (mut held, errors) = self.command(words).listening()?;
+        let mut line = String::new();
+        let read = held.stdout.take().map(|stdout| BufReader::new(stdout).read_line(&mut line));
+        let held = Held(held);
+        if read.is_some_and(|read| read.is_ok_and(|bytes| bytes > 0)) {
+            return Ok(held);
+        }
+        drop(held);
+        self.output(&["true"])?; // where the connection is lost, that is why
+        Err(CubeError::Far { host: self.host(), action, problem: problem(&text_of(errors)?) }.into())
+    }
+
     /// Runs `words` there, which must succeed.
     ///
     /// # Errors
@@ -148,6 +182,18 @@ impl Connection {
             return Ok(output.stdout);
         }
         Err(CubeError::Far { host: self.host(), action, problem: problem(&output.stderr) }.into())
+    }
+}
+
+/// A command there that goes on until this is dropped: its standard input then ends.
+#[derive(Debug)]
+pub struct Held(Child);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.kill(); // what is there ends without this one
+        let _ = self.0.wait();
     }
 }
 

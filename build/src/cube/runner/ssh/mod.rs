@@ -22,7 +22,7 @@ use tracing::info;
 mod connection;
 mod transfer;
 
-use self::connection::{Address, Connection, LOST, Machine};
+use self::connection::{Address, Connection, Held, LOST};
 use self::transfer::{FileTransfer, Sent};
 use super::super::command::{HostCommand, file_of};
 use super::super::directory::{CubeDir, absolute};
@@ -79,6 +79,8 @@ pub struct Ssh {
     has_interpreter: bool,
     cube: CubeDir,
     far: Option<Far>,
+    /// Keeps the place there from others until the task has started.
+    held: RefCell<Option<Held>>,
 }
 
 /// The other machine, once it was found.
@@ -112,6 +114,7 @@ impl Ssh {
             has_interpreter: file.get("interpreter").is_some_and(|value| !value.is_null()),
             cube: cube.clone(),
             far: None,
+            held: RefCell::new(None),
         }
     }
 
@@ -139,14 +142,10 @@ impl Ssh {
         path.strip_prefix(&self.cube.workspace).ok().filter(|below| is_inside(below))
     }
 
-    /// What is sent below the workspace: inputs, and outputs, which the task is to find as they are here.
-    fn moved(&self, invocation: &Invocation) -> Vec<PathBuf> {
-        invocation
-            .bindings
-            .iter()
-            .filter_map(|binding| self.in_workspace(&binding.path))
-            .map(Path::to_path_buf)
-            .collect()
+    /// What is sent below the workspace: inputs, or outputs, which the task is to find as they are here.
+    fn moved(&self, invocation: &Invocation, is_input: bool) -> Vec<PathBuf> {
+        let bindings = invocation.bindings.iter().filter(|binding| binding.is_input == is_input);
+        bindings.filter_map(|binding| self.in_workspace(&binding.path)).map(Path::to_path_buf).collect()
     }
 
     /// `arguments` of this program there, in the directory of the cube.
@@ -190,6 +189,9 @@ impl Ssh {
     /// Sends what is new of the cube, once no task runs there and the outputs of the last one are here.
     fn send_cube(&self) -> Result<()> {
         self.send_program()?;
+        let far = self.far()?;
+        let hold = self.words(&far.base, &far.program, &["cube", "job", "hold", "../job"]);
+        self.held.replace(Some(far.connection.hold("send files", &hold)?));
         let State { stage, about, changes } = self.state()?;
         match (stage, about) {
             (Stage::Free, _) | (_, None) => {}
@@ -201,7 +203,13 @@ impl Ssh {
         }
         let names = self.parts();
         let to = format!("{}/cube", self.far()?.base);
-        let sent = Sent { from: &absolute(&self.cube.root)?, names: &names, without: &["build/target"], to: &to };
+        let sent = Sent {
+            from: &absolute(&self.cube.root)?,
+            names: &names,
+            without: &["build/target"],
+            to: &to,
+            follows_links: true,
+        };
         self.transfer()?.send("the cube", &sent)
     }
 
@@ -251,6 +259,7 @@ impl Ssh {
         let arguments: Vec<&str> = start.into_iter().chain(arguments.iter().map(String::as_str)).collect();
         self.ask("start the task", &arguments, Stdio::null())
             .map_err(|error| self.or_lost(error, &about.task, "may have been started there"))?;
+        self.held.take();
         self.follow(&about.task)
     }
 
@@ -271,12 +280,13 @@ impl Ssh {
     /// Brings what a job has changed in its outputs here, and frees its place.
     fn bring(&self, about: &About, changes: &[FileChanges]) -> Result<()> {
         let changed: Vec<_> = about.directories().zip(changes).collect();
-        let written = changed.iter().flat_map(|(below, changes)| changes.written.iter().map(|path| below.join(path)));
+        let written =
+            changed.iter().flat_map(|(below, changes)| changes.written.iter().map(|(path, _)| below.join(path)));
         let written: Vec<PathBuf> = written.collect();
         let brought = place::Brought::begin(&self.cube.workspace)?;
         self.transfer()?.fetch(&self.far_workspace()?, &written, brought.root())?;
         for (below, changes) in changed {
-            place::place(&brought.root().join(below), &self.cube.workspace.join(below), &changes.removed)?;
+            place::place(&brought.root().join(below), &self.cube.workspace.join(below), changes)?;
         }
         drop(brought);
         self.ask("free the place of the task", &["cube", "job", "free", "../job"], Stdio::null()).map(drop)
@@ -343,7 +353,7 @@ impl Runner for Ssh {
         let (program, missing) = match &self.program {
             Some(program) => (program.clone(), None),
             None => {
-                same_machine(&connection)?;
+                connection.check_same_machine()?;
                 let here = std::env::current_exe().map_err(Error::io("find", "this program"))?;
                 let hash = hexadecimal(&Sha256::digest(fs::read(&here).map_err(Error::io("read", &here))?));
                 let program = format!("{base}/bin/mnist-{}", &hash[..16]);
@@ -368,12 +378,14 @@ impl Runner for Ssh {
     fn stage_in(&self, invocation: &Invocation) -> Result<()> {
         self.send_cube()?;
         let workspace = &self.cube.workspace;
-        let (names, missing): (Vec<_>, Vec<_>) =
-            self.moved(invocation).into_iter().partition(|name| workspace.join(name).exists());
         let (to, transfer) = (self.far_workspace()?, self.transfer()?);
-        if !names.is_empty() {
-            transfer.send("the inputs", &Sent { from: workspace, names: &names, without: &[], to: &to })?;
+        for (what, is_input) in [("the inputs", true), ("what the outputs hold", false)] {
+            let (names, missing): (Vec<_>, Vec<_>) =
+                self.moved(invocation, is_input).into_iter().partition(|name| workspace.join(name).exists());
             transfer.remove(&to, &missing)?;
+            // The task finds links in its outputs as links.
+            let sent = Sent { from: workspace, names: &names, without: &[], to: &to, follows_links: is_input };
+            transfer.send(what, &sent)?;
         }
         let far = self.far()?;
         let file = file_of(self.run_file(invocation).as_bytes())?;
@@ -390,7 +402,8 @@ impl Runner for Ssh {
     /// Also says what would be sent and brought.
     fn dry_run(&self, invocation: &Invocation) -> Result<String> {
         let outputs: Vec<PathBuf> = self.about(invocation).outputs.into_iter().map(|(_, path, _)| path).collect();
-        let (sent, brought) = (shown(&self.moved(invocation)), shown(&outputs));
+        let moved = [true, false].map(|is_input| self.moved(invocation, is_input)).concat();
+        let (sent, brought) = (shown(&moved), shown(&outputs));
         let host = self.address.shown();
         info!("{host}: would first get what is new of the cube and, of the workspace, of {sent}");
         info!("{host}: would then give what is new of {brought}");
@@ -474,19 +487,6 @@ impl Image for Ssh {
 fn shown(paths: &[PathBuf]) -> String {
     let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
     if paths.is_empty() { "nothing".into() } else { paths.join(", ") }
-}
-
-/// Checks that this program runs there.
-fn same_machine(connection: &Connection) -> Result<()> {
-    let Machine { system, processor, .. } = &connection.machine;
-    let there = format!("{system} on {processor}").to_lowercase().replace("darwin", "macos");
-    let there = there.replace("amd64", "x86_64").replace("arm64", "aarch64");
-    let here = format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH);
-    if there == here {
-        return Ok(());
-    }
-    let problem = format!("expected {here}, found {there}");
-    Err(CubeError::OtherMachine { host: connection.host(), problem }.into())
 }
 
 /// That of a process which ended with `code`.

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use super::super::super::command::{HostCommand, file_of};
+use super::super::super::command::{HostCommand, ProgramOutput, file_of};
 use super::super::super::listing::{self, LEFT_OUT, Listed, is_below, is_left_out, listed};
 use super::connection::{Connection, problem};
 use crate::error::{CubeError, Error, Result};
@@ -34,6 +34,37 @@ pub struct Sent<'a> {
     pub without: &'a [&'a str],
     /// The directory there.
     pub to: &'a str,
+    /// Whether what links lead to is sent in their place.
+    pub follows_links: bool,
+}
+
+/// Files of so many bytes are compared by their contents: two may have been made within a second, with one size.
+const COMPARED: u64 = 4 << 20;
+/// Tar compares none: files of so many bytes are always sent.
+const ALWAYS_SENT: u64 = 1 << 16;
+/// If they are not more than these.
+const FEW: usize = 1000;
+
+impl Sent<'_> {
+    /// What has the names: files, or the directories themselves, which a link at this place stands for.
+    fn sources(&self, names: &[&PathBuf]) -> Vec<PathBuf> {
+        let source = |name: &&PathBuf| {
+            let source = Path::new(".").join(name);
+            if self.from.join(name).is_dir() { source.join("") } else { source } // with a slash at its end
+        };
+        names.iter().map(source).collect()
+    }
+
+    /// Whether a name stands for few files, which have at most so many bytes together.
+    fn is_small(&self, name: &Path, bytes: u64) -> Result<bool> {
+        let path = self.from.join(name);
+        let listed = if path.is_dir() {
+            listing::list(&path)?
+        } else {
+            fs::metadata(&path).map(|metadata| vec![listed(name.into(), &metadata)]).unwrap_or_default()
+        };
+        Ok(listed.len() <= FEW && listed.iter().map(|(_, size, _)| size).sum::<u64>() <= bytes)
+    }
 }
 
 impl FileTransfer<'_> {
@@ -42,6 +73,9 @@ impl FileTransfer<'_> {
     /// # Errors
     /// A file cannot be read or written, the connection is lost, or a signal arrived.
     pub fn send(&self, what: &'static str, sent: &Sent) -> Result<()> {
+        if sent.names.is_empty() {
+            return Ok(());
+        }
         self.connection.succeed("make a directory", &["mkdir", "-p", sent.to], Stdio::null())?;
         if self.has_rsync { self.send_by_rsync(what, sent) } else { self.send_by_tar(what, sent) }
     }
@@ -54,17 +88,39 @@ impl FileTransfer<'_> {
     }
 
     fn send_by_rsync(&self, what: &'static str, sent: &Sent) -> Result<()> {
+        let (mut small, mut large) = (vec![], vec![]);
+        for name in sent.names {
+            if sent.is_small(name, COMPARED)? { small.push(name) } else { large.push(name) }
+        }
+        let mut bytes = vec![];
+        for (names, compares) in [(small, Some("--checksum")), (large, None)] {
+            if !names.is_empty() {
+                bytes.push(self.rsync_there(what, sent, &names, compares)?);
+            }
+        }
+        tracing::info!("{}: {what}: {} bytes sent", self.connection.host(), bytes.join(" and "));
+        Ok(())
+    }
+
+    /// Sends some of the names; returns how many bytes that took, as rsync says it.
+    fn rsync_there(
+        &self,
+        what: &'static str,
+        sent: &Sent,
+        names: &[&PathBuf],
+        compares: Option<&str>,
+    ) -> Result<String> {
         let (_, host) = self.connection.for_rsync();
-        let command = self.rsync().args(["-LR", "--no-implied-dirs", "--delete"]).directory(sent.from);
+        let links = if sent.follows_links { "-LR" } else { "-lR" };
+        let command = self.rsync().args([links, "--no-implied-dirs", "--delete"]).args(compares).directory(sent.from);
         let command = command.args(sent.without.iter().map(|name| format!("--exclude=/{name}")));
-        let command = command.arg("--").args(sent.names.iter().map(|name| Path::new(".").join(name)));
-        let output = command.arg(format!("{host}:{}/", sent.to)).complete(Stdio::null())?;
-        if !output.success {
+        let command = command.arg("--").args(sent.sources(names)).arg(format!("{host}:{}/", sent.to));
+        let output = command.complete(Stdio::null())?;
+        if !output.success && !only_lacks_targets(&output) {
             return Err(self.failed("send", what, &output.stderr));
         }
         let sent = output.stdout.lines().find_map(|line| line.strip_prefix("Total bytes sent: "));
-        tracing::info!("{}: {what}: {} bytes sent", self.connection.host(), sent.unwrap_or("some"));
-        Ok(())
+        Ok(sent.unwrap_or("some").into())
     }
 
     fn failed(&self, verb: &str, what: &str, stderr: &str) -> Error {
@@ -107,7 +163,11 @@ impl FileTransfer<'_> {
         let there = self.list(sent.to)?;
         let known: BTreeMap<&PathBuf, (u64, u64)> =
             there.iter().map(|(path, size, time)| (path, (*size, *time))).collect();
-        let changed = here.iter().filter(|(path, size, time)| known.get(path) != Some(&(*size, *time)));
+        let small: Vec<&PathBuf> =
+            sent.names.iter().filter(|name| sent.is_small(name, ALWAYS_SENT).unwrap_or(false)).collect();
+        let is_small = |path: &PathBuf| small.iter().any(|name| path.starts_with(name));
+        let changed =
+            here.iter().filter(|(path, size, time)| known.get(path) != Some(&(*size, *time)) || is_small(path));
         let changed: Vec<&PathBuf> = changed.map(|(path, ..)| path).collect();
         let directories = sent.names.iter().filter(|name| sent.from.join(name).is_dir());
         let directories: Vec<&PathBuf> = directories.collect();
@@ -127,7 +187,9 @@ impl FileTransfer<'_> {
             return Ok(());
         }
         let names = names_file(&changed)?;
-        let pack = HostCommand::new("tar").args(["--null", "-chf", "-", "-T", "-"]).directory(sent.from);
+        let pack = HostCommand::new("tar")
+            .args(["--null", if sent.follows_links { "-chf" } else { "-cf" }, "-", "-T", "-"])
+            .directory(sent.from);
         let unpack = self.connection.command(&["tar", "-xpf", "-", "-C", sent.to]);
         let (packed, unpacked) = pack.pipe(names.into(), &unpack)?;
         if packed.success && unpacked.success {
@@ -180,9 +242,17 @@ impl FileTransfer<'_> {
     }
 }
 
+/// Whether rsync has sent all but links that lead nowhere.
+fn only_lacks_targets(output: &ProgramOutput) -> bool {
+    /// "Partial transfer due to error".
+    const PARTIAL: i32 = 23;
+    let mut lines = output.stderr.lines().filter(|line| !line.starts_with("rsync error:") && !line.trim().is_empty());
+    output.code == Some(PARTIAL) && lines.all(|line| line.starts_with("symlink has no referent: "))
+}
+
 /// The words that run `script` with `arguments` in a directory there.
 fn in_directory(far: &str, script: &str, arguments: &[String]) -> Vec<String> {
-    let script = format!("cd \"$1\" && shift && {script}");
+    let script = format!("mkdir -p \"$1\" && cd \"$1\" && shift && {script}");
     ["sh", "-c", &script, "sh", far].map(String::from).into_iter().chain(arguments.iter().cloned()).collect()
 }
 
