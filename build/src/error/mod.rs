@@ -7,7 +7,7 @@ use crate::text::{self, Problem, escaped, one_of, quoted};
 
 mod cube;
 mod medperf;
-pub use cube::{CubeError, found_at};
+pub use cube::{CubeError, beside, found_at};
 pub use medperf::MedPerfError;
 
 /// Shorthand for results whose error is [`Error`].
@@ -166,6 +166,9 @@ pub enum Error {
     Doubtful { doubtful: usize, images: usize },
 
     // ---- parameters
+    /// No parameters file where one was expected.
+    #[error("{}: cannot read: {source}", path.display())]
+    NoParameters { path: PathBuf, source: io::Error },
     /// A parameters file that cannot be used as it is.
     #[error("{}", in_file(path, problems).join("; "))]
     ParametersFile { path: PathBuf, problems: Vec<Problem> },
@@ -271,6 +274,7 @@ impl Error {
             Error::Io { action: "start", source, .. } if source.kind() == io::ErrorKind::WouldBlock => {
                 Some("the system starts no more processes; see `ulimit -u` and the container's pids.max".into())
             }
+            Error::NoParameters { path, .. } => beside(path),
             Error::Io { source, .. } => io_hint(source).map(str::to_string),
             Error::Kept { problem, .. } => problem.hint(),
             Error::InUse { .. } => Some("wait until it has ended, or choose other directories".into()),
@@ -313,8 +317,12 @@ impl Error {
                 let directory = model_dir.parent().filter(|parent| !parent.as_os_str().is_empty());
                 Some(format!("give the directory of a model, such as {}", quoted(directory.unwrap_or(Path::new(".")))))
             }
-            Error::NoModel { model_dir, .. } => {
+            Error::NoModel { model_dir, .. } if is_empty(model_dir) => {
                 Some(format!("train one first with `mnist train --model_dir={}`", quoted(model_dir)))
+            }
+            // It may be a mistyped name.
+            Error::NoModel { .. } => {
+                Some("name the directory of a trained model, or train one with `mnist train`".into())
             }
             Error::Model { path, .. } => {
                 let directory = path.parent().unwrap_or(path);
@@ -403,6 +411,10 @@ impl Error {
             _ => 1,
         }
     }
+}
+
+fn is_empty(directory: &Path) -> bool {
+    directory.read_dir().is_ok_and(|mut entries| entries.next().is_none())
 }
 
 fn io_hint(error: &io::Error) -> Option<&'static str> {
