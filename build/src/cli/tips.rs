@@ -29,6 +29,13 @@ pub fn improve(error: &mut clap::Error, arguments: &[OsString]) {
             let is_similar = error.get(ContextKind::SuggestedArg).is_some();
             parameter(&flag, &words).filter(|_| !is_similar)
         }
+        ErrorKind::MissingRequiredArgument if of_cube => {
+            let mlcube = words.iter().find(|word| word.starts_with("--mlcube=")).map(|word| format!(" {word}"));
+            Some(format!(
+                "the cube's tasks and platforms are listed by: mnist cube describe{}",
+                mlcube.unwrap_or_default()
+            ))
+        }
         _ => return,
     };
     match tip {

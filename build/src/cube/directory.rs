@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use serde_yaml::Value;
 
-use super::platform::PLATFORMS;
 use crate::error::{Error, Result};
 use crate::text::suggestion;
 use crate::yaml;
@@ -75,7 +74,9 @@ impl FileFlag {
             "mlcube_task" => Some("the file of a task"),
             "mlcube_invoke" => self.is_platform.then_some("a run configuration"),
             _ => {
-                let is_platform = PLATFORMS.iter().any(|platform| platform.schema.name == schema_type);
+                let has = |name: &&str| document.get(*name).is_some();
+                let is_run = ["task_name", "input_binding", "output_binding"].iter().any(has);
+                let is_platform = schema_type.starts_with("mlcube_") && !is_run;
                 (is_platform && !self.is_platform).then_some("a platform file")
             }
         }

@@ -310,20 +310,7 @@ impl Error {
                  --data_dir=DIR; `mnist download` brings it"
                     .into(),
             ),
-            Error::NoModel { unfinished: Some(directory), .. } => {
-                Some(format!("give {}, which has one", quoted(directory)))
-            }
-            Error::NoModel { model_dir, .. } if model_dir.is_file() => {
-                let directory = model_dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-                Some(format!("give the directory of a model, such as {}", quoted(directory.unwrap_or(Path::new(".")))))
-            }
-            Error::NoModel { model_dir, .. } if is_empty(model_dir) => {
-                Some(format!("train one first with `mnist train --model_dir={}`", quoted(model_dir)))
-            }
-            // It may be a mistyped name.
-            Error::NoModel { .. } => {
-                Some("name the directory of a trained model, or train one with `mnist train`".into())
-            }
+            Error::NoModel { model_dir, unfinished } => Some(model_hint(model_dir, unfinished.as_deref())),
             Error::Model { path, .. } => {
                 let directory = path.parent().unwrap_or(path);
                 Some(format!(
@@ -413,8 +400,20 @@ impl Error {
     }
 }
 
-fn is_empty(directory: &Path) -> bool {
-    directory.read_dir().is_ok_and(|mut entries| entries.next().is_none())
+/// Where a directory has no model.
+fn model_hint(model_dir: &Path, unfinished: Option<&Path>) -> String {
+    let is_empty = || model_dir.read_dir().is_ok_and(|mut entries| entries.next().is_none());
+    if let Some(directory) = unfinished {
+        format!("give {}, which has one", quoted(directory))
+    } else if model_dir.is_file() {
+        let directory = model_dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+        format!("give the directory of a model, such as {}", quoted(directory.unwrap_or(Path::new("."))))
+    } else if is_empty() {
+        format!("train one first with `mnist train --model_dir={}`", quoted(model_dir))
+    } else {
+        // It may be a mistyped name.
+        "name the directory of a trained model, or train one with `mnist train`".into()
+    }
 }
 
 fn io_hint(error: &io::Error) -> Option<&'static str> {

@@ -63,7 +63,8 @@ impl PlatformOfCube {
         } else if let Some(source) = self.source(path).filter(|_| is_missing) {
             format!("copy {} there, which comes with the cube", source.display())
         } else if self.configuration.is_some() {
-            let below = if path.starts_with(workspace) { "; a relative path is below the workspace" } else { "" };
+            let below =
+                if is_missing && path.starts_with(workspace) { "; a relative path is below the workspace" } else { "" };
             format!("name the right path in the cube's file, or give it as NAME=PATH{below}")
         } else {
             "name the right path in the run configuration".into()
