@@ -222,7 +222,7 @@ fn a_training_may_begin_with_a_model() {
          hint: set hidden_layers and ensemble to those of the model",
     );
     for (path, hint) in [
-        ("nowhere", "train one first with `mnist train --model_dir=nowhere`"),
+        ("nowhere", "name the directory of a trained model, or train one with `mnist train`"),
         ("parameters.yaml", "give the directory of a model, such as ."),
     ] {
         let ended = sandbox.train(&format!("--init={path}"));

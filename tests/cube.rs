@@ -225,7 +225,9 @@ fn faults_of_tasks_and_bindings_are_found() {
         "default.parameters.yaml",
         "other.yaml",
         &[
-            "run/train.yaml:8: input_binding.parameters_file: expected a file workspace/parameters/other.yaml, found none",
+            "run/train.yaml:8: input_binding.parameters_file: expected a file workspace/parameters/other.yaml, found none: \
+             known are 8gpu.parameters.yaml, accurate.parameters.yaml, best.parameters.yaml, default.parameters.yaml, \
+             fast.parameters.yaml, gpu.parameters.yaml, sgd.parameters.yaml",
         ],
     );
     finds(
@@ -346,7 +348,8 @@ fn faults_of_configuration_2_are_found() {
         "{ type: file, default: parameters/default.parameters.yaml }",
         "{ type: file, default: parameters/other.yaml }",
         "mlcube-2.0.yaml:31: tasks.train.parameters.inputs.parameters_file: expected a file workspace/parameters/other.yaml, \
-         found none",
+         found none: known are 8gpu.parameters.yaml, accurate.parameters.yaml, best.parameters.yaml, \
+         default.parameters.yaml, fast.parameters.yaml, gpu.parameters.yaml, sgd.parameters.yaml",
     );
 }
 

@@ -131,13 +131,15 @@ fn an_unknown_platform_is_answered_with_those_of_the_cube() {
     let cube = hello();
     let platform = |name: &str| cube.run(&format!("run --platform={name} --task=hello"));
     let expected = "error: --platform=lxc: expected a section of the cube's file, or a platform file, found nothing of this \
-                    name\nhint: known are docker, singularity\n";
+                    name\nhint: known are docker, singularity, or the path of a platform file\n";
     let ended = platform("lxc");
     assert_eq!((&*ended.stderr, ended.code), (expected, Some(2)));
     cube.write("platforms/far.yaml", "");
-    assert!(platform("lxc").stderr.ends_with("hint: known are docker, singularity, far\n"));
+    assert!(
+        platform("lxc").stderr.ends_with("hint: known are docker, singularity, far, or the path of a platform file\n")
+    );
     cube.write("mlcube.yaml", HELLO.replace("docker:\n  image: somebody/hello_world:0.0.1\n", ""));
-    assert!(platform("lxc").stderr.ends_with("hint: known are singularity, far\n"));
+    assert!(platform("lxc").stderr.ends_with("hint: known are singularity, far, or the path of a platform file\n"));
     let ended = cube.run("describe").done();
     assert!(ended.stdout.contains(" --platform=singularity\n") && !ended.stdout.contains("=docker"), "{ended:#?}");
 }
@@ -189,5 +191,5 @@ fn a_long_argument_is_not_repeated_whole() {
         assert!(cube.calls().is_empty());
     }
     // As deep as it may be.
-    cube.run(&format!("run --platform=docker --task=hello -P{deep}=1")).done();
+    cube.run(&format!("run --platform=docker --task=hello -Pplatform{}=1", &deep[1..])).done();
 }

@@ -218,5 +218,6 @@ fn on_a_terminal_it_asks() {
         let (is_there, shown) = answered(answer);
         assert!(shown.contains("remove? [y/N] "), "{shown}");
         assert_eq!(is_there, stays, "{answer}: {shown}");
+        assert_eq!(shown.contains("nothing was removed"), stays, "{answer}: {shown}");
     }
 }

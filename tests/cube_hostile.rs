@@ -400,12 +400,17 @@ fn wrong_arguments_say_what_was_expected() {
                  train-sgd";
     refused("run --platform=docker --task=x", &format!("--task=x: {task} nothing of this name\n{known}"));
     for command in ["check", "clean", "configure --platform=platforms/docker.yaml", TRAIN] {
-        refused(&format!("{command} --mlcube=none"), &format!("--mlcube=none: {mlcube} nothing of this name"));
-        refused(&format!("{command} --mlcube=run"), &format!("--mlcube=run: {mlcube} a directory without mlcube.yaml"));
-        refused(
-            &format!("{command} --mlcube=platforms/docker.yaml"),
-            &format!("--mlcube=platforms/docker.yaml: {mlcube} another file"),
-        );
+        for (given, found) in [
+            ("none", "nothing of this name"),
+            ("run", "a directory without mlcube.yaml"),
+            ("platforms/docker.yaml", "another file"),
+        ] {
+            let hint = "give --mlcube=DIR, or change into the cube's directory";
+            refused(
+                &format!("{command} --mlcube={given}"),
+                &format!("--mlcube={given}: {mlcube} {found}\nhint: {hint}"),
+            );
+        }
     }
     fs::remove_dir_all(cube.sandbox.path("the cube/run")).unwrap();
     let none = format!("--task=x: {task} nothing of this name\nhint: ./run has no files *.yaml");

@@ -8,13 +8,20 @@ use crate::common::end;
 
 const TRAIN: &str = "run --mlcube=. --platform=platforms/docker.yaml --task=run/train.yaml";
 
+/// The command of a hint that runs `task` of `cube`.
+fn typed(cube: &Cube, task: &str, flags: &str) -> String {
+    let program = env!("CARGO_BIN_EXE_mnist");
+    format!("`{program} cube run --task={task} --mlcube='{}' {flags}`", cube.sandbox.path("the cube").display())
+}
+
 #[test]
 fn a_missing_input_is_named_before_anything_starts() {
     let cube = Cube::new().with("docker", DOCKER);
     fs::remove_dir(cube.workspace("data")).unwrap();
     cube.run(TRAIN).failed_with(&format!(
-        "data_dir: expected a directory {}, found none\nhint: run the task download first, which makes it",
-        cube.workspace("data")
+        "data_dir: expected a directory {}, found none\nhint: run the task download first, which makes it: {}",
+        cube.workspace("data"),
+        typed(&cube, "download", "--platform=platforms/docker.yaml")
     ));
     assert!(!Path::new(&cube.workspace("model")).exists());
     // No task makes a mistyped path.
@@ -41,7 +48,10 @@ fn a_new_workspace_is_told_what_it_lacks() {
     let run = || cube.run(&format!("run --platform=docker --task=train --workspace={nowhere}"));
     run().failed_with(&format!(
         "data_dir: expected a directory {nowhere}/data, found none\nhint: the workspace {nowhere} is not there: see \
-         --workspace, or make it with the inputs of the task"
+         --workspace, or run the task download, which makes data_dir: {}, then copy {} to \
+         {nowhere}/parameters/default.parameters.yaml",
+        typed(&cube, "download", &format!("--platform=docker --workspace={nowhere}")),
+        cube.workspace("parameters/default.parameters.yaml"),
     ));
     assert!(!cube.sandbox.path("nope").exists());
     fs::create_dir_all(cube.sandbox.path("nope/data")).unwrap();

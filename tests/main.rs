@@ -14,6 +14,7 @@ mod course;
 mod crash;
 mod cube;
 mod cube_2;
+mod cube_advice;
 mod cube_arguments;
 mod cube_clean;
 mod cube_hostile;

@@ -354,7 +354,8 @@ fn a_missing_or_damaged_model_is_refused_and_says_why() {
 
     fs::remove_file(sandbox.path(file)).unwrap();
     sandbox.run("predict --model_dir=model digit.png").failed_with(
-        "model: has no model: expected a file model.safetensors\nhint: train one first with `mnist train --model_dir=model`",
+        "model: has no model: expected a file model.safetensors\nhint: name the directory of a trained model, or \
+         train one with `mnist train`",
     );
 }
 

@@ -95,12 +95,18 @@ fn the_flags_of_the_node_are_words() {
         let expected = format!("./platforms/slurm.yaml:4: partition: expected a word or a number, found {found}\n");
         assert_eq!(ended.stdout, expected, "{ended:#?}");
     }
-    for (given, expected) in [
-        ("slurm.yaml", "a platform file other than this one"),
-        ("none.yaml", "another platform file, from this one's directory on"),
-        ("nowhere/native.yaml", "another platform file, from this one's directory on"),
-        ("ssh.yaml", "a platform of one machine"),
-    ] {
+    for (given, meant) in [("natvie.yaml", "native.yaml"), ("dokcer.yaml", "docker.yaml")] {
+        cube.write("platforms/slurm.yaml", PLATFORM.replace("native.yaml", given));
+        let ended = cube.run(TRAIN);
+        let expected = format!(
+            "./platforms/slurm.yaml:3: platform: expected the path of another platform file, from this one's directory on, \
+             found \"{given}\", which is not there: did you mean {meant}?\n"
+        );
+        assert_eq!(ended.stdout, expected, "{ended:#?}");
+    }
+    for (given, expected) in
+        [("slurm.yaml", "a platform file other than this one"), ("ssh.yaml", "a platform of one machine")]
+    {
         cube.write("platforms/slurm.yaml", PLATFORM.replace("native.yaml", given));
         let ended = cube.run(TRAIN);
         let expected = format!("./platforms/slurm.yaml:3: platform: expected {expected}, found \"{given}\"\n");

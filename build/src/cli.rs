@@ -4,6 +4,7 @@ mod cube;
 mod help;
 mod job;
 mod medperf;
+mod tips;
 mod values;
 
 use std::ffi::OsString;
@@ -72,6 +73,7 @@ pub fn parse() -> Cli {
         let plain: Vec<OsString> =
             arguments.iter().map(|argument| escaped(&argument.to_string_lossy()).into_owned().into()).collect();
         let mut error = parsed(&plain).err().unwrap_or(error);
+        tips::improve(&mut error, &plain);
         for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
             if let Some(ContextValue::String(found)) = error.get(kind) {
                 let shown = repeated(&escaped(found));

@@ -1,5 +1,6 @@
 //! The directories of a cube, and the files in it that the user names.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -33,19 +34,54 @@ pub struct FileFlag {
     expected: &'static str,
     /// Where such files are.
     pub folder: &'static str,
+    /// Whether they are platform files. Otherwise they are run configurations.
+    is_platform: bool,
 }
 
+/// Other names of platforms.
+const SYNONYMS: [(&str, &str); 2] = [("k8s", "kubernetes"), ("apptainer", "singularity")];
+
 /// `--platform`.
-pub const PLATFORM: FileFlag =
-    FileFlag { name: "platform", expected: "a platform file, or the name of one in platforms/", folder: "platforms" };
+pub const PLATFORM: FileFlag = FileFlag {
+    name: "platform",
+    expected: "a platform file, or the name of one in platforms/",
+    folder: "platforms",
+    is_platform: true,
+};
 
 /// `--platform` for a cube of one file.
 pub const PLATFORM_OR_SECTION: FileFlag =
-    FileFlag { name: "platform", expected: "a section of the cube's file, or a platform file", folder: "platforms" };
+    FileFlag { expected: "a section of the cube's file, or a platform file", ..PLATFORM };
 
 /// `--task`.
-pub const TASK: FileFlag =
-    FileFlag { name: "task", expected: "a run configuration, or the name of one in run/", folder: "run" };
+pub const TASK: FileFlag = FileFlag {
+    name: "task",
+    expected: "a run configuration, or the name of one in run/",
+    folder: "run",
+    is_platform: false,
+};
+
+impl FileFlag {
+    /// What `file` is, if its `schema_type` is that of another kind of file.
+    fn other_kind(&self, file: &Path) -> Option<&'static str> {
+        // A pipe would have no end, and what is wrong with a file the check says.
+        let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        let text = is_file.then(|| yaml::read(file, "a cube's file"))?.ok()?.ok()?;
+        let document = yaml::parse::<Value>(&text).ok()?;
+        let schema_type = document.get("schema_type")?.as_str()?;
+        match schema_type {
+            "mlcube_root" => Some("the file of a cube"),
+            "mlcube_task" => Some("the file of a task"),
+            "mlcube_invoke" => self.is_platform.then_some("a run configuration"),
+            _ => {
+                let has = |name: &&str| document.get(*name).is_some();
+                let is_run = ["task_name", "input_binding", "output_binding"].iter().any(has);
+                let is_platform = schema_type.starts_with("mlcube_") && !is_run;
+                (is_platform && !self.is_platform).then_some("a platform file")
+            }
+        }
+    }
+}
 
 impl CubeDir {
     /// The cube at `mlcube`, with its own workspace unless another is given.
@@ -103,17 +139,36 @@ impl CubeDir {
         let mut by_name = folder.join(given).into_os_string();
         by_name.push(".yaml");
         let places = [given.to_path_buf(), self.root.join(given), folder.join(given), by_name.into()];
-        if let Some(place) = places.iter().find(|place| place.exists() && !place.is_dir()) {
-            return Ok(place.clone());
-        }
-        let found = if places.iter().any(|place| place.is_dir()) { "a directory" } else { "nothing of this name" };
+        let place = places.iter().find(|place| place.exists() && !place.is_dir());
+        let found = match place.map(|place| flag.other_kind(place)) {
+            Some(None) => return Ok(place.cloned().unwrap_or_default()),
+            Some(Some(other)) => other,
+            None if places.iter().any(|place| place.is_dir()) => "a directory",
+            None => "nothing of this name",
+        };
+        let next =
+            Some(self.known(flag, place.and_then(|place| place.file_stem()).unwrap_or(given.as_os_str()), others));
+        Err(Error::Argument { flag: flag.name, given: given.into(), expected: flag.expected, found, next })
+    }
+
+    /// The hint to what the flag takes where `name` is none of it.
+    fn known(&self, flag: &FileFlag, name: &OsStr, others: &[&str]) -> String {
         let named = self.names_in(flag.folder);
         let known: Vec<&str> = others.iter().copied().chain(named.iter().map(String::as_str)).collect();
-        let next = match known.is_empty() {
-            true => format!("{} has no files *.yaml", folder.display()),
-            false => suggestion(&given.to_string_lossy(), known.iter().copied(), &known),
-        };
-        Err(Error::Argument { flag: flag.name, given: given.into(), expected: flag.expected, found, next: Some(next) })
+        let name = name.to_string_lossy();
+        let synonym = SYNONYMS.iter().find(|(other, meant)| name == *other && known.contains(meant));
+        match synonym {
+            Some((_, meant)) if flag.is_platform => format!("did you mean {meant}?"),
+            _ if known.is_empty() => format!("{} has no files *.yaml", self.root.join(flag.folder).display()),
+            _ if name == "podman" && others.contains(&"docker") && !known.contains(&"podman") => {
+                "give --platform=docker with -Pdocker.docker=podman".into()
+            }
+            _ => {
+                let suggested = suggestion(&name, known.iter().copied(), &known);
+                let with_path = !others.is_empty() && !suggested.ends_with('?');
+                suggested + if with_path { ", or the path of a platform file" } else { "" }
+            }
+        }
     }
 
     /// The names alone of the files in a folder of the cube.
@@ -158,7 +213,7 @@ fn not_a_cube(mlcube: &Path, found: &'static str) -> Error {
         given: mlcube.into(),
         expected: "the cube's directory, or its file, such as mlcube.yaml",
         found,
-        next: None,
+        next: Some("give --mlcube=DIR, or change into the cube's directory".into()),
     }
 }
 

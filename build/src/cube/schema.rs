@@ -135,7 +135,8 @@ impl Mismatch {
 pub fn check(document: &Value, schemas: &[&Schema]) -> Vec<Mismatch> {
     let names: Vec<&str> = schemas.iter().map(|schema| schema.name).filter(|name| !SETTINGS.contains(name)).collect();
     let Some(mapping) = document.as_mapping() else {
-        let problem = format!("expected the keys of {}, found {}", one_of(&names), described(document));
+        let found = if document.is_null() { "an empty file".into() } else { described(document) };
+        let problem = format!("expected the keys of {}, found {found}", one_of(&names));
         return vec![Mismatch { path: vec![], problem }];
     };
     let named = schema_type(document);

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::text::{counted, one_of};
+use crate::text::{counted, one_of, suggestion};
 
 /// One variant per cause, as in [`Error`](super::Error).
 #[derive(Debug, thiserror::Error)]
@@ -307,6 +307,19 @@ pub fn found_at(path: &Path) -> &'static str {
         (Err(_), Ok(_)) => "a link to nothing",
         (Err(_), Err(_)) => "none",
     }
+}
+
+/// The next step where there is no YAML file `path`: the files that its directory has.
+pub fn beside(path: &Path) -> Option<String> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let entries = directory.read_dir().ok()?.flatten();
+    let name = |entry: std::fs::DirEntry| Some(entry.file_name().to_str()?.to_string());
+    let mut names: Vec<String> = entries.filter_map(name).filter(|name| name.ends_with(".yaml")).collect();
+    names.sort();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let suggested =
+        || suggestion(&path.file_name().unwrap_or_default().to_string_lossy(), names.iter().copied(), &names);
+    (!names.is_empty()).then(suggested)
 }
 
 /// By what `kubectl` says.

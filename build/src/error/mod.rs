@@ -7,7 +7,7 @@ use crate::text::{self, Problem, escaped, one_of, quoted};
 
 mod cube;
 mod medperf;
-pub use cube::{CubeError, found_at};
+pub use cube::{CubeError, beside, found_at};
 pub use medperf::MedPerfError;
 
 /// Shorthand for results whose error is [`Error`].
@@ -166,6 +166,9 @@ pub enum Error {
     Doubtful { doubtful: usize, images: usize },
 
     // ---- parameters
+    /// No parameters file where one was expected.
+    #[error("{}: cannot read: {source}", path.display())]
+    NoParameters { path: PathBuf, source: io::Error },
     /// A parameters file that cannot be used as it is.
     #[error("{}", in_file(path, problems).join("; "))]
     ParametersFile { path: PathBuf, problems: Vec<Problem> },
@@ -271,6 +274,7 @@ impl Error {
             Error::Io { action: "start", source, .. } if source.kind() == io::ErrorKind::WouldBlock => {
                 Some("the system starts no more processes; see `ulimit -u` and the container's pids.max".into())
             }
+            Error::NoParameters { path, .. } => beside(path),
             Error::Io { source, .. } => io_hint(source).map(str::to_string),
             Error::Kept { problem, .. } => problem.hint(),
             Error::InUse { .. } => Some("wait until it has ended, or choose other directories".into()),
@@ -306,16 +310,7 @@ impl Error {
                  --data_dir=DIR; `mnist download` brings it"
                     .into(),
             ),
-            Error::NoModel { unfinished: Some(directory), .. } => {
-                Some(format!("give {}, which has one", quoted(directory)))
-            }
-            Error::NoModel { model_dir, .. } if model_dir.is_file() => {
-                let directory = model_dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-                Some(format!("give the directory of a model, such as {}", quoted(directory.unwrap_or(Path::new(".")))))
-            }
-            Error::NoModel { model_dir, .. } => {
-                Some(format!("train one first with `mnist train --model_dir={}`", quoted(model_dir)))
-            }
+            Error::NoModel { model_dir, unfinished } => Some(model_hint(model_dir, unfinished.as_deref())),
             Error::Model { path, .. } => {
                 let directory = path.parent().unwrap_or(path);
                 Some(format!(
@@ -402,6 +397,22 @@ impl Error {
             | Error::Argument { .. } => 2,
             _ => 1,
         }
+    }
+}
+
+/// Where a directory has no model.
+fn model_hint(model_dir: &Path, unfinished: Option<&Path>) -> String {
+    let is_empty = || model_dir.read_dir().is_ok_and(|mut entries| entries.next().is_none());
+    if let Some(directory) = unfinished {
+        format!("give {}, which has one", quoted(directory))
+    } else if model_dir.is_file() {
+        let directory = model_dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+        format!("give the directory of a model, such as {}", quoted(directory.unwrap_or(Path::new("."))))
+    } else if is_empty() {
+        format!("train one first with `mnist train --model_dir={}`", quoted(model_dir))
+    } else {
+        // It may be a mistyped name.
+        "name the directory of a trained model, or train one with `mnist train`".into()
     }
 }
 

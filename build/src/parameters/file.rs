@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -20,7 +21,10 @@ use crate::yaml::{self, Problem, line_of};
 /// It cannot be read, is too long, is not a YAML mapping, or holds keys or values that are not allowed; the message has
 /// all of them with their lines.
 pub fn read(path: &Path) -> Result<Vec<Setting>> {
-    let text = yaml::read(path, "a parameters file").map_err(Error::io("read", path))?;
+    let text = yaml::read(path, "a parameters file").map_err(|source| match source.kind() {
+        ErrorKind::NotFound => Error::NoParameters { path: path.into(), source },
+        _ => Error::io("read", path)(source),
+    })?;
     let settings = text.map_err(|problem| vec![problem]).and_then(|text| parse(&text));
     settings.map_err(|problems| Error::ParametersFile { path: path.to_path_buf(), problems })
 }

@@ -13,7 +13,7 @@ use crate::cube::check::{self, CubeDescription, CubeFault, Program, TaskFlags};
 use crate::cube::clean;
 use crate::cube::configuration::{Changes, Configuration, Override, Section, TaskArgument, printed};
 use crate::cube::directory::{CubeDir, PLATFORM, PLATFORM_OR_SECTION, TASK, absolute, listed};
-use crate::cube::invocation::{Binding, Invocation};
+use crate::cube::invocation::Invocation;
 use crate::cube::job::{About, DetachedTask};
 use crate::cube::listing;
 use crate::cube::overwriting::{Overwritten, overwritten};
@@ -26,6 +26,8 @@ use crate::error::{CubeError, Error, Result};
 use crate::output::console;
 use crate::parameters::Parameters;
 use crate::text::{self, Problem};
+
+mod inputs;
 
 /// The most faults, and the most files that stay, that are shown.
 const MOST_SHOWN: usize = 50;
@@ -65,6 +67,7 @@ fn flags_of(task: &str) -> Option<TaskFlags> {
 fn check_parameters(file: &Path) -> std::result::Result<(), Vec<Problem>> {
     Parameters::read(file, &[]).map(drop).map_err(|error| match error {
         Error::ParametersFile { problems, .. } => problems,
+        Error::NoParameters { source, .. } => vec![Problem::of_file(format!("cannot read: {source}"))],
         Error::Io { action, source, .. } => vec![Problem::of_file(format!("cannot {action}: {source}"))],
         other => vec![Problem::of_file(other.to_string())],
     })
@@ -77,8 +80,9 @@ fn cube_dir(args: &CubeArgs) -> Result<CubeDir> {
 fn check(mlcube: &Path) -> Result<()> {
     let report = check::check(&CubeDir::new(mlcube, None)?, &PROGRAM);
     let (files, tasks) = (report.files.len(), report.tasks.join(", "));
+    let files = format!("{} {}", text::counted(files, "file"), if files == 1 { "is" } else { "are" });
     sound(mlcube, if report.faults.is_empty() { Ok(()) } else { Err(report.faults) })?;
-    console::print(&text::lines([format!("{}: {files} files are right, tasks {tasks}", mlcube.display())]))
+    console::print(&text::lines([format!("{}: {files} right, tasks {tasks}", mlcube.display())]))
 }
 
 /// The value that was read. Faults are printed, a line each.
@@ -110,6 +114,8 @@ struct PlatformOfCube {
     runner: Box<dyn Runner>,
     /// The `schema_type` of the platform file, or the name of the section.
     kind: String,
+    /// The flags after `--task` that run another task of the cube here, as a shell takes them.
+    flags: String,
 }
 
 impl PlatformOfCube {
@@ -128,7 +134,8 @@ impl PlatformOfCube {
                 sound(&cube.shown(), check::runner(&file, &cube, &PROGRAM))?
             }
         };
-        Ok(Self { cube, configuration, runner, kind })
+        let flags = flags_for(&cube, platform, args, parameters);
+        Ok(Self { cube, configuration, runner, kind, flags })
     }
 
     /// What `--task` names: run configurations, or tasks of configuration 2.0. Nothing is wrong with any of them.
@@ -165,58 +172,6 @@ impl PlatformOfCube {
         Err(CubeError::NotOfPlatform { flag, platforms, found: self.kind.clone() }.into())
     }
 
-    /// `error`, with the next step if it names an input that is not there.
-    fn advised(&self, error: Error) -> Error {
-        match error {
-            Error::Cube(problem @ CubeError::CubeInput { .. }) => {
-                let CubeError::CubeInput { path, .. } = &problem else { return problem.into() };
-                let next = self.way_to_input(path);
-                CubeError::Advised { problem: Box::new(problem), next }.into()
-            }
-            other => other,
-        }
-    }
-
-    /// How the input `path` comes to be there.
-    fn way_to_input(&self, path: &Path) -> String {
-        let (workspace, own) = (&self.cube.workspace, self.cube.own_workspace());
-        let comes_with_cube =
-            path.strip_prefix(workspace).ok().filter(|_| *workspace != own).map(|below| own.join(below));
-        let source = comes_with_cube.filter(|source| source.exists());
-        let is_missing = path.symlink_metadata().is_err();
-        if path.starts_with(workspace) && !workspace.exists() {
-            format!(
-                "the workspace {} is not there: see --workspace, or make it with the inputs of the task",
-                workspace.display()
-            )
-        } else if let Some(task) = self.maker(path).filter(|_| is_missing) {
-            format!("run the task {task} first, which makes it")
-        } else if let Some(source) = source.filter(|_| is_missing) {
-            format!("copy {} there, which comes with the cube", source.display())
-        } else if self.configuration.is_some() {
-            "name the right path in the cube's file, or give it as NAME=PATH".into()
-        } else {
-            "name the right path in the run configuration".into()
-        }
-    }
-
-    /// A task of the cube with an output in which `path` is.
-    fn maker(&self, path: &Path) -> Option<String> {
-        let tasks: Vec<(String, Vec<Binding>)> = match &self.configuration {
-            Some(configuration) => {
-                configuration.tasks.iter().map(|task| (task.name.clone(), task.bindings())).collect()
-            }
-            None => {
-                let configurations = check::configurations(&self.cube, &PROGRAM).ok()?;
-                configurations.invocations.into_iter().map(|one| (one.task, one.bindings)).collect()
-            }
-        };
-        let makes = |binding: &Binding| !binding.is_input && binding.claim.is_none() && path.starts_with(&binding.path);
-        let reads = |binding: &Binding| binding.is_input && binding.path == path;
-        let is_maker = |bindings: &[Binding]| bindings.iter().any(makes) && !bindings.iter().any(reads);
-        tasks.into_iter().find(|(_, bindings)| is_maker(bindings)).map(|(task, _)| task)
-    }
-
     fn invocation(&self, task: &Path) -> Result<Invocation> {
         match &self.configuration {
             Some(configuration) => configuration.invocation(task),
@@ -225,10 +180,25 @@ impl PlatformOfCube {
     }
 }
 
+/// The flags that make `mnist cube` do something on a platform of the cube, as a shell takes them.
+fn flags_for(cube: &CubeDir, platform: &Path, args: &ConfigurationArgs, parameters: &[TaskArgument]) -> String {
+    let changes = args.overrides.iter().map(Override::argument).chain(parameters.iter().map(TaskArgument::argument));
+    let changes: String = changes.map(|change| format!(" {}", text::quoted(Path::new(&change)))).collect();
+    format!("{}{changes}", flags_of_place(cube, platform))
+}
+
+/// The same without changes.
+fn flags_of_place(cube: &CubeDir, platform: &Path) -> String {
+    let [mlcube, platform, workspace] = [&*cube.given(), platform, &cube.workspace].map(text::quoted);
+    let workspace =
+        if cube.workspace == cube.own_workspace() { "".into() } else { format!(" --workspace={workspace}") };
+    format!("--mlcube={mlcube} --platform={platform}{workspace}")
+}
+
 /// The platform file that the user named. A cube of one file has sections too.
 fn platform_file(cube: &CubeDir, configuration: Option<&Configuration>, platform: &Path) -> Result<PathBuf> {
     match configuration {
-        Some(configuration) => cube.file(&PLATFORM_OR_SECTION, platform, &configuration.sections()),
+        Some(configuration) => cube.file(&PLATFORM_OR_SECTION, platform, &configuration.platforms()),
         None => cube.file(&PLATFORM, platform, &[]),
     }
 }
@@ -303,7 +273,10 @@ fn run_tasks(mut place: PlatformOfCube, given: &Path, how: &How) -> Result<()> {
         let invocation = place.invocation(task)?;
         return runner::attach(&mut *place.runner, &invocation);
     }
-    tasks.iter().try_for_each(|task| run_task(&mut place, task, how).map_err(|error| place.advised(error)))
+    if how.dry_run {
+        place.warn_of_missing(&tasks);
+    }
+    tasks.iter().try_for_each(|task| run_task(&mut place, task, how).map_err(|error| place.advised(error, task)))
 }
 
 fn run_task(place: &mut PlatformOfCube, task: &Path, how: &How) -> Result<()> {
@@ -335,14 +308,14 @@ fn describe(cube: &CubeDir) -> Result<()> {
         };
         lines.push(format!("    name = {task}{}{}", list("inputs", inputs), list("outputs", outputs)));
     }
-    let (program, mlcube) = (cli::started_as(), text::quoted(&cube.given()));
+    let program = cli::started_as();
     let platform = if platforms.iter().any(|name| name == "docker") {
         Some("docker")
     } else {
         platforms.first().map(|name| &**name)
     };
-    let platform = text::quoted(Path::new(platform.unwrap_or("FILE")));
-    let command = |command: &str| format!("    {program} cube {command} --mlcube={mlcube} --platform={platform}");
+    let flags = flags_of_place(cube, Path::new(platform.unwrap_or("FILE")));
+    let command = |command: &str| format!("    {program} cube {command} {flags}");
     lines.extend([String::new(), "Run this MLCube:".into(), "  Configure MLCube:".into(), command("configure")]);
     lines.push("  Run MLCube tasks:".into());
     lines.extend(runs.iter().map(|run| command(&format!("run --task={}", text::quoted(Path::new(run))))));
@@ -425,7 +398,10 @@ fn job(command: &JobCommand) -> Result<()> {
 fn clean(cube: &CubeDir, args: &CleanArgs) -> Result<()> {
     let configurations = sound(&cube.shown(), check::configurations(cube, &PROGRAM))?;
     if !configurations.invocations.is_empty() && !configurations.invocations.iter().any(|one| one.is_ours) {
-        info!("{}: another program's cube: which of its outputs may go is not known", cube.shown().display());
+        info!(
+            "{}: another program's cube: clean removes only files of this program's tasks, so nothing here",
+            cube.shown().display()
+        );
         return Ok(());
     }
     let cleaning = clean::look(&configurations, &cube.workspace, args.data, args.dry_run)?;
@@ -441,6 +417,8 @@ fn clean(cube: &CubeDir, args: &CleanArgs) -> Result<()> {
         }
         if args.yes || console::confirm("remove?")? {
             cleaning.carry_out()?;
+        } else {
+            info!("nothing was removed");
         }
     }
     Ok(())

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_yaml::Value;
+use tracing::warn;
 
 use super::super::NAME;
 use super::super::configuration::{Changes, Configuration, ConfiguredTask, Section, effective};
@@ -12,6 +13,7 @@ use super::super::locate::{PathStep, joined, key, shown};
 use super::super::overwriting::{Overwritten, overwritten};
 use super::super::runner::{docker, singularity};
 use super::super::schema::{Expected, Field, Mismatch, check_fields, described, optional, required};
+use super::changes;
 use super::reader::{Document, Program, Reader};
 use crate::error::found_at;
 use crate::text::{one_of, suggestion};
@@ -35,6 +37,15 @@ pub fn read(
     changes: &Changes,
 ) -> Option<(Configuration, Document)> {
     let document = reader.read(file, &[])?;
+    let unknown = changes::unknown(&document.value, changes);
+    if !unknown.is_empty() {
+        unknown.into_iter().for_each(|(change, problem)| reader.wrong_argument(&change.typed(), problem));
+        return None;
+    }
+    for change in section.iter().flat_map(|section| changes::without_effect(&document.value, *section, changes)) {
+        let section = section.map(Section::name).unwrap_or_default();
+        warn!("{}: has no effect with --platform={section}", change.typed());
+    }
     let effective = match effective(&document.value, cube, section, changes) {
         Ok(effective) => effective,
         Err(faults) => {

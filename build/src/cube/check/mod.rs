@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+mod changes;
 mod configuration;
 mod configuration_2;
 mod reader;
@@ -17,6 +18,7 @@ use super::locate::key;
 use super::platform::{self, PLATFORMS};
 use super::runner::Runner;
 use super::schema;
+use crate::text::{quoted, suggestion};
 pub use reader::{CubeFault, Program, Report, TaskFlags};
 use reader::{Document, Reader};
 
@@ -52,11 +54,20 @@ fn read_platform(reader: &mut Reader, name: &Path) -> Option<Document> {
     if let Some((named, _)) = platform::named_by(&document.value) {
         match named_file(name, named) {
             Some(file) if !reader.exists(&file) => {
+                let siblings = reader.yaml_files(name.parent().unwrap_or(Path::new("")));
+                let names: Vec<_> = siblings.iter().filter_map(|file| file.file_name()?.to_str()).collect();
+                let others: Vec<&str> = names.iter().copied().filter(|other| !name.ends_with(other)).collect();
+                let known = if others.is_empty() {
+                    "there is none".into()
+                } else {
+                    suggestion(named, others.iter().copied(), &others)
+                };
+                let expected = "the path of another platform file, from this one's directory on";
                 reader.expected(
                     &document,
                     &[key("platform")],
-                    "another platform file, from this one's directory on",
-                    &format!("{named:?}"),
+                    expected,
+                    &format!("{named:?}, which is not there: {known}"),
                 );
             }
             Some(_) => {}
@@ -209,7 +220,11 @@ pub fn runner(file: &Path, cube: &CubeDir, program: &Program) -> Result<(Box<dyn
 fn read_runner(reader: &mut Reader, file: &Path, document: &Document, cube: &CubeDir) -> Option<Box<dyn Runner>> {
     if cube.configuration_2.is_some() && platform::named_by(&document.value).is_some_and(|(_, is_here)| !is_here) {
         let found = document.value.get("schema_type").and_then(Value::as_str).unwrap_or_default();
-        reader.expected(document, &[key("schema_type")], "a platform of this machine for a cube of one file", found);
+        let old_shape = cube.root.join("mlcube.yaml");
+        let has_old_shape = cube.configuration_2.as_deref() != Some(Path::new("mlcube.yaml")) && old_shape.is_file();
+        let directory = if has_old_shape { quoted(&cube.root) } else { "DIR".into() };
+        let found = format!("{found}: it runs cubes with tasks/ and run/, as --mlcube={directory} names one");
+        reader.expected(document, &[key("schema_type")], "a platform of this machine for a cube of one file", &found);
         return None;
     }
     let named = match platform::named_by(&document.value) {

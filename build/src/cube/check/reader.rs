@@ -10,7 +10,7 @@ use serde_yaml::Value;
 
 use super::super::locate::{PathStep, Places, shown};
 use super::super::schema::{self, Schema, described};
-use crate::error::found_at;
+use crate::error::{beside, found_at};
 use crate::text::escaped;
 use crate::yaml::{self, Problem};
 
@@ -165,7 +165,9 @@ impl<'a> Reader<'a> {
         if self.exists(&file) {
             self.parameters(&file);
         } else if self.has_own_workspace {
-            self.expected(document, path, &format!("a file {}", file.display()), self.found_at(&file));
+            let beside = beside(&self.root.join(&file)).map(|known| format!(": {known}")).unwrap_or_default();
+            let found = self.found_at(&file).to_string() + &beside;
+            self.expected(document, path, &format!("a file {}", file.display()), &found);
         }
     }
 

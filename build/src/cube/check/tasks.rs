@@ -25,6 +25,9 @@ pub struct TaskFile {
 pub fn read(reader: &mut Reader) -> Option<Tasks> {
     let mut tasks = Tasks::new();
     let cube = reader.read("mlcube.yaml", &[&schema::ROOT])?;
+    if !cube.value.is_mapping() {
+        return None;
+    }
     reader.cube = cube.value.get("name").and_then(Value::as_str).unwrap_or_default().to_string();
     reader.is_ours = reader.cube == NAME;
     reader.version = cube.value.get("version").and_then(Value::as_str).map(String::from);

@@ -25,6 +25,21 @@ pub fn resolved(document: &Value) -> Result<Value, Vec<Mismatch>> {
     if faults.is_empty() { Ok(value) } else { Err(faults) }
 }
 
+/// Whether a `${...}` in `value` may name the key `name` of the document, or what is below it.
+pub fn uses(value: &Value, name: &str) -> bool {
+    match value {
+        Value::String(text) => text.split("${").skip(1).any(|inner| {
+            let inner = inner.trim_start_matches([' ', '.']); // points lead up from the text's own place
+            let (first, end) = inner.split_at(inner.find(['.', '[', '}', ' ', '$']).unwrap_or(inner.len()));
+            // A name with a `${...}` in it may become any.
+            first == name || first.is_empty() || end.starts_with('$')
+        }),
+        Value::Sequence(items) => items.iter().any(|item| uses(item, name)),
+        Value::Mapping(values) => values.values().any(|value| uses(value, name)),
+        _ => false,
+    }
+}
+
 /// The value of one `${...}` or of a text with some.
 type Found = Result<Value, Mismatch>;
 

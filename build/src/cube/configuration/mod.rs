@@ -15,6 +15,7 @@ mod task;
 mod workspace;
 
 pub use self::effective::{Effective, Section, effective, printed};
+pub use self::interpolation::uses;
 pub use self::overrides::{Changes, Override, TaskArgument};
 
 use self::task::read_task;
@@ -94,6 +95,16 @@ impl Configuration {
         let names = [Section::Docker, Section::Singularity].map(Section::name);
         let has = |name: &&str| self.effective.resolved.get(*name).is_some_and(Value::is_mapping);
         names.into_iter().filter(has).collect()
+    }
+
+    /// The names of the platforms that follow from these.
+    pub fn platforms(&self) -> Vec<&'static str> {
+        let sections = self.sections();
+        // Singularity without a section follows from that of Docker.
+        if sections.contains(&Section::Docker.name()) {
+            return [Section::Docker, Section::Singularity].map(Section::name).into();
+        }
+        sections
     }
 
     /// The values of `runner`.

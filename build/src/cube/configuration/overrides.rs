@@ -46,6 +46,16 @@ impl Override {
         format!("-P{}", repeated(&self.text))
     }
 
+    /// The whole argument.
+    pub fn argument(&self) -> String {
+        format!("-P{}", self.text)
+    }
+
+    /// What takes the place of the file's value.
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
     /// Puts the value into `document`. A mapping is added to one that is there.
     pub fn apply(&self, document: &mut Value) -> Result<(), Mismatch> {
         let mut at = document;
@@ -113,7 +123,12 @@ impl TaskArgument {
 
     /// As messages repeat it.
     pub fn typed(&self) -> String {
-        repeated(&format!("{}={}", self.name, self.value))
+        repeated(&self.argument())
+    }
+
+    /// The whole argument.
+    pub fn argument(&self) -> String {
+        format!("{}={}", self.name, self.value)
     }
 }
 

@@ -110,6 +110,9 @@ fn read_parameter(
     };
     let wrong = |expected: &str| Mismatch::of_value(&at("default"), expected, value);
     let text = value.as_str().ok_or_else(|| wrong("a path"))?;
+    if text.is_empty() {
+        return Err(Mismatch::new(&at("default"), "a path", "nothing"));
+    }
     if is_file == Some(true) && text.ends_with('/') {
         return Err(wrong("the path of a file"));
     }
@@ -129,7 +132,7 @@ fn read_parameter(
 /// was expected.
 fn host_path(text: &str, workspace: &Path) -> Result<PathBuf, String> {
     let home = text == "~" || text.starts_with("~/");
-    if text.is_empty() || text.starts_with('~') && !home {
+    if text.starts_with('~') && !home {
         return Err("a path, without the name of a user".into());
     }
     let text = if home { format!("$HOME{}", &text[1..]) } else { text.to_string() };
