@@ -40,7 +40,7 @@ pub struct Sent<'a> {
 
 /// Files of so many bytes are compared by their contents: two may have been made within a second, with one size.
 const COMPARED: u64 = 4 << 20;
-/// Tar compares none: files of so many bytes are always sent.
+/// Tar compares none: a file that is named itself, such as one of parameters, and has no more bytes, is always sent.
 const ALWAYS_SENT: u64 = 1 << 16;
 /// If they are not more than these.
 const FEW: usize = 1000;
@@ -163,8 +163,9 @@ impl FileTransfer<'_> {
         let there = self.list(sent.to)?;
         let known: BTreeMap<&PathBuf, (u64, u64)> =
             there.iter().map(|(path, size, time)| (path, (*size, *time))).collect();
-        let small: Vec<&PathBuf> =
-            sent.names.iter().filter(|name| sent.is_small(name, ALWAYS_SENT).unwrap_or(false)).collect();
+        let is_file = |name: &&PathBuf| !sent.from.join(name).is_dir();
+        let files = sent.names.iter().filter(is_file);
+        let small: Vec<&PathBuf> = files.filter(|name| sent.is_small(name, ALWAYS_SENT).unwrap_or(false)).collect();
         let is_small = |path: &PathBuf| small.iter().any(|name| path.starts_with(name));
         let changed =
             here.iter().filter(|(path, size, time)| known.get(path) != Some(&(*size, *time)) || is_small(path));
