@@ -18,7 +18,6 @@ fn a_change_of_a_key_that_nothing_reads_is_refused() {
     let no_task = "expected a task of the cube, found none of this name:";
     for (change, said) in [
         ("dokcer.image=x", format!("-Pdokcer.image=x: dokcer: {none} did you mean docker?\n")),
-        ("foo=1", format!("-Pfoo=1: foo: {none} known are name, docker, singularity, tasks, ")),
         (
             "tasks.helo.parameters.inputs.name=x",
             format!("-Ptasks.helo.parameters.inputs.name=x: tasks.helo: {no_task} did you mean hello?\n"),
@@ -27,6 +26,9 @@ fn a_change_of_a_key_that_nothing_reads_is_refused() {
         is_refused(&cube.run(&format!("{RUN} -P{change}")), &said);
     }
     assert!(cube.calls().is_empty());
+    let ended = cube.run(&format!("{RUN} -Pfoo=1")).done();
+    let warning = "warning: -Pfoo=1: has no effect: the cube's file has no such key, and no ${...} uses it\n";
+    assert!(ended.stderr.contains(warning), "{ended:#?}");
     // A key of the user's own, which a value of the file or of the command line uses.
     with("names/alice.txt}", "'names/${who}.txt'}").run(&format!("{RUN} -Pwho=alice")).done();
     with("names/alice.txt}", "'names/${ own.who }.txt'}").run(&format!("{RUN} -Pown.who=alice")).done();

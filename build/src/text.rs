@@ -102,7 +102,7 @@ pub fn quoted(path: &Path) -> String {
 }
 
 /// The known name nearest to `typed`, if any is near enough to be what was meant.
-fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()
         .map(|name| (strsim::jaro_winkler(&typed.to_lowercase(), name), name))

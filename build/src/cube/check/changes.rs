@@ -3,12 +3,13 @@
 use serde_yaml::Value;
 
 use super::super::configuration::{Changes, Override, Section, uses};
-use crate::text::{shortened, suggestion};
+use crate::text::{nearest, shortened, suggestion};
 
 /// The keys of configuration 2.0 that a file may leave out.
 const KEYS: [&str; 8] = ["name", "description", "authors", "platform", "docker", "singularity", "tasks", "runner"];
 
-/// The changes of keys that nothing reads: `document` has no such key, and no `${...}` names it. Each with what is wrong.
+/// The changes of keys that were hardly meant: `document` has no such key, no `${...}` names it, and another one is near; or
+/// of a task that the cube has not. Each with what is wrong. `mlcube` 0.0.9 takes keys of one's own, and so does a cube here.
 pub fn unknown<'a>(document: &Value, changes: &Changes<'a>) -> Vec<(&'a Override, String)> {
     let names = |value: Option<&Value>| -> Vec<String> {
         let names = value.and_then(Value::as_mapping).into_iter().flatten().filter_map(|(name, _)| name.as_str());
@@ -23,7 +24,7 @@ pub fn unknown<'a>(document: &Value, changes: &Changes<'a>) -> Vec<(&'a Override
     };
     let problem = |change: &Override| {
         let key = &change.path[0];
-        if !keys.contains(key) && !is_used(document, changes, key) {
+        if !keys.contains(key) && is_misspelt(key, &keys) && !is_used(document, changes, key) {
             let known = suggested(key, &keys);
             let key = shortened(key);
             return Some(format!(
@@ -36,6 +37,18 @@ pub fn unknown<'a>(document: &Value, changes: &Changes<'a>) -> Vec<(&'a Override
         Some(format!("tasks.{}: expected a task of the cube, found none of this name: {known}", shortened(task)))
     };
     changes.overrides.iter().filter_map(|change| Some((change, problem(change)?))).collect()
+}
+
+/// The changes of own keys that nothing uses.
+pub fn unused<'a>(document: &Value, changes: &Changes<'a>) -> Vec<&'a Override> {
+    let is_unused = |key: &String| {
+        !KEYS.contains(&&**key) && document.get(key.as_str()).is_none() && !is_used(document, changes, key)
+    };
+    changes.overrides.iter().filter(|change| is_unused(&change.path[0])).collect()
+}
+
+fn is_misspelt(key: &str, keys: &[String]) -> bool {
+    nearest(key, keys.iter().map(String::as_str)).is_some()
 }
 
 /// Whether a `${...}` of the file or of the command line may name `key`.

@@ -42,6 +42,9 @@ pub fn read(
         unknown.into_iter().for_each(|(change, problem)| reader.wrong_argument(&change.typed(), problem));
         return None;
     }
+    for change in changes::unused(&document.value, changes) {
+        warn!("{}: has no effect: the cube's file has no such key, and no ${{...}} uses it", change.typed());
+    }
     for change in section.iter().flat_map(|section| changes::without_effect(&document.value, *section, changes)) {
         let section = section.map(Section::name).unwrap_or_default();
         warn!("{}: has no effect with --platform={section}", change.typed());
