@@ -271,10 +271,8 @@ impl CubeError {
                  one of the release archive runs on any Linux on x86-64 since 2014"
                     .into(),
             ),
-            CubeError::Lost { .. } => Some("take it up again with the same command and --attach; Ctrl-C then stops it".into()),
-            CubeError::Running { .. } => {
-                Some("take it up with its own command and --attach; Ctrl-C then stops it".into())
-            }
+            CubeError::Lost { task, .. } => Some(attach_hint(task, "again with the same command")),
+            CubeError::Running { task, .. } => Some(attach_hint(task, "with its own command")),
             _ => None,
         }
     }
@@ -354,6 +352,14 @@ fn pod_hint(problem: &str) -> Option<&'static str> {
 }
 
 /// By what `ssh` says.
+/// How to go on with a task that runs elsewhere, which is taken up by a command.
+fn attach_hint(task: &str, command: &str) -> String {
+    match task {
+        "configure" => "once it has ended there, give the same command again".into(), // which has no --attach
+        _ => format!("take it up {command} and --attach; Ctrl-C then stops it"),
+    }
+}
+
 fn pull_hint(recipe: &impl std::fmt::Display, is_there: bool) -> String {
     if is_there {
         return format!("build it from {recipe} with -Pdocker.build_strategy=auto");
@@ -381,4 +387,18 @@ fn connection_hint(host: &str, problem: &str) -> String {
         return format!("see whether `ssh {host} true` works");
     }
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_that_goes_on_elsewhere_is_not_taken_up() {
+        let hint = |task: &str| {
+            CubeError::Lost { host: "far".into(), task: task.into(), then: "goes on there" }.hint().unwrap()
+        };
+        assert_eq!(hint("configure"), "once it has ended there, give the same command again");
+        assert_eq!(hint("train"), "take it up again with the same command and --attach; Ctrl-C then stops it");
+    }
 }

@@ -68,7 +68,7 @@ pub fn place(stage: &Path, target: &Path, changes: &FileChanges) -> Result<()> {
     let beside = beside(target);
     fs::rename(stage, &beside).map_err(Error::io("write", &beside))?;
     let path = target.join(path);
-    tracing::warn!("{}: has changed here since the task began", path.display());
+    tracing::warn!("{}: has changed here since the task began, or cannot be what it wrote", path.display());
     tracing::warn!("{}: what the task wrote is there, and {} is as it was", beside.display(), target.display());
     Ok(())
 }
