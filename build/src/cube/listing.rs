@@ -167,11 +167,10 @@ pub struct FileChanges {
 }
 
 impl FileChanges {
-    /// Those below `directory`, by their paths there.
-    pub fn below(&self, directory: &str) -> Self {
-        let below = |path: &PathBuf| path.strip_prefix(directory).ok().map(Path::to_path_buf);
-        let written = self.written.iter().filter_map(|(path, before)| Some((below(path)?, *before)));
-        let removed = self.removed.iter().filter_map(|(path, size, time)| Some((below(path)?, *size, *time)));
+    /// Those whose paths `rename` knows, by what it makes of them.
+    pub fn renamed(&self, rename: impl Fn(&Path) -> Option<PathBuf>) -> Self {
+        let written = self.written.iter().filter_map(|(path, before)| Some((rename(path)?, *before)));
+        let removed = self.removed.iter().filter_map(|(path, size, time)| Some((rename(path)?, *size, *time)));
         Self { written: written.collect(), removed: removed.collect(), unnamed: self.unnamed.clone() }
     }
 

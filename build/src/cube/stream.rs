@@ -94,22 +94,17 @@ fn changes(sources: &[Packed], since: &Path) -> Result<FileChanges> {
     let json = fs::read(since).map_err(Error::io("read", since))?;
     let before: Inventory = serde_json::from_slice(&json).map_err(|error| Error::io("read", since)(error.into()))?;
     let directory = since.parent().unwrap_or(since);
-    let mut changes = before.changes_to(&Inventory::of(directory, None)?);
-    changes.written.iter_mut().for_each(|(path, _)| *path = directory.join(&*path));
-    changes.removed.iter_mut().for_each(|(path, ..)| *path = directory.join(&*path));
-    Ok(changes)
+    let changes = before.changes_to(&Inventory::of(directory, None)?);
+    Ok(changes.renamed(|path| Some(directory.join(path))))
 }
 
 /// The changes of `sources`, by their names in the stream.
 fn in_stream(changes: &FileChanges, sources: &[Packed]) -> FileChanges {
-    let named = |whole: &Path| -> Option<PathBuf> {
+    changes.renamed(|whole| {
         let mut sources = sources.iter().filter_map(|Packed { name, path }| Some((name, path.as_ref()?)));
         let (name, below) = sources.find_map(|(name, path)| Some((name, whole.strip_prefix(path).ok()?)))?;
         Some(name.join(below).components().collect()) // without a slash after a file
-    };
-    let written = changes.written.iter().filter_map(|(path, before)| Some((named(path)?, *before)));
-    let removed = changes.removed.iter().filter_map(|(path, size, time)| Some((named(path)?, *size, *time)));
-    FileChanges { written: written.collect(), removed: removed.collect(), unnamed: changes.unnamed.clone() }
+    })
 }
 
 /// Writes one file; returns how many it wrote.

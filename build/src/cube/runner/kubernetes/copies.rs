@@ -128,7 +128,7 @@ impl Copies {
         through(&pack, &unpack, pod, "bring the outputs")?;
         let mut changes = changes(brought.root(), pod)?;
         for (binding, _) in self.outputs() {
-            let of_it = changes.below(&binding.name);
+            let of_it = changes.renamed(|path| path.strip_prefix(&binding.name).ok().map(Path::to_path_buf));
             changes.unnamed.clear(); // said once
             place::place(&brought.root().join(&binding.name), binding.directory(), &of_it)?;
         }
