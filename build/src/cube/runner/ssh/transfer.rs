@@ -55,15 +55,20 @@ impl Sent<'_> {
         names.iter().map(source).collect()
     }
 
+    /// The files that a name stands for; none if there is nothing.
+    fn files(&self, name: &Path) -> Result<Vec<Listed>> {
+        let path = self.from.join(name);
+        if path.is_dir() {
+            let files = listing::list(&path)?.into_iter();
+            return Ok(files.map(|(below, size, time)| (name.join(below), size, time)).collect());
+        }
+        Ok(fs::metadata(&path).map(|metadata| listed(name.into(), &metadata)).into_iter().collect())
+    }
+
     /// Whether a name stands for few files, which have at most so many bytes together.
     fn is_small(&self, name: &Path, bytes: u64) -> Result<bool> {
-        let path = self.from.join(name);
-        let listed = if path.is_dir() {
-            listing::list(&path)?
-        } else {
-            fs::metadata(&path).map(|metadata| vec![listed(name.into(), &metadata)]).unwrap_or_default()
-        };
-        Ok(listed.len() <= FEW && listed.iter().map(|(_, size, _)| size).sum::<u64>() <= bytes)
+        let files = self.files(name)?;
+        Ok(files.len() <= FEW && files.iter().map(|(_, size, _)| size).sum::<u64>() <= bytes)
     }
 }
 
@@ -148,17 +153,7 @@ impl FileTransfer<'_> {
     }
 
     fn send_by_tar(&self, what: &'static str, sent: &Sent) -> Result<()> {
-        let mut here = vec![];
-        for name in sent.names {
-            let path = sent.from.join(name);
-            if path.is_dir() {
-                here.extend(
-                    listing::list(&path)?.into_iter().map(|(below, size, time)| (name.join(below), size, time)),
-                );
-            } else if let Ok(metadata) = fs::metadata(&path) {
-                here.push(listed(name.clone(), &metadata));
-            }
-        }
+        let mut here = sent.names.iter().map(|name| sent.files(name)).collect::<Result<Vec<_>>>()?.concat();
         here.retain(|(path, ..)| !sent.without.iter().any(|name| path.starts_with(name)) && !is_left_out(path));
         let there = self.list(sent.to)?;
         let known: BTreeMap<&PathBuf, (u64, u64)> =
