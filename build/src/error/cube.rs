@@ -252,7 +252,7 @@ impl CubeError {
                  that name as `host` in platforms/ssh.yaml"
                     .into(),
             ),
-            CubeError::Connection { host, problem } => Some(connection_hint(host, problem)),
+            CubeError::Connection { host, problem } => Some(connection_hint(problem).replace("HOST", host)),
             CubeError::Transfer { action, problem, .. } if problem.contains("No space left") && action.starts_with("bring") => {
                 Some("free some space on the disk of the outputs, here; they wait there".into())
             }
@@ -351,7 +351,6 @@ fn pod_hint(problem: &str) -> Option<&'static str> {
     }
 }
 
-/// By what `ssh` says.
 /// How to go on with a task that runs elsewhere, which is taken up by a command.
 fn attach_hint(task: &str, command: &str) -> String {
     match task {
@@ -360,6 +359,7 @@ fn attach_hint(task: &str, command: &str) -> String {
     }
 }
 
+/// Where `recipe` is the file that an image would be built from.
 fn pull_hint(recipe: &impl std::fmt::Display, is_there: bool) -> String {
     if is_there {
         return format!("build it from {recipe} with -Pdocker.build_strategy=auto");
@@ -370,23 +370,21 @@ fn pull_hint(recipe: &impl std::fmt::Display, is_there: bool) -> String {
     )
 }
 
-fn connection_hint(host: &str, problem: &str) -> String {
+/// By what `ssh` says. HOST stands for the machine.
+fn connection_hint(problem: &str) -> &'static str {
     let says = |text: &str| problem.contains(text);
     if says("has changed") {
         "ask who runs that machine whether its key is new, before you change known_hosts"
     } else if says("Host key verification failed") {
         "connect once by hand with ssh, and look at the key before you accept it"
     } else if says("Permission denied") || says("Too many authentication failures") {
-        return format!(
-            "`ssh {host} true` must work without a password, or in a terminal: see `authentication` in the platform file, your \
-             keys (ssh-copy-id brings one there) and ~/.ssh/config"
-        );
+        "`ssh HOST true` must work without a password, or in a terminal: see `authentication` in the platform file, your \
+         keys (ssh-copy-id brings one there) and ~/.ssh/config"
     } else if says("resolve hostname") || says("Name or service") {
         "see `host` in the platform file; it may be a name of ~/.ssh/config"
     } else {
-        return format!("see whether `ssh {host} true` works");
+        "see whether `ssh HOST true` works"
     }
-    .into()
 }
 
 #[cfg(test)]
