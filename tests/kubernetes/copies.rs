@@ -76,7 +76,7 @@ fn outputs_here_become_what_they_would_be_had_the_task_run_here() {
     for name in ["notes.txt", "report.html"] {
         cube.write(&format!("workspace/model/{name}"), "mine");
     }
-    // The task writes one file and removes two, one of which is written here meanwhile.
+    // The task writes files and removes two. Meanwhile somebody here writes one of the two anew.
     let (there, here) = ("\"$HERE/pod/mlcube_io3\"", format!("'{}'", cube.workspace("model")));
     cube.sandbox.write(
         "task",

@@ -49,7 +49,7 @@ struct Resolver<'a> {
     open: Vec<Vec<PathStep>>,
     /// The bytes that values may still take; none once one has taken more.
     left: Option<usize>,
-    /// How many values the one being found is inside of, each of which is found by a call in a call.
+    /// The nesting: how many values are being found, each for the sake of the one before it.
     depth: usize,
 }
 
