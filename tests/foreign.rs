@@ -94,7 +94,7 @@ fn nothing_is_locked_through_a_link() {
 fn a_cleaning_locks_nothing_through_a_link_and_a_dry_run_locks_nothing_at_all() {
     for (kind, flag) in KINDS.iter().flat_map(|kind| [(kind, "--dry_run"), (kind, "--yes")]) {
         let cube = Cube::new();
-        cube.write("workspace/model/model.safetensors", "ours");
+        cube.write("workspace/model/model.safetensors", r#"{"__metadata__":{"mnist":"damaged"}}"#);
         cube.sandbox.write("users.txt", "mine");
         let directory = cube.sandbox.path("the cube/workspace/model");
         let expected = in_place_of_the_lock(kind, &directory, &cube.sandbox.path("users.txt"));
@@ -105,7 +105,7 @@ fn a_cleaning_locks_nothing_through_a_link_and_a_dry_run_locks_nothing_at_all() 
         assert!(!cube.sandbox.path("users.gone").exists() && directory.join("model.safetensors").exists(), "{kind}");
     }
     let cube = Cube::new();
-    cube.write("workspace/model/model.safetensors", "ours");
+    cube.write("workspace/model/model.safetensors", r#"{"__metadata__":{"mnist":"damaged"}}"#);
     cube.write(&format!("workspace/model/{}", lock::NAME), "process 1 on elsewhere");
     let ended = cube.run("clean --dry_run").done();
     assert!(ended.stdout.contains(lock::NAME), "{ended:#?}");
@@ -119,7 +119,7 @@ fn a_cleaning_locks_nothing_through_a_link_and_a_dry_run_locks_nothing_at_all() 
 fn a_training_is_refused_while_a_cleaning_asks() {
     let cube = Cube::new();
     mnist::data::synthetic::write(&cube.sandbox.path("the cube/workspace/data"), 300, 100).unwrap();
-    cube.write("workspace/model/model.safetensors", "ours");
+    cube.write("workspace/model/model.safetensors", r#"{"__metadata__":{"mnist":"damaged"}}"#);
     let mut command = std::process::Command::new("script");
     command.args(["-qec", &format!("{} cube clean", env!("CARGO_BIN_EXE_mnist")), "/dev/null"]);
     command.current_dir(cube.sandbox.path("the cube")).stdin(Stdio::piped()).stdout(Stdio::null());
@@ -260,18 +260,51 @@ fn a_training_replaces_no_file_that_no_training_wrote() {
     sandbox.write("mine/parameters.yaml", mine);
     let of = |name: &str| {
         format!(
-            "mine/{name}: expected a new file or an earlier one of this program, found one that no training wrote\n\
+            "mine/{name}: expected a new file or an earlier one of this program, found another file\n\
              hint: choose another name or directory"
         )
     };
     train("--parameters_file=mine/parameters.yaml --model_dir=mine").failed_with(&of("parameters.yaml"));
     assert_eq!((sandbox.read("mine/parameters.yaml"), sandbox.files("mine").len()), (mine.into(), 1));
     fs::rename(sandbox.path("mine/parameters.yaml"), sandbox.path("mine/my.yaml")).unwrap();
-    sandbox.write("mine/model.onnx", "mine");
-    train("--parameters_file=mine/my.yaml --model_dir=mine").failed_with(&of("model.onnx"));
-    fs::remove_file(sandbox.path("mine/model.onnx")).unwrap();
+    for name in ["model.onnx", "model.safetensors", "metrics.json"] {
+        sandbox.write(&format!("mine/{name}"), "mine");
+        train("--parameters_file=mine/my.yaml --model_dir=mine").failed_with(&of(name));
+        assert_eq!(sandbox.read(&format!("mine/{name}")), "mine");
+        fs::remove_file(sandbox.path(format!("mine/{name}"))).unwrap();
+    }
     train("--parameters_file=mine/my.yaml --model_dir=mine").done();
     // Those of an earlier training are replaced, also where they are an input.
     train("--parameters_file=mine/parameters.yaml --model_dir=mine").done();
     assert_eq!(sandbox.read("mine/my.yaml"), mine);
+    // Logs may lie beside a user's files, but their own metrics are no user's.
+    let evaluate = || sandbox.run("evaluate --data_dir=data --model_dir=mine --log_dir=scores");
+    evaluate().done();
+    evaluate().done();
+    sandbox.write("scores/metrics.json", "mine");
+    evaluate().failed_with(&of("metrics.json").replace("mine/", "scores/"));
+    assert_eq!(sandbox.read("scores/metrics.json"), "mine");
+}
+
+#[test]
+fn a_file_that_came_during_a_training_stays_and_so_does_the_result() {
+    let sandbox = Sandbox::with_data();
+    let mut command = sandbox.program();
+    command.args(["train", "--data_dir=data", "--parameters_file=parameters.yaml", "--train_epochs=100000"]);
+    command.args(["--model_dir=model", "--log_dir=logs"]);
+    let child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    wait_for(&sandbox.path("model").join(lock::NAME));
+    std::thread::sleep(Duration::from_millis(500)); // a few epochs
+    sandbox.write("model/parameters.yaml", "mine");
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    let error =
+        "error: model/parameters.yaml: expected a new file or an earlier one of this program, found another file";
+    assert!(stderr.contains(error), "{stderr}");
+    assert!(stderr.contains("hint: move that file elsewhere, then give the kept ones their names"), "{stderr}");
+    assert_eq!(sandbox.read("model/parameters.yaml"), "mine");
+    let kept = fs::read(sandbox.path("model/model.safetensors.kept")).unwrap();
+    assert!(model_file::decode(&kept).is_ok(), "{stderr}");
 }

@@ -105,7 +105,10 @@ fn files_of_the_user_stay_there() {
     sandbox.train("").done();
     assert_eq!(sandbox.files("model/unfinished"), ["notes.txt"]);
     sandbox.write("model/unfinished/metrics.json", "mine too");
-    sandbox.train("").done();
+    sandbox.train("").failed_with(
+        "model/unfinished/metrics.json: expected a new file or an earlier one of this program, found another file\n\
+         hint: choose another name or directory",
+    );
     assert_eq!(sandbox.files("model/unfinished"), ["metrics.json", "notes.txt"]);
 }
 
@@ -126,13 +129,16 @@ fn a_model_of_another_program_is_not_replaced() {
     let tensor = mnist_free_safetensors();
     sandbox.write("model/model.safetensors", &tensor);
     sandbox.train("").failed_with(
-        "model/model.safetensors: expected a model of this program or none, found one of another program\n\
-         hint: move it elsewhere, or choose another directory",
+        "model/model.safetensors: expected a new file or an earlier one of this program, found another file\n\
+         hint: choose another name or directory",
     );
     assert_eq!(fs::read(sandbox.path("model/model.safetensors")).unwrap(), tensor);
     assert_eq!(sandbox.files("model"), ["model.safetensors"]);
+    sandbox.write("model/model.safetensors", "");
+    sandbox.train("").done();
     // A damaged one of this program is.
-    sandbox.write("model/model.safetensors", &tensor[..tensor.len() - 1]);
+    let model = fs::read(sandbox.path("model/model.safetensors")).unwrap();
+    sandbox.write("model/model.safetensors", &model[..model.len() - 1]);
     sandbox.train("").done();
 }
 

@@ -20,9 +20,11 @@ fn raw_data_must_be_whole_and_apart_from_outputs() {
          neither",
     );
     refuses(&[("labels_path", "empty")], "@/empty: expected t10k-labels-idx1-ubyte, plain or gzipped, found none");
-    let same = "another directory than those of the raw data, found the same";
+    let same = "a directory outside of those of the raw data, found one of them";
     refuses(&[("output_path", "raw")], &format!("--output_path=@/raw: expected {same}"));
     refuses(&[("output_labels_path", "raw")], &format!("--output_labels_path=@/raw: expected {same}"));
+    let below = "a directory outside of those of the raw data, found one in them";
+    refuses(&[("output_path", "raw/new")], &format!("--output_path=@/raw/new: expected {below}"));
     let same = "another directory than --output_path, found the same";
     refuses(&[("output_labels_path", "data")], &format!("--output_labels_path=@/data: expected {same}"));
 

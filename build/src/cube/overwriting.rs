@@ -1,6 +1,6 @@
 //! Inputs that their own task would overwrite.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::invocation::Binding;
 use crate::files::lies_in;
@@ -41,13 +41,17 @@ pub fn overwritten(bindings: &[Binding], is_ours: bool) -> Vec<Overwritten> {
     inputs.filter_map(|input| Some(Overwritten { input: input.name.clone(), problem: problem(input)? })).collect()
 }
 
-/// The name of the file `input` if a task puts one of that name there, as it writes `output`.
-fn replaced<'a>(input: &'a Binding, output: &Binding) -> Option<&'a str> {
-    let name = input.path.file_name()?.to_str().filter(|_| input.is_file && !output.is_file)?;
-    let directory = input.path.parent()?;
+/// The name of the file `input`, or of that which it leads to, if a task puts one of that name there, as it writes `output`.
+fn replaced(input: &Binding, output: &Binding) -> Option<String> {
     let inner = names::directories_in(&output.name).iter().map(|inner| (output.path.join(inner), *inner));
-    let mut places = inner.chain([(output.path.clone(), &*output.name)]);
-    places.any(|(place, flag)| is_same(directory, &place) && names::is_ours(flag, name)).then_some(name)
+    let places: Vec<_> = inner.chain([(output.path.clone(), &*output.name)]).collect();
+    let name_if_replaced = |path: PathBuf| {
+        let (directory, name) = (path.parent()?, path.file_name()?.to_str()?);
+        let is_replaced = places.iter().any(|(place, flag)| is_same(directory, place) && names::is_ours(flag, name));
+        is_replaced.then(|| name.to_string())
+    };
+    let paths = [Some(input.path.clone()), input.path.canonicalize().ok()].into_iter().flatten();
+    paths.filter(|_| input.is_file && !output.is_file).find_map(name_if_replaced)
 }
 
 /// Whether a task gives the name to a file in the directory of each of these flags.
@@ -124,6 +128,19 @@ mod tests {
         ] {
             assert_eq!(found(true, line), [""; 0], "{line}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_what_a_task_replaces_is_found() {
+        let workspace = tempfile::tempdir().unwrap();
+        let at = |name: &str| workspace.path().join(name).display().to_string();
+        std::fs::create_dir(at("model")).unwrap();
+        std::fs::write(at("model/parameters.yaml"), "").unwrap();
+        std::os::unix::fs::symlink("model/parameters.yaml", at("link.yaml")).unwrap();
+        let line = format!("PARAMETERS_FILE={} -> model_dir={}", at("link.yaml"), at("model"));
+        let expected = "a file that the task does not replace, as it does parameters.yaml in the output model_dir";
+        assert_eq!(found(true, &line), [format!("parameters_file: expected {expected}, found {}", at("link.yaml"))]);
     }
 
     #[test]

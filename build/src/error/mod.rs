@@ -41,9 +41,6 @@ pub enum Error {
     /// Something of a user's in the place of a file that only this program writes.
     #[error("{}: expected a file of this program with one name, found {found}", path.display())]
     InTheWay { path: PathBuf, found: String },
-    /// A model that a training would replace, though it is none of this program's.
-    #[error("{}: expected a model of this program or none, found one of another program", path.display())]
-    ForeignModel { path: PathBuf },
     /// A user's model, or something else, in the place of the directory for an unfinished one.
     #[error("{}: expected the directory of an unfinished training, found {found}", path.display())]
     NotUnfinished { path: PathBuf, found: &'static str },
@@ -276,12 +273,15 @@ impl Error {
             }
             Error::NoParameters { path, .. } => beside(path),
             Error::Io { source, .. } => io_hint(source).map(str::to_string),
+            Error::Kept { problem, .. } if matches!(**problem, Error::Occupied { .. }) => {
+                Some("move that file elsewhere, then give the kept ones their names".into())
+            }
             Error::Kept { problem, .. } => problem.hint(),
             Error::InUse { .. } => Some("wait until it has ended, or choose other directories".into()),
             Error::LockLost { .. } => {
                 Some("see who works in that directory, then bring the new files to where they belong".into())
             }
-            Error::InTheWay { .. } | Error::NotUnfinished { .. } | Error::ForeignModel { .. } => {
+            Error::InTheWay { .. } | Error::NotUnfinished { .. } => {
                 Some("move it elsewhere, or choose another directory".into())
             }
             Error::Occupied { .. } => Some("choose another name or directory".into()),

@@ -15,7 +15,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::tensors::{ENTRY, Fault, Header, read_values};
+use super::tensors::{self, ENTRY, Fault, Header, read_values};
 use crate::error::{Error, Result};
 use crate::files::set;
 use crate::model::{MOST_CLASSES, MOST_HIDDEN_LAYERS, MOST_INPUTS, MOST_MEMBERS, MOST_UNITS, MlpShape};
@@ -198,9 +198,13 @@ pub fn is_unfinished(model_dir: &Path) -> bool {
     header(model_dir).and_then(described).is_some_and(|metadata| metadata.unfinished.is_some())
 }
 
-/// Whether the model in `model_dir` is whole and of another program, such as PyTorch's.
+/// Whether the file in the place of the model in `model_dir` is not of this program: one of PyTorch's, or no model at all.
+/// A damaged model of this program still begins with its description, and an empty file is nobody's.
 pub fn is_foreign(model_dir: &Path) -> bool {
-    header(model_dir).is_some_and(|header| !header.is_described())
+    let mut begin = vec![];
+    let file = set::open(model_dir, FILE_NAME).ok();
+    let read = file.and_then(|file| file.take(LONGEST_HEADER).read_to_end(&mut begin).ok());
+    read.is_some_and(|length| length > 0) && !tensors::begin_described(&begin)
 }
 
 /// The header of the model in `model_dir`, if there is one that can be read.

@@ -57,6 +57,12 @@ pub(crate) struct Header {
     data: u64,
 }
 
+/// Whether a file that begins with these bytes has a description, or had one before it was damaged.
+pub(crate) fn begin_described(begin: &[u8]) -> bool {
+    let entry = format!("\"{ENTRY}\":");
+    begin.windows(entry.len()).any(|window| window == entry.as_bytes())
+}
+
 /// The part of every description that says how to read the others.
 #[derive(Deserialize)]
 struct Kind {
@@ -91,11 +97,6 @@ impl Header {
             Some(end) if end == length => Ok(Self { metadata, data }),
             _ => Err(wrong(SafeTensorError::MetadataIncompleteBuffer)),
         }
-    }
-
-    /// Whether a program of this name wrote the file: it has a description.
-    pub(crate) fn is_described(&self) -> bool {
-        self.metadata.metadata().as_ref().is_some_and(|metadata| metadata.contains_key(ENTRY))
     }
 
     /// The description, which must be of this kind and version; a `thing` says so in messages.

@@ -14,7 +14,7 @@ use crate::files::set::{self, FileSet};
 use crate::model::file as weights;
 use crate::output::artifact::{Artifact, MODEL_SHA256};
 use crate::output::finished::Finished;
-use crate::output::{metrics, onnx, report};
+use crate::output::{metrics, onnx, origin, report};
 
 /// All of them, in the order in which they are written and named in the summary: the model first.
 pub const ALL: &[&Artifact] = &[&WEIGHTS, &metrics::ARTIFACT, &PARAMETERS, &report::ARTIFACT, &onnx::ARTIFACT];
@@ -60,15 +60,39 @@ pub fn is_complete(model_dir: &Path) -> bool {
 /// Opens a directory of these files. If a training was killed while it renamed them, the renames that are left are made.
 ///
 /// # Errors
-/// See [`OutputDirectory::open`]; or there is a model of another program, which would be replaced.
+/// See [`OutputDirectory::open`] and [`refuse_strangers`].
 pub fn open(directory: &Path) -> Result<OutputDirectory> {
-    if weights::is_foreign(directory) {
-        let path = directory.join(weights::FILE_NAME);
-        return Err(Error::ForeignModel { path });
-    }
+    refuse_strangers(directory)?;
     let directory = OutputDirectory::open(directory)?;
     directory.finish_set(&names().collect::<Vec<_>>())?;
     Ok(directory)
+}
+
+/// Checks that each file in `model_dir` with one of these names was written by a training.
+///
+/// # Errors
+/// One is a user's or another program's, which a training would replace.
+pub fn refuse_strangers(model_dir: &Path) -> Result<()> {
+    if weights::is_foreign(model_dir) {
+        return Err(Error::Occupied { path: model_dir.join(weights::FILE_NAME), found: "another file" });
+    }
+    origin::refuse_strangers(model_dir, made_from_model())
+}
+
+/// Warns of files in `model_dir` that were made from another model than the one with this hash. Files without a hash, and
+/// those that cannot be read, are left out.
+pub fn warn_of_other_origin(model_dir: &Path, model_sha256: &str) {
+    let is_other = |name: &&str| origin::model_sha256(model_dir, name).is_some_and(|hash| hash != model_sha256);
+    let others: Vec<_> = made_from_model().filter(is_other).collect();
+    if !others.is_empty() {
+        let (files, model) = (others.join(", "), WEIGHTS.file_name);
+        warn!("{}: made from another model than the {model} there: {files}", model_dir.display());
+    }
+}
+
+/// The names of the files that are made from the model.
+fn made_from_model() -> impl Iterator<Item = &'static str> {
+    names().filter(|name| *name != WEIGHTS.file_name)
 }
 
 /// Whether `model_dir` holds a model that is not marked as unfinished.
@@ -80,7 +104,7 @@ pub fn is_finished(model_dir: &Path) -> bool {
 /// and cannot be written is left out, and an older one of its name removed.
 ///
 /// # Errors
-/// An essential file cannot be written, the lock is lost, or the set cannot be put in place. The old files stay, and the
+/// An essential file cannot be written, the lock is lost, a user's file is there, or the set cannot be put in place. The old files stay, and the
 /// new ones that were written are kept under other names.
 pub fn write_all(finished: &Finished, directory: &Path, lock: Option<&DirectoryLock>) -> Result<Written> {
     let mut set = FileSet::new(directory, lock);
@@ -99,6 +123,10 @@ pub fn write_all(finished: &Finished, directory: &Path, lock: Option<&DirectoryL
             }
             None => left_out.push(*file_name),
         }
+    }
+    // Looked at again, since the user may have put something there.
+    if let Err(problem) = lock.map_or(Ok(()), DirectoryLock::check_held).and_then(|()| refuse_strangers(directory)) {
+        return Err(set.keep_after(problem));
     }
     set.commit(&left_out)?;
     Ok(written)

@@ -1,49 +1,33 @@
-//! Which model the files in MODEL_DIR were made from: each holds the SHA-256 of `model.safetensors` after [`MODEL_SHA256`].
+//! Which model a file in MODEL_DIR was made from: each holds the SHA-256 of `model.safetensors` after [`MODEL_SHA256`].
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use tracing::warn;
-
 use crate::error::{Error, Result};
 use crate::files::set;
 use crate::output::artifact::MODEL_SHA256;
-use crate::output::artifacts;
 
 /// The hash is in the first or the last bytes of a file, this many.
 const WINDOW: u64 = 1 << 16;
 /// Hexadecimal digits of a hash.
 const DIGITS: usize = 64;
 
-/// Warns of files in `model_dir` that were made from another model than the one with this hash.
-pub fn check(model_dir: &Path, model_sha256: &str) {
-    let strangers = strangers(model_dir, model_sha256);
-    if !strangers.is_empty() {
-        let (files, model) = (strangers.join(", "), artifacts::WEIGHTS.file_name);
-        warn!("{}: made from another model than the {model} there: {files}", model_dir.display());
-    }
+/// The SHA-256 of the model that the file `name` in `model_dir` was made from. None without one, or if it cannot be read.
+pub fn model_sha256(model_dir: &Path, name: &str) -> Option<String> {
+    set::open(model_dir, name).ok().and_then(hash_in)
 }
 
-/// Checks that each file in `model_dir` with the name of one that a training writes there was written by one: it names a
-/// model. The model itself is checked where it is opened.
+/// Checks that each file in `directory` with one of these `names` was made from a model: a task wrote it.
 ///
 /// # Errors
-/// One is a user's, which a training would replace.
-pub fn refuse_strangers(model_dir: &Path) -> Result<()> {
-    let is_ours = |name: &str| set::open(model_dir, name).map_or(true, |file| hash_in(file).is_some());
-    match artifacts::names().find(|name| *name != artifacts::WEIGHTS.file_name && !is_ours(name)) {
-        Some(name) => Err(Error::Occupied { path: model_dir.join(name), found: "one that no training wrote" }),
+/// One is a user's, which the task would replace.
+pub fn refuse_strangers(directory: &Path, names: impl IntoIterator<Item = &'static str>) -> Result<()> {
+    let is_strange = |name: &str| set::open(directory, name).is_ok_and(|file| hash_in(file).is_none());
+    match names.into_iter().find(|name| is_strange(name)) {
+        Some(name) => Err(Error::Occupied { path: directory.join(name), found: "another file" }),
         None => Ok(()),
     }
-}
-
-/// The files in `model_dir` that were made from another model than the one with this hash. Files without a hash, and those
-/// that cannot be read, are left out.
-fn strangers(model_dir: &Path, model_sha256: &str) -> Vec<&'static str> {
-    let made_from = |name: &str| set::open(model_dir, name).ok().and_then(hash_in);
-    let others = artifacts::names().filter(|name| *name != artifacts::WEIGHTS.file_name);
-    others.filter(|name| made_from(name).is_some_and(|hash| hash != model_sha256)).collect()
 }
 
 fn hash_in(mut file: File) -> Option<String> {

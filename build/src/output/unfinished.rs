@@ -80,7 +80,8 @@ impl UnfinishedDirectory {
     pub fn remove(self) -> Result<()> {
         let Self { path, lock } = if self.lock.is_some() { self } else { Self::at(self.path)? };
         lock.as_ref().map_or(Ok(()), DirectoryLock::check_held)?;
-        // Looked at again, since the user may have put a finished model there. The model goes last: it tells what they are.
+        // Looked at again, since the user may have put something there. The model goes last: it tells what they are.
+        artifacts::refuse_strangers(&path)?;
         if path.join(weights::FILE_NAME).exists() && weights::is_unfinished(&path) {
             artifacts::names().rev().try_for_each(|name| files::remove(&path.join(name)))?;
         }

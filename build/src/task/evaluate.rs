@@ -15,7 +15,7 @@ use crate::output::console::{self, Console};
 use crate::output::event::{Listener, RunEvent};
 use crate::output::logs::with_logs;
 use crate::output::metrics::{self, ClassScore, Metrics};
-use crate::output::origin;
+use crate::output::{artifacts, origin};
 use crate::score::Score;
 use crate::text;
 use crate::training;
@@ -37,6 +37,7 @@ pub fn logged(args: &Evaluate, data: impl FnOnce() -> Result<Dataset>, console: 
     if args.log_dir.join(weights::FILE_NAME).exists() {
         return Err(Error::LogsBesideModel { log_dir: args.log_dir.clone() });
     }
+    origin::refuse_strangers(log_dir.path(), [metrics::FILE_NAME])?;
     with_logs(console, &log_dir, "evaluate", |listener| evaluate(args, data, listener))
 }
 
@@ -52,7 +53,7 @@ pub fn evaluate(
 ) -> Result<String> {
     let (began, begin) = (SystemTime::now(), Instant::now());
     let (model, model_sha256) = weights::load_hashed(&args.model_dir)?;
-    origin::check(&args.model_dir, &model_sha256);
+    artifacts::warn_of_other_origin(&args.model_dir, &model_sha256);
     let trained_on = DataSource::of_model(&args.model_dir, &model)?;
     let dataset = data()?;
     dataset.check_fit(&args.model_dir, &model)?;

@@ -17,8 +17,8 @@ use crate::files;
 use crate::interrupt::{self, EndAtOnce};
 use crate::model::file::{self as weights, Model};
 use crate::open;
+use crate::output::artifacts;
 use crate::output::console;
-use crate::output::origin;
 use crate::score::softmax;
 use crate::task::verdict;
 use crate::text;
@@ -67,7 +67,7 @@ pub fn run(args: &Predict) -> Result<()> {
     let reading = EndAtOnce::begin(); // it may wait for stdin for ever
     interrupt::check()?;
     let (model, model_sha256) = weights::load_hashed(&args.model_dir)?;
-    origin::check(&args.model_dir, &model_sha256);
+    artifacts::warn_of_other_origin(&args.model_dir, &model_sha256);
     let trained_on = DataSource::of_model(&args.model_dir, &model)?;
     let frame = frame(&args.model_dir, &model, trained_on)?;
     if let Some(unfinished) = &model.unfinished {

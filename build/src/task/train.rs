@@ -26,7 +26,6 @@ use crate::output::event::{Evaluation, Listener, Listeners, RunEvent};
 use crate::output::finished::{Finished, InitialModel, training_seconds};
 use crate::output::logs::with_logs;
 use crate::output::names;
-use crate::output::origin;
 use crate::output::tensorboard::EventFiles;
 use crate::output::unfinished::UnfinishedDirectory;
 use crate::parameters::{Parameters, Setting};
@@ -149,7 +148,6 @@ pub fn prepare(
     threads::limit(used.threads);
     let model_dir = artifacts::open(&args.model_dir)?;
     model_dir.check(artifacts::names())?;
-    origin::refuse_strangers(model_dir.path())?;
     let lock = if model_dir.is(&args.log_dir) { log_lock } else { model_dir.lock()?.map(Arc::new) };
     let unfinished = UnfinishedDirectory::of(model_dir.path())?;
     let mut dataset = data()?;

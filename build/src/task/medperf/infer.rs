@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::files::{self, OutputDirectory};
 use crate::interrupt;
 use crate::model::file as weights;
-use crate::output::{console, origin};
+use crate::output::{artifacts, console};
 use crate::score::softmax;
 use crate::text;
 
@@ -31,7 +31,7 @@ pub fn run(args: &InferArgs) -> Result<()> {
     output.check([predictions::FILE_NAME])?;
     let model_dir = &args.additional_files;
     let (model, model_sha256) = weights::load_hashed(model_dir)?;
-    origin::check(model_dir, &model_sha256);
+    artifacts::warn_of_other_origin(model_dir, &model_sha256);
     info!("model: trained on {}", DataSource::of_model(model_dir, &model)?.description());
     if let Some(unfinished) = &model.unfinished {
         warn!("{}: the model is {unfinished}", model_dir.display());

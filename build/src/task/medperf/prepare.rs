@@ -52,9 +52,10 @@ fn apart(args: &PrepareArgs, data: &OutputDirectory, labels: &OutputDirectory) -
     let raw = [&args.data_path, &args.labels_path];
     let next = "prepared data goes into directories of its own";
     for (flag, output) in [("output_path", data), ("output_labels_path", labels)] {
-        if raw.iter().any(|input| output.is(input)) {
-            let expected = "another directory than those of the raw data";
-            return refused(flag, output.path(), expected, "the same", next);
+        if raw.iter().any(|input| files::lies_in(output.path(), input)) {
+            let expected = "a directory outside of those of the raw data";
+            let found = if raw.iter().any(|input| output.is(input)) { "one of them" } else { "one in them" };
+            return refused(flag, output.path(), expected, found, next);
         }
     }
     if raw.iter().any(|input| files::lies_in(input, data.path())) {
