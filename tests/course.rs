@@ -4,9 +4,8 @@
 use std::fs;
 
 use mnist::model::file::{self as model_file, Unfinished};
-use mnist::text::hexadecimal;
+use mnist::sha256;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::common::{Sandbox, end};
 
@@ -208,7 +207,7 @@ fn a_training_may_begin_with_a_model() {
     let sandbox = Sandbox::with_data();
     sandbox.train("--train_epochs=5").done();
     fs::rename(sandbox.path("model"), sandbox.path("first")).unwrap();
-    let sha256 = hexadecimal(&Sha256::digest(fs::read(sandbox.path("first/model.safetensors")).unwrap()));
+    let sha256 = sha256::of(fs::read(sandbox.path("first/model.safetensors")).unwrap());
     for init in ["--init=first", "--model_in=first", "--init=first/model.safetensors"] {
         sandbox.train(&format!("{init} --optimizer=sgd --learning_rate=1e-12")).done();
         let init = json!({ "path": "first/model.safetensors", "sha256": sha256 });

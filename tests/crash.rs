@@ -11,8 +11,8 @@ use crate::common::{Ended, Sandbox, end, real_mnist, traced};
 use mnist::files::lock;
 use mnist::files::set::JOURNAL;
 use mnist::output::artifacts;
+use mnist::sha256;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 /// The system calls between which a directory may hold something unfinished.
 const POINTS: [&str; 6] = ["rename", "unlink", "fsync", "mkdir", "flock", "openat"];
@@ -31,14 +31,10 @@ fn calls(sandbox: &Sandbox, name: &str, arguments: &str) -> Option<usize> {
     Some(count)
 }
 
-fn sha256(bytes: &[u8]) -> String {
-    mnist::text::hexadecimal(&Sha256::digest(bytes))
-}
-
 /// The hash of the model in `directory`, whose other files must name it.
 #[track_caller]
 fn whole_set(directory: &Path) -> String {
-    let model = sha256(&fs::read(directory.join("model.safetensors")).unwrap());
+    let model = sha256::of(fs::read(directory.join("model.safetensors")).unwrap());
     for name in artifacts::names().skip(1) {
         if let Ok(bytes) = fs::read(directory.join(name)) {
             let text = String::from_utf8_lossy(&bytes);

@@ -67,8 +67,9 @@ fn sixteen_classes_need_a_row_and_no_code() {
 
     let parameters = Parameters { train_epochs: 1, hidden_layers: vec![64], ..Parameters::default() };
     let recipe = parameters.recipe(&dataset.train);
-    let (mut trainer, chosen) = choice::trainer(&recipe, &parameters.choice(), 1, &dataset.train).unwrap();
-    assert_eq!(chosen.engine, choice::EngineChoice::Fused);
+    let choice::Chosen { mut trainer, choice, .. } =
+        choice::trainer(&recipe, &parameters.choice(), 1, dataset.train.clone()).unwrap();
+    assert_eq!(choice.engine, choice::EngineChoice::Fused);
     let mut nobody = Listeners(vec![]);
     let training = Training {
         parameters: &parameters,
@@ -89,7 +90,7 @@ fn sixteen_classes_need_a_row_and_no_code() {
 
     let read = model_file::decode(&model_file::encode(&trained.model)).unwrap();
     assert_eq!(read, trained.model);
-    dataset.check_fit(dir.path(), &read).unwrap();
+    dataset.test_set().check_fit(dir.path(), &read).unwrap();
     let mut network = choice::network(&read.shape, &read.parameters).unwrap();
     let again = training::evaluate(network.as_mut(), TEST, &dataset.test, None, None, &mut nobody).unwrap();
     assert_eq!(again.score, *score);
@@ -113,6 +114,6 @@ fn a_model_of_other_classes_is_refused_where_it_meets_the_images() {
     let dataset = Dataset::load(dir.path()).unwrap();
     let shape = mnist::model::MlpShape::new(784, &[3], 16);
     let model = Model { parameters: shape.initial_parameters(1), shape, data: "unknown".into(), unfinished: None };
-    let refused = dataset.check_fit(Path::new("model"), &model).unwrap_err().to_string();
+    let refused = dataset.test_set().check_fit(Path::new("model"), &model).unwrap_err().to_string();
     assert_eq!(refused, "model/model.safetensors: expected layers from 784 to 10, found [784, 3, 16]");
 }

@@ -22,7 +22,6 @@ use mnist::task::train::{Begin, Plan, carry_out};
 use mnist::training::course::Course;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use sha2::Digest;
 
 // ---- the files of a run
 
@@ -66,7 +65,7 @@ fn a_run_leaves_logs_model_metrics_and_parameters_and_nothing_else() {
     assert_eq!(metrics["data"]["source"], "unknown");
     for file in metrics["data"]["files"].as_array().unwrap() {
         let bytes = fs::read(sandbox.path("data").join(file["name"].as_str().unwrap())).unwrap();
-        let digest: String = sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = mnist::sha256::of(bytes);
         assert_eq!(file["sha256"], digest);
     }
     assert_eq!(metrics["program_version"], env!("CARGO_PKG_VERSION"));
@@ -116,9 +115,18 @@ fn the_metrics_hold_what_a_later_comparison_needs() {
     let metrics = sandbox.metrics("model");
     assert_eq!(metrics["kept_epoch"], 2);
 
+    // The test images are enough for an evaluation.
+    let files = metrics["data"]["files"].clone();
+    for name in ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"] {
+        fs::remove_file(sandbox.path("data").join(name)).unwrap();
+    }
     sandbox.run("evaluate --data_dir=data --log_dir=logs --model_dir=model").done();
-    let metrics = sandbox.metrics("logs");
+    let evaluated = sandbox.metrics("logs");
+    assert_eq!(evaluated["test"], metrics["test"]);
+    let metrics = evaluated;
     assert_eq!((&metrics["data"]["test_images"], &metrics["unfinished"]), (&json!(100), &Value::Null));
+    assert_eq!(metrics["data"]["files"], json!([files[2], files[3]]));
+    assert!(metrics["data"].get("train_images").is_none());
     assert!(metrics["began"].is_string() && metrics["processor"].is_string());
     assert!(metrics.get("parameters").is_none() && metrics.get("kept_epoch").is_none());
 }
@@ -893,7 +901,7 @@ fn a_device_that_is_lost_leaves_the_model_of_the_epochs_before() {
         parameters.train_epochs = 5;
         let dataset = Dataset::load(&sandbox.path("data")).unwrap();
         let recipe = parameters.recipe(&dataset.train);
-        let (engine, _) = choice::trainer(&recipe, &parameters.choice(), 5, &dataset.train).unwrap();
+        let engine = choice::trainer(&recipe, &parameters.choice(), 5, dataset.train.clone()).unwrap().trainer;
         let model_dir = sandbox.path("model");
         fs::create_dir_all(&model_dir).unwrap();
         let trainer = Box::new(Lost { engine, epochs });

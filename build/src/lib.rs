@@ -20,7 +20,7 @@
 //!
 //! ```text
 //! task > cli > cube, training > output > parameters > engine > data > model, optim, score
-//!     > simd, rng, files, yaml > open > interrupt, memory > error > host_paths
+//!     > simd, rng, files, yaml > open > interrupt, memory > error > host_paths, sha256
 //!     > text, threads, workspace
 //! ```
 //!
@@ -50,6 +50,7 @@ pub mod interrupt;
 pub mod memory;
 pub mod open;
 pub mod rng;
+pub mod sha256;
 pub mod simd;
 pub mod text;
 pub mod threads;

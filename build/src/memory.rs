@@ -48,6 +48,15 @@ pub fn reserve(bytes: &mut Vec<u8>, more: usize, purpose: &str) -> Result<()> {
     })
 }
 
+/// So many bytes, all 0, for `purpose`. The system gives the memory itself as they are written.
+///
+/// # Errors
+/// There is not so much memory.
+pub fn zeroed(length: usize, purpose: &str) -> Result<Vec<u8>> {
+    require(length as u64, purpose)?;
+    Ok(vec![0; length])
+}
+
 /// How many bytes this process can still take: by its own limits, those of its control groups, and the machine's memory.
 /// None where nothing says.
 pub fn available() -> Option<u64> {

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError, mpsc};
 use std::thread::{self, Builder, JoinHandle, ScopedJoinHandle, available_parallelism};
 
 use tracing::warn;
@@ -80,6 +80,28 @@ pub fn side_by_side<T: Send, R: Send>(
     });
     done.sort_by_key(|(number, _)| *number);
     done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Gives `produce` a function that takes pieces of work, and has `consume` work on each, in their order: on a thread of its
+/// own, if [`most`] allows it and the system starts one.
+pub fn one_ahead<T: Send, R>(produce: impl FnOnce(&mut dyn FnMut(T)) -> R, mut consume: impl FnMut(T) + Send) -> R {
+    if most() == 1 {
+        return produce(&mut consume);
+    }
+    let consume = Mutex::new(consume);
+    thread::scope(|scope| {
+        let (sender, receiver) = mpsc::channel();
+        let work = || receiver.into_iter().for_each(|piece| lock(&consume)(piece));
+        match granted(Builder::new().spawn_scoped(scope, work)) {
+            Some(consumer) => {
+                let result = produce(&mut |piece| _ = sender.send(piece));
+                drop(sender);
+                joined(consumer);
+                result
+            }
+            None => produce(&mut |piece| lock(&consume)(piece)),
+        }
+    })
 }
 
 /// Does the `work` of all members at the same time, each on a thread of its own, the first on the calling one. They may

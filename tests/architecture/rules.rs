@@ -27,7 +27,7 @@ pub const LAYERS: [&[&str]; 15] = [
     &["open"],
     &["interrupt", "memory"],
     &["error"],
-    &["host_paths"],
+    &["host_paths", "sha256"],
     &["text", "threads", "workspace"],
 ];
 

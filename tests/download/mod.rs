@@ -17,8 +17,7 @@ use mnist::data::download::fetch::Limits;
 use mnist::data::download::{self, DownloadEvent, DownloadWatch, Downloaded, Options, Origin};
 use mnist::data::sets::SourceFile;
 use mnist::error::{Error, Result};
-use mnist::text::hexadecimal;
-use sha2::{Digest, Sha256};
+use mnist::sha256;
 
 use crate::common::gzip;
 use crate::common::server::{Reply, Server};
@@ -36,12 +35,8 @@ fn idx(bytes: usize, seed: u64) -> Vec<u8> {
     [0, 0, 8, 3].into_iter().chain(std::iter::repeat_with(&mut next)).take(bytes).collect()
 }
 
-fn sha256(bytes: &[u8]) -> String {
-    hexadecimal(&Sha256::digest(bytes))
-}
-
 fn source(name: &'static str, bytes: &[u8]) -> SourceFile {
-    SourceFile { name, bytes: bytes.len() as u64, sha256: Box::leak(sha256(bytes).into_boxed_str()) }
+    SourceFile { name, bytes: bytes.len() as u64, sha256: Box::leak(sha256::of(bytes).into_boxed_str()) }
 }
 
 /// The file of most tests: `images`.

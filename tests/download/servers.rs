@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use mnist::data::download::Origin;
+use mnist::sha256;
 
 use super::environment::run_in_child;
-use super::{BYTES, Case, answer_is, idx, images, impatient, sha256, source};
+use super::{BYTES, Case, answer_is, idx, images, impatient, source};
 use crate::common::gzip;
 use crate::common::server::{Reply, Server};
 
@@ -63,7 +64,7 @@ fn a_wrong_hash_is_reported_and_the_next_mirror_has_the_file() {
     let other = idx(BYTES, 2);
     server.on("/wrong/images.gz", [Reply::File(gzip(&other))]).on("/right/images.gz", [Reply::File(gzip(&images()))]);
     let (wrong, right) = (server.url("/wrong"), server.url("/right"));
-    let answer = format!("wrong hash: expected SHA-256 {}, found {}", sha256(&images()), sha256(&other));
+    let answer = format!("wrong hash: expected SHA-256 {}, found {}", sha256::of(images()), sha256::of(other));
     Case::new([&wrong]).fails_with(&[(&wrong, &answer)]);
     Case::new([&wrong, &right]).fetches_from(&right);
     assert_eq!(server.requests().len(), 3, "a wrong hash is no reason to ask again");

@@ -75,14 +75,15 @@ pub struct Dataset {
 pub struct Provenance {
     /// Which known set it is, by the hashes of its files.
     pub source: DataSource,
-    /// Number of training images, without those of the validation split.
+    /// Number of training images, without those of the validation split; 0 where only the test images were read.
+    #[serde(skip_serializing_if = "is_zero")]
     pub train_images: usize,
     /// Number of images in the validation split.
     #[serde(skip_serializing_if = "is_zero")]
     pub validation_images: usize,
     /// Number of test images.
     pub test_images: usize,
-    /// The four files.
+    /// The files: four, or those of the test images.
     pub files: Vec<FileHash>,
 }
 
@@ -105,6 +106,13 @@ impl Dataset {
     pub fn splits(&self) -> impl Iterator<Item = (&'static str, &Images)> {
         let validation = self.validation.as_ref().map(|images| (VALIDATION, images));
         [(TRAIN, &*self.train)].into_iter().chain(validation).chain([(TEST, &self.test)])
+    }
+
+    /// The training images, for whoever needs no copy: their pixels are not here any more.
+    pub fn give_train(&mut self) -> Arc<Images> {
+        let Images { side, classes, ref labels, .. } = *self.train;
+        let without_pixels = Images { side, classes, pixels: vec![], labels: labels.clone() };
+        std::mem::replace(&mut self.train, Arc::new(without_pixels))
     }
 
     /// Takes the validation split from the end of the training images, as Keras' `validation_split` does: `part` is a share
@@ -158,42 +166,38 @@ impl Dataset {
     /// # Errors
     /// See [`load`](Self::load).
     pub fn load_one_of(known: &[&'static SetKind], data_dir: &Path) -> Result<Self> {
-        match std::fs::read_dir(data_dir) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Err(Error::NoDataDir { data_dir: data_dir.to_path_buf() });
-            }
-            listed => listed.map_err(Error::io("read the directory", data_dir))?,
-        };
-        let (expected, paths) = locate(known, data_dir)?;
-        let (side, classes) = (expected.frame.side, expected.classes);
-        let (images, labels) = (IdxContents::Images { side }, IdxContents::Labels { classes: classes.len() });
-        let contents = [images, labels, images, labels];
-        let files = paths.iter().zip(contents).map(|(path, contents)| IdxFile::open(path, contents));
-        let files = files.collect::<Result<Vec<_>>>()?;
-        for pair in files.chunks_exact(2) {
-            pair[0].check_pair(&pair[1])?;
-        }
-        let loaded = threads::side_by_side(threads::most(), files.into_iter(), IdxFile::values);
-        let mut loaded = loaded.into_iter().collect::<Result<Vec<_>>>()?;
-
-        let files: Vec<FileHash> = (expected.files.iter().zip(&loaded))
-            .map(|(file, loaded)| FileHash { name: file.name.into(), sha256: loaded.sha256.clone() })
-            .collect();
-        let source = DataSource(sets::identify(known, files.iter().map(|file| file.sha256.as_str())));
-        if source.0.is_none()
-            && let Some(files) = sets::mixture(known, files.iter().map(|file| file.sha256.as_str()))
-        {
-            return Err(Error::MixedData { data_dir: data_dir.to_path_buf(), files });
-        }
-        let classes = source.0.map_or(classes, |set| set.classes);
-        let mut images = |first: usize| {
-            let mut values = |file: usize| std::mem::take(&mut loaded[file].bytes);
-            Images { side, classes, pixels: values(first), labels: values(first + 1) }
-        };
-        let (train, test) = (Arc::new(images(0)), images(2));
+        let Found { mut images, source, files } = find(known, data_dir, 0)?;
+        let (test, train) = (images.remove(1), Arc::new(images.remove(0)));
         let (train_images, test_images) = (train.len(), test.len());
         let provenance = Provenance { source, train_images, validation_images: 0, test_images, files };
         Ok(Self { train, validation: None, test, provenance })
+    }
+
+    /// The test images.
+    pub fn test_set(&self) -> TestSet {
+        TestSet { images: self.test.clone(), provenance: self.provenance.clone() }
+    }
+}
+
+/// The test images of a data set, without the others.
+#[derive(Debug, Clone)]
+pub struct TestSet {
+    /// The images.
+    pub images: Images,
+    /// Which set it is and which files it was read from.
+    pub provenance: Provenance,
+}
+
+impl TestSet {
+    /// Reads the test images in `data_dir`, as [`Dataset::load`] does. The other files need not be there.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn load(data_dir: &Path) -> Result<Self> {
+        let Found { mut images, source, files } = find(&SETS, data_dir, TEST_FILES)?;
+        let images = images.remove(0);
+        let provenance = Provenance { source, train_images: 0, validation_images: 0, test_images: images.len(), files };
+        Ok(Self { images, provenance })
     }
 
     /// Checks that `model` takes these images and tells their classes apart; `model_dir` is for the message.
@@ -201,7 +205,7 @@ impl Dataset {
     /// # Errors
     /// It does not.
     pub fn check_fit(&self, model_dir: &Path, model: &Model) -> Result<()> {
-        sets::check_fit(&model.shape, self.test.side, self.test.classes.len())
+        sets::check_fit(&model.shape, self.images.side, self.images.classes.len())
             .map_err(|problem| Error::Model { path: model_dir.join(model_file::FILE_NAME), problem })
     }
 }
@@ -220,17 +224,70 @@ pub fn epoch_order(seed: u64, epoch: u64, images: usize) -> Vec<u32> {
     order
 }
 
-/// The first of `known` whose four files are all in `data_dir`, and their paths.
-fn locate(known: &[&'static SetKind], data_dir: &Path) -> Result<(&'static SetKind, Vec<PathBuf>)> {
+/// The number of the first file with test images in [`SetKind::files`].
+const TEST_FILES: usize = 2;
+
+/// What was found in DATA_DIR.
+struct Found {
+    /// The images of each pair of files.
+    images: Vec<Images>,
+    source: DataSource,
+    files: Vec<FileHash>,
+}
+
+/// Reads the files of one of the `known` sets in `data_dir`, from number `from` on.
+///
+/// # Errors
+/// See [`Dataset::load`].
+fn find(known: &[&'static SetKind], data_dir: &Path, from: usize) -> Result<Found> {
+    match std::fs::read_dir(data_dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err(Error::NoDataDir { data_dir: data_dir.to_path_buf() });
+        }
+        listed => listed.map_err(Error::io("read the directory", data_dir))?,
+    };
+    let (expected, paths) = locate(known, data_dir, from)?;
+    let (side, classes) = (expected.frame.side, expected.classes);
+    let (images, labels) = (IdxContents::Images { side }, IdxContents::Labels { classes: classes.len() });
+    let contents = [images, labels].into_iter().cycle();
+    let files = paths.iter().zip(contents).map(|(path, contents)| IdxFile::open(path, contents));
+    let files = files.collect::<Result<Vec<_>>>()?;
+    for pair in files.chunks_exact(2) {
+        pair[0].check_pair(&pair[1])?;
+    }
+    let loaded = threads::side_by_side(threads::most(), files.into_iter(), IdxFile::values);
+    let loaded = loaded.into_iter().collect::<Result<Vec<_>>>()?;
+
+    let hashes = || loaded.iter().map(|file| file.sha256.as_str());
+    let source = DataSource(sets::identify(known, from, hashes()));
+    if source.0.is_none()
+        && let Some(files) = sets::mixture(known, from, hashes())
+    {
+        return Err(Error::MixedData { data_dir: data_dir.to_path_buf(), files });
+    }
+    let files = (expected.files[from..].iter().zip(hashes()))
+        .map(|(file, hash)| FileHash { name: file.name.into(), sha256: hash.into() })
+        .collect();
+    let classes = source.0.map_or(classes, |set| set.classes);
+    let mut values = loaded.into_iter().map(|file| file.bytes);
+    let mut images = vec![];
+    while let (Some(pixels), Some(labels)) = (values.next(), values.next()) {
+        images.push(Images { side, classes, pixels, labels });
+    }
+    Ok(Found { images, source, files })
+}
+
+/// The first of `known` whose files are all in `data_dir`, from number `from` on, and their paths.
+fn locate(known: &[&'static SetKind], data_dir: &Path, from: usize) -> Result<(&'static SetKind, Vec<PathBuf>)> {
     let mut attempts = known.iter().map(|set| {
-        let paths = set.files.iter().map(|file| find(data_dir, file.name)).collect::<Result<Vec<_>>>();
+        let paths = set.files[from..].iter().map(|file| place_of(data_dir, file.name)).collect::<Result<Vec<_>>>();
         paths.map(|paths| (*set, paths))
     });
     let first = attempts.next().unwrap_or_else(|| unreachable!("at least one set is known"));
     first.or_else(|failure| attempts.find_map(Result::ok).ok_or(failure))
 }
 
-fn find(data_dir: &Path, name: &str) -> Result<PathBuf> {
+fn place_of(data_dir: &Path, name: &str) -> Result<PathBuf> {
     let missing = || Error::DataMissing { data_dir: data_dir.to_path_buf(), name: name.to_string() };
     places::existing(data_dir, name).next().ok_or_else(missing)
 }

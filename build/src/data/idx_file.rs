@@ -4,19 +4,22 @@
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use crate::sha256::Sha256;
 use flate2::read::MultiGzDecoder;
-use sha2::{Digest, Sha256};
 
 use super::idx::{IdxContents, IdxFault, LONGEST_HEADER};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::open;
-use crate::text::hexadecimal;
+use crate::threads;
 
 /// A byte of a gzip file becomes at most so many: deflate's shortest code of 2 bits stands for 258 bytes.
 const MOST_PER_GZIP_BYTE: u64 = 1032;
 /// Memory that is taken for the first values of a gzip file. It is doubled whenever it is full.
 const FIRST_BYTES: usize = 1 << 20;
+
+/// Bytes of a plain file that are read, then hashed, at once: few enough for a second-level cache.
+const PIECE_BYTES: usize = 1 << 19;
 
 /// An open IDX file whose header is sound.
 pub struct IdxFile {
@@ -71,25 +74,57 @@ impl IdxFile {
     /// # Errors
     /// They cannot be read, are fewer or more than the header says, or not all allowed.
     pub fn values(mut self) -> Result<Values> {
-        let expected = (self.contents.file_bytes(self.count) - self.header.len() as u64) as usize;
+        let mut hash = Sha256::new();
+        hash.update(&self.header);
+        let bytes = if self.zipped { self.unzip(&mut hash) } else { self.read(&mut hash) }?;
+        let length = (self.header.len() + bytes.len()) as u64;
+        self.contents.check_length(self.count, length).map_err(|fault| self.fault(&fault))?;
+        self.contents.check_values(&bytes).map_err(|fault| self.fault(&fault))?;
+        Ok(Values { bytes, sha256: hash.finish() })
+    }
+
+    /// How many bytes of values the file should have.
+    fn expected(&self) -> usize {
+        (self.contents.file_bytes(self.count) - self.header.len() as u64) as usize
+    }
+
+    /// The bytes after the header of a plain file, at most one more than expected, to notice a file that is too long. Each
+    /// piece goes into `hash` while the next is read.
+    fn read(&mut self, hash: &mut Sha256) -> Result<Vec<u8>> {
+        let mut bytes = memory::zeroed(self.expected() + 1, &self.path.display().to_string())?;
+        let read = threads::one_ahead(
+            |into_hash| {
+                let mut read = 0;
+                for piece in bytes.chunks_mut(PIECE_BYTES) {
+                    let length = fill(&mut self.reader, piece)?;
+                    read += length;
+                    into_hash(&piece[..length]);
+                    if length < piece.len() {
+                        break;
+                    }
+                }
+                Ok(read)
+            },
+            |piece| hash.update(piece),
+        );
+        bytes.truncate(read.map_err(|source| self.unreadable(source))?);
+        Ok(bytes)
+    }
+
+    /// [`read`](Self::read) for a gzip file.
+    fn unzip(&mut self, hash: &mut Sha256) -> Result<Vec<u8>> {
         let mut bytes: Vec<u8> = Vec::new();
         loop {
-            // One more than expected, to notice a file that is too long.
-            let left = expected + 1 - bytes.len();
-            let next = if self.zipped { left.min(bytes.len().max(FIRST_BYTES)) } else { left };
+            let left = self.expected() + 1 - bytes.len();
+            let next = left.min(bytes.len().max(FIRST_BYTES));
             memory::reserve(&mut bytes, next, &self.path.display().to_string())?;
             let read = self.reader.by_ref().take(next as u64).read_to_end(&mut bytes);
             if read.map_err(|source| self.unreadable(source))? < next || next == left {
                 break;
             }
         }
-        let length = (self.header.len() + bytes.len()) as u64;
-        self.contents.check_length(self.count, length).map_err(|fault| self.fault(&fault))?;
-        self.contents.check_values(&bytes).map_err(|fault| self.fault(&fault))?;
-        let mut hash = Sha256::new();
-        hash.update(&self.header);
         hash.update(&bytes);
-        Ok(Values { bytes, sha256: hexadecimal(&hash.finalize()) })
+        Ok(bytes)
     }
 
     /// Checks that `self` has as many images as `labels` has labels.
@@ -116,4 +151,18 @@ impl IdxFile {
             Error::io("read", &self.path)(source)
         }
     }
+}
+
+/// Fills `piece` from `reader`, as far as it goes. Returns how many bytes there were.
+fn fill(reader: &mut impl Read, piece: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < piece.len() {
+        match reader.read(&mut piece[filled..]) {
+            Ok(0) => break,
+            Ok(length) => filled += length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }

@@ -138,21 +138,23 @@ pub static SYNTHETIC: SetKind = SetKind {
     stands_in_for: Some(&MNIST),
 };
 
-/// The set among `sets` whose four files have these SHA-256, in the order of [`SetKind::files`].
+/// The set among `sets` whose files, from number `from` on, have these SHA-256, in the order of [`SetKind::files`].
 pub fn identify<'a>(
     sets: &[&'static SetKind],
+    from: usize,
     hashes: impl Iterator<Item = &'a str> + Clone,
 ) -> Option<&'static SetKind> {
-    sets.iter().copied().find(|set| hashes.clone().eq(set.files.iter().map(|file| file.sha256)))
+    sets.iter().copied().find(|set| hashes.clone().eq(set.files[from..].iter().map(|file| file.sha256)))
 }
 
-/// Each file's name and the title of its set, if all four are of known sets and not all of the same.
+/// The name of each file, from number `from` on, and the title of its set, if all are of known sets and not all of the same.
 pub fn mixture<'a>(
     sets: &[&'static SetKind],
+    from: usize,
     hashes: impl Iterator<Item = &'a str>,
 ) -> Option<Vec<(&'static str, &'static str)>> {
     let known = |(nth, hash): (usize, &str)| {
-        sets.iter().map(|set| (&set.files[nth], set.title)).find(|(file, _)| file.sha256 == hash)
+        sets.iter().map(|set| (&set.files[from + nth], set.title)).find(|(file, _)| file.sha256 == hash)
     };
     let found: Option<Vec<_>> = hashes.enumerate().map(known).collect();
     let found: Vec<_> = found?.into_iter().map(|(file, title)| (file.name, title)).collect();
@@ -258,17 +260,19 @@ mod tests {
     fn sets_are_told_apart_by_all_four_hashes() {
         let hashes = |set: &SetKind| set.files.map(|file| file.sha256);
         for set in SETS {
-            assert_eq!(identify(&SETS, hashes(set).into_iter()), Some(set));
+            assert_eq!(identify(&SETS, 0, hashes(set).into_iter()), Some(set));
         }
         let mut mixed = hashes(&MNIST);
         mixed[3] = SYNTHETIC.files[3].sha256;
-        assert_eq!(identify(&SETS, mixed.into_iter()), None);
-        assert_eq!(identify(&SETS, hashes(&MNIST).into_iter().take(3)), None);
-        let found: Vec<_> = mixture(&SETS, mixed.into_iter()).unwrap().into_iter().map(|(_, title)| title).collect();
+        assert_eq!(identify(&SETS, 0, mixed.into_iter()), None);
+        assert_eq!(identify(&SETS, 0, hashes(&MNIST).into_iter().take(3)), None);
+        assert_eq!(identify(&SETS, 2, hashes(&MNIST).into_iter().skip(2)), Some(&MNIST));
+        assert_eq!(identify(&SETS, 2, mixed.into_iter().skip(2)), None);
+        let found: Vec<_> = mixture(&SETS, 0, mixed.into_iter()).unwrap().into_iter().map(|(_, title)| title).collect();
         assert_eq!(found, [MNIST.title, MNIST.title, MNIST.title, SYNTHETIC.title]);
         mixed[0] = "of no known file";
-        assert_eq!(mixture(&SETS, mixed.into_iter()), None);
-        assert_eq!(mixture(&SETS, hashes(&MNIST).into_iter()), None);
+        assert_eq!(mixture(&SETS, 0, mixed.into_iter()), None);
+        assert_eq!(mixture(&SETS, 0, hashes(&MNIST).into_iter()), None);
     }
 
     #[test]

@@ -50,33 +50,45 @@ impl EngineChoice {
     pub const ALL: &[(&'static str, Self)] = &[("auto", Self::Auto), ("fused", Self::Fused), ("burn", Self::Burn)];
 }
 
-/// Builds the trainer that `choice` names for `recipe`, at the beginning of training on the images of `train`. Returns
-/// `choice` too, with every `auto` and `all` in it replaced by what was chosen; `epochs` are those to come.
+/// A trainer, and how it was chosen.
+pub struct Chosen {
+    /// The trainer.
+    pub trainer: Box<dyn Trainer>,
+    /// The choice, in which every `auto` and `all` is replaced by what was taken.
+    pub choice: Choice,
+    /// About how many bytes of this machine's memory training takes at most, with its images.
+    pub memory: u64,
+}
+
+/// Builds the trainer that `choice` names for `recipe`, at the beginning of training on the images of `train`, for `epochs`.
+/// If they are nobody else's, they may give their memory back.
 ///
 /// # Errors
 /// The engine does not support the recipe or is not in this build, the device is not there or fails, or the environment
 /// names an instruction set that this processor lacks.
-pub fn trainer(
-    recipe: &Recipe,
-    choice: &Choice,
-    epochs: u32,
-    train: &Arc<Images>,
-) -> Result<(Box<dyn Trainer>, Choice)> {
+pub fn trainer(recipe: &Recipe, choice: &Choice, epochs: u32, train: Arc<Images>) -> Result<Chosen> {
     let engine = |device: &DeviceChoice| engine_for(recipe, choice.engine, device);
-    let build = |device: &DeviceChoice, gpus: usize| -> Result<(Box<dyn Trainer>, Choice)> {
-        let gpus = GpuCount::Number(gpus);
-        let choice = Choice { engine: engine(device)?, device: device.clone(), gpus };
-        Ok((build_all(recipe, &choice, train)?, choice))
+    let resolved = |device: &DeviceChoice, gpus: usize| -> Result<Choice> {
+        Ok(Choice { engine: engine(device)?, device: device.clone(), gpus: GpuCount::Number(gpus) })
     };
+    let build = |device: &DeviceChoice, gpus: usize| build_all(recipe, &resolved(device, gpus)?, train.clone());
     let gpus = match choice.gpus {
         GpuCount::Auto if !engine(&DeviceChoice::Gpu(AdapterChoice::First)).is_ok_and(shares_batches) => {
             GpuCount::Number(1)
         }
         gpus => gpus,
     };
-    let (device, gpus) =
-        auto::devices(recipe, &choice.device, gpus, epochs, train, &|device, gpus| Ok(build(device, gpus)?.0))?;
-    build(&device, gpus)
+    let (device, gpus) = auto::devices(recipe, &choice.device, gpus, epochs, &train, &build)?;
+    let choice = resolved(&device, gpus)?;
+    let (images, engine) = (train.pixels.len() as u64, memory(recipe, &choice, &train));
+    let gives_back = is_on_processor(&choice) && recipe.ensemble == 1 && Arc::strong_count(&train) == 1;
+    let memory = if gives_back { images.max(engine) } else { images + engine };
+    Ok(Chosen { trainer: build_all(recipe, &choice, train)?, choice, memory })
+}
+
+/// Whether the fused engine trains on the processor.
+fn is_on_processor(choice: &Choice) -> bool {
+    choice.engine != EngineChoice::Burn && !matches!(choice.device, DeviceChoice::Gpu(_))
 }
 
 /// Whether `engine` trains on several GPUs.
@@ -144,7 +156,7 @@ fn supports(recipe: &Recipe, engine: EngineChoice, device: &DeviceChoice) -> Res
 
 /// About how many bytes of this machine's memory training takes at most with the engine and device of `choice`, in which
 /// no `auto` is left, besides the images. A GPU's own memory does not count.
-pub fn memory(recipe: &Recipe, choice: &Choice, train: &Images) -> u64 {
+fn memory(recipe: &Recipe, choice: &Choice, train: &Images) -> u64 {
     let one = match (choice.engine, &choice.device) {
         #[cfg(feature = "burn")]
         (EngineChoice::Burn, _) => BurnEngine::memory(recipe, train),
@@ -161,28 +173,28 @@ fn number(gpus: GpuCount) -> usize {
 }
 
 /// Builds the trainer that `choice` names, in which no `auto` is left, of all networks of the `recipe`.
-fn build_all(recipe: &Recipe, choice: &Choice, train: &Arc<Images>) -> Result<Box<dyn Trainer>> {
-    memory::require(memory(recipe, choice, train), "training")?;
+fn build_all(recipe: &Recipe, choice: &Choice, train: Arc<Images>) -> Result<Box<dyn Trainer>> {
+    memory::require(memory(recipe, choice, &train), "training")?;
     if recipe.ensemble == 1 {
         return build(recipe, choice, train);
     }
     // The others have threads of their own.
-    let alone = choice.engine == EngineChoice::Burn || matches!(choice.device, DeviceChoice::Gpu(_));
+    let shares_out = is_on_processor(choice);
     let (at_once, threads) =
-        if alone { (1, recipe.threads) } else { ensemble::share_out(recipe.ensemble, recipe.threads) };
-    let members = (0..recipe.ensemble).map(|member| build(&recipe.member(member, threads), choice, train));
+        if shares_out { ensemble::share_out(recipe.ensemble, recipe.threads) } else { (1, recipe.threads) };
+    let members = (0..recipe.ensemble).map(|member| build(&recipe.member(member, threads), choice, train.clone()));
     let members = members.collect::<Result<Vec<_>>>()?;
     Ok(Box::new(Ensemble::new(members, at_once, recipe.shape.classes())))
 }
 
 /// Builds the trainer of one network.
-fn build(recipe: &Recipe, choice: &Choice, train: &Arc<Images>) -> Result<Box<dyn Trainer>> {
+fn build(recipe: &Recipe, choice: &Choice, train: Arc<Images>) -> Result<Box<dyn Trainer>> {
     supports(recipe, choice.engine, &choice.device)?;
     if number(choice.gpus) > 1 && !shares_batches(choice.engine) {
         let reason = format!("expected gpus 1, found {}: only the engine fused trains on several", number(choice.gpus));
         return Err(Error::Unsupported { engine: "burn", reason });
     }
-    let (recipe, train) = (recipe.clone(), train.clone());
+    let recipe = recipe.clone();
     #[cfg(feature = "burn")]
     if choice.engine == EngineChoice::Burn {
         let device = match &choice.device {

@@ -11,16 +11,15 @@ use std::io::{Cursor, ErrorKind, Read, Seek};
 use std::path::Path;
 use std::slice::ChunksExact;
 
+use crate::sha256::Sha256;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::tensors::{self, ENTRY, Fault, Header, read_values};
 use crate::error::{Error, Result};
 use crate::files::set;
 use crate::model::{MOST_CLASSES, MOST_HIDDEN_LAYERS, MOST_INPUTS, MOST_MEMBERS, MOST_UNITS, MlpShape};
 use crate::open;
-use crate::text::hexadecimal;
 
 /// The name of the file in MODEL_DIR.
 pub const FILE_NAME: &str = "model.safetensors";
@@ -158,7 +157,7 @@ pub fn load_hashed(model_dir: &Path) -> Result<(Model, String)> {
         hash.update(piece);
         Ok::<(), Infallible>(())
     })?;
-    Ok((model, hexadecimal(&hash.finalize())))
+    Ok((model, hash.finish()))
 }
 
 fn open_and_read(model_dir: &Path) -> Result<(Model, File)> {
@@ -287,6 +286,7 @@ pub fn bytes(values: impl Iterator<Item = f32>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sha256;
 
     fn model() -> Model {
         let shape = MlpShape::new(784, &[3, 2], 10);
@@ -351,7 +351,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let bytes = encode(&model());
         std::fs::write(dir.path().join(FILE_NAME), &bytes).unwrap();
-        assert_eq!(load_hashed(dir.path()).unwrap(), (model(), hexadecimal(&Sha256::digest(&bytes))));
+        assert_eq!(load_hashed(dir.path()).unwrap(), (model(), sha256::of(&bytes)));
     }
 
     proptest::proptest! {

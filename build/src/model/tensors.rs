@@ -7,13 +7,13 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
+use crate::sha256::Sha256;
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 
-use crate::text::{different_hashes, hexadecimal};
+use crate::text::different_hashes;
 
 /// The name of the metadata entry.
 pub(crate) const ENTRY: &str = "mnist";
@@ -131,7 +131,8 @@ impl Header {
         let parts = text.and_then(|text| text.strip_suffix(HASH.1)?.rsplit_once(HASH.0));
         let (description, expected) = parts
             .ok_or_else(|| format!("expected a SHA-256 at the end of the metadata entry `{ENTRY}`, found none"))?;
-        let mut hash = Sha256::new_with_prefix(description);
+        let mut hash = Sha256::new();
+        hash.update(description);
         from.seek(SeekFrom::Start(self.data))?;
         let mut piece = [0; 4 * PIECE];
         loop {
@@ -140,7 +141,7 @@ impl Header {
                 count => hash.update(&piece[..count]),
             }
         }
-        let found = hexadecimal(&hash.finalize());
+        let found = hash.finish();
         match found == expected {
             true => Ok(()),
             false => Err(format!("is damaged: {}", different_hashes(expected, &found)).into()),
@@ -194,12 +195,13 @@ pub(crate) fn write(to: &mut impl Write, description: &str, tensors: &[(String, 
         (name.clone(), TensorInfo { dtype: Dtype::F32, shape: vec![values.len()], data_offsets: (begin, end) })
     });
     let description = description.strip_suffix('}').unwrap_or_else(|| unreachable!("an object ends with a brace"));
-    let mut hash = Sha256::new_with_prefix(description);
+    let mut hash = Sha256::new();
+    hash.update(description);
     in_pieces(tensors, |piece| {
         hash.update(piece);
         Ok(())
     })?;
-    let description = format!("{description}{}{}{}", HASH.0, hexadecimal(&hash.finalize()), HASH.1);
+    let description = format!("{description}{}{}{}", HASH.0, hash.finish(), HASH.1);
     let metadata = Metadata::new(Some(HashMap::from([(ENTRY.to_string(), description)])), infos.collect())
         .unwrap_or_else(|e| unreachable!("the tensors lie side by side: {e}"));
     let mut header = serde_json::to_vec(&metadata).unwrap_or_else(|e| unreachable!("plain fields become JSON: {e}"));

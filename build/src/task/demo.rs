@@ -50,6 +50,7 @@ pub fn run(args: &Demo, console: &Console) -> Result<()> {
     let unfinished = Path::new(workspace::MODEL).join(weights::UNFINISHED);
     let written = || std::fs::metadata(unfinished.join(weights::FILE_NAME)).and_then(|file| file.modified()).ok();
     let before = written();
+    let test = dataset.test_set();
     if is_trained(&args.overrides, dataset.provenance.source) {
         info!("{}: is trained on this data with these parameters: used again", workspace::MODEL);
     } else {
@@ -62,7 +63,7 @@ pub fn run(args: &Demo, console: &Console) -> Result<()> {
             init: None,
             overrides: args.overrides.clone(),
         };
-        let data = || Ok(dataset.clone());
+        let data = || Ok(dataset);
         train::logged(&train, data, console, &mut String::new())?;
     }
     let evaluated = Evaluate {
@@ -70,7 +71,7 @@ pub fn run(args: &Demo, console: &Console) -> Result<()> {
         log_dir: workspace::EVALUATE_LOGS.into(),
         model_dir: if written() > before { unfinished.clone() } else { workspace::MODEL.into() },
     };
-    let data = || Ok(dataset);
+    let data = || Ok(test);
     let score = evaluate::logged(&evaluated, data, console)?;
     let next = longer(&Parameters::read(parameters_file, &args.overrides.0)?, &args.overrides);
     console::print(&format!("{score}\n{}\nNext, train longer: {} {next}\n", places(), cli::started_as()))

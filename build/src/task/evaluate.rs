@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 use tracing::{info, warn};
 
 use crate::cli::Evaluate;
-use crate::data::dataset::{Dataset, TEST};
+use crate::data::dataset::{TEST, TestSet};
 use crate::data::sets::DataSource;
 use crate::engine;
 use crate::error::{Error, Result};
@@ -25,14 +25,14 @@ use crate::training;
 /// # Errors
 /// See [`evaluate()`]; the logs hold the reason too.
 pub fn run(args: &Evaluate, console: &Console) -> Result<()> {
-    console::print(&logged(args, || Dataset::load(&args.data_dir), console)?)
+    console::print(&logged(args, || TestSet::load(&args.data_dir), console)?)
 }
 
 /// [`evaluate()`] with the log files of the task.
 ///
 /// # Errors
 /// See there, or the log files cannot be written.
-pub fn logged(args: &Evaluate, data: impl FnOnce() -> Result<Dataset>, console: &Console) -> Result<String> {
+pub fn logged(args: &Evaluate, data: impl FnOnce() -> Result<TestSet>, console: &Console) -> Result<String> {
     let log_dir = OutputDirectory::open(&args.log_dir)?;
     if args.log_dir.join(weights::FILE_NAME).exists() {
         return Err(Error::LogsBesideModel { log_dir: args.log_dir.clone() });
@@ -48,37 +48,37 @@ pub fn logged(args: &Evaluate, data: impl FnOnce() -> Result<Dataset>, console: 
 /// The model or the data are wrong, or LOG_DIR cannot be written.
 pub fn evaluate(
     args: &Evaluate,
-    data: impl FnOnce() -> Result<Dataset>,
+    data: impl FnOnce() -> Result<TestSet>,
     listener: &mut dyn Listener,
 ) -> Result<String> {
     let (began, begin) = (SystemTime::now(), Instant::now());
     let (model, model_sha256) = weights::load_hashed(&args.model_dir)?;
     artifacts::warn_of_other_origin(&args.model_dir, &model_sha256);
     let trained_on = DataSource::of_model(&args.model_dir, &model)?;
-    let dataset = data()?;
-    dataset.check_fit(&args.model_dir, &model)?;
+    let test = data()?;
+    test.check_fit(&args.model_dir, &model)?;
     let mut network = engine::checked::network(&args.model_dir, &model)?;
-    let source = dataset.provenance.source;
+    let source = test.provenance.source;
     info!("model: trained on {}", trained_on.description());
     if let Some(unfinished) = &model.unfinished {
         warn!("{}: the model is {unfinished}", args.model_dir.display());
     }
-    info!("data: {}, {} test images", source.description(), dataset.test.len());
+    info!("data: {}, {} test images", source.description(), test.images.len());
     if trained_on != source {
         warn!("the model was trained on other data than it is tested on");
     } else if let Some(original) = source.stands_in_for() {
         warn!("this is the synthetic stand-in: the score says nothing about {}", original.title);
     }
 
-    listener.on(RunEvent::Data { source, images: &[(TEST, dataset.test.len())] });
+    listener.on(RunEvent::Data { source, images: &[(TEST, test.images.len())] });
     listener.on(RunEvent::RunStarted);
-    let evaluation = training::evaluate(network.as_mut(), TEST, &dataset.test, None, None, listener)?;
+    let evaluation = training::evaluate(network.as_mut(), TEST, &test.images, None, None, listener)?;
     let metrics = Metrics {
         task: "evaluate",
         began,
         seconds: begin.elapsed().as_secs_f64(),
         engine: &network.info(),
-        data: &dataset.provenance,
+        data: &test.provenance,
         trained_on: trained_on.id(),
         model_sha256: &model_sha256,
         parameter_count: model.parameters.len(),
@@ -90,7 +90,7 @@ pub fn evaluate(
     files::write(&metrics_path, &metrics.encode())?;
     let score = &evaluation.score;
     let places = [("test data", source.description()), ("metrics", metrics_path.display().to_string())];
-    Ok(format!("{}\n{}", table(score, dataset.test.classes), text::named_values(&places)))
+    Ok(format!("{}\n{}", table(score, test.images.classes), text::named_values(&places)))
 }
 
 /// The score, and each digit's images, precision and recall.

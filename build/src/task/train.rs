@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use sha2::{Digest, Sha256};
+use crate::sha256;
 use tracing::{info, warn};
 
 use crate::cli::Train;
 use crate::data::augment::augmenter::Augmenter;
 use crate::data::dataset::{Dataset, Images, Provenance};
-use crate::engine::{self, Recipe, Trainer, TrainingState, choice};
+use crate::engine::choice::{self, Chosen};
+use crate::engine::{self, Recipe, Trainer, TrainingState};
 use crate::error::{Error, Result};
 use crate::files::OutputDirectory;
 use crate::files::lock::DirectoryLock;
@@ -156,8 +157,9 @@ pub fn prepare(
     let recipe = used.recipe(&dataset.train);
     let resumed = resumed(args, &used)?;
     let choice = resumed.as_ref().map_or_else(|| used.choice(), |(_, snapshot)| snapshot.choice(used.choice()));
-    let (mut trainer, chosen) = choice::trainer(&recipe, &choice, used.train_epochs, &dataset.train)?;
-    (used.engine, used.device, used.gpus) = (chosen.engine, chosen.device.clone(), chosen.gpus);
+    let train = if used.augmentation().is_some() { dataset.train.clone() } else { dataset.give_train() };
+    let Chosen { mut trainer, choice, memory: needed } = choice::trainer(&recipe, &choice, used.train_epochs, train)?;
+    (used.engine, used.device, used.gpus) = (choice.engine, choice.device, choice.gpus);
     announce(&used, &dataset.provenance, &trainer.info());
     let run = resumed.as_ref().map(|(_, snapshot)| snapshot.run.clone());
     let course = match (resumed, &args.init) {
@@ -178,9 +180,8 @@ pub fn prepare(
     let validation = dataset.validation.as_ref().map_or(0, Images::len);
     let extra = training::memory(&used, &recipe, validation) + distorted;
     memory::require(extra, "distorted images, averages, the best model, snapshots and the calibration")?;
-    let images = dataset.splits().map(|(_, images)| images.pixels.len() as u64).sum::<u64>();
-    let engine = choice::memory(&recipe, &chosen, &dataset.train);
-    info!("memory: about {}", text::bytes(PROGRAM_BYTES + images + engine + extra));
+    let others = dataset.splits().skip(1).map(|(_, images)| images.pixels.len() as u64).sum::<u64>();
+    info!("memory: about {}", text::bytes(PROGRAM_BYTES + others + needed + extra));
     let model_dir = args.model_dir.clone();
     let augmenter = augmenter(&used, &dataset.train, trainer.info().threads)?;
     Ok(Plan { parameters, used, dataset, trainer, augmenter, course, recorder, model_dir, lock, unfinished, begin })
@@ -346,7 +347,7 @@ pub fn carry_out(mut plan: Plan, listener: &mut dyn Listener, results: &mut Stri
         epochs: &run.epochs,
         before,
         trained: &trained,
-        model_sha256: &text::hexadecimal(&Sha256::digest(&weights)),
+        model_sha256: &sha256::of(&weights),
         weights: &weights,
         began: plan.begin.time,
         seconds: plan.begin.seconds(),

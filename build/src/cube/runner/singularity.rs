@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::sha256::Sha256;
 use serde_yaml::{Mapping, Value};
-use sha2::{Digest, Sha256};
 
 use super::super::command::HostCommand;
 use super::super::invocation::Invocation;
@@ -17,7 +17,6 @@ use crate::data::download::environment;
 use crate::error::{CubeError, Error, Result};
 use crate::files::{self, is_root};
 use crate::open;
-use crate::text::hexadecimal;
 
 /// `mlcube_singularity` of MLCube's documentation. `nv` is ours: the documentation does not mention GPUs.
 pub const PLATFORM: Platform = Platform {
@@ -229,7 +228,7 @@ impl Image for Singularity {
             hash.update(piece);
             Ok::<(), Infallible>(())
         })?;
-        Ok(Some(hexadecimal(&hash.finalize())))
+        Ok(Some(hash.finish()))
     }
 
     fn build_command(&self, build: &Path) -> Result<HostCommand> {

@@ -6,11 +6,10 @@
 
 use std::io::{self, Write};
 
+use crate::sha256::Sha256;
 use flate2::write::MultiGzDecoder;
-use sha2::{Digest, Sha256};
 
 use crate::data::sets::SourceFile;
-use crate::text::hexadecimal;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// IDX begins with two zero bytes and the type of its elements: 8, unsigned bytes.
@@ -155,7 +154,7 @@ impl<W: Write> Content<W> {
         if sink.bytes < expected {
             return Err(Wrong::Cut { found: sink.bytes, expected });
         }
-        let found = hexadecimal(&sink.hash.clone().finalize());
+        let found = sink.hash.clone().finish();
         if found != self.wanted.sha256 {
             return Err(Wrong::Hash { expected: self.wanted.sha256, found });
         }
@@ -250,6 +249,7 @@ mod tests {
     use flate2::write::GzEncoder;
 
     use super::*;
+    use crate::sha256;
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
@@ -265,7 +265,7 @@ mod tests {
     }
 
     fn receive(bytes: &[u8], piece: usize) -> Result<Vec<u8>, String> {
-        let sha256 = Box::leak(hexadecimal(&Sha256::digest(idx())).into_boxed_str());
+        let sha256 = Box::leak(sha256::of(idx()).into_boxed_str());
         let mut out = Vec::new();
         let mut content = Content::new(SourceFile { name: "idx", bytes: 5000, sha256 }, &mut out);
         bytes.chunks(piece).try_for_each(|piece| content.push(piece)).map_err(|e| e.to_string())?;
@@ -296,7 +296,7 @@ mod tests {
         corrupt[20..40].fill(0xff);
         let mut other = idx();
         other[4999] ^= 1;
-        let hash = |bytes: &[u8]| hexadecimal(&Sha256::digest(bytes));
+        let hash = |bytes: &[u8]| sha256::of(bytes);
         let wrong = format!("wrong hash: expected SHA-256 {}, found {}", hash(&idx()), hash(&other));
         let cases: [(&[u8], &str); 13] = [
             (b"", "cut short: 0 of 5000 decompressed bytes"),

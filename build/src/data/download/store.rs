@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use sha2::{Digest, Sha256};
+use crate::sha256::Sha256;
 use tracing::{info, warn};
 
 use crate::data::download::content::{Content, Wrong};
@@ -16,7 +16,6 @@ use crate::error::{Error, Result};
 use crate::files::AtomicFile;
 use crate::files::atomic::unused_name;
 use crate::open;
-use crate::text::hexadecimal;
 
 /// How a directory holds one of the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -211,7 +210,7 @@ fn identify(path: &Path) -> Result<Option<Identity>> {
         hash.update(piece);
         Ok::<(), Infallible>(())
     })?;
-    Ok(Some(Identity { bytes, sha256: hexadecimal(&hash.finalize()) }))
+    Ok(Some(Identity { bytes, sha256: hash.finish() }))
 }
 
 /// Pushes an open file into `content`. The outer error is the disk's, the inner one says that the contents are wrong.

@@ -162,8 +162,9 @@ impl Network for FusedNetwork {
 /// The fused engine.
 pub struct FusedEngine {
     recipe: Recipe,
-    train: Arc<Images>,
-    /// The nonzero pixels of `train`.
+    /// Of the training images (N).
+    labels: Vec<u8>,
+    /// The pixels of the training images.
     nonzero: NonzeroPixels,
     weights: Weights,
     exchange: Exchange,
@@ -203,7 +204,8 @@ impl FusedEngine {
         (parameters + size_of::<f32>() * (batch * units + gradient) + nonzero) as u64
     }
 
-    /// The network of `recipe` at its beginning, to be trained on `train`, with the instruction set `set`.
+    /// The network of `recipe` at its beginning, to be trained on `train`, with the instruction set `set`. Images that are
+    /// nobody else's give their memory back.
     ///
     /// # Errors
     /// The recipe is not supported, or a signal arrived.
@@ -213,12 +215,13 @@ impl FusedEngine {
         let mut weights = Weights::new(&recipe.shape, Some(&recipe.optimizer), recipe.threads, set)?;
         weights.each_parameter(|index, mut place| *place.weight() = initial[index]);
         let batch = recipe.batch_size.min(train.len());
+        let (nonzero, labels) = listed(train, recipe.shape.inputs(), weights.threads());
         let mut engine = Self {
-            nonzero: NonzeroPixels::new(&train.pixels, recipe.shape.inputs(), weights.threads()),
+            nonzero,
             exchange: Exchange::for_training(&weights, batch),
             workers: (0..weights.threads()).map(|rank| Worker::new(&recipe, &weights, rank, batch)).collect(),
             recipe,
-            train,
+            labels,
             weights,
             set,
             step: 0,
@@ -260,7 +263,7 @@ impl FusedEngine {
         totals: EpochTotals,
     ) -> std::result::Result<EpochTotals, usize> {
         let (set, steps_before) = (self.set, self.step);
-        let data = TrainingData { recipe: &self.recipe, train: &self.train, nonzero: &self.nonzero };
+        let data = TrainingData { recipe: &self.recipe, labels: &self.labels, nonzero: &self.nonzero };
         let work = move |(access, worker): (Access, _)| {
             let _watch = access.watch();
             let _flush = FlushDenormals::begin();
@@ -303,9 +306,8 @@ impl Trainer for FusedEngine {
     }
 
     fn set_images(&mut self, train: Arc<Images>) -> Result<()> {
-        debug_assert_eq!(train.len(), self.train.len());
-        self.nonzero = NonzeroPixels::new(&train.pixels, self.recipe.shape.inputs(), self.weights.threads());
-        self.train = train;
+        debug_assert_eq!(train.len(), self.labels.len());
+        (self.nonzero, self.labels) = listed(train, self.recipe.shape.inputs(), self.weights.threads());
         Ok(())
     }
 
@@ -337,5 +339,13 @@ impl Trainer for FusedEngine {
         });
         self.step = state.step;
         interrupt::check()
+    }
+}
+
+/// The nonzero pixels of `images`, whose inputs are D, and their labels.
+fn listed(images: Arc<Images>, d: usize, threads: usize) -> (NonzeroPixels, Vec<u8>) {
+    match Arc::try_unwrap(images) {
+        Ok(images) => (NonzeroPixels::new(images.pixels.into(), d, threads), images.labels),
+        Err(shared) => (NonzeroPixels::new((&shared.pixels).into(), d, threads), shared.labels.clone()),
     }
 }

@@ -4,6 +4,8 @@
 
 #![expect(unsafe_code, reason = "vector instructions that read memory")]
 
+use std::borrow::Cow;
+
 use crate::simd::prefetch;
 use crate::threads;
 
@@ -12,6 +14,9 @@ use crate::threads;
 /// The weights of the nonzero ones among them, times 64 columns, just fit into a first-level cache. Shorter stretches
 /// would end more loops, each with a branch misprediction.
 pub const STRETCH: usize = 158;
+
+/// Images that are listed before their pixels give their memory back: some megabytes.
+const LISTED_AT_ONCE: usize = 8192;
 
 /// A nonzero pixel of an image: its index within its stretch, and its value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -68,7 +73,12 @@ pub fn nonzero_of_32(bytes: &[u8; 32]) -> u32 {
 }
 
 /// Which of up to 64 pixels are not zero: pixel i is bit i.
+#[inline(always)]
 fn flags_of(pixels: &[u8]) -> u64 {
+    if let Some(pixels) = pixels.as_array::<64>() {
+        let [low, high] = [0, 1].map(|half| u64::from(nonzero_of_32(&pixels.as_chunks::<32>().0[half])));
+        return low | high << 32;
+    }
     let (eights, rest) = pixels.as_chunks::<8>();
     let mut flags = 0;
     for (n, eight) in eights.iter().enumerate() {
@@ -94,23 +104,39 @@ pub struct NonzeroPixels {
 }
 
 impl NonzeroPixels {
-    /// Lists the nonzero ones of `pixels` (N,D), with `threads` threads.
-    pub fn new(pixels: &[u8], d: usize, threads: usize) -> Self {
+    /// Lists the nonzero ones of `pixels` (N,D), with `threads` threads. Pixels that are nobody else's give their memory
+    /// back as they are listed: from the last to the first.
+    pub fn new(mut pixels: Cow<[u8]>, d: usize, threads: usize) -> Self {
         let images = pixels.len() / d;
-        let parts = pixels.chunks(images.div_ceil(threads).max(1) * d);
-        let lists = threads::side_by_side(threads, parts, |part| {
-            let mut list = Self::default();
-            list.fill(part, d);
-            list
-        });
-        let mut lists = lists.into_iter();
-        let mut all = lists.next().unwrap_or_default();
-        for part in lists {
-            all.begins.extend(part.begins.iter().map(|begin| begin + all.records.len()));
-            all.records.extend_from_slice(&part.records);
-            all.flags.extend_from_slice(&part.flags);
+        let mut all = Self { stretches: d.div_ceil(STRETCH), words: d.div_ceil(64), ..Self::default() };
+        all.begins = vec![0; images];
+        all.flags = vec![0; images * all.words];
+        let mut lists: Vec<Self> = (0..threads).map(|_| Self::default()).collect();
+        let mut end = images;
+        while end > 0 {
+            let first = end.saturating_sub(LISTED_AT_ONCE);
+            let each = (end - first).div_ceil(threads);
+            let parts = pixels[first * d..].chunks(each * d).zip(&mut lists);
+            threads::side_by_side(threads, parts, |(part, list)| list.fill(part, d));
+            for (number, list) in (0..(end - first).div_ceil(each)).zip(&lists) {
+                all.insert(first + number * each, list);
+            }
+            end = first;
+            if let Cow::Owned(pixels) = &mut pixels {
+                pixels.truncate(end * d);
+                pixels.shrink_to_fit();
+            }
         }
         all
+    }
+
+    /// Takes over the images of `list`; the first of them is number `first`.
+    fn insert(&mut self, first: usize, list: &Self) {
+        for (begin, of_list) in self.begins[first..].iter_mut().zip(&list.begins) {
+            *begin = self.records.len() + of_list;
+        }
+        self.records.extend_from_slice(&list.records);
+        self.flags[first * self.words..][..list.flags.len()].copy_from_slice(&list.flags);
     }
 
     /// About how many bytes the list of `pixels` (N,D) takes.
@@ -228,7 +254,7 @@ mod tests {
                 .map(|_| if stream.below(share) == 0 { stream.below(256) as u8 } else { 0 })
                 .chain(vec![0; d])
                 .collect();
-            let nonzero = NonzeroPixels::new(&pixels, d, 3);
+            let nonzero = NonzeroPixels::new((&pixels).into(), d, 3);
             let mut found = vec![0; pixels.len()];
             for image in 0..=n {
                 for stretch in 0..nonzero.stretches() {
@@ -244,6 +270,19 @@ mod tests {
                 let nonzero_in_any = (0..=n).any(|image| pixels[image * d + pixel] > 0);
                 assert_eq!(any[pixel / 64] >> (pixel % 64) & 1 == 1, nonzero_in_any);
             }
+        }
+    }
+
+    #[test]
+    fn lists_in_several_parts_are_those_of_one() {
+        let (images, d) = (2 * LISTED_AT_ONCE + 5, 3);
+        let pixels: Vec<u8> = (0..images * d).map(|at| (at % 7 * (at % 5)) as u8).collect();
+        let mut whole = NonzeroPixels::default();
+        whole.fill(&pixels, d);
+        for threads in [1, 2, 5] {
+            let listed = NonzeroPixels::new(pixels.clone().into(), d, threads);
+            assert!((0..images).all(|image| listed.of(image, 0) == whole.of(image, 0)), "{threads}");
+            assert!(listed.flags == whole.flags, "{threads}");
         }
     }
 

@@ -10,7 +10,6 @@ use super::hidden_layer::{self, PartialGradient};
 use super::nonzero::NonzeroPixels;
 use super::output_layer;
 use super::weights::{SplitLayer, WIDEST, Weights};
-use crate::data::dataset::Images;
 use crate::engine::{EpochTotals, Recipe, dropout};
 use crate::interrupt;
 use crate::optim::lazy::LazyUpdates;
@@ -21,8 +20,9 @@ use crate::simd::{Block, Job, LANES, Simd, add};
 #[derive(Clone, Copy)]
 pub struct TrainingData<'a> {
     pub recipe: &'a Recipe,
-    pub train: &'a Images,
-    /// The nonzero pixels of `train`.
+    /// (N).
+    pub labels: &'a [u8],
+    /// The pixels of the images.
     pub nonzero: &'a NonzeroPixels,
 }
 
@@ -202,7 +202,7 @@ impl<'a> TrainingStep<'a> {
         let hidden = access.hidden();
         let Recipe { shape, label_smoothing, .. } = self.data.recipe;
         let (classes, smoothing) = (shape.classes(), *label_smoothing as f32);
-        let labels = self.images.iter().map(|&image| self.data.train.labels[image as usize]);
+        let labels = self.images.iter().map(|&image| self.data.labels[image as usize]);
         let Worker { logits, gradient, transposed, .. } = worker;
         let d_logits = &mut logits[..b];
         let totals = output_layer::softmax_gradient(s, d_logits, labels, classes, smoothing);

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
+use crate::sha256;
 
 use crate::data::idx::{IdxContents, encode_images, encode_labels};
 use crate::data::idx_file::{IdxFile, Values};
@@ -11,7 +11,7 @@ use crate::data::sets::{DataSource, MNIST, SETS};
 use crate::error::{Error, MedPerfError, Result};
 use crate::files;
 use crate::open;
-use crate::text::{Problem, different_hashes, hexadecimal};
+use crate::text::{Problem, different_hashes};
 
 /// The file of the images.
 pub const IMAGES: &str = "t10k-images-idx3-ubyte";
@@ -67,7 +67,7 @@ pub struct Labels {
 pub fn write(data: &Path, labels_directory: &Path, pixels: &[u8], labels: &[u8]) -> Result<String> {
     let side = MNIST.frame.side as u32;
     let images = encode_images(pixels, side, side);
-    let sha256 = hexadecimal(&Sha256::digest(&images));
+    let sha256 = sha256::of(&images);
     // First the file by which [`check_replaced`] knows them, should this process be killed.
     files::write(labels_directory.join(HASH), format!("{sha256}  {IMAGES}\n").as_bytes())?;
     files::write(data.join(IMAGES), &images)?;

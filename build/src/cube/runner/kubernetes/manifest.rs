@@ -1,7 +1,7 @@
 //! The Job that runs a task, and the ConfigMap with its files: Kubernetes API, batch/v1 and core/v1.
 
+use crate::sha256::Sha256;
 use serde_json::{Map, Value as Json, json};
-use sha2::{Digest, Sha256};
 
 use super::super::super::in_pod;
 use super::super::super::invocation::{Binding, Invocation};
@@ -11,7 +11,6 @@ use super::pod;
 use super::settings::Settings;
 use crate::error::Result;
 use crate::files::is_root;
-use crate::text::hexadecimal;
 
 /// The user of the pod where the caller is root.
 const USER: (u32, u32) = (1000, 1000);
@@ -108,7 +107,7 @@ pub fn files(invocation: &Invocation) -> String {
             hash.update([0]);
         }
     }
-    hexadecimal(&hash.finalize())[..16].into()
+    hash.finish()[..16].into()
 }
 
 fn labels(invocation: &Invocation, places: &PodPlaces, settings: &Settings) -> Json {

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use crate::sha256;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value as Json, json};
-use sha2::{Digest, Sha256};
 
 use super::super::super::invocation::{Binding, Invocation};
 use super::super::super::listing::is_inside;
@@ -15,7 +15,6 @@ use super::copies::Copies;
 use super::settings::Settings;
 use crate::error::{CubeError, Error, Result};
 use crate::files::lock;
-use crate::text::hexadecimal;
 
 /// Where claims are in the container, for inputs and for outputs, and where the files of the ConfigMap are.
 const INPUTS: &str = "/mlcube/inputs";
@@ -109,7 +108,7 @@ impl PodPlaces {
     /// Short for the cube and the places where its outputs go: two tasks with the same one must not run at once.
     pub fn workspace(&self) -> String {
         let written: Vec<&str> = self.written.iter().map(String::as_str).collect();
-        hexadecimal(&Sha256::digest(written.join("\n").as_bytes()))[..16].into()
+        sha256::of(written.join("\n").as_bytes())[..16].into()
     }
 
     /// The volumes of the pod, and their mounts in the task's container; `config_map` is the name of the ConfigMap.

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use crate::sha256;
 use serde_yaml::Value;
-use sha2::{Digest, Sha256};
 use tracing::info;
 
 mod connection;
@@ -33,7 +33,7 @@ use super::super::schema::{Expected, Schema, optional, required};
 use super::{Image, ImageFound, Platform, Runner, place, text};
 use crate::error::{CubeError, Error, Result};
 use crate::files::lock;
-use crate::text::{hexadecimal, lines};
+use crate::text::lines;
 use crate::{host_paths, interrupt};
 
 /// `mlcube_ssh` of MLCube's documentation. `program` and `lost_connection` are ours.
@@ -129,7 +129,7 @@ impl Ssh {
         let name = root.file_name().unwrap_or_default().to_string_lossy();
         let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         let id = format!("{}:{}:{}", lock::host(), root.display(), self.cube.workspace.display());
-        Ok(format!("mlcube/cubes/{plain}-{}", &hexadecimal(&Sha256::digest(id.as_bytes()))[..8]))
+        Ok(format!("mlcube/cubes/{plain}-{}", &sha256::of(id.as_bytes())[..8]))
     }
 
     /// The workspace there.
@@ -355,7 +355,7 @@ impl Runner for Ssh {
             None => {
                 connection.check_same_machine()?;
                 let here = std::env::current_exe().map_err(Error::io("find", "this program"))?;
-                let hash = hexadecimal(&Sha256::digest(fs::read(&here).map_err(Error::io("read", &here))?));
+                let hash = sha256::of(fs::read(&here).map_err(Error::io("read", &here))?);
                 let program = format!("{base}/bin/mnist-{}", &hash[..16]);
                 let is_there = connection.output(&["test", "-x", &program])?.success;
                 (program, (!is_there).then_some(here))
