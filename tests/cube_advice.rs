@@ -71,9 +71,12 @@ fn a_file_of_another_kind_is_told() {
     ] {
         is_refused(&cube.run(&format!("run {line}")), &said);
     }
-    let ended = cube.run("run --mlcube=mlcube-2.0.yaml --platform=ssh --task=train");
-    let said = "found mlcube_ssh: it runs cubes with tasks/ and run/, as --mlcube=. names one\n";
-    assert!(ended.stdout.ends_with(said), "{ended:#?}");
+    // Whatever the task: the exit code is that of wrong arguments.
+    for task in ["train", "no-such-task"] {
+        let ended = cube.run(&format!("run --mlcube=mlcube-2.0.yaml --platform=ssh --task={task}"));
+        let said = "found mlcube_ssh: it runs cubes with tasks/ and run/, as --mlcube=. names one\n";
+        assert!(ended.stdout.ends_with(said) && ended.code == Some(2), "{ended:#?}");
+    }
 }
 
 #[test]
