@@ -9,7 +9,7 @@ use std::time::Duration;
 use tracing::info;
 
 use crate::cli::{self, CleanArgs, ConfigurationArgs, Cube, CubeArgs, JobCommand};
-use crate::cube::check::{self, CubeDescription, CubeFault, Program, TaskFlags};
+use crate::cube::check::{self, CubeDescription, CubeFault, Program};
 use crate::cube::clean;
 use crate::cube::configuration::{Changes, Configuration, Override, Section, TaskArgument, printed};
 use crate::cube::directory::{CubeDir, PLATFORM, PLATFORM_OR_SECTION, TASK, absolute, listed};
@@ -53,16 +53,7 @@ pub fn run(args: &Cube) -> Result<()> {
 }
 
 /// This program, for the check.
-pub const PROGRAM: Program = Program { flags_of: &flags_of, check_parameters: &check_parameters };
-
-fn flags_of(task: &str) -> Option<TaskFlags> {
-    let flags = cli::flags_of(task)?;
-    let names = |only_required: bool| {
-        let flags = flags.iter().filter(|flag| flag.required || !only_required);
-        flags.map(|flag| flag.name.clone()).collect()
-    };
-    Some(TaskFlags { all: names(false), required: names(true) })
-}
+pub const PROGRAM: Program = Program { flags_of: &cli::flags_of, check_parameters: &check_parameters };
 
 fn check_parameters(file: &Path) -> std::result::Result<(), Vec<Problem>> {
     Parameters::read(file, &[]).map(drop).map_err(|error| match error {
