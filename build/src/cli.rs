@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn every_command_has_examples_that_can_be_typed() {
+    fn every_command_has_examples_that_can_be_typed_and_fit_a_terminal() {
         fn examples(command: &ClapCommand, found: &mut Vec<(String, String)>) {
             let typed = |command: &&ClapCommand| !command.is_hide_set() && command.get_name() != "help";
             for command in command.get_subcommands().filter(typed) {
@@ -427,6 +427,10 @@ mod tests {
         assert!(found.len() > 20, "{found:?}");
         for (name, text) in found.iter().filter(|(name, _)| name != "mnist devices") {
             assert!(text.starts_with("Examples:\n"), "{name}: {text}");
+            for line in text.lines() {
+                assert!(line.chars().count() <= 80, "{name}: {line}");
+            }
+            let text = text.replace(" \\\n", " ");
             for line in text.lines().filter_map(|line| line.split('|').next_back()?.trim().strip_prefix("mnist ")) {
                 let words = line.split(" >").next().unwrap_or_default().split_whitespace();
                 if let Err(error) = Cli::try_parse_from(["mnist"].into_iter().chain(words)) {
