@@ -11,6 +11,7 @@ use crate::common::cube::Cube;
 use crate::common::sshd::Sshd;
 use crate::common::{Ended, end, is_root, skipped, tmpfs};
 
+mod job;
 mod outputs;
 
 const PLATFORM: &str =
@@ -66,8 +67,9 @@ impl Far {
     #[track_caller]
     fn waits_for(&self, file: &str, text: &str) {
         let begin = Instant::now();
-        while !self.cube.sandbox.read(file).contains(text) {
-            assert!(begin.elapsed() < Duration::from_secs(60), "no {text} in {}", self.cube.sandbox.read(file));
+        let read = || fs::read_to_string(self.cube.sandbox.path(file)).unwrap_or_default();
+        while !read().contains(text) {
+            assert!(begin.elapsed() < Duration::from_secs(60), "no {text} in {}", read());
             thread::sleep(Duration::from_millis(20));
         }
     }

@@ -135,7 +135,9 @@ fn two_commands_at_once_do_not_mix_their_files() {
     far.waits_for("stderr", "far: the cube: ");
     let second = far.run("run --platform=ssh --task=evaluate");
     assert_eq!(second.code, Some(1), "{second:#?}");
-    assert!(second.stderr.contains("error: far: cannot send files: "), "{second:#?}");
+    let (sending, hint) = (far.base().join("sending"), "hint: wait until it has ended, or choose other directories\n");
+    assert!(second.stderr.contains(&format!("error: far: cannot send files: {}: process ", sending.display())));
+    assert!(second.stderr.ends_with(hint), "{second:#?}");
     assert_eq!(ended(first), Some(0), "{}", far.cube.sandbox.read("stderr"));
     assert!(far.outputs("model")["model.safetensors"] != before["model.safetensors"]);
 }
