@@ -224,7 +224,11 @@ fn the_exit_code_and_the_logs_of_a_failed_task_come_back() {
     let Some(far) = Far::new() else { return };
     // As the published runner's documentation has it, and with what a killed run left.
     far.cube.write("platforms/ssh.yaml", PLATFORM.replace("{}", "").replace("platform:", "interpreter:\nplatform:"));
-    far.cube.write("workspace/.mlcube-brought/model_dir/model.onnx", "half of it");
+    far.cube.write("workspace/.mlcube-brought-abc/.mnist-lock", "process 1 on elsewhere");
+    far.cube.write("workspace/.mlcube-brought-abc/model_dir/model.onnx", "half of it");
+    // These are a user's.
+    far.cube.write("workspace/.mlcube-brought/model_dir/model.onnx", "mine");
+    far.cube.write("workspace/.mlcube-brought-mine/model.onnx", "mine");
     fs::remove_file(far.cube.workspace("data/train-images-idx3-ubyte")).unwrap();
     let ended = far.run(TRAIN);
     assert_eq!(ended.code, Some(1), "{ended:#?}");
@@ -234,7 +238,8 @@ fn the_exit_code_and_the_logs_of_a_failed_task_come_back() {
     let log = fs::read_to_string(far.cube.workspace("train_logs/mlcube_mnist_train.log")).unwrap();
     assert!(log.contains("is missing"), "{log}");
     let left = far.cube.sandbox.files("the cube/workspace");
-    assert!(!left.contains(&".mlcube-brought".into()) && far.outputs("model").is_empty(), "{left:?}");
+    assert_eq!(left, [".mlcube-brought", ".mlcube-brought-mine", "data", "parameters", "train_logs"]);
+    assert!(Path::new(&far.cube.workspace(".mlcube-brought/model_dir/model.onnx")).exists());
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use tempfile::TempDir;
+
 use super::super::listing::{FileChanges, Listed, is_left_out, listed};
 use crate::error::{Error, Result};
 use crate::files::lock::{self, DirectoryLock};
@@ -11,40 +13,44 @@ use crate::files::set::FileSet;
 use crate::files::{self, OutputDirectory};
 use crate::output::artifacts;
 
-/// The directory in the workspace that outputs are brought into: so there is room for them and those that they replace. One
-/// process at a time has it, and what a killed one left there goes.
+/// How the names of directories begin that outputs are brought into.
+const PREFIX: &str = ".mlcube-brought-";
+
+/// A new directory in the workspace that outputs are brought into: so there is room for them and those that they replace.
 #[derive(Debug)]
 pub struct Brought {
-    directory: PathBuf,
+    /// By its file it is known for what it is, should this process be killed.
     _lock: Option<DirectoryLock>,
+    directory: TempDir,
 }
 
 impl Brought {
-    /// Makes it, empty.
+    /// Makes it. Those that killed processes left go.
     ///
     /// # Errors
-    /// It cannot be made, or another process has it.
+    /// It cannot be made.
     pub fn begin(workspace: &Path) -> Result<Self> {
-        let directory = workspace.join(".mlcube-brought");
-        files::make_directory(&directory)?;
-        let lock = DirectoryLock::take(&directory)?;
-        for name in entries(&directory)?.into_iter().filter(|name| name != lock::NAME) {
-            let path = directory.join(name);
-            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            removed.map_err(Error::io("remove", path))?;
+        files::make_directory(workspace)?;
+        for name in entries(workspace)?.into_iter().filter(|name| name.starts_with(PREFIX)) {
+            remove_left(&workspace.join(name));
         }
-        Ok(Self { directory, _lock: lock })
+        let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(workspace);
+        let directory = directory.map_err(Error::io("write into the directory", workspace))?;
+        Ok(Self { _lock: DirectoryLock::take_quietly(directory.path())?, directory })
     }
 
     /// What it is in.
     pub fn root(&self) -> &Path {
-        &self.directory
+        self.directory.path()
     }
 }
 
-impl Drop for Brought {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.directory); // or the next one does
+/// Removes a directory that a killed process left, which has the file of its lock. Any other one is a user's, or in use.
+fn remove_left(directory: &Path) {
+    let is_file = |path: PathBuf| path.symlink_metadata().is_ok_and(|found| found.is_file());
+    let is_directory = directory.symlink_metadata().is_ok_and(|found| found.is_dir());
+    if is_directory && is_file(directory.join(lock::NAME)) && DirectoryLock::check_free(directory).is_ok() {
+        let _ = fs::remove_dir_all(directory); // it is in nobody's way
     }
 }
 
