@@ -162,10 +162,10 @@ fn are_flags<'a>(task: &str, arguments: impl Iterator<Item = &'a str>) {
     let given: Vec<&str> =
         arguments.map(|argument| argument.trim_start_matches("--").split('=').next().unwrap()).collect();
     for name in &given {
-        assert!(flags.iter().any(|flag| flag.name == *name), "{task}: {name}");
+        assert!(flags.all.iter().any(|flag| flag == name), "{task}: {name}");
     }
-    for flag in flags.iter().filter(|flag| flag.required) {
-        assert!(given.contains(&flag.name.as_str()), "{task}: {}", flag.name);
+    for flag in &flags.required {
+        assert!(given.contains(&flag.as_str()), "{task}: {flag}");
     }
 }
 

@@ -185,9 +185,10 @@ fn a_cube_of_another_program_stands_alone() {
     cube.write("platforms/ssh.yaml", ssh);
     cube.write("platforms/docker.yaml", format!("{docker}mine/hello:1\n"));
     let ended = cube.run("run --mlcube=other.yaml --platform=ssh --task=hello");
-    let expected = "./platforms/ssh.yaml:2: schema_type: expected a platform of this machine for a cube of one file, found \
+    let expected = "--platform=./platforms/ssh.yaml: expected a platform of this machine for a cube of one file, found \
                     mlcube_ssh: it runs cubes with tasks/ and run/, as --mlcube=DIR names one\n";
-    assert_eq!(ended.stdout, expected);
+    assert_eq!((&*ended.stdout, ended.code), (expected, Some(2)));
+    assert_eq!(ended.stderr, "error: 1 fault in the arguments\n");
     cube.write(
         "platforms/k8s.yaml",
         "schema_version: 1.0.0\nschema_type: mlcube_k8s\nimage: mine/hello:1\npvc: mine\n",

@@ -71,9 +71,12 @@ fn a_file_of_another_kind_is_told() {
     ] {
         is_refused(&cube.run(&format!("run {line}")), &said);
     }
-    let ended = cube.run("run --mlcube=mlcube-2.0.yaml --platform=ssh --task=train");
-    let said = "found mlcube_ssh: it runs cubes with tasks/ and run/, as --mlcube=. names one\n";
-    assert!(ended.stdout.ends_with(said), "{ended:#?}");
+    // Whatever the task: the exit code is that of wrong arguments.
+    for task in ["train", "no-such-task"] {
+        let ended = cube.run(&format!("run --mlcube=mlcube-2.0.yaml --platform=ssh --task={task}"));
+        let said = "found mlcube_ssh: it runs cubes with tasks/ and run/, as --mlcube=. names one\n";
+        assert!(ended.stdout.ends_with(said) && ended.code == Some(2), "{ended:#?}");
+    }
 }
 
 #[test]
@@ -97,11 +100,31 @@ fn what_mlcube_s_users_type_leads_to_what_is_right() {
     let ended = cube.run("show_config --task=hello");
     assert!(ended.code == Some(2) && !ended.stderr.contains("tip:"), "{ended:#?}");
     is_refused(&cube.run("run --platfrom=docker --task=hello"), "tip: a similar argument exists: '--platform'\n");
-    is_refused(&cube.run("run --mlcube=. --task=hello"), "are listed by: mnist cube describe --mlcube=.\n");
+    is_refused(&cube.run("run --mlcube=no --task=hello"), "are listed by: mnist cube describe --mlcube=no\n");
     let sandbox = Sandbox::new();
     is_refused(&sandbox.run("run --task=train"), "tip: it is a command of the cube: mnist cube run\n");
     is_refused(&sandbox.run("configure"), "tip: it is a command of the cube: mnist cube configure\n");
     is_refused(&sandbox.run("cube check"), "hint: give --mlcube=DIR, or change into the cube's directory\n");
+}
+
+#[test]
+fn a_missing_flag_is_answered_with_what_the_cube_has() {
+    let said = |ended: Ended| {
+        let (_, said) = ended.stderr.split_once("\n  tip: ").unwrap_or_else(|| panic!("{ended:#?}"));
+        assert_eq!(ended.code, Some(2));
+        said.split("\n\n").next().unwrap().to_string()
+    };
+    let cube = hello();
+    let platforms = "--platform: known are docker, singularity";
+    let tasks = "--task: known are hello, bye";
+    assert_eq!(said(cube.run("run")), format!("{platforms}\n  tip: {tasks}"));
+    assert_eq!(said(cube.run("run --platform=docker --mlcube .")), tasks);
+    assert_eq!(said(cube.run("configure --mlcube=mlcube.yaml")), platforms);
+    let cube = Cube::new();
+    let ended = said(cube.run("run --platform=docker"));
+    assert!(ended.starts_with("--task: known are download, evaluate, train, train-8gpu, "), "{ended}");
+    let ended = said(cube.run("run --task=train"));
+    assert!(ended.starts_with("--platform: known are docker, ") && ended.contains(", native, "), "{ended}");
 }
 
 #[test]

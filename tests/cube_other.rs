@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::common::Ended;
-use crate::common::cube::{Cube, DOCKER};
+use crate::common::cube::{Cube, DOCKER, SINGULARITY};
+use crate::common::{Ended, end};
 
 /// A cube that greets, with an input file and an output directory, and one task that has no input.
 fn hello() -> Cube {
@@ -59,6 +59,26 @@ fn a_cube_of_another_program_is_right_and_runs() {
         "--chat=/mlcube_io1",
     ];
     assert_eq!(run[run.len() - end.len()..], end);
+}
+
+#[test]
+fn it_gets_no_variable_of_this_program() {
+    let cube = hello().with("singularity", SINGULARITY);
+    cube.sandbox.write("image", "null");
+    let singularity = "schema_version: 1.0.0\nschema_type: mlcube_singularity\nimage: hello.sif\n";
+    cube.write("platforms/singularity.yaml", singularity);
+    cube.write("workspace/hello.sif", "image");
+    cube.sandbox.write("labels", "{}");
+    let mirror = cube.sandbox.path("").display().to_string();
+    for given in [&*mirror, "https://mirror.example/mnist", "\u{1}"] {
+        for platform in ["docker", "singularity"] {
+            let line = format!("run --platform={platform} --task=alice");
+            end(cube.command(&line).env("MNIST_MIRROR", given)).done();
+            let run = cube.wrote("run");
+            let of_ours = ["MNIST_", "mlcube_mirror"];
+            assert!(!run.iter().any(|word| of_ours.iter().any(|name| word.contains(name))), "{run:#?}");
+        }
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::common::cube::Cube;
 use crate::common::sshd::Sshd;
 use crate::common::{Ended, end, is_root, skipped, tmpfs};
 
+mod job;
 mod outputs;
 
 const PLATFORM: &str =
@@ -66,8 +67,9 @@ impl Far {
     #[track_caller]
     fn waits_for(&self, file: &str, text: &str) {
         let begin = Instant::now();
-        while !self.cube.sandbox.read(file).contains(text) {
-            assert!(begin.elapsed() < Duration::from_secs(60), "no {text} in {}", self.cube.sandbox.read(file));
+        let read = || fs::read_to_string(self.cube.sandbox.path(file)).unwrap_or_default();
+        while !read().contains(text) {
+            assert!(begin.elapsed() < Duration::from_secs(60), "no {text} in {}", read());
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -222,7 +224,11 @@ fn the_exit_code_and_the_logs_of_a_failed_task_come_back() {
     let Some(far) = Far::new() else { return };
     // As the published runner's documentation has it, and with what a killed run left.
     far.cube.write("platforms/ssh.yaml", PLATFORM.replace("{}", "").replace("platform:", "interpreter:\nplatform:"));
-    far.cube.write("workspace/.mlcube-brought/model_dir/model.onnx", "half of it");
+    far.cube.write("workspace/.mlcube-brought-abc/.mnist-lock", "process 1 on elsewhere");
+    far.cube.write("workspace/.mlcube-brought-abc/model_dir/model.onnx", "half of it");
+    // These are a user's.
+    far.cube.write("workspace/.mlcube-brought/model_dir/model.onnx", "mine");
+    far.cube.write("workspace/.mlcube-brought-mine/model.onnx", "mine");
     fs::remove_file(far.cube.workspace("data/train-images-idx3-ubyte")).unwrap();
     let ended = far.run(TRAIN);
     assert_eq!(ended.code, Some(1), "{ended:#?}");
@@ -232,7 +238,8 @@ fn the_exit_code_and_the_logs_of_a_failed_task_come_back() {
     let log = fs::read_to_string(far.cube.workspace("train_logs/mlcube_mnist_train.log")).unwrap();
     assert!(log.contains("is missing"), "{log}");
     let left = far.cube.sandbox.files("the cube/workspace");
-    assert!(!left.contains(&".mlcube-brought".into()) && far.outputs("model").is_empty(), "{left:?}");
+    assert_eq!(left, [".mlcube-brought", ".mlcube-brought-mine", "data", "parameters", "train_logs"]);
+    assert!(Path::new(&far.cube.workspace(".mlcube-brought/model_dir/model.onnx")).exists());
 }
 
 #[test]

@@ -26,6 +26,7 @@ use self::help::{
 pub use self::job::JobCommand;
 pub use self::medperf::{InferArgs, MedPerf, PrepareArgs, PreparedArgs, ScoreArgs, StatisticsArgs, VOLUMES};
 use self::values::{count, path, url_or_path};
+use crate::cube::check::TaskFlags;
 use crate::output::console::Verbosity;
 use crate::parameters::Setting;
 use crate::parameters::key::Key;
@@ -324,28 +325,20 @@ impl FromArgMatches for Overrides {
     }
 }
 
-/// A flag of a task.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Flag {
-    /// Its canonical name, without hyphens.
-    pub name: String,
-    /// Whether a cube must give it: the task does not run without it, or would use a place in the current directory.
-    pub required: bool,
-}
-
-/// The flags of a task; none if there is no such task.
-pub fn flags_of(task: &str) -> Option<Vec<Flag>> {
+/// The flags of a task; none if there is no such task. A cube must give those without which the task does not run, or would
+/// use a place in the current directory.
+pub fn flags_of(task: &str) -> Option<TaskFlags> {
     let command = Cli::command();
     let task = command.find_subcommand(task)?;
     let is_place = |argument: &Arg| {
         let default = argument.get_default_values().first().and_then(|default| default.to_str());
         default.is_some_and(|default| default.starts_with(workspace::DIRECTORY))
     };
-    let flag = |argument: &Arg| {
-        let required = argument.is_required_set() || is_place(argument);
-        Some(Flag { name: argument.get_long()?.to_string(), required })
+    let names = |only_required: bool| {
+        let is_meant = |argument: &&Arg| !only_required || argument.is_required_set() || is_place(argument);
+        task.get_arguments().filter(is_meant).filter_map(|argument| argument.get_long().map(String::from)).collect()
     };
-    Some(task.get_arguments().filter_map(flag).collect())
+    Some(TaskFlags { all: names(false), required: names(true) })
 }
 
 #[cfg(test)]
@@ -362,7 +355,8 @@ mod tests {
     fn every_parameter_is_a_flag_of_train() {
         let flags = flags_of("train").unwrap();
         for key in &KEYS {
-            assert!(flags.iter().any(|flag| flag.name == key.name && !flag.required), "{}", key.name);
+            assert!(flags.all.iter().any(|flag| flag == key.name), "{}", key.name);
+            assert!(!flags.required.iter().any(|flag| flag == key.name), "{}", key.name);
         }
         assert_eq!(flags_of("trian"), None);
     }
@@ -412,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn every_command_has_examples_that_can_be_typed() {
+    fn every_command_has_examples_that_can_be_typed_and_fit_a_terminal() {
         fn examples(command: &ClapCommand, found: &mut Vec<(String, String)>) {
             let typed = |command: &&ClapCommand| !command.is_hide_set() && command.get_name() != "help";
             for command in command.get_subcommands().filter(typed) {
@@ -433,6 +427,10 @@ mod tests {
         assert!(found.len() > 20, "{found:?}");
         for (name, text) in found.iter().filter(|(name, _)| name != "mnist devices") {
             assert!(text.starts_with("Examples:\n"), "{name}: {text}");
+            for line in text.lines() {
+                assert!(line.chars().count() <= 80, "{name}: {line}");
+            }
+            let text = text.replace(" \\\n", " ");
             for line in text.lines().filter_map(|line| line.split('|').next_back()?.trim().strip_prefix("mnist ")) {
                 let words = line.split(" >").next().unwrap_or_default().split_whitespace();
                 if let Err(error) = Cli::try_parse_from(["mnist"].into_iter().chain(words)) {

@@ -69,6 +69,27 @@ fn what_is_written_here_meanwhile_stays() {
 }
 
 #[test]
+fn directories_that_a_task_makes_come_and_those_that_it_removes_go() {
+    both(|far| {
+        far.run(TRAIN).done();
+        for name in ["gone/deep/file", "kept/file"] {
+            far.cube.write(&format!("workspace/model/{name}"), "text");
+        }
+        let child = far.long_training();
+        // As a task might.
+        let there = far.base().join("cube/workspace/model");
+        fs::create_dir_all(there.join("new/deep")).unwrap();
+        fs::remove_dir_all(there.join("gone")).unwrap();
+        fs::remove_file(there.join("kept/file")).unwrap();
+        interrupt(child, far);
+        let here = std::path::PathBuf::from(far.cube.workspace("model"));
+        assert!(here.join("new/deep").is_dir(), "{}", far.cube.sandbox.read("stderr"));
+        assert!(!here.join("gone").exists());
+        assert!(here.join("kept").is_dir() && !here.join("kept/file").exists());
+    });
+}
+
+#[test]
 fn a_name_with_signs_of_a_pattern_is_a_name() {
     both(|far| {
         let text = far.cube.sandbox.read("the cube/run/train.yaml");
@@ -116,7 +137,12 @@ fn a_result_that_is_newer_here_stays_beside_the_one_that_is_brought() {
         far.cube.run("run --platform=native --task=train").done();
         let newer = far.outputs("model");
         let ended = far.run("run --platform=ssh --task=evaluate").done();
-        assert!(ended.stderr.contains("/workspace/model.brought: what the task wrote is there, and "), "{ended:#?}");
+        let said = format!(
+            ": has changed here since the task began, so {0} is as it was, and all that the task wrote there is in \
+             {0}.brought: compare them, and keep one\n",
+            far.cube.workspace("model")
+        );
+        assert!(ended.stderr.contains(&said), "{ended:#?}");
         assert!(far.outputs("model") == newer, "{ended:#?}");
         let other = far.outputs("model.brought");
         assert!(other["model.safetensors"] != newer["model.safetensors"]);
@@ -135,7 +161,9 @@ fn two_commands_at_once_do_not_mix_their_files() {
     far.waits_for("stderr", "far: the cube: ");
     let second = far.run("run --platform=ssh --task=evaluate");
     assert_eq!(second.code, Some(1), "{second:#?}");
-    assert!(second.stderr.contains("error: far: cannot send files: "), "{second:#?}");
+    let (sending, hint) = (far.base().join("sending"), "hint: wait until it has ended, or choose other directories\n");
+    assert!(second.stderr.contains(&format!("error: far: cannot send files: {}: process ", sending.display())));
+    assert!(second.stderr.ends_with(hint), "{second:#?}");
     assert_eq!(ended(first), Some(0), "{}", far.cube.sandbox.read("stderr"));
     assert!(far.outputs("model")["model.safetensors"] != before["model.safetensors"]);
 }

@@ -46,7 +46,8 @@ pub const PREDICT_EXAMPLES: &str = "Examples:
 /// Of `mnist augment`.
 pub const AUGMENT_EXAMPLES: &str = "Examples:
   mnist augment --out=sheet.png --augment=both
-  mnist augment --out=sheet.png --parameters_file=workspace/parameters/best.parameters.yaml --count=200";
+  mnist augment --out=sheet.png --count=200 \\
+    --parameters_file=workspace/parameters/best.parameters.yaml";
 
 /// Of `mnist download`.
 pub const DOWNLOAD_EXAMPLES: &str = "Examples:
@@ -80,7 +81,8 @@ pub const CUBE_DESCRIBE_EXAMPLES: &str = "Examples:
 /// Of `mnist cube show_config`.
 pub const CUBE_SHOW_CONFIG_EXAMPLES: &str = "Examples:
   mnist cube show_config --mlcube=mlcube-2.0.yaml
-  mnist cube show_config --mlcube=mlcube-2.0.yaml --platform=singularity --resolve -Pdocker.image=mine/mnist:1";
+  mnist cube show_config --mlcube=mlcube-2.0.yaml --platform=singularity \\
+    --resolve -Pdocker.image=mine/mnist:1";
 
 /// Of `mnist cube inspect`.
 pub const CUBE_INSPECT_EXAMPLES: &str = "Examples:
@@ -95,13 +97,15 @@ pub const CUBE_CLEAN_EXAMPLES: &str = "Examples:
 /// Of `mnist cube run`.
 pub const CUBE_RUN_EXAMPLES: &str = "Examples:
   mnist cube run --platform=platforms/docker.yaml --task=run/train.yaml
-  mnist cube run --platform=platforms/native.yaml --task=run/train-accurate.yaml --dry_run
+  mnist cube run --platform=native --task=run/train-accurate.yaml --dry_run
   mnist cube run --platform=docker --task=download,train
-  mnist cube run --mlcube=mlcube-2.0.yaml --platform=docker --task=train -Pdocker.image=mine/mnist:1";
+  mnist cube run --mlcube=mlcube-2.0.yaml --platform=docker --task=train \\
+    -Pdocker.image=mine/mnist:1";
 
 /// Of `mnist medperf prepare`.
 pub const PREPARE_EXAMPLES: &str = "Examples:
-  mnist medperf prepare --data_path=raw --labels_path=raw --output_path=data --output_labels_path=labels";
+  mnist medperf prepare --data_path=raw --labels_path=raw \\
+    --output_path=data --output_labels_path=labels";
 
 /// Of `mnist medperf sanity_check`.
 pub const SANITY_CHECK_EXAMPLES: &str = "Examples:
@@ -109,15 +113,18 @@ pub const SANITY_CHECK_EXAMPLES: &str = "Examples:
 
 /// Of `mnist medperf statistics`.
 pub const STATISTICS_EXAMPLES: &str = "Examples:
-  mnist medperf statistics --data_path=data --labels_path=labels --output_path=statistics.yaml";
+  mnist medperf statistics --data_path=data --labels_path=labels \\
+    --output_path=statistics.yaml";
 
 /// Of `mnist medperf infer`.
 pub const INFER_EXAMPLES: &str = "Examples:
-  mnist medperf infer --data_path=data --additional_files=workspace/model --output_path=predictions";
+  mnist medperf infer --data_path=data --additional_files=workspace/model \\
+    --output_path=predictions";
 
 /// Of `mnist medperf evaluate`.
 pub const SCORE_EXAMPLES: &str = "Examples:
-  mnist medperf evaluate --predictions=predictions --labels=labels --output_path=results.yaml";
+  mnist medperf evaluate --predictions=predictions --labels=labels \\
+    --output_path=results.yaml";
 
 /// `examples`, then what all help ends with.
 pub fn with_examples(examples: &str) -> String {

@@ -157,8 +157,15 @@ impl DetachedTask {
     /// Another job is there, or the process cannot be started.
     pub fn start(&self, about: &About, arguments: &[OsString]) -> Result<()> {
         files::make_directory(&self.directory)?;
-        if self.state()?.stage != Stage::Free {
-            return Err(CubeError::Busy { directory: self.directory.clone() }.into());
+        let State { stage, about: other, .. } = self.state()?;
+        if stage != Stage::Free {
+            let found = match other {
+                Some(other) if stage == Stage::Running => format!("task {}, which runs", other.task),
+                Some(other) => format!("task {}, whose outputs nobody has fetched", other.task),
+                None => "a file about.json that names none".into(),
+            };
+            let directory = self.directory.canonicalize().unwrap_or_else(|_| self.directory.clone());
+            return Err(CubeError::Busy { directory, found }.into());
         }
         // By the lock a job that runs is told from one that was killed.
         if DirectoryLock::take_quietly(&self.directory)?.is_none() {
@@ -196,6 +203,7 @@ impl DetachedTask {
     pub fn hold(&self) -> Result<()> {
         let directory = self.directory.with_file_name("sending");
         files::make_directory(&directory)?;
+        let directory = directory.canonicalize().unwrap_or(directory); // as an error names it to somebody elsewhere
         let _lock = DirectoryLock::take_quietly(&directory)?;
         writeln!(io::stdout(), "held").and_then(|()| io::stdout().flush()).map_err(Error::io("write", "stdout"))?;
         io::copy(&mut io::stdin(), &mut io::sink()).map_err(Error::io("read", "stdin")).map(drop)

@@ -1,7 +1,7 @@
 //! The files below a directory, and what becomes of them: what a task changes in its output directories on another machine
 //! is done here as well, and nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -46,18 +46,57 @@ fn time(metadata: &Metadata) -> Duration {
     time.unwrap_or_default()
 }
 
-/// All files below `directory`, sorted; none if it is not there. Those whose names are no UTF-8 are left out.
+/// All files below `directory`, sorted; none if it is not there. Left out are those whose names are no UTF-8, and what is at
+/// a path `without` or below it.
 ///
 /// # Errors
 /// It cannot be read.
-pub fn list(directory: &Path) -> Result<Vec<Listed>> {
-    let mut files = walk(directory)?;
-    files.retain(|path, _| path.to_str().is_some());
-    Ok(files.into_iter().map(|(path, metadata)| listed(path, &metadata)).collect())
+pub fn list(directory: &Path, without: &[&Path]) -> Result<Vec<Listed>> {
+    let mut files = vec![];
+    walk(directory, &mut |path, metadata, _| {
+        if without.contains(&&*path) {
+            return Walk::Past;
+        } else if metadata.is_file() && path.to_str().is_some() {
+            files.push(listed(path, metadata));
+        }
+        Walk::On
+    })?;
+    files.sort();
+    Ok(files)
 }
 
-fn walk(directory: &Path) -> Result<BTreeMap<PathBuf, Metadata>> {
-    let mut found = BTreeMap::new();
+/// Whether there are at most so many files below `directory`, with at most so many bytes together. What is at a path
+/// `without` does not count. No more is read than that takes.
+///
+/// # Errors
+/// It cannot be read.
+pub fn is_small(directory: &Path, without: &[&Path], most: (usize, u64)) -> Result<bool> {
+    let (mut files, mut bytes) = (0, 0);
+    walk(directory, &mut |path, metadata, _| {
+        if without.contains(&&*path) {
+            return Walk::Past;
+        } else if metadata.is_file() {
+            (files, bytes) = (files + 1, bytes + metadata.len());
+        }
+        if files > most.0 || bytes > most.1 { Walk::End } else { Walk::On }
+    })?;
+    Ok(files <= most.0 && bytes <= most.1)
+}
+
+/// Where to go after a file or a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Walk {
+    /// On, and into a directory.
+    On,
+    /// On, and not into it.
+    Past,
+    /// Nowhere.
+    End,
+}
+
+/// Shows `visit` every file and directory below `directory`: its path there, what it is or a link leads to, and whether it is
+/// a link.
+fn walk(directory: &Path, visit: &mut dyn FnMut(PathBuf, &Metadata, bool) -> Walk) -> Result<()> {
     let mut waiting = vec![PathBuf::new()];
     while let Some(below) = waiting.pop() {
         let path = directory.join(&below);
@@ -70,23 +109,24 @@ fn walk(directory: &Path) -> Result<BTreeMap<PathBuf, Metadata>> {
             let entry = entry.map_err(Error::io("read", &path))?;
             let name = below.join(entry.file_name());
             let Ok(metadata) = fs::metadata(entry.path()) else { continue }; // a link to nothing
-            if metadata.is_dir() && leads_up(&entry.path(), &path) {
+            let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+            if metadata.is_dir() && is_link && leads_up(&entry.path(), &path) {
                 continue;
-            } else if metadata.is_dir() {
-                waiting.push(name);
-            } else if metadata.is_file() {
-                found.insert(name, metadata);
+            }
+            match visit(name.clone(), &metadata, is_link) {
+                Walk::On if metadata.is_dir() => waiting.push(name),
+                Walk::On | Walk::Past => {}
+                Walk::End => return Ok(()),
             }
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Whether a link leads to a directory that it is in, so that following it would never end.
 fn leads_up(link: &Path, directory: &Path) -> bool {
-    let is_link = link.symlink_metadata().is_ok_and(|found| found.is_symlink());
     let real = |path: &Path| path.canonicalize().ok();
-    is_link && real(directory).zip(real(link)).is_none_or(|(directory, target)| directory.starts_with(target))
+    real(directory).zip(real(link)).is_none_or(|(directory, target)| directory.starts_with(target))
 }
 
 /// By this a file is told, on its own machine, from another one in its place and from what it becomes when it is written.
@@ -113,10 +153,12 @@ impl FileIdentity {
     }
 }
 
-/// The files of a directory when a task started.
+/// What is in a directory when a task starts, or when it has ended.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
     files: BTreeMap<PathBuf, FileIdentity>,
+    #[serde(default)]
+    directories: BTreeSet<PathBuf>,
     /// Those that are left out because their names are no UTF-8.
     unnamed: Vec<String>,
 }
@@ -128,19 +170,23 @@ impl Inventory {
     /// It cannot be read.
     pub fn of(directory: &Path, only: Option<&Path>) -> Result<Self> {
         let mut inventory = Self::default();
-        for (path, metadata) in walk(directory)? {
-            if only.is_some_and(|only| only != path) || is_left_out(&path) {
-                continue;
-            } else if path.to_str().is_some() {
-                inventory.files.insert(path, FileIdentity::of(&metadata));
-            } else {
-                inventory.unnamed.push(path.to_string_lossy().into_owned());
+        walk(directory, &mut |path, metadata, is_link| {
+            if only.is_some_and(|only| only != path) {
+                return Walk::Past;
             }
-        }
+            match path.to_str() {
+                _ if is_left_out(&path) => {}
+                None if metadata.is_file() => inventory.unnamed.push(path.to_string_lossy().into_owned()),
+                Some(_) if metadata.is_file() => _ = inventory.files.insert(path, FileIdentity::of(metadata)),
+                Some(_) if only.is_none() && !is_link => _ = inventory.directories.insert(path),
+                _ => {}
+            }
+            Walk::On
+        })?;
         Ok(inventory)
     }
 
-    /// What has to be done to get from these files to those of `later`.
+    /// What has to be done to get from this to `later`.
     pub fn changes_to(&self, later: &Self) -> FileChanges {
         let there = |file: &FileIdentity| (file.bytes, file.time.as_secs());
         let written = later.files.iter().filter(|(path, file)| self.files.get(*path) != Some(file));
@@ -150,11 +196,13 @@ impl Inventory {
             written: written.map(|(path, _)| (path.clone(), self.files.get(path).map(there))).collect(),
             removed: removed.map(|(path, file)| (path.clone(), file.bytes, file.time.as_secs())).collect(),
             unnamed: unnamed.cloned().collect(),
+            made: later.directories.difference(&self.directories).cloned().collect(),
+            unmade: self.directories.difference(&later.directories).cloned().collect(),
         }
     }
 }
 
-/// What a task has done to the files of a directory.
+/// What a task has done in a directory.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileChanges {
     /// Those that it has made or written again, with size and time in seconds of what was there before.
@@ -164,6 +212,12 @@ pub struct FileChanges {
     /// New ones whose names are no UTF-8, as they can be shown.
     #[serde(default)]
     pub unnamed: Vec<String>,
+    /// The directories that it has made, each before those in it.
+    #[serde(default)]
+    pub made: Vec<PathBuf>,
+    /// Those that are gone.
+    #[serde(default)]
+    pub unmade: Vec<PathBuf>,
 }
 
 impl FileChanges {
@@ -171,13 +225,21 @@ impl FileChanges {
     pub fn renamed(&self, rename: impl Fn(&Path) -> Option<PathBuf>) -> Self {
         let written = self.written.iter().filter_map(|(path, before)| Some((rename(path)?, *before)));
         let removed = self.removed.iter().filter_map(|(path, size, time)| Some((rename(path)?, *size, *time)));
-        Self { written: written.collect(), removed: removed.collect(), unnamed: self.unnamed.clone() }
+        let all = |paths: &[PathBuf]| paths.iter().filter_map(|path| rename(path)).collect();
+        Self {
+            written: written.collect(),
+            removed: removed.collect(),
+            unnamed: self.unnamed.clone(),
+            made: all(&self.made),
+            unmade: all(&self.unmade),
+        }
     }
 
     /// Whether every path is below the directory. What another machine says decides which files are changed here.
     pub fn are_safe(&self) -> bool {
         let written = self.written.iter().map(|(path, _)| path);
-        written.chain(self.removed.iter().map(|(path, ..)| path)).all(|path| is_below(path))
+        let files = written.chain(self.removed.iter().map(|(path, ..)| path));
+        files.chain(&self.made).chain(&self.unmade).all(|path| is_below(path))
     }
 }
 
@@ -234,6 +296,51 @@ mod tests {
         assert_eq!(start.changes_to(&inventory()).written, [(PathBuf::from("same"), before)]);
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn directories_that_are_made_and_removed_are_told_and_links_to_them_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let inventory = |only| Inventory::of(directory.path(), only).unwrap();
+        for name in ["same", "gone/deep"] {
+            fs::create_dir_all(at(name)).unwrap();
+        }
+        let start = inventory(None);
+        fs::create_dir_all(at("new/deep")).unwrap();
+        fs::remove_dir_all(at("gone")).unwrap();
+        std::os::unix::fs::symlink(at("same"), at("link")).unwrap();
+        let changes = start.changes_to(&inventory(None));
+        assert_eq!(changes.made, ["new", "new/deep"].map(PathBuf::from));
+        assert_eq!(changes.unmade, ["gone", "gone/deep"].map(PathBuf::from));
+        // The output is one file: its neighbours are none of it.
+        assert_eq!(inventory(Some(Path::new("same"))), Inventory::default());
+    }
+
+    #[test]
+    fn what_is_large_is_not_read_to_its_end() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in 0..30 {
+            fs::create_dir_all(directory.path().join("target/deep")).unwrap();
+            fs::write(directory.path().join("target/deep").join(name.to_string()), "text").unwrap();
+        }
+        fs::write(directory.path().join("file"), "text").unwrap();
+        let is_small = |without: &[&str], most| {
+            is_small(directory.path(), &without.iter().map(Path::new).collect::<Vec<_>>(), most).unwrap()
+        };
+        assert!(is_small(&[], (31, 124)));
+        assert!(!is_small(&[], (30, 124)) && !is_small(&[], (31, 123)));
+        assert!(is_small(&["target"], (1, 4)));
+        assert!(!is_small(&["deep"], (1, 4)), "that is no path from the directory on");
+        let mut seen = 0;
+        let mut visit = |_, _: &Metadata, _| {
+            seen += 1;
+            if seen == 3 { Walk::End } else { Walk::On }
+        };
+        walk(directory.path(), &mut visit).unwrap();
+        assert_eq!(seen, 3);
+        assert_eq!(list(directory.path(), &[Path::new("target")]).unwrap().len(), 1);
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn a_link_upwards_is_not_followed_and_a_name_that_is_no_text_is_left_out() {
@@ -244,7 +351,7 @@ mod tests {
         }
         fs::write(directory.path().join("file"), "text").unwrap();
         fs::write(directory.path().join(std::ffi::OsStr::from_bytes(b"f\xff")), "text").unwrap();
-        assert_eq!(list(directory.path()).unwrap().len(), 1);
+        assert_eq!(list(directory.path(), &[]).unwrap().len(), 1);
         let changes = Inventory::default().changes_to(&Inventory::of(directory.path(), None).unwrap());
         assert_eq!(changes.written, [("file".into(), None)]);
         assert_eq!(changes.unnamed, ["f\u{fffd}"]);
@@ -257,7 +364,9 @@ mod tests {
         {
             let written = FileChanges { written: vec![(path.into(), None)], ..FileChanges::default() };
             let removed = FileChanges { removed: vec![(path.into(), 0, 0)], ..FileChanges::default() };
-            assert_eq!([written.are_safe(), removed.are_safe()], [is_safe; 2], "{path}");
+            let made = FileChanges { made: vec![path.into()], ..FileChanges::default() };
+            let unmade = FileChanges { unmade: vec![path.into()], ..FileChanges::default() };
+            assert_eq!([written, removed, made, unmade].map(|changes| changes.are_safe()), [is_safe; 4], "{path}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The directories of this machine that a container gets, and the task's command line inside it.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use super::invocation::Invocation;
@@ -52,12 +53,22 @@ pub fn environment(invocation: &Invocation, mounts: &[Mount]) -> Vec<(&'static s
     names.into_iter().chain([(host_paths::VARIABLE, hosts)]).collect()
 }
 
-/// The mirror that the environment names, if it is a directory of this machine: a container sees it only when mounted.
+/// The mirror that the environment names for a task of this program. Another program's task does not read it.
+fn named_mirror(invocation: &Invocation) -> Option<OsString> {
+    std::env::var_os(environment::MIRROR).filter(|_| invocation.is_ours)
+}
+
+/// Whether there is one.
+pub fn has_mirror(invocation: &Invocation) -> bool {
+    named_mirror(invocation).is_some()
+}
+
+/// That mirror, if it is a directory of this machine: a container sees it only when mounted.
 ///
 /// # Errors
 /// It cannot be handed to a container.
-pub fn mirror() -> Result<Option<Mount>> {
-    let Some(given) = std::env::var_os(environment::MIRROR) else { return Ok(None) };
+pub fn mirror(invocation: &Invocation) -> Result<Option<Mount>> {
+    let Some(given) = named_mirror(invocation) else { return Ok(None) };
     let Ok(Mirror::Directory(directory)) = Mirror::parse(mountable(Path::new(&given))?.as_ref()) else {
         return Ok(None);
     };

@@ -66,7 +66,9 @@ pub fn pack(sources: &[Packed], since: Option<&Path>, output: &mut impl Write) -
             Some(path) if !path.exists() => {}
             path => {
                 put(&StreamLine::Directory { path: name.clone() }, output)?;
-                for (below, ..) in path.iter().map(|path| listing::list(path)).collect::<Result<Vec<_>>>()?.concat() {
+                for (below, ..) in
+                    path.iter().map(|path| listing::list(path, &[])).collect::<Result<Vec<_>>>()?.concat()
+                {
                     let file = path.iter().map(|path| path.join(&below)).collect::<PathBuf>();
                     if is_sent(&file) {
                         files += pack_file(&name.join(&below), &file, output)?;
@@ -196,7 +198,7 @@ mod tests {
         let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let stream = packed(here.path());
         unpack(&mut &stream[..], there.path()).unwrap();
-        let names: Vec<_> = listing::list(there.path()).unwrap().into_iter().map(|(path, ..)| path).collect();
+        let names: Vec<_> = listing::list(there.path(), &[]).unwrap().into_iter().map(|(path, ..)| path).collect();
         assert_eq!(names, ["io0/deep/a b", "io0/empty", "io1/p.yaml"].map(PathBuf::from));
         assert!(there.path().join("io2").is_dir());
         assert_eq!(fs::read_to_string(there.path().join("io0/deep/a b")).unwrap(), "first");
@@ -223,7 +225,7 @@ mod tests {
         let sources = [source("model_dir", "io0"), source("answer/answer", "io1/answer")];
         pack(&sources, Some(&at(".sent")), &mut stream).unwrap();
         unpack(&mut &stream[..], there.path()).unwrap();
-        let names: Vec<_> = listing::list(there.path()).unwrap().into_iter().map(|(path, ..)| path).collect();
+        let names: Vec<_> = listing::list(there.path(), &[]).unwrap().into_iter().map(|(path, ..)| path).collect();
         assert_eq!(names, [CHANGES, "model_dir/new"].map(PathBuf::from));
         let changes: FileChanges = serde_json::from_slice(&fs::read(there.path().join(CHANGES)).unwrap()).unwrap();
         assert_eq!(changes.written.iter().map(|(path, _)| path).collect::<Vec<_>>(), [Path::new("model_dir/new")]);

@@ -73,7 +73,13 @@ pub enum CubeError {
     OtherFiles { job: String },
     /// A command on another machine failed.
     #[error("{host}: cannot {action}: {problem}")]
-    Far { host: String, action: &'static str, problem: String },
+    Far {
+        host: String,
+        action: &'static str,
+        problem: String,
+        /// As this program says it over there.
+        next: Option<String>,
+    },
     /// Files did not arrive, there or here.
     #[error("{host}: cannot {action}: {problem}")]
     Transfer { host: String, action: String, problem: String },
@@ -90,8 +96,11 @@ pub enum CubeError {
     #[error("{host}: task {task} runs there already, in {directory}")]
     Running { host: String, task: String, directory: String },
     /// A job where another one is.
-    #[error("{}: expected no job, found one", directory.display())]
-    Busy { directory: PathBuf },
+    #[error("{}: expected no task, found {found}", directory.display())]
+    Busy { directory: PathBuf, found: String },
+    /// What is in the place of a job on another machine is none.
+    #[error("{host}: expected a task or nothing in {directory}, found a file about.json that names no task")]
+    UnknownJob { host: String, directory: String },
     /// A job whose supervisor ended at once.
     #[error("{}: the process that runs the task ended at once", directory.display())]
     NoSupervisor { directory: PathBuf },
@@ -259,6 +268,13 @@ impl CubeError {
             CubeError::Far { problem, .. } | CubeError::Transfer { problem, .. } if problem.contains("No space left") => {
                 Some("free some space on that disk over there".into())
             }
+            CubeError::Far { next, .. } => next.clone(),
+            CubeError::Busy { .. } => {
+                Some("take it up or fetch its outputs with the command that started it and --attach".into())
+            }
+            CubeError::UnknownJob { .. } => Some(
+                "see with `ps` over there whether a task of this cube runs; if none does, move that directory away".into(),
+            ),
             CubeError::NoisyShell { .. } => Some(
                 "let its startup file, such as ~/.bashrc there, print only to a terminal: begin it with `[ -t 1 ] || return`"
                     .into(),

@@ -110,11 +110,24 @@ pub fn writable_directory(path: &Path) -> Result<()> {
     OutputDirectory::open(path).map(drop)
 }
 
-/// Makes the directory with its parents, if it is missing; each gets the owner of the one that it is in.
+/// Makes the directory with its parents, if it is missing; each gets the owner of the one that it is in. Should the task
+/// fail, those that are still empty go.
 ///
 /// # Errors
 /// The operating system refuses, or a link on the way leads nowhere.
 pub fn make_directory(path: &Path) -> Result<()> {
+    make(path, |made| all_made().push(made.into()))
+}
+
+/// The same for a directory that is a result itself: it stays.
+///
+/// # Errors
+/// See [`make_directory`].
+pub fn make_lasting_directory(path: &Path) -> Result<()> {
+    make(path, |_| ())
+}
+
+fn make(path: &Path, note: impl Fn(&Path)) -> Result<()> {
     let missing: Vec<&Path> = path.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists()).collect();
     if let Some((link, target)) = missing.iter().find_map(|part| Some((part, fs::read_link(part).ok()?))) {
         return Err(Error::DanglingLink { path: link.to_path_buf(), target });
@@ -126,7 +139,7 @@ pub fn make_directory(path: &Path) -> Result<()> {
     let created = fs::create_dir_all(path);
     for made in missing.iter().rev().filter(|made| made.is_dir()) {
         give_to_owner_of(directory_of(made), made);
-        all_made().push(made.to_path_buf());
+        note(made);
     }
     created.map_err(Error::io("create the directory", path))
 }

@@ -14,7 +14,9 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 pub use self::atomic::AtomicFile;
-pub use self::directory::{OutputDirectory, lies_in, make_directory, remove_empty_directories, writable_directory};
+pub use self::directory::{
+    OutputDirectory, lies_in, make_directory, make_lasting_directory, remove_empty_directories, writable_directory,
+};
 use crate::error::{Error, Result};
 use crate::open;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tracing::info;
 
 use crate::cli::{self, CleanArgs, ConfigurationArgs, Cube, CubeArgs, JobCommand};
-use crate::cube::check::{self, CubeDescription, CubeFault, Program, TaskFlags};
+use crate::cube::check::{self, CubeDescription, CubeFault, Program};
 use crate::cube::clean;
 use crate::cube::configuration::{Changes, Configuration, Override, Section, TaskArgument, printed};
 use crate::cube::directory::{CubeDir, PLATFORM, PLATFORM_OR_SECTION, TASK, absolute, listed};
@@ -53,16 +53,7 @@ pub fn run(args: &Cube) -> Result<()> {
 }
 
 /// This program, for the check.
-pub const PROGRAM: Program = Program { flags_of: &flags_of, check_parameters: &check_parameters };
-
-fn flags_of(task: &str) -> Option<TaskFlags> {
-    let flags = cli::flags_of(task)?;
-    let names = |only_required: bool| {
-        let flags = flags.iter().filter(|flag| flag.required || !only_required);
-        flags.map(|flag| flag.name.clone()).collect()
-    };
-    Some(TaskFlags { all: names(false), required: names(true) })
-}
+pub const PROGRAM: Program = Program { flags_of: &cli::flags_of, check_parameters: &check_parameters };
 
 fn check_parameters(file: &Path) -> std::result::Result<(), Vec<Problem>> {
     Parameters::read(file, &[]).map(drop).map_err(|error| match error {
@@ -374,7 +365,7 @@ fn job(command: &JobCommand) -> Result<()> {
         JobCommand::State { directory } => print(serde_json::to_string(&DetachedTask::at(directory).outcome()?)),
         JobCommand::Hold { directory } => DetachedTask::at(directory).hold(),
         JobCommand::Free { directory } => DetachedTask::at(directory).free(),
-        JobCommand::List { directory } => print(serde_json::to_string(&listing::list(directory)?)),
+        JobCommand::List { directory } => print(serde_json::to_string(&listing::list(directory, &[])?)),
         JobCommand::Pack { since, sources } => {
             let sources: Vec<Packed> = sources.iter().filter_map(|source| Packed::parse(source)).collect();
             stream::pack(&sources, since.as_deref(), &mut io::stdout().lock())

@@ -223,8 +223,11 @@ fn read_runner(reader: &mut Reader, file: &Path, document: &Document, cube: &Cub
         let old_shape = cube.root.join("mlcube.yaml");
         let has_old_shape = cube.configuration_2.as_deref() != Some(Path::new("mlcube.yaml")) && old_shape.is_file();
         let directory = if has_old_shape { quoted(&cube.root) } else { "DIR".into() };
-        let found = format!("{found}: it runs cubes with tasks/ and run/, as --mlcube={directory} names one");
-        reader.expected(document, &[key("schema_type")], "a platform of this machine for a cube of one file", &found);
+        let problem = format!(
+            "expected a platform of this machine for a cube of one file, found {found}: it runs cubes with tasks/ and run/, \
+             as --mlcube={directory} names one"
+        );
+        reader.wrong_argument(&format!("--platform={}", file.display()), problem);
         return None;
     }
     let named = match platform::named_by(&document.value) {

@@ -201,7 +201,7 @@ impl Runner for Docker {
 
     fn command(&self, invocation: &Invocation) -> Result<HostCommand> {
         let (mounts, arguments) = mount::in_container(invocation)?;
-        let mirror = mount::mirror()?;
+        let mirror = mount::mirror(invocation)?;
         // With the host's network the container reaches proxies and mirrors of this machine.
         let has_network = self.runtime.iter().any(|argument| argument.starts_with("--net"));
         let mut command = self.program().args(["run", "--rm"]);
@@ -218,7 +218,7 @@ impl Runner for Docker {
         command = command.args(environment::proxies_set().map(|name| format!("--env={name}")));
         command = command.args(match &mirror {
             Some(mirror) => Some(format!("--env={}={}", environment::MIRROR, mirror.container)),
-            None => std::env::var_os(environment::MIRROR).map(|_| format!("--env={}", environment::MIRROR)),
+            None => mount::has_mirror(invocation).then(|| format!("--env={}", environment::MIRROR)),
         });
         command = command.args(mounts.iter().chain(&mirror).map(|mount| format!("--mount={}", csv(mount))));
         if let Some(entrypoint) = invocation.entrypoint.first() {

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use tempfile::TempDir;
+
 use super::super::listing::{FileChanges, Listed, is_left_out, listed};
 use crate::error::{Error, Result};
 use crate::files::lock::{self, DirectoryLock};
@@ -11,40 +13,44 @@ use crate::files::set::FileSet;
 use crate::files::{self, OutputDirectory};
 use crate::output::artifacts;
 
-/// The directory in the workspace that outputs are brought into: so there is room for them and those that they replace. One
-/// process at a time has it, and what a killed one left there goes.
+/// How the names of directories begin that outputs are brought into.
+const PREFIX: &str = ".mlcube-brought-";
+
+/// A new directory in the workspace that outputs are brought into: so there is room for them and those that they replace.
 #[derive(Debug)]
 pub struct Brought {
-    directory: PathBuf,
+    /// By its file it is known for what it is, should this process be killed.
     _lock: Option<DirectoryLock>,
+    directory: TempDir,
 }
 
 impl Brought {
-    /// Makes it, empty.
+    /// Makes it. Those that killed processes left go.
     ///
     /// # Errors
-    /// It cannot be made, or another process has it.
+    /// It cannot be made.
     pub fn begin(workspace: &Path) -> Result<Self> {
-        let directory = workspace.join(".mlcube-brought");
-        files::make_directory(&directory)?;
-        let lock = DirectoryLock::take(&directory)?;
-        for name in entries(&directory)?.into_iter().filter(|name| name != lock::NAME) {
-            let path = directory.join(name);
-            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            removed.map_err(Error::io("remove", path))?;
+        files::make_directory(workspace)?;
+        for name in entries(workspace)?.into_iter().filter(|name| name.starts_with(PREFIX)) {
+            remove_left(&workspace.join(name));
         }
-        Ok(Self { directory, _lock: lock })
+        let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(workspace);
+        let directory = directory.map_err(Error::io("write into the directory", workspace))?;
+        Ok(Self { _lock: DirectoryLock::take_quietly(directory.path())?, directory })
     }
 
     /// What it is in.
     pub fn root(&self) -> &Path {
-        &self.directory
+        self.directory.path()
     }
 }
 
-impl Drop for Brought {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.directory); // or the next one does
+/// Removes a directory that a killed process left, which has the file of its lock. Any other one is a user's, or in use.
+fn remove_left(directory: &Path) {
+    let is_file = |path: PathBuf| path.symlink_metadata().is_ok_and(|found| found.is_file());
+    let is_directory = directory.symlink_metadata().is_ok_and(|found| found.is_dir());
+    if is_directory && is_file(directory.join(lock::NAME)) && DirectoryLock::check_free(directory).is_ok() {
+        let _ = fs::remove_dir_all(directory); // it is in nobody's way
     }
 }
 
@@ -61,33 +67,58 @@ pub fn place(stage: &Path, target: &Path, changes: &FileChanges) -> Result<()> {
     for name in &changes.unnamed {
         tracing::warn!("{name}: left out, since its name is no UTF-8");
     }
-    let in_the_way = changes.written.iter().find(|(path, before)| is_in_the_way(stage, target, path, *before));
-    let Some((path, _)) = in_the_way.filter(|_| stage.exists()) else {
-        return put(stage, target, &changes.removed);
+    changes.made.iter().try_for_each(|path| files::make_directory(&stage.join(path)))?;
+    let made = changes.made.iter().find_map(|path| Some((path, not_a_directory(target, path)?)));
+    let in_the_way = made.or_else(|| {
+        changes.written.iter().find_map(|(path, before)| Some((path, in_the_way(stage, target, path, *before)?)))
+    });
+    let Some((path, problem)) = in_the_way.filter(|_| stage.exists()) else {
+        put(stage, target, &changes.removed)?;
+        changes.unmade.iter().rev().for_each(|path| remove_empty(&target.join(path)));
+        return Ok(());
     };
     let beside = beside(target);
     fs::rename(stage, &beside).map_err(Error::io("write", &beside))?;
-    let path = target.join(path);
-    tracing::warn!("{}: has changed here since the task began, or cannot be what it wrote", path.display());
-    tracing::warn!("{}: what the task wrote is there, and {} is as it was", beside.display(), target.display());
+    tracing::warn!(
+        "{}: {problem}, so {} is as it was, and all that the task wrote there is in {}: compare them, and keep one",
+        target.join(path).display(),
+        target.display(),
+        beside.display()
+    );
     Ok(())
 }
 
-/// Whether what is in the place of a file is neither what the task found there nor what it wrote, but a user's.
-fn is_in_the_way(stage: &Path, target: &Path, path: &Path, before: Option<(u64, u64)>) -> bool {
+/// Why a file cannot be put in place: what stands there is neither what the task found there nor what it wrote, but a user's.
+fn in_the_way(stage: &Path, target: &Path, path: &Path, before: Option<(u64, u64)>) -> Option<&'static str> {
     let whole = target.join(path);
-    let upwards = whole.ancestors().skip(1).take_while(|part| part.starts_with(target));
-    if upwards.into_iter().any(|part| part.exists() && !part.is_dir())
-        || path.iter().any(|name| name.len() > LONGEST_NAME)
-    {
-        return true;
-    }
     let look = |path: &Path| {
         let (_, size, time) = listed(PathBuf::new(), &fs::metadata(path).ok()?);
         Some((size, time))
     };
     let here = look(&whole);
-    whole.is_dir() || here.is_some() && here != before && here != look(&stage.join(path))
+    let has_changed = here.is_some() && here != before && here != look(&stage.join(path));
+    not_a_directory(target, path.parent().unwrap_or(path)).or(match () {
+        () if path.iter().any(|name| name.len() > LONGEST_NAME) => Some("its name is too long to be put in place"),
+        () if whole.is_dir() => Some("is a directory here, and a file where the task ran"),
+        () if has_changed => Some("has changed here since the task began"),
+        () => None,
+    })
+}
+
+/// Why there can be no directory `path` below `target`.
+fn not_a_directory(target: &Path, path: &Path) -> Option<&'static str> {
+    let whole = target.join(path);
+    let mut upwards = whole.ancestors().take_while(|part| part.starts_with(target));
+    let is_in_the_way = upwards.any(|part| part.symlink_metadata().is_ok() && !part.is_dir());
+    is_in_the_way.then_some("is no directory here, and one where the task ran")
+}
+
+/// Removes a directory with nothing in it. Another one is somebody's.
+fn remove_empty(directory: &Path) {
+    if entries(directory).is_ok_and(|names| names.iter().all(|name| name == lock::NAME)) {
+        let _ = fs::remove_file(directory.join(lock::NAME)); // its lock is over
+        let _ = fs::remove_dir(directory);
+    }
 }
 
 /// A path beside the directory where nothing is.
@@ -104,6 +135,9 @@ fn beside(target: &Path) -> PathBuf {
 
 /// Puts the files in `stage` in place in `target`, and takes `removed` away.
 fn put(stage: &Path, target: &Path, removed: &[Listed]) -> Result<()> {
+    if stage.is_dir() {
+        files::make_lasting_directory(target)?;
+    }
     let brought: BTreeSet<String> = entries(stage)?.into_iter().filter(|name| !is_left_out(Path::new(name))).collect();
     let (mut gone, mut deeper) = (vec![], BTreeMap::<String, Vec<Listed>>::new());
     for (path, size, time) in removed {
@@ -129,10 +163,6 @@ fn put(stage: &Path, target: &Path, removed: &[Listed]) -> Result<()> {
         let (stage, target) = (stage.join(&name), target.join(&name));
         if target.symlink_metadata().is_ok_and(|found| found.is_dir()) {
             put(&stage, &target, &removed)?;
-            if entries(&target)?.iter().all(|name| name == lock::NAME) {
-                let _ = fs::remove_file(target.join(lock::NAME)); // its lock is over
-                let _ = fs::remove_dir(&target);
-            }
         }
     }
     Ok(())
@@ -172,4 +202,54 @@ fn entries(directory: &Path) -> Result<BTreeSet<String>> {
 fn is_still(path: &Path, size: u64, time: u64) -> bool {
     path.symlink_metadata()
         .is_ok_and(|found| found.is_file() && listed(PathBuf::new(), &found) == (PathBuf::new(), size, time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_where_the_task_made_a_directory_stays_and_so_does_the_rest() {
+        let workspace = tempfile::tempdir().unwrap();
+        let at = |name: &str| workspace.path().join(name);
+        for name in ["stage/written", "model/new"] {
+            fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+            fs::write(at(name), "text").unwrap();
+        }
+        let changes = FileChanges {
+            written: vec![("written".into(), None)],
+            made: ["new", "new/deep"].map(PathBuf::from).into(),
+            ..FileChanges::default()
+        };
+        place(&at("stage"), &at("model"), &changes).unwrap();
+        assert_eq!(entries(&at("model")).unwrap(), ["new".to_string()].into());
+        assert!(at("model/new").is_file());
+        assert!(at("model.brought/new/deep").is_dir() && at("model.brought/written").is_file());
+        // With nothing in the way they come, and no others go than those that are empty here.
+        fs::remove_file(at("model/new")).unwrap();
+        fs::create_dir_all(at("model/mine/deep")).unwrap();
+        fs::write(at("model/mine/file"), "text").unwrap();
+        let unmade = ["mine", "mine/deep"].map(PathBuf::from).into();
+        place(&at("model.brought"), &at("model"), &FileChanges { unmade, ..changes }).unwrap();
+        assert!(at("model/new/deep").is_dir() && at("model/written").is_file() && at("model/mine/file").is_file());
+        assert!(!at("model/mine/deep").exists());
+    }
+
+    #[test]
+    fn a_directory_of_a_user_is_no_leftover() {
+        let workspace = tempfile::tempdir().unwrap();
+        let at = |name: &str| workspace.path().join(name);
+        for name in [".mlcube-brought/file", ".mlcube-brought-a/file", ".mlcube-brought-b/.mnist-lock"] {
+            fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+            fs::write(at(name), "text").unwrap();
+        }
+        let first = Brought::begin(workspace.path()).unwrap();
+        let second = Brought::begin(workspace.path()).unwrap();
+        assert!(first.root().is_dir() && second.root() != first.root());
+        drop((first, second));
+        assert_eq!(
+            entries(workspace.path()).unwrap(),
+            [".mlcube-brought", ".mlcube-brought-a"].map(String::from).into()
+        );
+    }
 }

@@ -170,7 +170,7 @@ impl Runner for Singularity {
 
     fn command(&self, invocation: &Invocation) -> Result<HostCommand> {
         let (mounts, arguments) = mount::in_container(invocation)?;
-        let mirror = mount::mirror()?;
+        let mirror = mount::mirror(invocation)?;
         let command = HostCommand::new(self.program).envs(mount::environment(invocation, &mounts));
         let command = command.arg(if invocation.entrypoint.is_empty() { "run" } else { "exec" });
         let mut command = command.args(self.nv.then_some("--nv")).args(&self.arguments);

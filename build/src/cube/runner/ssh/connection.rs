@@ -169,7 +169,7 @@ impl Connection {
         }
         drop(held);
         self.output(&["true"])?; // where the connection is lost, that is why
-        Err(CubeError::Far { host: self.host(), action, problem: problem(&text_of(errors)?) }.into())
+        Err(self.failed(action, &text_of(errors)?))
     }
 
     /// Runs `words` there, which must succeed.
@@ -181,7 +181,12 @@ impl Connection {
         if output.success {
             return Ok(output.stdout);
         }
-        Err(CubeError::Far { host: self.host(), action, problem: problem(&output.stderr) }.into())
+        Err(self.failed(action, &output.stderr))
+    }
+
+    fn failed(&self, action: &'static str, stderr: &str) -> Error {
+        let (problem, next) = said(stderr);
+        CubeError::Far { host: self.host(), action, problem, next }.into()
     }
 }
 
@@ -225,6 +230,12 @@ fn remote(words: &[impl AsRef<str>]) -> String {
     words.iter().map(|word| quoted(word.as_ref())).collect::<Vec<_>>().join(" ")
 }
 
+/// What matters of the messages of a program, which may be this one: the problem, and the next step.
+fn said(stderr: &str) -> (String, Option<String>) {
+    let line = |start| stderr.lines().rev().find_map(|line| line.strip_prefix(start)).map(String::from);
+    (line("error: ").unwrap_or_else(|| problem(stderr)), line("hint: "))
+}
+
 /// What matters of the messages of a program: the last line, after the one that says what is behind it.
 pub fn problem(stderr: &str) -> String {
     let lines = || stderr.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -260,6 +271,9 @@ mod tests {
             "rsync: write failed: No space left on device (28)"
         );
         assert_eq!(problem(""), "no answer");
+        let of_ours = "warning: slow\nerror: job: expected no task, found train\nhint: wait\n";
+        assert_eq!(said(of_ours), ("job: expected no task, found train".into(), Some("wait".into())));
+        assert_eq!(said("sh: 1: cannot create x\n"), ("sh: 1: cannot create x".into(), None));
     }
 
     #[test]

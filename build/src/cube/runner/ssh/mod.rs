@@ -194,8 +194,8 @@ impl Ssh {
         self.held.replace(Some(far.connection.hold("send files", &hold)?));
         let State { stage, about, changes } = self.state()?;
         match (stage, about) {
-            (Stage::Free, _) | (_, None) => {}
-            (Stage::Running, Some(about)) => return Err(self.running(about.task)?.into()),
+            (Stage::Free, _) => {}
+            (Stage::Running, about) | (_, about @ None) => return Err(self.other_job(about)?),
             (_, Some(about)) => {
                 info!("{}: task {} has ended there; first its outputs are brought", self.address.shown(), about.task);
                 self.bring(&about, &changes)?;
@@ -218,9 +218,14 @@ impl Ssh {
         CUBE.map(PathBuf::from).into_iter().filter(|name| self.cube.root.join(name).exists()).collect()
     }
 
-    fn running(&self, task: String) -> Result<CubeError> {
-        let directory = format!("{}/job", self.far()?.base);
-        Ok(CubeError::Running { host: self.address.shown(), task, directory })
+    /// What is in the place of a job there, for somebody whose job it is not.
+    fn other_job(&self, about: Option<About>) -> Result<Error> {
+        let (host, directory) = (self.address.shown(), format!("{}/job", self.far()?.base));
+        Ok(match about {
+            Some(About { task, .. }) => CubeError::Running { host, task, directory },
+            None => CubeError::UnknownJob { host, directory },
+        }
+        .into())
     }
 
     /// The state of the job there.
@@ -403,8 +408,7 @@ impl Runner for Ssh {
     fn dry_run(&self, invocation: &Invocation) -> Result<String> {
         let outputs: Vec<PathBuf> = self.about(invocation).outputs.into_iter().map(|(_, path, _)| path).collect();
         let moved = [true, false].map(|is_input| self.moved(invocation, is_input)).concat();
-        let (sent, brought) = (shown(&moved), shown(&outputs));
-        let host = self.address.shown();
+        let (host, sent, brought) = (self.address.shown(), shown(&moved), shown(&outputs));
         info!("{host}: would first get what is new of the cube and, of the workspace, of {sent}");
         info!("{host}: would then give what is new of {brought}");
         Ok(lines([self.command(invocation)?]))
@@ -418,10 +422,11 @@ impl Runner for Ssh {
     fn attach(&self, invocation: &Invocation) -> Result<ExitStatus> {
         self.send_program()?; // a newer one can read what an older one began
         let State { stage, about, .. } = self.state()?;
-        let Some(about) = about.filter(|_| stage != Stage::Free) else { return Err(CubeError::NothingToAttach.into()) };
-        if about.task != invocation.task {
-            return Err(self.running(about.task)?.into());
-        }
+        let about = match (stage, about) {
+            (Stage::Free, _) => return Err(CubeError::NothingToAttach.into()),
+            (_, Some(about)) if about.task == invocation.task => about,
+            (_, about) => return Err(self.other_job(about)?),
+        };
         if about.outputs != self.about(invocation).outputs {
             let outputs: Vec<PathBuf> = about.outputs.iter().map(|(_, path, _)| path.clone()).collect();
             let (host, task, outputs) = (self.address.shown(), &about.task, shown(&outputs));

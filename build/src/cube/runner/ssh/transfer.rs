@@ -30,7 +30,7 @@ pub struct Sent<'a> {
     pub from: &'a Path,
     /// Files and directories.
     pub names: &'a [PathBuf],
-    /// Names that stay here, below each directory.
+    /// Paths that stay here, from that directory on.
     pub without: &'a [&'a str],
     /// The directory there.
     pub to: &'a str,
@@ -55,11 +55,16 @@ impl Sent<'_> {
         names.iter().map(source).collect()
     }
 
+    /// Paths that stay here below `name`, from there on.
+    fn left_out_of(&self, name: &Path) -> Vec<&Path> {
+        self.without.iter().filter_map(|path| Path::new(path).strip_prefix(name).ok()).collect()
+    }
+
     /// The files that a name stands for; none if there is nothing.
     fn files(&self, name: &Path) -> Result<Vec<Listed>> {
         let path = self.from.join(name);
         if path.is_dir() {
-            let files = listing::list(&path)?.into_iter();
+            let files = listing::list(&path, &self.left_out_of(name))?.into_iter();
             return Ok(files.map(|(below, size, time)| (name.join(below), size, time)).collect());
         }
         Ok(fs::metadata(&path).map(|metadata| listed(name.into(), &metadata)).into_iter().collect())
@@ -67,8 +72,11 @@ impl Sent<'_> {
 
     /// Whether a name stands for few files, which have at most so many bytes together.
     fn is_small(&self, name: &Path, bytes: u64) -> Result<bool> {
-        let files = self.files(name)?;
-        Ok(files.len() <= FEW && files.iter().map(|(_, size, _)| size).sum::<u64>() <= bytes)
+        let path = self.from.join(name);
+        if path.is_dir() {
+            return listing::is_small(&path, &self.left_out_of(name), (FEW, bytes));
+        }
+        Ok(fs::metadata(&path).map_or(0, |metadata| metadata.len()) <= bytes)
     }
 }
 
@@ -154,7 +162,7 @@ impl FileTransfer<'_> {
 
     fn send_by_tar(&self, what: &'static str, sent: &Sent) -> Result<()> {
         let mut here = sent.names.iter().map(|name| sent.files(name)).collect::<Result<Vec<_>>>()?.concat();
-        here.retain(|(path, ..)| !sent.without.iter().any(|name| path.starts_with(name)) && !is_left_out(path));
+        here.retain(|(path, ..)| !is_left_out(path));
         let there = self.list(sent.to)?;
         let known: BTreeMap<&PathBuf, (u64, u64)> =
             there.iter().map(|(path, size, time)| (path, (*size, *time))).collect();
@@ -256,4 +264,26 @@ fn in_directory(far: &str, script: &str, arguments: &[String]) -> Vec<String> {
 fn names_file<P: AsRef<Path>>(names: &[P]) -> Result<File> {
     let lines = names.iter().map(|name| [b"./", name.as_ref().as_os_str().as_encoded_bytes(), b"\0"].concat());
     file_of(&lines.collect::<Vec<_>>().concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_here_does_not_make_a_directory_large() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["build/src/lib.rs", "build/target/large", "target/kept"] {
+            let file = directory.path().join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, vec![0; if name.ends_with("large") { 5000 } else { 4 }]).unwrap();
+        }
+        let sent = Sent { from: directory.path(), names: &[], without: &["build/target"], to: "", follows_links: true };
+        let is_small = |name: &str, bytes| sent.is_small(Path::new(name), bytes).unwrap();
+        assert!(is_small("build", 4) && !is_small("build", 3));
+        assert!(is_small("target", 4) && !is_small("target", 3));
+        assert!(is_small("build/src/lib.rs", 4) && !is_small("build/src/lib.rs", 3) && is_small("nothing", 0));
+        let names: Vec<PathBuf> = sent.files(Path::new("build")).unwrap().into_iter().map(|(path, ..)| path).collect();
+        assert_eq!(names, [Path::new("build/src/lib.rs")]);
+    }
 }
