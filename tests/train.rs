@@ -706,14 +706,15 @@ fn a_read_only_output_directory_is_named_before_the_first_step() {
 fn a_full_disk_is_an_error_and_the_old_model_stays() {
     let sandbox = Sandbox::with_data();
     let Some(mount) = common::tmpfs(&sandbox.path("full"), "size=64k") else { return };
-    fs::write(sandbox.path("full/model.safetensors"), "old").unwrap();
+    let old = r#"{"__metadata__":{"mnist":"old"}}"#;
+    sandbox.write("full/model.safetensors", old);
     let flags = "--data_dir=data --log_dir=logs --parameters_file=parameters.yaml";
     sandbox.run(&format!("train {flags} --model_dir=full --hidden_layers 128")).failed_with(
         "full/model.safetensors: cannot write: No space left on device (os error 28)\n\
          hint: free some space on that disk, or choose another directory",
     );
     assert_eq!(sandbox.files("full"), ["model.safetensors"]);
-    assert_eq!(sandbox.read("full/model.safetensors"), "old");
+    assert_eq!(sandbox.read("full/model.safetensors"), old);
     drop(mount);
 }
 

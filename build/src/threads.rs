@@ -165,6 +165,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn pieces_are_consumed_in_their_order() {
+        let mut consumed = vec![];
+        let produced = one_ahead(
+            |give| {
+                (0..1000).for_each(&mut *give);
+                "all"
+            },
+            |piece| consumed.push(piece),
+        );
+        assert_eq!((produced, consumed), ("all", (0..1000).collect()));
+    }
+
+    #[test]
     fn results_come_in_the_order_of_the_items_whatever_the_threads() {
         for threads in [1, 3, 64] {
             assert_eq!(side_by_side(threads, 0..40, |item| item * item), Vec::from_iter((0..40).map(|n| n * n)));

@@ -166,7 +166,7 @@ impl Dataset {
     /// # Errors
     /// See [`load`](Self::load).
     pub fn load_one_of(known: &[&'static SetKind], data_dir: &Path) -> Result<Self> {
-        let Found { mut images, source, files } = find(known, data_dir, 0)?;
+        let Loaded { mut images, source, files } = load(known, data_dir, 0)?;
         let (test, train) = (images.remove(1), Arc::new(images.remove(0)));
         let (train_images, test_images) = (train.len(), test.len());
         let provenance = Provenance { source, train_images, validation_images: 0, test_images, files };
@@ -194,7 +194,7 @@ impl TestSet {
     /// # Errors
     /// See there.
     pub fn load(data_dir: &Path) -> Result<Self> {
-        let Found { mut images, source, files } = find(&SETS, data_dir, TEST_FILES)?;
+        let Loaded { mut images, source, files } = load(&SETS, data_dir, TEST_FILES)?;
         let images = images.remove(0);
         let provenance = Provenance { source, train_images: 0, validation_images: 0, test_images: images.len(), files };
         Ok(Self { images, provenance })
@@ -227,8 +227,8 @@ pub fn epoch_order(seed: u64, epoch: u64, images: usize) -> Vec<u32> {
 /// The number of the first file with test images in [`SetKind::files`].
 const TEST_FILES: usize = 2;
 
-/// What was found in DATA_DIR.
-struct Found {
+/// What was read from DATA_DIR.
+struct Loaded {
     /// The images of each pair of files.
     images: Vec<Images>,
     source: DataSource,
@@ -239,7 +239,7 @@ struct Found {
 ///
 /// # Errors
 /// See [`Dataset::load`].
-fn find(known: &[&'static SetKind], data_dir: &Path, from: usize) -> Result<Found> {
+fn load(known: &[&'static SetKind], data_dir: &Path, from: usize) -> Result<Loaded> {
     match std::fs::read_dir(data_dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return Err(Error::NoDataDir { data_dir: data_dir.to_path_buf() });
@@ -274,7 +274,7 @@ fn find(known: &[&'static SetKind], data_dir: &Path, from: usize) -> Result<Foun
     while let (Some(pixels), Some(labels)) = (values.next(), values.next()) {
         images.push(Images { side, classes, pixels, labels });
     }
-    Ok(Found { images, source, files })
+    Ok(Loaded { images, source, files })
 }
 
 /// The first of `known` whose files are all in `data_dir`, from number `from` on, and their paths.

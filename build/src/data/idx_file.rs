@@ -92,21 +92,22 @@ impl IdxFile {
     /// piece goes into `hash` while the next is read.
     fn read(&mut self, hash: &mut Sha256) -> Result<Vec<u8>> {
         let mut bytes = memory::zeroed(self.expected() + 1, &self.path.display().to_string())?;
-        let read = threads::one_ahead(
-            |into_hash| {
-                let mut read = 0;
-                for piece in bytes.chunks_mut(PIECE_BYTES) {
-                    let length = fill(&mut self.reader, piece)?;
-                    read += length;
-                    into_hash(&piece[..length]);
-                    if length < piece.len() {
-                        break;
-                    }
+        let is_long = bytes.len() > PIECE_BYTES;
+        let pieces = bytes.chunks_mut(PIECE_BYTES);
+        let read_all = |into_hash: &mut dyn FnMut(_)| {
+            let mut read = 0;
+            for piece in pieces {
+                let length = fill(&mut self.reader, piece)?;
+                read += length;
+                into_hash(&piece[..length]);
+                if length < piece.len() {
+                    break;
                 }
-                Ok(read)
-            },
-            |piece| hash.update(piece),
-        );
+            }
+            Ok(read)
+        };
+        let mut into_hash = |piece: &[u8]| hash.update(piece);
+        let read = if is_long { threads::one_ahead(read_all, into_hash) } else { read_all(&mut into_hash) };
         bytes.truncate(read.map_err(|source| self.unreadable(source))?);
         Ok(bytes)
     }
@@ -165,4 +166,46 @@ fn fill(reader: &mut impl Read, piece: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+    use crate::sha256;
+
+    #[test]
+    fn long_files_are_read_and_hashed_in_pieces_whether_plain_or_zipped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let labels: Vec<u8> = (0..3 * PIECE_BYTES + 5).map(|at| (at % 10) as u8).collect();
+        let file = super::super::idx::encode_labels(&labels);
+        std::fs::write(path("plain"), &file).unwrap();
+        let mut zipped = GzEncoder::new(std::fs::File::create(path("zipped.gz")).unwrap(), Compression::fast());
+        zipped.write_all(&file).unwrap();
+        zipped.finish().unwrap();
+        for name in ["plain", "zipped.gz"] {
+            let values = IdxFile::open(&path(name), IdxContents::Labels { classes: 10 }).unwrap().values().unwrap();
+            assert!(values.bytes == labels, "{name}");
+            assert_eq!(values.sha256, sha256::of(&file), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_after_its_length_was_checked_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("labels");
+        let labels = vec![1; 3 * PIECE_BYTES];
+        for (length, problem) in [(PIECE_BYTES, "is truncated"), (labels.len() + 100, "is too long")] {
+            std::fs::write(&path, super::super::idx::encode_labels(&labels)).unwrap();
+            let opened = IdxFile::open(&path, IdxContents::Labels { classes: 10 }).unwrap();
+            std::fs::File::options().write(true).open(&path).unwrap().set_len(length as u64).unwrap();
+            let error = opened.values().err().unwrap().to_string();
+            assert!(error.contains(problem), "{error}");
+        }
+    }
 }
