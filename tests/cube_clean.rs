@@ -31,7 +31,10 @@ const OURS: [&str; 14] = [
 fn trained() -> Cube {
     let cube = Cube::new();
     for file in OURS {
-        cube.write(&format!("workspace/{file}"), "ours");
+        // By this a file is known as one that a training wrote.
+        let origin = format!("model_sha256: {}", "0".repeat(64));
+        let model = r#"{"__metadata__":{"mnist":"ours"}}"#;
+        cube.write(&format!("workspace/{file}"), if file.ends_with("model.safetensors") { model } else { &origin });
     }
     cube
 }
@@ -100,6 +103,20 @@ fn what_the_program_wrote_goes_and_everything_else_stays_and_is_named() {
     assert_eq!(cube.sandbox.files("the cube/workspace"), ["model", "notes.txt", "parameters", "train_logs"]);
     let ended = cube.run("clean --yes").done();
     assert!(ended.stderr.ends_with(": no outputs of earlier runs\n"), "{ended:#?}");
+}
+
+#[test]
+fn what_a_training_would_not_replace_stays() {
+    let cube = trained();
+    let mine: Vec<_> = OURS.into_iter().filter(|file| Path::new(file).parent() == Some(Path::new("model"))).collect();
+    for file in &mine {
+        cube.write(&format!("workspace/{file}"), "mine");
+    }
+    let listed = cube.run("clean --dry_run").done();
+    let reasons: Vec<_> = mine.iter().map(|file| format!("{file}: not written by this program")).collect();
+    assert_eq!(cube.listed(&listed, "keep"), reasons);
+    cube.run("clean --yes").done();
+    assert!(mine.iter().all(|file| cube.has(file)) && !cube.has("model/unfinished/model.safetensors"));
 }
 
 #[test]

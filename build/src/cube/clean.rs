@@ -10,7 +10,7 @@ use super::invocation::Invocation;
 use crate::data::download::store;
 use crate::error::{Error, Result};
 use crate::files::lock::{self, DirectoryLock};
-use crate::output::names;
+use crate::output::{artifacts, names};
 
 /// What is removed and what stays.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ pub struct Cleaning {
 }
 
 /// Looks through the output directories of `configurations` that are in `workspace`, links followed. Only files go that
-/// have a name and a place which this program gives them; those of a data set only `with_data`, and if their hash is right.
+/// have a name and a place which this program gives them, and which it wrote; those of a data set only `with_data`, and if their hash is right.
 /// None of another program's cube: its parameters may have the names of ours.
 /// The directories from which something goes are locked, unless it is a `dry_run`, which writes nothing.
 ///
@@ -105,7 +105,8 @@ fn stays(path: &Path, flags: &BTreeSet<&str>, with_data: bool) -> Result<Option<
     // A link is not followed: a task writes none.
     let is_file = path.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    Ok(if is_file && flags.iter().any(|flag| names::is_ours(flag, name)) {
+    let directory = path.parent().unwrap_or(path);
+    Ok(if is_file && flags.iter().any(|flag| names::is_ours(flag, name)) && !artifacts::is_stranger(directory, name) {
         None
     } else if is_file && names::is_data(name) && store::is_known(path)? {
         (!with_data).then_some("data, which --data removes")

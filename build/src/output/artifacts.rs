@@ -62,21 +62,30 @@ pub fn is_complete(model_dir: &Path) -> bool {
 /// # Errors
 /// See [`OutputDirectory::open`] and [`refuse_strangers`].
 pub fn open(directory: &Path) -> Result<OutputDirectory> {
-    refuse_strangers(directory)?;
+    refuse_strangers(directory, names())?;
     let directory = OutputDirectory::open(directory)?;
     directory.finish_set(&names().collect::<Vec<_>>())?;
     Ok(directory)
 }
 
-/// Checks that each file in `model_dir` with one of these names was written by a training.
+/// Checks that each file in `directory` with one of these `names` was written by a task.
 ///
 /// # Errors
-/// One is a user's or another program's, which a training would replace.
-pub fn refuse_strangers(model_dir: &Path) -> Result<()> {
-    if weights::is_foreign(model_dir) {
-        return Err(Error::Occupied { path: model_dir.join(weights::FILE_NAME), found: "another file" });
+/// One is a user's or another program's, which the task would replace.
+pub fn refuse_strangers(directory: &Path, mut names: impl Iterator<Item = &'static str>) -> Result<()> {
+    match names.find(|name| is_stranger(directory, name)) {
+        Some(name) => Err(Error::Occupied { path: directory.join(name), found: "another file" }),
+        None => Ok(()),
     }
-    origin::refuse_strangers(model_dir, made_from_model())
+}
+
+/// Whether the file `name` in `directory` has the name of one of these, though no task wrote it. An empty file is nobody's.
+pub fn is_stranger(directory: &Path, name: &str) -> bool {
+    if name == WEIGHTS.file_name {
+        return weights::is_foreign(directory);
+    }
+    let holds_something = || set::locate(directory, name).metadata().is_ok_and(|file| file.is_file() && file.len() > 0);
+    names().any(|other| other == name) && holds_something() && origin::model_sha256(directory, name).is_none()
 }
 
 /// Warns of files in `model_dir` that were made from another model than the one with this hash. Files without a hash, and
@@ -125,7 +134,9 @@ pub fn write_all(finished: &Finished, directory: &Path, lock: Option<&DirectoryL
         }
     }
     // Looked at again, since the user may have put something there.
-    if let Err(problem) = lock.map_or(Ok(()), DirectoryLock::check_held).and_then(|()| refuse_strangers(directory)) {
+    if let Err(problem) =
+        lock.map_or(Ok(()), DirectoryLock::check_held).and_then(|()| refuse_strangers(directory, names()))
+    {
         return Err(set.keep_after(problem));
     }
     set.commit(&left_out)?;

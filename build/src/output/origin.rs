@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use crate::error::{Error, Result};
 use crate::files::set;
 use crate::output::artifact::MODEL_SHA256;
 
@@ -16,18 +15,6 @@ const DIGITS: usize = 64;
 /// The SHA-256 of the model that the file `name` in `model_dir` was made from. None without one, or if it cannot be read.
 pub fn model_sha256(model_dir: &Path, name: &str) -> Option<String> {
     set::open(model_dir, name).ok().and_then(hash_in)
-}
-
-/// Checks that each file in `directory` with one of these `names` was made from a model: a task wrote it.
-///
-/// # Errors
-/// One is a user's, which the task would replace.
-pub fn refuse_strangers(directory: &Path, names: impl IntoIterator<Item = &'static str>) -> Result<()> {
-    let is_strange = |name: &str| set::open(directory, name).is_ok_and(|file| hash_in(file).is_none());
-    match names.into_iter().find(|name| is_strange(name)) {
-        Some(name) => Err(Error::Occupied { path: directory.join(name), found: "another file" }),
-        None => Ok(()),
-    }
 }
 
 fn hash_in(mut file: File) -> Option<String> {

@@ -81,7 +81,7 @@ impl UnfinishedDirectory {
         let Self { path, lock } = if self.lock.is_some() { self } else { Self::at(self.path)? };
         lock.as_ref().map_or(Ok(()), DirectoryLock::check_held)?;
         // Looked at again, since the user may have put something there. The model goes last: it tells what they are.
-        artifacts::refuse_strangers(&path)?;
+        artifacts::refuse_strangers(&path, artifacts::names())?;
         if path.join(weights::FILE_NAME).exists() && weights::is_unfinished(&path) {
             artifacts::names().rev().try_for_each(|name| files::remove(&path.join(name)))?;
         }

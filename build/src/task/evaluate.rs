@@ -11,11 +11,11 @@ use crate::engine;
 use crate::error::{Error, Result};
 use crate::files::{self, OutputDirectory};
 use crate::model::file as weights;
+use crate::output::artifacts;
 use crate::output::console::{self, Console};
 use crate::output::event::{Listener, RunEvent};
 use crate::output::logs::with_logs;
 use crate::output::metrics::{self, ClassScore, Metrics};
-use crate::output::{artifacts, origin};
 use crate::score::Score;
 use crate::text;
 use crate::training;
@@ -37,7 +37,7 @@ pub fn logged(args: &Evaluate, data: impl FnOnce() -> Result<TestSet>, console: 
     if args.log_dir.join(weights::FILE_NAME).exists() {
         return Err(Error::LogsBesideModel { log_dir: args.log_dir.clone() });
     }
-    origin::refuse_strangers(log_dir.path(), [metrics::FILE_NAME])?;
+    artifacts::refuse_strangers(log_dir.path(), [metrics::FILE_NAME].into_iter())?;
     with_logs(console, &log_dir, "evaluate", |listener| evaluate(args, data, listener))
 }
 
