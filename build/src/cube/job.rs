@@ -345,6 +345,16 @@ impl About {
         self.outputs.iter().map(|(_, path, is_file)| path.parent().filter(|_| *is_file).unwrap_or(path))
     }
 
+    /// The outputs with their `changes`, without those in another output, whose changes hold theirs.
+    pub fn changed<'a>(&'a self, changes: &'a [FileChanges]) -> Vec<ChangedOutput<'a>> {
+        let is_in = |(name, path, _): &(String, PathBuf, bool), (other, whole, is_file): &(String, PathBuf, bool)| {
+            !is_file && path.starts_with(whole) && (path != whole || other < name)
+        };
+        let outputs = self.outputs.iter().zip(self.directories()).zip(changes);
+        let whole = outputs.filter(|((output, _), _)| !self.outputs.iter().any(|other| is_in(output, other)));
+        whole.map(|(((_, path, _), directory), changes)| ChangedOutput { directory, path, changes }).collect()
+    }
+
     /// Whether each output is below the workspace. What another machine says decides where files are written here.
     pub fn is_safe(&self) -> bool {
         let is_name = |name: &str| is_below(Path::new(name)) && !name.contains('/');
@@ -352,9 +362,45 @@ impl About {
     }
 }
 
+/// An output, and what the task has done with it. Paths are below the workspace.
+#[derive(Debug, Clone, Copy)]
+pub struct ChangedOutput<'a> {
+    /// What the changes are below: the output itself, or the directory of a file.
+    pub directory: &'a Path,
+    /// The output.
+    pub path: &'a Path,
+    /// The changes.
+    pub changes: &'a FileChanges,
+}
+
+impl ChangedOutput<'_> {
+    /// The files that the task has written, below the workspace.
+    pub fn written(&self) -> impl Iterator<Item = PathBuf> {
+        self.changes.written.iter().map(|(path, _)| self.directory.join(path))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_output_in_another_is_brought_with_it() {
+        let output = |name: &str, path: &str, is_file| (name.to_string(), PathBuf::from(path), is_file);
+        let outputs = vec![
+            output("a", "out/sub", false),
+            output("b", "out", false),
+            output("c", "out", false),
+            output("d", "outer", false),
+            output("e", "out/file", true),
+            output("f", "score", true),
+        ];
+        let about = About { task: "t".into(), outputs, ends_alone: false };
+        let changes = vec![FileChanges::default(); 6];
+        let brought: Vec<_> = about.changed(&changes).into_iter().map(|output| output.path).collect();
+        assert_eq!(brought, ["out", "outer", "score"].map(Path::new));
+        assert_eq!(about.changed(&changes)[2].directory, Path::new(""));
+    }
 
     #[test]
     fn another_machine_does_not_say_where_files_go_outside_the_workspace() {

@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use tempfile::TempDir;
 
-use super::super::listing::{FileChanges, Listed, is_left_out, listed};
+use super::super::listing::{FileChanges, Listed, listed};
 use crate::error::{Error, Result};
 use crate::files::lock::{self, DirectoryLock};
 use crate::files::set::FileSet;
@@ -57,32 +57,48 @@ fn remove_left(directory: &Path) {
 /// Longer names have no room for a temporary one.
 const LONGEST_NAME: usize = 200;
 
-/// Does the `changes` of a task to the directory `target`: puts the files in `stage` in place, and takes others away, unless
-/// they have changed here meanwhile. Where one that was written has, or cannot stand there, none is put in place: all go into
-/// a new directory beside `target`.
+/// An output whose changes are put in place.
+#[derive(Debug, Clone, Copy)]
+pub struct Output<'a> {
+    /// The directory that changes are below: the output itself, or that of a file.
+    pub directory: &'a Path,
+    /// The output.
+    pub path: &'a Path,
+}
+
+impl<'a> Output<'a> {
+    /// The output at `path`, which may be a file.
+    pub fn of(path: &'a Path, is_file: bool) -> Self {
+        Self { directory: path.parent().filter(|_| is_file).unwrap_or(path), path }
+    }
+}
+
+/// Does the `changes` of a task to an output: puts the files that it wrote in place, which were brought into `stage`, and
+/// takes others away, unless they have changed here meanwhile. Where one that was written has, or cannot stand there, none is
+/// put in place or taken away: all go into a new directory beside the output.
 ///
 /// # Errors
 /// A file cannot be read or written, or another process writes there: what was there stays whole.
-pub fn place(stage: &Path, target: &Path, changes: &FileChanges) -> Result<()> {
+pub fn place(stage: &Path, output: Output, changes: &FileChanges) -> Result<()> {
+    let Output { directory: target, path: shown } = output;
     for name in &changes.unnamed {
         tracing::warn!("{name}: left out, since its name is no UTF-8");
     }
-    changes.made.iter().try_for_each(|path| files::make_directory(&stage.join(path)))?;
     let made = changes.made.iter().find_map(|path| Some((path, not_a_directory(target, path)?)));
     let in_the_way = made.or_else(|| {
         changes.written.iter().find_map(|(path, before)| Some((path, in_the_way(stage, target, path, *before)?)))
     });
-    let Some((path, problem)) = in_the_way.filter(|_| stage.exists()) else {
-        put(stage, target, &changes.removed)?;
+    let Some((path, problem)) = in_the_way else {
+        put(stage, target, changes, &changes.removed)?;
         changes.unmade.iter().rev().for_each(|path| remove_empty(&target.join(path)));
         return Ok(());
     };
-    let beside = beside(target);
-    fs::rename(stage, &beside).map_err(Error::io("write", &beside))?;
+    let beside = beside(shown);
+    put(stage, &beside, changes, &[])?;
     tracing::warn!(
         "{}: {problem}, so {} is as it was, and all that the task wrote there is in {}: compare them, and keep one",
         target.join(path).display(),
-        target.display(),
+        shown.display(),
         beside.display()
     );
     Ok(())
@@ -107,7 +123,8 @@ fn in_the_way(stage: &Path, target: &Path, path: &Path, before: Option<(u64, u64
 
 /// Why there can be no directory `path` below `target`.
 fn not_a_directory(target: &Path, path: &Path) -> Option<&'static str> {
-    let whole = target.join(path);
+    // Without a slash at its end, after which a file would not be seen.
+    let whole: PathBuf = target.join(path).components().collect();
     let mut upwards = whole.ancestors().take_while(|part| part.starts_with(target));
     let is_in_the_way = upwards.any(|part| part.symlink_metadata().is_ok() && !part.is_dir());
     is_in_the_way.then_some("is no directory here, and one where the task ran")
@@ -121,10 +138,10 @@ fn remove_empty(directory: &Path) {
     }
 }
 
-/// A path beside the directory where nothing is.
+/// A path beside `target` where nothing is.
 fn beside(target: &Path) -> PathBuf {
     let path = |end: &str| {
-        let mut name = target.as_os_str().to_os_string();
+        let mut name = target.components().collect::<PathBuf>().into_os_string();
         name.push(end);
         PathBuf::from(name)
     };
@@ -133,58 +150,53 @@ fn beside(target: &Path) -> PathBuf {
     free.next().unwrap_or_else(|| unreachable!("numbers do not end"))
 }
 
-/// Puts the files in `stage` in place in `target`, and takes `removed` away.
-fn put(stage: &Path, target: &Path, removed: &[Listed]) -> Result<()> {
-    if stage.is_dir() {
-        files::make_lasting_directory(target)?;
-    }
-    let brought: BTreeSet<String> = entries(stage)?.into_iter().filter(|name| !is_left_out(Path::new(name))).collect();
-    let (mut gone, mut deeper) = (vec![], BTreeMap::<String, Vec<Listed>>::new());
-    for (path, size, time) in removed {
-        let mut parts = path.iter().map(|part| part.to_string_lossy().into_owned());
-        match (parts.next(), parts.next()) {
-            (Some(name), None) if is_still(&target.join(&name), *size, *time) => gone.push(name),
-            (Some(name), Some(_)) => {
-                let below = path.iter().skip(1).collect();
-                deeper.entry(name).or_default().push((below, *size, *time));
-            }
-            _ => {}
-        }
-    }
-    let is_directory = |name: &&String| stage.join(name).symlink_metadata().is_ok_and(|found| found.is_dir());
-    let (directories, files): (Vec<&String>, Vec<&String>) = brought.iter().partition(is_directory);
-    if !files.is_empty() || !gone.is_empty() {
-        replace(stage, target, &files, &gone)?;
-    }
-    for name in directories {
-        put(&stage.join(name), &target.join(name), &deeper.remove(name).unwrap_or_default())?;
-    }
-    for (name, removed) in deeper {
-        let (stage, target) = (stage.join(&name), target.join(&name));
-        if target.symlink_metadata().is_ok_and(|found| found.is_dir()) {
-            put(&stage, &target, &removed)?;
-        }
+/// What changes in one directory, at once.
+#[derive(Debug, Default)]
+struct InOne {
+    /// The names of the files that come.
+    come: Vec<String>,
+    /// Those of the files that go.
+    go: Vec<String>,
+}
+
+/// Puts the files that were written, which are in `stage`, in place in `target`, and takes `removed` away.
+fn put(stage: &Path, target: &Path, changes: &FileChanges, removed: &[Listed]) -> Result<()> {
+    let mut directories = BTreeMap::<PathBuf, InOne>::new();
+    let mut at = |path: &Path, add: fn(&mut InOne) -> &mut Vec<String>| {
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return };
+        let one = directories.entry(directory.into()).or_default();
+        add(one).push(name.to_string_lossy().into_owned());
+    };
+    changes.written.iter().for_each(|(path, _)| at(path, |one| &mut one.come));
+    let still = removed.iter().filter(|(path, size, time)| is_still(&target.join(path), *size, *time));
+    still.for_each(|(path, ..)| at(path, |one| &mut one.go));
+    changes.made.iter().try_for_each(|path| files::make_lasting_directory(&target.join(path)))?;
+    for (directory, InOne { come, go }) in directories {
+        replace(&stage.join(&directory), &target.join(&directory), &come, &go)?;
     }
     Ok(())
 }
 
-/// Puts `files` of `stage` in place in `target` and removes `gone` there, all at once.
-fn replace(stage: &Path, target: &Path, files: &[&String], gone: &[String]) -> Result<()> {
+/// Puts the files `come` of `stage` in place in `target` and removes those that `go` there, all at once.
+fn replace(stage: &Path, target: &Path, come: &[String], go: &[String]) -> Result<()> {
+    if !come.is_empty() {
+        files::make_lasting_directory(target)?;
+    }
     let directory = OutputDirectory::open(target)?;
     let mut names: Vec<&str> = artifacts::names().collect();
-    names.extend(files.iter().map(|name| name.as_str()));
+    names.extend(come.iter().chain(go).map(String::as_str));
     directory.finish_set(&names)?;
     let held = directory.lock()?;
     let mut set = FileSet::new(target, held.as_ref());
-    for name in files {
+    for name in come {
         let path = stage.join(name);
-        if path.symlink_metadata().is_ok_and(|found| found.is_file()) {
+        if path.symlink_metadata().map_err(Error::io("read", &path))?.is_file() {
             set.add_copy(name, &path)?;
         } else {
-            tracing::warn!("{}: left out, since it is no file", path.display());
+            tracing::warn!("{}: left out, since it is a link, or no file", target.join(name).display());
         }
     }
-    set.commit(&gone.iter().map(String::as_str).collect::<Vec<_>>())
+    set.commit(&go.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// The names in a directory; none if it is not there.
@@ -221,7 +233,7 @@ mod tests {
             made: ["new", "new/deep"].map(PathBuf::from).into(),
             ..FileChanges::default()
         };
-        place(&at("stage"), &at("model"), &changes).unwrap();
+        place(&at("stage"), Output::of(&at("model"), false), &changes).unwrap();
         assert_eq!(entries(&at("model")).unwrap(), ["new".to_string()].into());
         assert!(at("model/new").is_file());
         assert!(at("model.brought/new/deep").is_dir() && at("model.brought/written").is_file());
@@ -230,9 +242,53 @@ mod tests {
         fs::create_dir_all(at("model/mine/deep")).unwrap();
         fs::write(at("model/mine/file"), "text").unwrap();
         let unmade = ["mine", "mine/deep"].map(PathBuf::from).into();
-        place(&at("model.brought"), &at("model"), &FileChanges { unmade, ..changes }).unwrap();
+        place(&at("model.brought"), Output::of(&at("model"), false), &FileChanges { unmade, ..changes }).unwrap();
         assert!(at("model/new/deep").is_dir() && at("model/written").is_file() && at("model/mine/file").is_file());
         assert!(!at("model/mine/deep").exists());
+    }
+
+    /// A workspace with these files, each with its name as text.
+    fn workspace(names: &[&str]) -> tempfile::TempDir {
+        let workspace = tempfile::tempdir().unwrap();
+        for name in names {
+            let path = workspace.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, name).unwrap();
+        }
+        workspace
+    }
+
+    #[test]
+    fn files_in_one_directory_are_placed_each_for_itself() {
+        let workspace = workspace(&["stage/one.json", "stage/two.json", "two.json"]);
+        let at = |name: &str| workspace.path().join(name);
+        let written = |name: &str| FileChanges { written: vec![(name.into(), None)], ..FileChanges::default() };
+        for name in ["one.json", "two.json"] {
+            place(&at("stage"), Output::of(&at(name), true), &written(name)).unwrap();
+        }
+        // The second has changed here.
+        let text = |name: &str| fs::read_to_string(at(name)).unwrap();
+        assert_eq!((text("one.json"), text("two.json")), ("stage/one.json".into(), "two.json".into()));
+        assert_eq!(text("two.json.brought/two.json"), "stage/two.json");
+    }
+
+    #[test]
+    fn only_what_was_written_comes() {
+        let workspace = workspace(&["stage/written", "stage/other", "model/other"]);
+        let at = |name: &str| workspace.path().join(name);
+        let written = FileChanges { written: vec![("written".into(), None)], ..FileChanges::default() };
+        place(&at("stage"), Output::of(&at("model"), false), &written).unwrap();
+        assert_eq!(fs::read_to_string(at("model/other")).unwrap(), "model/other");
+        assert!(at("model/written").is_file());
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_an_output_stays() {
+        let workspace = workspace(&["stage/written", "model"]);
+        let at = |name: &str| workspace.path().join(name);
+        let written = FileChanges { written: vec![("written".into(), None)], ..FileChanges::default() };
+        place(&at("stage"), Output::of(&at("model"), false), &written).unwrap();
+        assert!(at("model").is_file() && at("model.brought/written").is_file());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::super::super::invocation::{Binding, Invocation};
 use super::super::super::listing::FileChanges;
 use super::super::super::mount::{self, Mount};
 use super::super::super::stream::CHANGES;
-use super::super::place::{self, Brought};
+use super::super::place::{self, Brought, Output};
 use super::kubectl::{Kubectl, failed, problem};
 use super::pod::{INPUTS, OUTPUTS};
 use crate::error::{CubeError, Error, Result};
@@ -130,7 +130,7 @@ impl Copies {
         for (binding, _) in self.outputs() {
             let of_it = changes.renamed(|path| path.strip_prefix(&binding.name).ok().map(Path::to_path_buf));
             changes.unnamed.clear(); // said once
-            place::place(&brought.root().join(&binding.name), binding.directory(), &of_it)?;
+            place::place(&brought.root().join(&binding.name), Output::of(&binding.path, binding.is_file), &of_it)?;
         }
         drop(brought);
         if let Err(error) = done(kubectl, pod, OUTPUTS, FETCHED) {

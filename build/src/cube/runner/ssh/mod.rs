@@ -27,7 +27,7 @@ use self::transfer::{FileTransfer, Sent};
 use super::super::command::{HostCommand, file_of};
 use super::super::directory::{CubeDir, absolute};
 use super::super::invocation::{Binding, Invocation};
-use super::super::job::{About, Stage, State};
+use super::super::job::{About, ChangedOutput, Stage, State};
 use super::super::listing::{FileChanges, is_inside};
 use super::super::schema::{Expected, Schema, optional, required};
 use super::{Image, ImageFound, Platform, Runner, place, text};
@@ -284,14 +284,13 @@ impl Ssh {
 
     /// Brings what a job has changed in its outputs here, and frees its place.
     fn bring(&self, about: &About, changes: &[FileChanges]) -> Result<()> {
-        let changed: Vec<_> = about.directories().zip(changes).collect();
-        let written =
-            changed.iter().flat_map(|(below, changes)| changes.written.iter().map(|(path, _)| below.join(path)));
-        let written: Vec<PathBuf> = written.collect();
-        let brought = place::Brought::begin(&self.cube.workspace)?;
+        let (outputs, workspace) = (about.changed(changes), &self.cube.workspace);
+        let written: Vec<PathBuf> = outputs.iter().flat_map(ChangedOutput::written).collect();
+        let brought = place::Brought::begin(workspace)?;
         self.transfer()?.fetch(&self.far_workspace()?, &written, brought.root())?;
-        for (below, changes) in changed {
-            place::place(&brought.root().join(below), &self.cube.workspace.join(below), changes)?;
+        for ChangedOutput { directory, path, changes } in outputs {
+            let output = place::Output { directory: &workspace.join(directory), path: &workspace.join(path) };
+            place::place(&brought.root().join(directory), output, changes)?;
         }
         drop(brought);
         self.ask("free the place of the task", &["cube", "job", "free", "../job"], Stdio::null()).map(drop)
