@@ -273,7 +273,26 @@ fn a_training_replaces_no_file_that_no_training_wrote() {
         assert_eq!(sandbox.read(&format!("mine/{name}")), "mine");
         fs::remove_file(sandbox.path(format!("mine/{name}"))).unwrap();
     }
+    // What cannot be read may be anybody's.
+    symlink("nowhere", sandbox.path("mine/metrics.json")).unwrap();
+    train("--parameters_file=mine/my.yaml --model_dir=mine").failed_with(&of("metrics.json"));
+    fs::remove_file(sandbox.path("mine/metrics.json")).unwrap();
+    fifo(&sandbox.path("mine/model.onnx"));
+    train("--parameters_file=mine/my.yaml --model_dir=mine").failed_with(&of("model.onnx"));
+    fs::remove_file(sandbox.path("mine/model.onnx")).unwrap();
     train("--parameters_file=mine/my.yaml --model_dir=mine").done();
+    // A set that waits for its names takes none from a user.
+    for name in ["report.html", "parameters.yaml"] {
+        let written = fs::read(sandbox.path("mine").join(name)).unwrap();
+        let part = format!(".{name}.a1b2c3.mnist-part");
+        sandbox.write(&format!("mine/{part}"), &written);
+        sandbox.write(&format!("mine/{JOURNAL}"), format!(r#"{{"rename":[["{part}","{name}"]],"remove":[]}}"#));
+        sandbox.write(&format!("mine/{name}"), "mine");
+        train("--parameters_file=mine/my.yaml --model_dir=mine").failed_with(&of(name));
+        assert_eq!(sandbox.read(&format!("mine/{name}")), "mine");
+        fs::remove_file(sandbox.path("mine").join(name)).unwrap();
+        train("--parameters_file=mine/my.yaml --model_dir=mine").done();
+    }
     // Those of an earlier training are replaced, also where they are an input.
     train("--parameters_file=mine/parameters.yaml --model_dir=mine").done();
     assert_eq!(sandbox.read("mine/my.yaml"), mine);
@@ -303,7 +322,12 @@ fn a_file_that_came_during_a_training_stays_and_so_does_the_result() {
     let error =
         "error: model/parameters.yaml: expected a new file or an earlier one of this program, found another file";
     assert!(stderr.contains(error), "{stderr}");
-    assert!(stderr.contains("hint: move that file elsewhere, then give the kept ones their names"), "{stderr}");
+    assert!(
+        stderr.contains(
+            "hint: move that file elsewhere, then the kept ones into its directory, without the ending `.kept`"
+        ),
+        "{stderr}"
+    );
     assert_eq!(sandbox.read("model/parameters.yaml"), "mine");
     let kept = fs::read(sandbox.path("model/model.safetensors.kept")).unwrap();
     assert!(model_file::decode(&kept).is_ok(), "{stderr}");

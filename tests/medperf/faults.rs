@@ -245,6 +245,21 @@ fn an_output_replaces_nothing_but_an_earlier_one() {
         assert_eq!(trial.sandbox.read(file), "years of work");
     }
     assert_eq!(trial.sandbox.read("thesis.txt"), "years of work");
+    // The hash beside prepared labels makes no other images prepared ones.
+    trial.call("prepare", &[]).done();
+    let other = encode_images(&[7; 784], 28, 28);
+    trial.sandbox.write(&format!("b/{IMAGES}"), &other);
+    trial.refuses("prepare", &[("output_path", "b")], &format!("@/b/{IMAGES}: {problem}"));
+    assert!(fs::read(trial.sandbox.path(format!("b/{IMAGES}"))).unwrap() == other);
+    for name in [LABELS, HASH] {
+        let before = fs::read(trial.sandbox.path(format!("labels/{name}"))).unwrap();
+        trial.sandbox.write(&format!("labels/{name}"), "years of work");
+        let found = trial.call("prepare", &[]);
+        assert!(found.code == Some(1) && found.stderr.contains("found another file"), "{name}: {found:#?}");
+        assert_eq!(trial.sandbox.read(&format!("labels/{name}")), "years of work");
+        trial.sandbox.write(&format!("labels/{name}"), before);
+    }
+    trial.call("prepare", &[]).done();
 }
 
 #[test]

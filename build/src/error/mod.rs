@@ -273,9 +273,9 @@ impl Error {
             }
             Error::NoParameters { path, .. } => beside(path),
             Error::Io { source, .. } => io_hint(source).map(str::to_string),
-            Error::Kept { problem, .. } if matches!(**problem, Error::Occupied { .. }) => {
-                Some("move that file elsewhere, then give the kept ones their names".into())
-            }
+            Error::Kept { problem, .. } if matches!(**problem, Error::Occupied { .. }) => Some(
+                "move that file elsewhere, then the kept ones into its directory, without the ending `.kept`".into(),
+            ),
             Error::Kept { problem, .. } => problem.hint(),
             Error::InUse { .. } => Some("wait until it has ended, or choose other directories".into()),
             Error::LockLost { .. } => {

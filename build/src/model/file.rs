@@ -197,13 +197,10 @@ pub fn is_unfinished(model_dir: &Path) -> bool {
     header(model_dir).and_then(described).is_some_and(|metadata| metadata.unfinished.is_some())
 }
 
-/// Whether the file in the place of the model in `model_dir` is not of this program: one of PyTorch's, or no model at all.
-/// A damaged model of this program still begins with its description, and an empty file is nobody's.
-pub fn is_foreign(model_dir: &Path) -> bool {
+/// Whether `file` is a model of this program. A damaged one still begins with its description.
+pub fn is_ours(file: File) -> bool {
     let mut begin = vec![];
-    let file = set::open(model_dir, FILE_NAME).ok();
-    let read = file.and_then(|file| file.take(LONGEST_HEADER).read_to_end(&mut begin).ok());
-    read.is_some_and(|length| length > 0) && !tensors::begin_described(&begin)
+    file.take(LONGEST_HEADER).read_to_end(&mut begin).is_ok() && tensors::begin_described(&begin)
 }
 
 /// The header of the model in `model_dir`, if there is one that can be read.

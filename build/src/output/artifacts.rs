@@ -12,6 +12,7 @@ use crate::files::OutputDirectory;
 use crate::files::lock::DirectoryLock;
 use crate::files::set::{self, FileSet};
 use crate::model::file as weights;
+use crate::open;
 use crate::output::artifact::{Artifact, MODEL_SHA256};
 use crate::output::finished::Finished;
 use crate::output::{metrics, onnx, origin, report};
@@ -79,13 +80,19 @@ pub fn refuse_strangers(directory: &Path, mut names: impl Iterator<Item = &'stat
     }
 }
 
-/// Whether the file `name` in `directory` has the name of one of these, though no task wrote it. An empty file is nobody's.
+/// Whether `name` in `directory` is one of these names, and what stands there was not written by a task, or cannot be read.
+/// An empty file is nobody's. The new files of a set that waits for its names are not looked at: they would replace it.
 pub fn is_stranger(directory: &Path, name: &str) -> bool {
-    if name == WEIGHTS.file_name {
-        return weights::is_foreign(directory);
-    }
-    let holds_something = || set::locate(directory, name).metadata().is_ok_and(|file| file.is_file() && file.len() > 0);
-    names().any(|other| other == name) && holds_something() && origin::model_sha256(directory, name).is_none()
+    let path = directory.join(name);
+    let is_ours = || {
+        open::regular(&path).is_ok_and(|file| match name == WEIGHTS.file_name {
+            true => weights::is_ours(file),
+            false => origin::hash_in(file).is_some(),
+        })
+    };
+    let holds_something =
+        path.symlink_metadata().is_ok_and(|found| !found.is_dir() && (!found.is_file() || found.len() > 0));
+    names().any(|other| other == name) && holds_something && !is_ours()
 }
 
 /// Warns of files in `model_dir` that were made from another model than the one with this hash. Files without a hash, and

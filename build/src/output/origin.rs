@@ -17,7 +17,8 @@ pub fn model_sha256(model_dir: &Path, name: &str) -> Option<String> {
     set::open(model_dir, name).ok().and_then(hash_in)
 }
 
-fn hash_in(mut file: File) -> Option<String> {
+/// The SHA-256 of the model that `file` was made from.
+pub fn hash_in(mut file: File) -> Option<String> {
     let length = file.metadata().ok()?.len();
     let mut ends = Vec::new();
     file.by_ref().take(WINDOW).read_to_end(&mut ends).ok()?;

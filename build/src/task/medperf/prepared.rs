@@ -68,23 +68,46 @@ pub fn write(data: &Path, labels_directory: &Path, pixels: &[u8], labels: &[u8])
     let side = MNIST.frame.side as u32;
     let images = encode_images(pixels, side, side);
     let sha256 = sha256::of(&images);
-    // First the file by which [`check_replaced`] knows them, should this process be killed.
-    files::write(labels_directory.join(HASH), format!("{sha256}  {IMAGES}\n").as_bytes())?;
+    let hashes = labels_directory.join(HASH);
+    let line = |sha256: &str| format!("{sha256}  {IMAGES}\n");
+    // First the hashes of both, by which [`check_replaced`] knows them, should this process be killed.
+    let before = known_hashes(&hashes).into_iter().filter(|before| *before != sha256);
+    let both: String = [sha256.clone()].into_iter().chain(before).map(|sha256| line(&sha256)).collect();
+    files::write(&hashes, both.as_bytes())?;
     files::write(data.join(IMAGES), &images)?;
     files::write(labels_directory.join(LABELS), &encode_labels(labels))?;
+    files::write(&hashes, line(&sha256).as_bytes())?;
     Ok(sha256)
 }
 
-/// Checks that images and labels that [`write`] would replace are prepared ones.
+/// The hashes that the file at `path` holds, as `sha256sum` writes them; none if it is another file.
+fn known_hashes(path: &Path) -> Vec<String> {
+    let text = open::regular(path).and_then(|file| open::read_at_most(LONGEST_HASH, file)).ok().flatten();
+    let text = text.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let lines: Option<Vec<_>> = text.lines().map(|line| line.strip_suffix(IMAGES)?.strip_suffix("  ")).collect();
+    lines.unwrap_or_default().into_iter().filter(|hash| is_sha256(hash)).map(String::from).collect()
+}
+
+/// Checks that what [`write`] would replace is prepared data: images with the hash beside the labels, and labels.
 ///
 /// # Errors
-/// They have no hash beside them.
+/// It is something else.
 pub fn check_replaced(data: &Path, labels_directory: &Path) -> Result<()> {
-    let strangers = [data.join(IMAGES), labels_directory.join(LABELS)].into_iter().find(|path| path.exists());
-    match strangers.filter(|_| !labels_directory.join(HASH).exists()) {
-        Some(path) => Err(Error::Occupied { path, found: "another file" }),
-        None => Ok(()),
-    }
+    let [images, labels, hashes] = [data.join(IMAGES), labels_directory.join(LABELS), labels_directory.join(HASH)];
+    let known = known_hashes(&hashes);
+    let are_ours = |path: &Path| values(path, image_contents()).is_ok_and(|images| known.contains(&images.sha256));
+    let are_labels = |path: &Path| !known.is_empty() && IdxFile::open(path, label_contents()).is_ok();
+    let is_something = |path: &Path| path.symlink_metadata().is_ok();
+    let strange = if is_something(&images) && !are_ours(&images) {
+        images
+    } else if is_something(&labels) && !are_labels(&labels) {
+        labels
+    } else if is_something(&hashes) && known.is_empty() {
+        hashes
+    } else {
+        return Ok(());
+    };
+    Err(Error::Occupied { path: strange, found: "another file" })
 }
 
 /// Reads the images (N,D) in the directory `data`.
