@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::common::server::{Reply, Server};
 use crate::common::sshd::Sshd;
-use crate::common::{Ended, Sandbox, end, is_root, real_mnist, skipped};
+use crate::common::{Ended, Sandbox, copy_program, end, is_root, real_mnist, skipped};
 
 /// The plain user.
 const USER: u32 = 1000;
@@ -135,7 +135,7 @@ impl Cube {
     fn program(&self) -> PathBuf {
         let program = self.sandbox.path("mnist");
         if !program.exists() {
-            copy(Path::new(env!("CARGO_BIN_EXE_mnist")), &program);
+            copy_program(&program);
         }
         program
     }

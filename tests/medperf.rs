@@ -17,7 +17,7 @@ use mnist::data::dataset::Dataset;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::common::{Ended, Sandbox, end, gzip, is_root, root, skipped, tmpfs};
+use crate::common::{Ended, Sandbox, copy_program, end, gzip, is_root, root, skipped, tmpfs};
 
 /// Who runs the containers, if the tests run as root.
 pub const USER: u32 = 1000;
@@ -147,7 +147,7 @@ impl Trial {
         sandbox.write(&format!("raw/{LABELS}.gz"), gzip(&labels));
         fs::rename(sandbox.path("data"), sandbox.path("known")).unwrap();
         fs::copy(sandbox.path("model/model.safetensors"), sandbox.path("files/model.safetensors")).unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_mnist"), sandbox.path("mnist")).unwrap();
+        copy_program(&sandbox.path("mnist"));
         let trial = Self { sandbox };
         trial.each("", &|path| give_away(path));
         trial
