@@ -185,3 +185,12 @@ fn give_to_owner_of(directory: &Path, path: &Path) {
     #[cfg(not(unix))]
     let _ = (directory, path);
 }
+
+/// The same for what was brought to `path` with all in it.
+pub fn give_all_to_owner_of(directory: &Path, path: &Path) {
+    give_to_owner_of(directory, path);
+    if is_root() && path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        entries.for_each(|entry| give_all_to_owner_of(directory, &entry.path()));
+    }
+}

@@ -267,7 +267,27 @@ fn run_tasks(mut place: PlatformOfCube, given: &Path, how: &How) -> Result<()> {
     if how.dry_run {
         place.warn_of_missing(&tasks);
     }
-    tasks.iter().try_for_each(|task| run_task(&mut place, task, how).map_err(|error| place.advised(error, task)))
+    tasks.iter().enumerate().try_for_each(|(nth, task)| {
+        run_task(&mut place, task, how)
+            .map_err(|error| match error {
+                Error::Cube(problem) if tasks.len() > 1 => among_several(problem, given, nth),
+                error => error,
+            })
+            .map_err(|error| place.advised(error, task))
+    })
+}
+
+/// The problem of the task `nth` of those that are `given`: one that goes on elsewhere is taken up alone.
+fn among_several(problem: CubeError, given: &Path, nth: usize) -> Error {
+    let given = given.to_string_lossy();
+    let mut names = given.split(',').skip(nth);
+    let flag = |names: &str| format!("--task={}", text::quoted(Path::new(names)));
+    let Some(next) = problem.attach_hint(&format!("{} --attach", flag(names.next().unwrap_or_default()))) else {
+        return problem.into();
+    };
+    let left = names.collect::<Vec<_>>().join(",");
+    let left = if left.is_empty() { left } else { format!("; afterwards run those that are left, {}", flag(&left)) };
+    CubeError::Advised { problem: Box::new(problem), next: next + &left }.into()
 }
 
 fn run_task(place: &mut PlatformOfCube, task: &Path, how: &How) -> Result<()> {

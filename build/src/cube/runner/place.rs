@@ -7,7 +7,7 @@ use std::{fs, io};
 use tempfile::TempDir;
 
 use super::super::listing::{FileChanges, Listed, is_left_out, listed};
-use crate::error::{Error, Result};
+use crate::error::{CubeError, Error, Result};
 use crate::files::lock::{self, DirectoryLock};
 use crate::files::set::FileSet;
 use crate::files::{self, OutputDirectory};
@@ -22,6 +22,8 @@ pub struct Brought {
     /// By its file it is known for what it is, should this process be killed.
     _lock: Option<DirectoryLock>,
     directory: TempDir,
+    /// What could not be put in place.
+    conflicts: Vec<CubeError>,
 }
 
 impl Brought {
@@ -36,12 +38,29 @@ impl Brought {
         }
         let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(workspace);
         let directory = directory.map_err(Error::io("write into the directory", workspace))?;
-        Ok(Self { _lock: DirectoryLock::take_quietly(directory.path())?, directory })
+        Ok(Self { _lock: DirectoryLock::take_quietly(directory.path())?, directory, conflicts: vec![] })
     }
 
     /// What it is in.
     pub fn root(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Does the `changes` of a task to the directory `target`, with the files that were brought below `name`. Where one cannot
+    /// be put in place, that is noted.
+    ///
+    /// # Errors
+    /// See [`place`].
+    pub fn place(&mut self, name: &Path, target: &Path, changes: &FileChanges) -> Result<()> {
+        self.conflicts.extend(place(&self.root().join(name), target, changes)?);
+        Ok(())
+    }
+
+    /// Removes it. Returns what could not be put in place, if that is so; of more than one, the others are warned of.
+    pub fn end(mut self) -> Option<CubeError> {
+        let last = self.conflicts.pop();
+        self.conflicts.iter().for_each(|conflict| tracing::warn!("{conflict}"));
+        last
     }
 }
 
@@ -59,11 +78,11 @@ const LONGEST_NAME: usize = 200;
 
 /// Does the `changes` of a task to the directory `target`: puts the files in `stage` in place, and takes others away, unless
 /// they have changed here meanwhile. Where one that was written has, or cannot stand there, none is put in place: all go into
-/// a new directory beside `target`.
+/// a new directory beside `target`, and the conflict is returned.
 ///
 /// # Errors
 /// A file cannot be read or written, or another process writes there: what was there stays whole.
-pub fn place(stage: &Path, target: &Path, changes: &FileChanges) -> Result<()> {
+fn place(stage: &Path, target: &Path, changes: &FileChanges) -> Result<Option<CubeError>> {
     for name in &changes.unnamed {
         tracing::warn!("{name}: left out, since its name is no UTF-8");
     }
@@ -75,17 +94,12 @@ pub fn place(stage: &Path, target: &Path, changes: &FileChanges) -> Result<()> {
     let Some((path, problem)) = in_the_way.filter(|_| stage.exists()) else {
         put(stage, target, &changes.removed)?;
         changes.unmade.iter().rev().for_each(|path| remove_empty(&target.join(path)));
-        return Ok(());
+        return Ok(None);
     };
     let beside = beside(target);
     fs::rename(stage, &beside).map_err(Error::io("write", &beside))?;
-    tracing::warn!(
-        "{}: {problem}, so {} is as it was, and all that the task wrote there is in {}: compare them, and keep one",
-        target.join(path).display(),
-        target.display(),
-        beside.display()
-    );
-    Ok(())
+    files::give_all_to_owner_of(target.parent().unwrap_or(target), &beside);
+    Ok(Some(CubeError::Conflict { path: target.join(path), problem, target: target.into(), beside }))
 }
 
 /// Why a file cannot be put in place: what stands there is neither what the task found there nor what it wrote, but a user's.
@@ -178,10 +192,12 @@ fn replace(stage: &Path, target: &Path, files: &[&String], gone: &[String]) -> R
     let mut set = FileSet::new(target, held.as_ref());
     for name in files {
         let path = stage.join(name);
-        if path.symlink_metadata().is_ok_and(|found| found.is_file()) {
-            set.add_copy(name, &path)?;
-        } else {
-            tracing::warn!("{}: left out, since it is no file", path.display());
+        match path.symlink_metadata() {
+            Ok(found) if found.is_file() => set.add_copy(name, &path)?,
+            found => {
+                let what = if found.is_ok_and(|found| found.is_symlink()) { "a link" } else { "no file" };
+                tracing::warn!("{}: left out, since it is {what}", target.join(name).display());
+            }
         }
     }
     set.commit(&gone.iter().map(String::as_str).collect::<Vec<_>>())
@@ -221,7 +237,10 @@ mod tests {
             made: ["new", "new/deep"].map(PathBuf::from).into(),
             ..FileChanges::default()
         };
-        place(&at("stage"), &at("model"), &changes).unwrap();
+        let conflict = place(&at("stage"), &at("model"), &changes).unwrap().unwrap().to_string();
+        let said =
+            format!(": is no directory here, and one where the task ran, so {} is as it was", at("model").display());
+        assert!(conflict.contains(&said), "{conflict}");
         assert_eq!(entries(&at("model")).unwrap(), ["new".to_string()].into());
         assert!(at("model/new").is_file());
         assert!(at("model.brought/new/deep").is_dir() && at("model.brought/written").is_file());
@@ -230,7 +249,7 @@ mod tests {
         fs::create_dir_all(at("model/mine/deep")).unwrap();
         fs::write(at("model/mine/file"), "text").unwrap();
         let unmade = ["mine", "mine/deep"].map(PathBuf::from).into();
-        place(&at("model.brought"), &at("model"), &FileChanges { unmade, ..changes }).unwrap();
+        assert!(place(&at("model.brought"), &at("model"), &FileChanges { unmade, ..changes }).unwrap().is_none());
         assert!(at("model/new/deep").is_dir() && at("model/written").is_file() && at("model/mine/file").is_file());
         assert!(!at("model/mine/deep").exists());
     }
