@@ -40,7 +40,7 @@ fn a_missing_or_unknown_flag_is_named() {
     wrong_arguments("augment --data_dir=data", expected);
     wrong_arguments(
         &format!("{TRAIN} --batchsize=3"),
-        "unexpected argument '--batchsize' found\n\n  tip: a similar argument exists: '--batch-size'\n",
+        "unexpected argument '--batchsize' found\n\n  tip: a similar argument exists: '--batch_size'\n",
     );
 }
 

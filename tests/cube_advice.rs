@@ -100,11 +100,60 @@ fn what_mlcube_s_users_type_leads_to_what_is_right() {
     let ended = cube.run("show_config --task=hello");
     assert!(ended.code == Some(2) && !ended.stderr.contains("tip:"), "{ended:#?}");
     is_refused(&cube.run("run --platfrom=docker --task=hello"), "tip: a similar argument exists: '--platform'\n");
-    is_refused(&cube.run("run --mlcube=no --task=hello"), "are listed by: mnist cube describe --mlcube=no\n");
+    is_refused(&cube.run("run --mlcube=. --task=hello --dry-rnu"), "a similar argument exists: '--dry_run'\n");
+    is_refused(&cube.run("show-confgi"), "a similar subcommand exists: 'show_config'\n");
     let sandbox = Sandbox::new();
     is_refused(&sandbox.run("run --task=train"), "tip: it is a command of the cube: mnist cube run\n");
     is_refused(&sandbox.run("configure"), "tip: it is a command of the cube: mnist cube configure\n");
     is_refused(&sandbox.run("cube check"), "hint: give --mlcube=DIR, or change into the cube's directory\n");
+    for flags in ["", " --mlcube=no"] {
+        let no_cube = sandbox.run(&format!("cube describe{flags}")).stderr;
+        assert!(no_cube.starts_with("error: --mlcube="), "{no_cube}");
+        for command in ["run", "run --task=hello", "configure"] {
+            let ended = sandbox.run(&format!("cube {command}{flags}"));
+            assert_eq!((&ended.stderr, ended.code), (&no_cube, Some(2)), "{command}");
+        }
+    }
+    // A cube that cannot be read is one.
+    cube.write("mlcube.yaml", HELLO.replace("hello_world.sif", "[]"));
+    is_refused(&cube.run("run --mlcube=. --task=hello"), "are listed by: mnist cube describe --mlcube=.\n");
+}
+
+#[test]
+fn a_flag_of_a_task_belongs_into_a_file_of_a_cube_with_run_configurations() {
+    let cube = Cube::new();
+    let run = |flag: &str| cube.run(&format!("run --platform=native --task=train {flag}"));
+    let parameters = "  tip: write `train_epochs: 3` into the parameters file that the run configuration names\n";
+    is_refused(&run("--train_epochs=3"), parameters);
+    is_refused(&run("--train_epochs 3"), parameters);
+    let path = "  tip: write it into the run configuration, the file of --task, as `data_dir: elsewhere`\n";
+    is_refused(&run("--data_dir=elsewhere"), path);
+}
+
+#[test]
+fn the_platforms_of_a_cube_are_one_list() {
+    let cube = with("singularity:\n  image: hello_world.sif\n", "");
+    for name in ["docker", "far"] {
+        cube.write(&format!("platforms/{name}.yaml"), "");
+    }
+    let known = "known are docker, singularity, far";
+    for line in ["run --task=hello", "configure", "run --task=hello --platform=xyz", "configure --platform=xyz"] {
+        let ended = cube.run(line);
+        assert!(
+            ended.stderr.contains(&format!("{known}\n")) || ended.stderr.contains(&format!("{known}, or ")),
+            "{ended:#?}"
+        );
+    }
+}
+
+#[test]
+fn an_output_over_an_input_is_warned_of() {
+    let cube = hello();
+    let ended = cube.run(&format!("{RUN} chat=names")).done();
+    let names = cube.workspace("names");
+    let said = format!("task hello: may change its input name, since the output chat is its directory, {names}\n");
+    assert!(ended.stderr.contains(&said), "{ended:#?}");
+    assert!(!cube.run(RUN).done().stderr.contains("may change"));
 }
 
 #[test]
@@ -159,6 +208,13 @@ fn a_dry_run_warns_of_what_a_run_would_refuse() {
     assert_eq!(dry_run("train"), warning("data_dir", "data") + &parameters);
     // The first task makes the data.
     assert_eq!(dry_run("download,train"), parameters);
+    // In the cube's own workspace too, in which a run calls the missing file a fault.
+    std::fs::remove_file(cube.workspace("parameters/default.parameters.yaml")).unwrap();
+    let ended = cube.run("run --platform=docker --task=train --dry_run").done();
+    let missing = cube.workspace("parameters/default.parameters.yaml");
+    let said = format!("warning: parameters_file: a run will not start: expected {missing}, found none\n");
+    assert!(ended.stderr.ends_with(&said) && ended.stdout.starts_with("docker run "), "{ended:#?}");
+    cube.run("run --platform=docker --task=train").failed_with(".: 1 fault in the cube's files");
     // Of a cube of one file, a run brings what comes with the cube.
     let cube = hello();
     assert_eq!(cube.run(&format!("{RUN} --dry_run --workspace=new")).done().stderr, "");

@@ -54,12 +54,16 @@ impl Far {
         self.cube.write("workspace/parameters/default.parameters.yaml", "train_epochs: 1\nhidden_layers: [16]\n");
     }
 
-    /// Starts a training of many epochs, and waits for the first.
     fn long_training(&self) -> Child {
+        self.long(TRAIN)
+    }
+
+    /// Starts a training of many epochs, and waits for the first.
+    fn long(&self, line: &str) -> Child {
         let parameters = "train_epochs: 100000\nhidden_layers: [16]\nmax_seconds: 100\n";
         self.cube.write("workspace/parameters/default.parameters.yaml", parameters);
         let log = fs::File::create(self.cube.sandbox.path("stderr")).unwrap();
-        let child = self.command(TRAIN).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let child = self.command(line).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         self.waits_for("stderr", "epoch 2/");
         child
     }
@@ -182,7 +186,8 @@ fn only_what_has_changed_is_sent() {
         fs::remove_file(far.cube.sandbox.path("the cube/run/old.yaml")).unwrap();
         far.cube.write("workspace/parameters/default.parameters.yaml", "train_epochs: 2\nhidden_layers: [16]\n");
         let before = far.sshd.wire.bytes();
-        far.run(TRAIN).done();
+        let ended = far.run(TRAIN).done();
+        assert!(with_rsync || ended.stderr.contains("far: the inputs: 1 file sent, 4 there\n"), "{ended:#?}");
         let sent = far.sshd.wire.bytes() - before;
         println!("a second run after a change of one parameter: {sent} bytes, rsync {with_rsync}");
         assert!(sent < 400_000, "{sent} bytes"); // the model that comes back has 140 kB

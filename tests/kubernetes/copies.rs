@@ -39,7 +39,12 @@ fn outputs_arrive_whole_or_not_at_all_and_wait_for_another_try() {
     let ended = cube.run(TRAIN);
     assert_eq!(ended.code, Some(1), "{ended:#?}");
     assert!(ended.stderr.contains("error: p: cannot bring the outputs: the copy is not whole: found "), "{ended:#?}");
-    assert!(ended.stderr.contains("p keeps the outputs for 60 minutes; the same command with --attach"), "{ended:#?}");
+    assert!(
+        ended
+            .stderr
+            .contains("p keeps the outputs for 60 minutes; the same command with --attach, for task train alone, "),
+        "{ended:#?}"
+    );
     assert!(model(&cube) == old, "half of it is here");
     assert_eq!(called(&cube, "delete"), None);
     assert!(!cube.sandbox.path("pod/.fetched").exists());
@@ -98,4 +103,22 @@ fn outputs_here_become_what_they_would_be_had_the_task_run_here() {
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o755);
     assert_eq!(cube.sandbox.read("the cube/workspace/model/unfinished/part"), "half\n");
     assert_eq!(cube.sandbox.read("the cube/workspace/model/report.html"), "newer\n");
+}
+
+#[test]
+fn an_output_that_has_changed_here_is_an_error_once_all_are_here() {
+    let cube = copying_cluster();
+    cube.run("run --platform=native --task=train").done();
+    let here = cube.workspace("model");
+    let task = "echo from there >\"$HERE/pod/mlcube_io3/model.safetensors\"; echo log >\"$HERE/pod/mlcube_io2/log\"";
+    cube.sandbox.write("task", format!("{task}; echo newer >'{here}/model.safetensors'"));
+    cube.run(&TRAIN.replace("train", "train,evaluate")).failed_with(&format!(
+        "{here}/model.safetensors: has changed here since the task began, so {here} is as it was, and all that the task wrote \
+         there is in {here}.brought: compare them, and keep one"
+    ));
+    assert_eq!(model(&cube), b"newer\n");
+    assert_eq!(cube.sandbox.read("the cube/workspace/model.brought/model.safetensors"), "from there\n");
+    assert_eq!(cube.sandbox.read("the cube/workspace/train_logs/log"), "log\n");
+    assert!(called(&cube, "delete job/mlcube-train-").is_some());
+    assert_eq!(cube.wrote("calls").iter().filter(|call| call.contains("create ")).count(), 1, "a second task ran");
 }

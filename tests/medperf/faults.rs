@@ -139,6 +139,18 @@ fn a_model_is_needed_that_knows_these_digits() {
 }
 
 #[test]
+fn predictions_are_given_by_their_directory() {
+    let trial = Trial::inferred();
+    let path = "predictions/predictions.json";
+    let ended = trial.call("evaluate", &[("predictions", path)]);
+    let said = format!(
+        "/{path}: expected the directory with predictions.json, found a file\nhint: give the directory of predictions, such as {}\n",
+        trial.sandbox.path("predictions").display()
+    );
+    assert!(ended.stderr.ends_with(&said) && ended.code == Some(2), "{ended:#?}");
+}
+
+#[test]
 fn predictions_must_be_those_of_the_labels_images() {
     let trial = Trial::inferred();
     let path = "predictions/predictions.json";

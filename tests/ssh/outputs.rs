@@ -4,6 +4,7 @@ use std::fs;
 use std::process::{Child, Command};
 
 use super::{Far, TRAIN, ended};
+use crate::common::is_root;
 
 /// With rsync and without.
 fn both(test: impl Fn(&Far)) {
@@ -15,6 +16,12 @@ fn both(test: impl Fn(&Far)) {
         println!("rsync {with_rsync}");
         test(&far);
     }
+}
+
+/// Runs `script` here whenever a task has been started there and is followed.
+fn as_it_runs(far: &Far, script: &str) {
+    let ssh = "exec /usr/bin/ssh -F \"$(dirname \"$0\")/../config\" \"$@\"";
+    far.sshd.program("ssh", &format!("case \"$*\" in *follow*) {script} ;; esac\n{ssh}"));
 }
 
 /// Ends a task as Ctrl-C does.
@@ -218,4 +225,85 @@ fn a_dry_run_prints_what_would_run_there() {
     );
     assert!(ended.stderr.contains("would then give what is new of train_logs, model\n"), "{ended:#?}");
     assert_eq!(far.sshd.wire.bytes(), 0);
+}
+
+#[test]
+fn an_output_that_cannot_be_put_in_place_is_an_error_and_ends_the_command() {
+    both(|far| {
+        far.run(TRAIN).done();
+        let (model, there) = (far.cube.workspace("model"), far.base().join("cube/workspace/model/extra"));
+        let [owner, other] = [54321, 12345].map(|user| if is_root() { user } else { uid(&model) });
+        std::os::unix::fs::chown(far.cube.workspace(""), Some(owner), None).unwrap();
+        let there = there.display();
+        as_it_runs(far, &format!("echo newer >'{model}/model.safetensors'; echo >'{there}'; chown {other} '{there}'"));
+        far.run("run --platform=ssh --task=train,evaluate").failed_with(&format!(
+            "{model}/model.safetensors: has changed here since the task began, so {model} is as it was, and all that the task \
+             wrote there is in {model}.brought: compare them, and keep one"
+        ));
+        assert_eq!(far.outputs("model")["model.safetensors"], b"newer\n");
+        assert!(far.outputs("model.brought").contains_key("model.safetensors"));
+        assert!(!far.cube.sandbox.path("the cube/workspace/evaluate_logs").exists());
+        for name in ["", "/extra"] {
+            assert_eq!(uid(&format!("{model}.brought{name}")), owner, "{name}");
+        }
+    });
+}
+
+fn uid(path: &str) -> u32 {
+    std::os::unix::fs::MetadataExt::uid(&fs::metadata(path).unwrap())
+}
+
+#[test]
+fn a_link_that_is_not_brought_is_named_by_its_place_here() {
+    both(|far| {
+        far.run(TRAIN).done();
+        let model = far.base().join("cube/workspace/model");
+        as_it_runs(far, &format!("ln -s model.onnx '{}/link'", model.display()));
+        let ended = far.run(TRAIN).done();
+        let said = format!("warning: {}/link: left out, since it is a link\n", far.cube.workspace("model"));
+        assert!(ended.stderr.contains(&said), "{ended:#?}");
+    });
+}
+
+#[test]
+fn of_several_tasks_the_one_that_goes_on_is_taken_up_alone() {
+    let Some(far) = Far::new() else { return };
+    let child = far.long("run --platform=ssh --task=train,evaluate,train");
+    far.sshd.wire.cut();
+    assert_eq!(ended(child), Some(1));
+    let stderr = far.cube.sandbox.read("stderr");
+    let hint = "task train goes on there\nhint: take it up again with the same command and --task=train --attach; Ctrl-C then \
+                stops it; afterwards run those that are left, --task=evaluate,train\n";
+    assert!(stderr.ends_with(hint), "{stderr}");
+    far.end_there();
+    assert_eq!(far.run(&format!("{TRAIN} --attach")).code, Some(130));
+}
+
+#[test]
+fn outputs_whose_way_here_is_interrupted_wait_there() {
+    let Some(far) = Far::new() else { return };
+    let slow = "case \"$*\" in *--files-from*) echo bringing >&2; touch \"$0.began\"; sleep 30 ;; esac";
+    for (tasks, more) in [("train", "--attach\n"), ("evaluate,train", "--task=evaluate --attach; afterwards run")] {
+        far.sshd.program("rsync", &format!("{slow}\nexec /usr/bin/rsync \"$@\""));
+        let log = fs::File::create(far.cube.sandbox.path("stderr")).unwrap();
+        let child = far.command(&format!("run --platform=ssh --task={tasks}")).stderr(log).spawn().unwrap();
+        let began = far.cube.sandbox.path("ssh/bin/rsync.began");
+        let begin = std::time::Instant::now();
+        while !began.exists() {
+            assert!(begin.elapsed().as_secs() < 60, "{}", far.cube.sandbox.read("stderr"));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        fs::remove_file(began).unwrap();
+        interrupt(child, &far);
+        let task = tasks.split(',').next().unwrap();
+        let said = format!(
+            "error: stopped by SIGINT while the outputs of task {task} were brought; they wait on far\nhint: bring them with \
+             the same command and {more}"
+        );
+        assert!(far.cube.sandbox.read("stderr").contains(&said), "{}", far.cube.sandbox.read("stderr"));
+        far.sshd.program("rsync", "exec /usr/bin/rsync \"$@\"");
+        far.run(&format!("run --platform=ssh --task={task} --attach")).done();
+    }
+    assert!(far.outputs("model").contains_key("model.safetensors"));
+    assert!(far.outputs("evaluate_logs").contains_key("metrics.json"));
 }

@@ -9,13 +9,19 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::flags_of;
 use crate::cube::check::{self, CubeDescription, Program};
 use crate::cube::directory::{CubeDir, FileFlag, PLATFORM, TASK};
+use crate::error::Result;
+use crate::parameters::table::KEYS;
 use crate::text::{escaped, suggestion};
 
 /// The commands of `mnist cube` that are none of `mnist`.
 const OF_CUBE: [&str; 5] = ["run", "configure", "describe", "show_config", "inspect"];
 
+/// This program, as far as a tip depends on it.
+const PROGRAM: Program = Program { flags_of: &flags_of, check_parameters: &|_| Ok(()) };
+
 /// Puts the right tip into `error`, which `arguments` led to.
 pub fn improve(error: &mut clap::Error, arguments: &[OsString]) {
+    underscore(error);
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
         _ => None,
@@ -23,8 +29,10 @@ pub fn improve(error: &mut clap::Error, arguments: &[OsString]) {
     let words: Vec<_> = arguments.iter().skip(1).map(|argument| argument.to_string_lossy()).collect();
     let mut named = words.iter().filter(|word| !word.starts_with('-'));
     let of_cube = named.next().is_some_and(|word| word == "cube");
+    let mlcube = value("--mlcube", &words);
     let tips: Vec<String> = match error.kind() {
         ErrorKind::InvalidSubcommand if !of_cube => text(ContextKind::InvalidSubcommand)
+            .map(|name| name.replace('-', "_"))
             .filter(|name| OF_CUBE.contains(&&**name))
             .map(|name| format!("it is a command of the cube: mnist cube {name}"))
             .into_iter()
@@ -35,14 +43,19 @@ pub fn improve(error: &mut clap::Error, arguments: &[OsString]) {
                 return;
             };
             let is_similar = error.get(ContextKind::SuggestedArg).is_some();
-            parameter(&flag, &words).filter(|_| !is_similar).into_iter().collect()
+            parameter(&flag, &words, mlcube.unwrap_or(".")).filter(|_| !is_similar).into_iter().collect()
         }
         ErrorKind::MissingRequiredArgument if of_cube => {
             let missing = match error.get(ContextKind::InvalidArg) {
                 Some(ContextValue::Strings(missing)) => missing.clone(),
                 _ => vec![],
             };
-            let mlcube = value("--mlcube", &words);
+            if let (true, Err(no_cube)) = (missing.iter().any(|one| one.starts_with("--")), cube(mlcube.unwrap_or(".")))
+            {
+                let hint = no_cube.hint().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+                *error = clap::Error::raw(error.kind(), format!("{no_cube}\n{hint}"));
+                return;
+            }
             let choices = choices(&missing, mlcube.unwrap_or("."));
             let mlcube = mlcube.map(|mlcube| format!(" --mlcube={mlcube}")).unwrap_or_default();
             let elsewhere =
@@ -63,9 +76,8 @@ pub fn improve(error: &mut clap::Error, arguments: &[OsString]) {
 
 /// What the cube `mlcube` has for the flags that are `missing`; nothing if that cannot be read.
 fn choices(missing: &[String], mlcube: &str) -> Vec<String> {
-    let program = Program { flags_of: &flags_of, check_parameters: &|_| Ok(()) };
-    let Ok(cube) = CubeDir::new(Path::new(mlcube), None) else { return vec![] };
-    let Ok(CubeDescription { runs, platforms, .. }) = check::description(&cube, &program) else { return vec![] };
+    let Ok(cube) = cube(mlcube) else { return vec![] };
+    let Ok(CubeDescription { runs, platforms, .. }) = check::description(&cube, &PROGRAM) else { return vec![] };
     let runs = if cube.configuration_2.is_some() { runs } else { cube.names_in(TASK.folder) };
     let of = |flag: &FileFlag, names: &[String]| {
         let flag = format!("--{}", flag.name);
@@ -84,9 +96,42 @@ fn value<'a>(flag: &str, words: &'a [impl AsRef<str>]) -> Option<&'a str> {
     rest.strip_prefix('=').or_else(|| words.next().filter(|next| !next.starts_with('-')))
 }
 
-/// How the parameter of a task is written that was typed as a `flag`.
-fn parameter(flag: &str, words: &[impl AsRef<str>]) -> Option<String> {
+/// How the parameter of a task of the cube `mlcube` is written that was typed as a `flag`.
+fn parameter(flag: &str, words: &[impl AsRef<str>], mlcube: &str) -> Option<String> {
     let name = flag.strip_prefix("--").filter(|name| !["task", "platform"].contains(name))?;
-    let value = value(flag, words).unwrap_or("PATH");
-    Some(format!("parameters of tasks are written without hyphens: {name}={value}"))
+    let value = value(flag, words);
+    let cube = cube(mlcube).ok().filter(|cube| cube.configuration_2.is_none());
+    let is_of_training = KEYS.iter().any(|key| key.name == name || key.synonym == Some(name));
+    let written = format!("{name}: {}", value.unwrap_or("VALUE"));
+    Some(match cube.map(|cube| check::is_ours(&cube, &PROGRAM)) {
+        None => format!("parameters of tasks are written without hyphens: {name}={}", value.unwrap_or("PATH")),
+        Some(true) if is_of_training => {
+            format!("write `{written}` into the parameters file that the run configuration names")
+        }
+        Some(_) => format!("write it into the run configuration, the file of --task, as `{written}`"),
+    })
+}
+
+fn cube(mlcube: &str) -> Result<CubeDir> {
+    CubeDir::new(Path::new(mlcube), None)
+}
+
+/// Writes the names that clap found similar as the help writes them: those with hyphens are taken too.
+fn underscore(error: &mut clap::Error) {
+    let written = |name: &str| {
+        let hyphens = name.len() - name.trim_start_matches('-').len();
+        format!("{}{}", &name[..hyphens], name[hyphens..].replace('-', "_"))
+    };
+    for kind in [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand] {
+        let name = match error.get(kind) {
+            Some(ContextValue::String(name)) => ContextValue::String(written(name)),
+            Some(ContextValue::Strings(names)) => {
+                let mut names: Vec<String> = names.iter().map(|name| written(name)).collect();
+                names.dedup();
+                ContextValue::Strings(names)
+            }
+            _ => continue,
+        };
+        error.insert(kind, name);
+    }
 }

@@ -153,8 +153,8 @@ impl CubeDir {
 
     /// The hint to what the flag takes where `name` is none of it.
     fn known(&self, flag: &FileFlag, name: &OsStr, others: &[&str]) -> String {
-        let named = self.names_in(flag.folder);
-        let known: Vec<&str> = others.iter().copied().chain(named.iter().map(String::as_str)).collect();
+        let named = if flag.is_platform { self.platforms(others) } else { self.names_in(flag.folder) };
+        let known: Vec<&str> = named.iter().map(String::as_str).collect();
         let name = name.to_string_lossy();
         let synonym = SYNONYMS.iter().find(|(other, meant)| name == *other && known.contains(meant));
         match synonym {
@@ -169,6 +169,12 @@ impl CubeDir {
                 suggested + if with_path { ", or the path of a platform file" } else { "" }
             }
         }
+    }
+
+    /// What `--platform` takes by name: the `sections` of the cube's file that are platforms, then platform files.
+    pub fn platforms(&self, sections: &[&str]) -> Vec<String> {
+        let files = self.names_in(PLATFORM.folder).into_iter().filter(|name| !sections.contains(&&**name));
+        sections.iter().map(|section| section.to_string()).chain(files).collect()
     }
 
     /// The names alone of the files in a folder of the cube.

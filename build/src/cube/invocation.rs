@@ -90,6 +90,23 @@ impl Invocation {
         std::iter::once(OsString::from(&self.task)).chain(self.bindings.iter().map(flag)).collect()
     }
 
+    /// The run configuration that means it, in which `value` is written for a path.
+    pub fn as_configuration(&self, value: &dyn Fn(&Path) -> String) -> String {
+        let bound = |is_input| -> serde_json::Map<String, serde_json::Value> {
+            let bindings = self.bindings.iter().filter(|binding| binding.is_input == is_input);
+            bindings.map(|binding| (binding.name.clone(), value(&binding.path).into())).collect()
+        };
+        // JSON is YAML.
+        serde_json::json!({
+            "schema_type": "mlcube_invoke",
+            "schema_version": "1.0.0",
+            "task_name": self.task,
+            "input_binding": bound(true),
+            "output_binding": bound(false),
+        })
+        .to_string()
+    }
+
     /// The beginning of its command line in a container.
     pub fn words(&self) -> &[String] {
         if self.entrypoint.is_empty() { std::slice::from_ref(&self.task) } else { &self.entrypoint }

@@ -41,6 +41,16 @@ pub fn overwritten(bindings: &[Binding], is_ours: bool) -> Vec<Overwritten> {
     inputs.filter_map(|input| Some(Overwritten { input: input.name.clone(), problem: problem(input)? })).collect()
 }
 
+/// The inputs among `bindings` that the task may write to since an output among them is the same directory, with that output.
+pub fn laid_over(bindings: &[Binding]) -> Vec<(&Binding, &Binding)> {
+    let (inputs, outputs): (Vec<_>, Vec<_>) = bindings.iter().partition(|binding| binding.is_input);
+    let inputs = inputs.into_iter().filter(|input| !input.is_writable);
+    let over = |input: &&Binding, output: &&Binding| {
+        input.claim == output.claim && !output.is_file && is_same(input.directory(), &output.path)
+    };
+    inputs.filter_map(|input| Some((input, *outputs.iter().find(|output| over(&input, output))?))).collect()
+}
+
 /// The name of the file `input`, or of that which it leads to, if a task puts one of that name there, as it writes `output`.
 fn replaced(input: &Binding, output: &Binding) -> Option<String> {
     let inner = names::directories_in(&output.name).iter().map(|inner| (output.path.join(inner), *inner));
@@ -141,6 +151,17 @@ mod tests {
         let line = format!("PARAMETERS_FILE={} -> model_dir={}", at("link.yaml"), at("model"));
         let expected = "a file that the task does not replace, as it does parameters.yaml in the output model_dir";
         assert_eq!(found(true, &line), [format!("parameters_file: expected {expected}, found {}", at("link.yaml"))]);
+    }
+
+    #[test]
+    fn an_output_over_an_input_is_found() {
+        let found = |input: Binding, output: Binding| !laid_over(&[input, output]).is_empty();
+        let of = |path: &str, is_file: bool, is_input: bool| Binding::of("a", path, is_file, is_input);
+        assert!(found(of("/w/names/alice.txt", true, true), of("/w/names", false, false)));
+        assert!(found(of("/w/names", false, true), of("/w/chats/../names", false, false)));
+        assert!(!found(of("/w/names/alice.txt", true, true), of("/w/chats", false, false)));
+        assert!(!found(of("/w/names/alice.txt", true, true), of("/w/names/bob.txt", true, false)));
+        assert!(!found(Binding { is_writable: true, ..of("/w/a", false, true) }, of("/w/a", false, false)));
     }
 
     #[test]

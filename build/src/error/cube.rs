@@ -3,7 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::signal_name;
 use crate::text::{counted, one_of, suggestion};
+
+/// The configuration of a cube on another machine, whose command has no `--attach`.
+const CONFIGURE: &str = "configure";
+const CONFIGURE_AGAIN: &str = "once it has ended there, give the same command again";
 
 /// One variant per cause, as in [`Error`](super::Error).
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +94,15 @@ pub enum CubeError {
     /// The connection to a task that runs.
     #[error("{host}: lost the connection; task {task} {then}")]
     Lost { host: String, task: String, then: &'static str },
+    /// A signal arrived while outputs were brought.
+    #[error("stopped by {} while the outputs of task {task} were brought; they wait on {host}", signal_name(*signal))]
+    NotBrought { host: String, task: String, signal: i32 },
+    /// Outputs that were brought and could not be put in place.
+    #[error(
+        "{}: {problem}, so {} is as it was, and all that the task wrote there is in {}: compare them, and keep one",
+        path.display(), target.display(), beside.display()
+    )]
+    Conflict { path: PathBuf, problem: &'static str, target: PathBuf, beside: PathBuf },
     /// A task that was lost, and is not there any more.
     #[error("{host}: task {task} was killed there, or the machine went down")]
     Killed { host: String, task: String },
@@ -287,8 +301,24 @@ impl CubeError {
                  one of the release archive runs on any Linux on x86-64 since 2014"
                     .into(),
             ),
-            CubeError::Lost { task, .. } => Some(attach_hint(task, "again with the same command")),
-            CubeError::Running { task, .. } => Some(attach_hint(task, "with its own command")),
+            CubeError::Running { task, .. } if task == CONFIGURE => Some(CONFIGURE_AGAIN.into()),
+            CubeError::Running { .. } => {
+                Some("take it up with its own command and --attach; Ctrl-C then stops it".into())
+            }
+            CubeError::Lost { .. } | CubeError::NotBrought { .. } => self.attach_hint("--attach"),
+            _ => None,
+        }
+    }
+
+    /// How a task that goes on elsewhere, or has left its outputs there, is taken up: by the same command with `flags`. None
+    /// of another error.
+    pub fn attach_hint(&self, flags: &str) -> Option<String> {
+        match self {
+            CubeError::Lost { task, .. } if task == CONFIGURE => Some(CONFIGURE_AGAIN.into()),
+            CubeError::Lost { .. } => {
+                Some(format!("take it up again with the same command and {flags}; Ctrl-C then stops it"))
+            }
+            CubeError::NotBrought { .. } => Some(format!("bring them with the same command and {flags}")),
             _ => None,
         }
     }
@@ -298,7 +328,7 @@ impl CubeError {
         match self {
             // 128 and more: ended by a signal.
             CubeError::Task { status, .. } => status.code().map_or(1, |code| code as u8),
-            CubeError::Told { signal } => 128 + *signal as u8,
+            CubeError::Told { signal } | CubeError::NotBrought { signal, .. } => 128 + *signal as u8,
             CubeError::Unconfirmed
             | CubeError::WrongArguments { .. }
             | CubeError::GivenTwice { .. }
@@ -364,14 +394,6 @@ fn pod_hint(problem: &str) -> Option<&'static str> {
         Some("see `cpu`, `memory`, `gpus`, `node_selector` and `pvc` in the platform file")
     } else {
         None
-    }
-}
-
-/// How to go on with a task that runs elsewhere, which is taken up by a command.
-fn attach_hint(task: &str, command: &str) -> String {
-    match task {
-        "configure" => "once it has ended there, give the same command again".into(), // which has no --attach
-        _ => format!("take it up {command} and --attach; Ctrl-C then stops it"),
     }
 }
 

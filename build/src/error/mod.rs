@@ -203,7 +203,7 @@ pub enum Error {
 
     // ---- the run itself
     /// A signal arrived. Files written so far are whole.
-    #[error("stopped by {}", signal_hook::low_level::signal_name(*signal).unwrap_or("a signal"))]
+    #[error("stopped by {}", signal_name(*signal))]
     Interrupted { signal: i32 },
 }
 
@@ -214,6 +214,11 @@ pub struct Unfetched {
     pub file: String,
     /// Each mirror, as shown to users, and its answer, in the order of the requests.
     pub answers: Vec<(String, String)>,
+}
+
+/// A signal in a message.
+fn signal_name(signal: i32) -> &'static str {
+    signal_hook::low_level::signal_name(signal).unwrap_or("a signal")
 }
 
 /// The problems of the file at `path`, each with its line.

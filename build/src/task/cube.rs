@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 #[cfg(unix)]
 use std::time::Duration;
 
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::cli::{self, CleanArgs, ConfigurationArgs, Cube, CubeArgs, JobCommand};
 use crate::cube::check::{self, CubeDescription, CubeFault, Program};
@@ -16,7 +16,7 @@ use crate::cube::directory::{CubeDir, PLATFORM, PLATFORM_OR_SECTION, TASK, absol
 use crate::cube::invocation::Invocation;
 use crate::cube::job::{About, DetachedTask};
 use crate::cube::listing;
-use crate::cube::overwriting::{Overwritten, overwritten};
+use crate::cube::overwriting::{Overwritten, laid_over, overwritten};
 use crate::cube::platform;
 use crate::cube::runner::{self, Runner};
 use crate::cube::stream::{self, Packed};
@@ -107,6 +107,8 @@ struct PlatformOfCube {
     kind: String,
     /// The flags after `--task` that run another task of the cube here, as a shell takes them.
     flags: String,
+    /// Whether nothing is run, for which no input needs to be there.
+    dry_run: bool,
 }
 
 impl PlatformOfCube {
@@ -126,7 +128,7 @@ impl PlatformOfCube {
             }
         };
         let flags = flags_for(&cube, platform, args, parameters);
-        Ok(Self { cube, configuration, runner, kind, flags })
+        Ok(Self { cube, configuration, runner, kind, flags, dry_run: false })
     }
 
     /// What `--task` names: run configurations, or tasks of configuration 2.0. Nothing is wrong with any of them.
@@ -149,6 +151,13 @@ impl PlatformOfCube {
             if let Some(Overwritten { input, problem }) = overwritten(&bindings, is_ours).into_iter().next() {
                 return Err(CubeError::Overwritten { task: name, input, problem }.into());
             }
+            for (input, output) in laid_over(&bindings) {
+                let directory = output.path.display();
+                let (input, output) = (&input.name, &output.name);
+                warn!(
+                    "task {name}: may change its input {input}, since the output {output} is its directory, {directory}"
+                );
+            }
         }
         Ok(tasks)
     }
@@ -166,7 +175,7 @@ impl PlatformOfCube {
     fn invocation(&self, task: &Path) -> Result<Invocation> {
         match &self.configuration {
             Some(configuration) => configuration.invocation(task),
-            None => sound(&self.cube.shown(), check::invocation(&self.cube, task, &PROGRAM)),
+            None => sound(&self.cube.shown(), check::invocation(&self.cube, task, &PROGRAM, self.dry_run)),
         }
     }
 }
@@ -255,6 +264,7 @@ fn run_tasks(mut place: PlatformOfCube, given: &Path, how: &How) -> Result<()> {
     if how.attach {
         place.expect_flag("attach")?;
     }
+    place.dry_run = how.dry_run;
     let tasks = place.tasks(given)?;
     if how.attach {
         let [task] = &*tasks else {
@@ -267,7 +277,25 @@ fn run_tasks(mut place: PlatformOfCube, given: &Path, how: &How) -> Result<()> {
     if how.dry_run {
         place.warn_of_missing(&tasks);
     }
-    tasks.iter().try_for_each(|task| run_task(&mut place, task, how).map_err(|error| place.advised(error, task)))
+    tasks.iter().enumerate().try_for_each(|(nth, task)| {
+        run_task(&mut place, task, how).map_err(|error| match place.advised(error, task) {
+            Error::Cube(problem) if tasks.len() > 1 => among_several(problem, given, nth),
+            error => error,
+        })
+    })
+}
+
+/// The problem of the task `nth` of those that are `given`: one that goes on elsewhere is taken up alone.
+fn among_several(problem: CubeError, given: &Path, nth: usize) -> Error {
+    let given = given.to_string_lossy();
+    let mut names = given.split(',').skip(nth);
+    let flag = |names: &str| format!("--task={}", text::quoted(Path::new(names)));
+    let Some(next) = problem.attach_hint(&format!("{} --attach", flag(names.next().unwrap_or_default()))) else {
+        return problem.into();
+    };
+    let left = names.collect::<Vec<_>>().join(",");
+    let left = if left.is_empty() { left } else { format!("; afterwards run those that are left, {}", flag(&left)) };
+    CubeError::Advised { problem: Box::new(problem), next: next + &left }.into()
 }
 
 fn run_task(place: &mut PlatformOfCube, task: &Path, how: &How) -> Result<()> {

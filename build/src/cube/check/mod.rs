@@ -12,7 +12,7 @@ mod tasks;
 use serde_yaml::Value;
 
 use super::configuration::{Changes, Configuration, Section};
-use super::directory::{CubeDir, PLATFORM};
+use super::directory::CubeDir;
 use super::invocation::Invocation;
 use super::locate::key;
 use super::platform::{self, PLATFORMS};
@@ -132,7 +132,7 @@ pub struct CubeDescription {
 pub fn description(cube: &CubeDir, program: &Program) -> Result<CubeDescription, Vec<CubeFault>> {
     if cube.configuration_2.is_some() {
         return configuration(cube, None, &Changes::default(), program).map(|configuration| {
-            let platforms = configuration.sections().into_iter().map(String::from).collect();
+            let platforms = cube.platforms(&configuration.platforms());
             let Configuration { name, version, tasks, .. } = configuration;
             let runs = tasks.iter().map(|task| task.name.clone()).collect();
             let tasks = tasks.into_iter().map(|task| {
@@ -150,18 +150,20 @@ pub fn description(cube: &CubeDir, program: &Program) -> Result<CubeDescription,
         let task = |(name, task): (String, tasks::TaskFile)| {
             (name, [task.inputs, task.outputs].map(|all| all.into_keys().collect()))
         };
-        let platforms = cube.names_in(PLATFORM.folder);
+        let platforms = cube.platforms(&[]);
         CubeDescription { name, version, tasks: tasks.into_iter().map(task).collect(), runs, platforms }
     });
     reader.ended(description)
 }
 
-/// Reads the run configuration `run` of the cube, and the tasks and parameters that it depends on.
+/// Reads the run configuration `run` of the cube, and the tasks and parameters that it depends on. `dry` takes one whose
+/// inputs are not there.
 ///
 /// # Errors
 /// The faults of these files.
-pub fn invocation(cube: &CubeDir, run: &Path, program: &Program) -> Result<Invocation, Vec<CubeFault>> {
+pub fn invocation(cube: &CubeDir, run: &Path, program: &Program, dry: bool) -> Result<Invocation, Vec<CubeFault>> {
     let mut reader = Reader::new(&cube.root, &cube.workspace, program);
+    reader.takes_missing = dry;
     let tasks = tasks::read(&mut reader);
     let invocation = tasks.and_then(|tasks| runs::read(&mut reader, run, &tasks));
     reader.ended(invocation)

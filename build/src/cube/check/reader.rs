@@ -76,6 +76,10 @@ pub struct Reader<'a> {
     pub workspace: PathBuf,
     /// Whether that is the one which comes with the cube.
     has_own_workspace: bool,
+    /// Whether input files may be missing there.
+    pub takes_missing: bool,
+    /// Whether a task's file cannot be read. Then nothing is known of tasks that are not there.
+    pub lacks_tasks: bool,
     /// The name of the cube, once its file was read.
     pub cube: String,
     /// Its version.
@@ -101,6 +105,8 @@ impl<'a> Reader<'a> {
             root,
             workspace,
             has_own_workspace,
+            takes_missing: false,
+            lacks_tasks: false,
             cube: String::new(),
             version: None,
             is_ours: false,
@@ -164,7 +170,7 @@ impl<'a> Reader<'a> {
         }
         if self.exists(&file) {
             self.parameters(&file);
-        } else if self.has_own_workspace {
+        } else if self.has_own_workspace && (!self.takes_missing || self.root.join(&file).exists()) {
             let beside = beside(&self.root.join(&file)).map(|known| format!(": {known}")).unwrap_or_default();
             let found = self.found_at(&file).to_string() + &beside;
             self.expected(document, path, &format!("a file {}", file.display()), &found);

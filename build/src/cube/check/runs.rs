@@ -46,7 +46,10 @@ fn read_noted(reader: &mut Reader, file: &Path, tasks: &Tasks) -> Option<(Invoca
     let name = document.value.get("task_name").and_then(Value::as_str)?;
     let Some(task) = tasks.get(name) else {
         let known: Vec<&String> = tasks.keys().collect();
-        reader.expected(&document, &[key("task_name")], &one_of(&known), &format!("{name:?}"));
+        let expected = if known.is_empty() { "a task, of which mlcube.yaml lists none".into() } else { one_of(&known) };
+        if !reader.lacks_tasks {
+            reader.expected(&document, &[key("task_name")], &expected, &format!("{name:?}"));
+        }
         return None;
     };
     let inputs = bindings(reader, &document, name, true, &task.inputs);

@@ -33,7 +33,10 @@ pub fn read(reader: &mut Reader) -> Option<Tasks> {
     reader.version = cube.value.get("version").and_then(Value::as_str).map(String::from);
     let listed = cube.value.get("tasks").and_then(Value::as_sequence).into_iter().flatten();
     for (nth, file) in listed.enumerate() {
-        let Some(file) = file.as_str() else { continue };
+        let Some(file) = file.as_str() else {
+            reader.lacks_tasks = true; // the schema's fault
+            continue;
+        };
         let path = [key("tasks"), PathStep::Item(nth)];
         let name = Path::new(file).file_stem().unwrap_or_default().to_string_lossy().into_owned();
         if tasks.contains_key(&name) {
@@ -42,9 +45,13 @@ pub fn read(reader: &mut Reader) -> Option<Tasks> {
         }
         if !reader.exists(file) {
             reader.fault(&cube, &path, format!("expected a file {file}, found {}", reader.found_at(file)));
+            reader.lacks_tasks = true;
             continue;
         }
-        let Some(document) = reader.read(file, &[&schema::TASK]) else { continue };
+        let Some(document) = reader.read(file, &[&schema::TASK]) else {
+            reader.lacks_tasks = true;
+            continue;
+        };
         let value = &document.value;
         let task = TaskFile { inputs: parameters(value, "inputs"), outputs: parameters(value, "outputs") };
         check_flags(reader, &document, &name, &task);

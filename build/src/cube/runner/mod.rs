@@ -119,7 +119,7 @@ pub trait Runner: Debug {
     /// Copies the outputs back, those of a failed task too: its logs say why it failed.
     ///
     /// # Errors
-    /// An output cannot be copied.
+    /// An output cannot be copied, or once all are here, one that has changed here meanwhile cannot be put in place.
     fn collect(&self, _: &Invocation) -> Result<()> {
         Ok(())
     }
@@ -266,14 +266,29 @@ fn finish(runner: &dyn Runner, invocation: &Invocation, ended: Result<ExitStatus
         Ok(status) => status,
         Err(error @ (Error::Interrupted { .. } | Error::Io { .. } | Error::Cube(CubeError::Killed { .. }))) => {
             runner.stop(invocation)?;
-            runner.collect(invocation)?;
+            after_failure(runner.collect(invocation))?;
             return Err(error);
         }
         // It was not started, or it goes on where it is.
         Err(error) => return Err(error),
     };
-    runner.collect(invocation)?;
-    if status.success() { Ok(()) } else { Err(CubeError::Task { task: invocation.task.clone(), status }.into()) }
+    let collected = runner.collect(invocation);
+    if status.success() {
+        return collected;
+    }
+    after_failure(collected)?;
+    Err(CubeError::Task { task: invocation.task.clone(), status }.into())
+}
+
+/// How the outputs of a task that has failed were collected. A conflict is only a warning then: the failure says more.
+fn after_failure(collected: Result<()>) -> Result<()> {
+    match collected {
+        Err(Error::Cube(conflict @ CubeError::Conflict { .. })) => {
+            warn!("{conflict}");
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// What there is under the name of `image`, which must be this program's where the cube `is_ours`. Where nothing tells whose it is, it is taken with a warning.

@@ -7,7 +7,7 @@ use std::{fs, io};
 use tempfile::TempDir;
 
 use super::super::listing::{FileChanges, Listed, listed};
-use crate::error::{Error, Result};
+use crate::error::{CubeError, Error, Result};
 use crate::files::lock::{self, DirectoryLock};
 use crate::files::set::FileSet;
 use crate::files::{self, OutputDirectory};
@@ -22,6 +22,8 @@ pub struct Brought {
     /// By its file it is known for what it is, should this process be killed.
     _lock: Option<DirectoryLock>,
     directory: TempDir,
+    /// What could not be put in place.
+    conflicts: Vec<CubeError>,
 }
 
 impl Brought {
@@ -36,12 +38,29 @@ impl Brought {
         }
         let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(workspace);
         let directory = directory.map_err(Error::io("write into the directory", workspace))?;
-        Ok(Self { _lock: DirectoryLock::take_quietly(directory.path())?, directory })
+        Ok(Self { _lock: DirectoryLock::take_quietly(directory.path())?, directory, conflicts: vec![] })
     }
 
     /// What it is in.
     pub fn root(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Does the `changes` of a task to an output, with the files that were brought below `name`. Where one cannot be put in
+    /// place, that is noted.
+    ///
+    /// # Errors
+    /// See [`place`].
+    pub fn place(&mut self, name: &Path, output: Output, changes: &FileChanges) -> Result<()> {
+        self.conflicts.extend(place(&self.root().join(name), output, changes)?);
+        Ok(())
+    }
+
+    /// Removes it. Returns what could not be put in place, if that is so; of more than one, the others are warned of.
+    pub fn end(mut self) -> Option<CubeError> {
+        let last = self.conflicts.pop();
+        self.conflicts.iter().for_each(|conflict| tracing::warn!("{conflict}"));
+        last
     }
 }
 
@@ -75,11 +94,11 @@ impl<'a> Output<'a> {
 
 /// Does the `changes` of a task to an output: puts the files that it wrote in place, which were brought into `stage`, and
 /// takes others away, unless they have changed here meanwhile. Where one that was written has, or cannot stand there, none is
-/// put in place or taken away: all go into a new directory beside the output.
+/// put in place or taken away: all go into a new directory beside the output, and the conflict is returned.
 ///
 /// # Errors
 /// A file cannot be read or written, or another process writes there: what was there stays whole.
-pub fn place(stage: &Path, output: Output, changes: &FileChanges) -> Result<()> {
+fn place(stage: &Path, output: Output, changes: &FileChanges) -> Result<Option<CubeError>> {
     let Output { directory: target, path: shown } = output;
     for name in &changes.unnamed {
         tracing::warn!("{name}: left out, since its name is no UTF-8");
@@ -91,17 +110,11 @@ pub fn place(stage: &Path, output: Output, changes: &FileChanges) -> Result<()> 
     let Some((path, problem)) = in_the_way else {
         put(stage, target, changes, &changes.removed)?;
         changes.unmade.iter().rev().for_each(|path| remove_empty(&target.join(path)));
-        return Ok(());
+        return Ok(None);
     };
     let beside = beside(shown);
     put(stage, &beside, changes, &[])?;
-    tracing::warn!(
-        "{}: {problem}, so {} is as it was, and all that the task wrote there is in {}: compare them, and keep one",
-        target.join(path).display(),
-        shown.display(),
-        beside.display()
-    );
-    Ok(())
+    Ok(Some(CubeError::Conflict { path: target.join(path), problem, target: shown.into(), beside }))
 }
 
 /// Why a file cannot be put in place: what stands there is neither what the task found there nor what it wrote, but a user's.
@@ -190,10 +203,12 @@ fn replace(stage: &Path, target: &Path, come: &[String], go: &[String]) -> Resul
     let mut set = FileSet::new(target, held.as_ref());
     for name in come {
         let path = stage.join(name);
-        if path.symlink_metadata().map_err(Error::io("read", &path))?.is_file() {
+        let found = path.symlink_metadata().map_err(Error::io("read", &path))?;
+        if found.is_file() {
             set.add_copy(name, &path)?;
         } else {
-            tracing::warn!("{}: left out, since it is a link, or no file", target.join(name).display());
+            let what = if found.is_symlink() { "a link" } else { "no file" };
+            tracing::warn!("{}: left out, since it is {what}", target.join(name).display());
         }
     }
     set.commit(&go.iter().map(String::as_str).collect::<Vec<_>>())
@@ -233,7 +248,10 @@ mod tests {
             made: ["new", "new/deep"].map(PathBuf::from).into(),
             ..FileChanges::default()
         };
-        place(&at("stage"), Output::of(&at("model"), false), &changes).unwrap();
+        let conflict = place(&at("stage"), Output::of(&at("model"), false), &changes).unwrap().unwrap().to_string();
+        let said =
+            format!(": is no directory here, and one where the task ran, so {} is as it was", at("model").display());
+        assert!(conflict.contains(&said), "{conflict}");
         assert_eq!(entries(&at("model")).unwrap(), ["new".to_string()].into());
         assert!(at("model/new").is_file());
         assert!(at("model.brought/new/deep").is_dir() && at("model.brought/written").is_file());

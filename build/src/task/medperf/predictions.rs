@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::prepared::{self, Labels};
 use crate::error::{Error, MedPerfError, Result};
 use crate::open;
-use crate::text::{Problem, different_hashes, shortened};
+use crate::text::{Problem, different_hashes, quoted, shortened};
 
 /// The name of the file.
 pub const FILE_NAME: &str = "predictions.json";
@@ -54,6 +54,16 @@ impl Predictions {
     /// # Errors
     /// It is missing, damaged, of other images, or holds no probabilities.
     pub fn read(directory: &Path, labels: &Labels) -> Result<Self> {
+        if directory.is_file() {
+            let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            return Err(Error::Argument {
+                flag: "predictions",
+                given: directory.into(),
+                expected: "the directory with predictions.json",
+                found: "a file",
+                next: Some(format!("give the directory of predictions, such as {}", quoted(parent))),
+            });
+        }
         let path = directory.join(FILE_NAME);
         let fault = |problem: Problem| Error::from(MedPerfError::Fault { path: path.clone(), problem, next: NEXT });
         let most = labels.labels.len() * prepared::classes().len() * BYTES_EACH + BYTES_BESIDES;

@@ -14,7 +14,7 @@ use super::super::super::invocation::{Binding, Invocation};
 use super::super::super::listing::FileChanges;
 use super::super::super::mount::{self, Mount};
 use super::super::super::stream::CHANGES;
-use super::super::place::{self, Brought, Output};
+use super::super::place::{Brought, Output};
 use super::kubectl::{Kubectl, failed, problem};
 use super::pod::{INPUTS, OUTPUTS};
 use crate::error::{CubeError, Error, Result};
@@ -113,13 +113,14 @@ impl Copies {
         done(kubectl, pod, INPUTS, SENT)
     }
 
-    /// Brings what a task that has ended has changed in the outputs, all or nothing of it, and lets its pod go.
+    /// Brings what a task that has ended has changed in the outputs, all or nothing of it, and lets its pod go. Returns what
+    /// could not be put in place.
     ///
     /// # Errors
     /// An output cannot be written, the pod is gone, or a signal arrived.
-    pub fn fetch(&self, kubectl: &Kubectl, pod: &str, workspace: &Path) -> Result<()> {
+    pub fn fetch(&self, kubectl: &Kubectl, pod: &str, workspace: &Path) -> Result<Option<CubeError>> {
         info!("{pod}: bringing the outputs");
-        let brought = Brought::begin(workspace)?;
+        let mut brought = Brought::begin(workspace)?;
         let sources = self.fetched();
         let since = format!("--since={SENT}");
         let words = ["cube", "job", "pack", &since, "--"].into_iter().chain(sources.iter().map(String::as_str));
@@ -130,13 +131,13 @@ impl Copies {
         for (binding, _) in self.outputs() {
             let of_it = changes.renamed(|path| path.strip_prefix(&binding.name).ok().map(Path::to_path_buf));
             changes.unnamed.clear(); // said once
-            place::place(&brought.root().join(&binding.name), Output::of(&binding.path, binding.is_file), &of_it)?;
+            brought.place(binding.name.as_ref(), Output::of(&binding.path, binding.is_file), &of_it)?;
         }
-        drop(brought);
+        let conflict = brought.end();
         if let Err(error) = done(kubectl, pod, OUTPUTS, FETCHED) {
             warn!("{pod}: {error}"); // it ends later, by itself
         }
-        Ok(())
+        Ok(conflict)
     }
 }
 

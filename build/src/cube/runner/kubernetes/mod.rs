@@ -337,12 +337,15 @@ impl Kubernetes {
         Err(CubeError::Running { host, task: other.task.clone(), directory }.into())
     }
 
-    /// Fetches the outputs, if they are copied.
-    fn fetch(&self, job: &str, pod: &str, places: &PodPlaces) -> Result<()> {
-        let Some(copies) = &places.copies else { return Ok(()) };
+    /// Fetches the outputs of a task, if they are copied. Returns what could not be put in place.
+    fn fetch(&self, job: &str, pod: &str, places: &PodPlaces, task: &str) -> Result<Option<CubeError>> {
+        let Some(copies) = &places.copies else { return Ok(None) };
         let mut tries = 0;
         loop {
-            let Err(error) = copies.fetch(&self.kubectl, pod, &self.settings.workspace) else { return Ok(()) };
+            let error = match copies.fetch(&self.kubectl, pod, &self.settings.workspace) {
+                Ok(conflict) => return Ok(conflict),
+                Err(error) => error,
+            };
             if error.to_string().contains("completed pod") {
                 self.seen(job)?;
                 return Err(CubeError::OutputsGone { pod: pod.into() }.into());
@@ -350,7 +353,10 @@ impl Kubernetes {
             tries += 1;
             if let Err(error) = once_more(error, tries) {
                 let minutes = self.settings.fetch_minutes;
-                warn!("{pod} keeps the outputs for {minutes} minutes; the same command with --attach brings them");
+                warn!(
+                    "{pod} keeps the outputs for {minutes} minutes; the same command with --attach, for task {task} alone, \
+                     brings them"
+                );
                 return Err(error);
             }
         }
@@ -464,9 +470,7 @@ impl Runner for Kubernetes {
     fn collect(&self, invocation: &Invocation) -> Result<()> {
         let Some(Followed { job, pod, status }) = self.followed.borrow().clone() else { return Ok(()) };
         let places = self.places(invocation)?;
-        if let Some(pod) = pod {
-            self.fetch(&job, &pod, &places)?;
-        }
+        let fetched = pod.map(|pod| self.fetch(&job, &pod, &places, &invocation.task)).transpose()?;
         match status {
             Some(status) if !status.success() || self.keep => {
                 self.seen(&job)?;
@@ -478,6 +482,6 @@ impl Runner for Kubernetes {
         if !places.outputs.is_empty() {
             info!("outputs on claims: {}", places.outputs.join(", "));
         }
-        Ok(())
+        fetched.flatten().map_or(Ok(()), |conflict| Err(conflict.into()))
     }
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::sha256;
 use serde_yaml::Value;
-use tracing::info;
+use tracing::{info, warn};
 
 mod connection;
 mod transfer;
@@ -30,7 +30,8 @@ use super::super::invocation::{Binding, Invocation};
 use super::super::job::{About, ChangedOutput, Stage, State};
 use super::super::listing::{FileChanges, is_inside};
 use super::super::schema::{Expected, Schema, optional, required};
-use super::{Image, ImageFound, Platform, Runner, place, text};
+use super::place::{Brought, Output};
+use super::{Image, ImageFound, Platform, Runner, text};
 use crate::error::{CubeError, Error, Result};
 use crate::files::lock;
 use crate::text::lines;
@@ -198,7 +199,8 @@ impl Ssh {
             (Stage::Running, about) | (_, about @ None) => return Err(self.other_job(about)?),
             (_, Some(about)) => {
                 info!("{}: task {} has ended there; first its outputs are brought", self.address.shown(), about.task);
-                self.bring(&about, &changes)?;
+                // A task of an earlier command, which has failed.
+                self.bring(&about, &changes)?.iter().for_each(|conflict| warn!("{conflict}"));
             }
         }
         let names = self.parts();
@@ -282,18 +284,18 @@ impl Ssh {
         }
     }
 
-    /// Brings what a job has changed in its outputs here, and frees its place.
-    fn bring(&self, about: &About, changes: &[FileChanges]) -> Result<()> {
+    /// Brings what a job has changed in its outputs here, and frees its place. Returns what could not be put in place.
+    fn bring(&self, about: &About, changes: &[FileChanges]) -> Result<Option<CubeError>> {
         let (outputs, workspace) = (about.changed(changes), &self.cube.workspace);
         let written: Vec<PathBuf> = outputs.iter().flat_map(ChangedOutput::written).collect();
-        let brought = place::Brought::begin(workspace)?;
+        let mut brought = Brought::begin(workspace)?;
         self.transfer()?.fetch(&self.far_workspace()?, &written, brought.root())?;
         for ChangedOutput { directory, path, changes } in outputs {
-            let output = place::Output { directory: &workspace.join(directory), path: &workspace.join(path) };
-            place::place(&brought.root().join(directory), output, changes)?;
+            let output = Output { directory: &workspace.join(directory), path: &workspace.join(path) };
+            brought.place(directory, output, changes)?;
         }
-        drop(brought);
-        self.ask("free the place of the task", &["cube", "job", "free", "../job"], Stdio::null()).map(drop)
+        let conflict = brought.end();
+        self.ask("free the place of the task", &["cube", "job", "free", "../job"], Stdio::null()).map(|_| conflict)
     }
 
     fn about(&self, invocation: &Invocation) -> About {
@@ -310,23 +312,10 @@ impl Ssh {
 
     /// The run configuration that means `invocation` there.
     fn run_file(&self, invocation: &Invocation) -> String {
-        let value = |path: &Path| match self.in_workspace(path) {
+        invocation.as_configuration(&|path| match self.in_workspace(path) {
             Some(below) => format!("$WORKSPACE/{}", below.display()),
             None => path.display().to_string(),
-        };
-        let bound = |is_input| -> serde_json::Map<String, serde_json::Value> {
-            let bindings = invocation.bindings.iter().filter(|binding| binding.is_input == is_input);
-            bindings.map(|binding| (binding.name.clone(), value(&binding.path).into())).collect()
-        };
-        // JSON is YAML.
-        serde_json::json!({
-            "schema_type": "mlcube_invoke",
-            "schema_version": "1.0.0",
-            "task_name": invocation.task,
-            "input_binding": bound(true),
-            "output_binding": bound(false),
         })
-        .to_string()
     }
 
     /// What this program is told there, to configure the cube.
@@ -445,11 +434,20 @@ impl Runner for Ssh {
     }
 
     fn collect(&self, invocation: &Invocation) -> Result<()> {
+        interrupt::acknowledge(); // what has arrived is put in place
         // Those of the job, which may have been started with others than this command names.
         let brought = self
             .state()
-            .and_then(|State { about, changes, .. }| about.map_or(Ok(()), |about| self.bring(&about, &changes)));
-        brought.map_err(|error| self.or_lost(error, &invocation.task, "has ended there, where its outputs wait"))
+            .and_then(|State { about, changes, .. }| about.map_or(Ok(None), |about| self.bring(&about, &changes)));
+        let task = &invocation.task;
+        match brought.map_err(|error| self.or_lost(error, task, "has ended there, where its outputs wait")) {
+            Ok(Some(conflict)) => Err(conflict.into()),
+            Ok(None) => interrupt::check(),
+            Err(Error::Interrupted { signal }) => {
+                Err(CubeError::NotBrought { host: self.address.shown(), task: task.clone(), signal }.into())
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

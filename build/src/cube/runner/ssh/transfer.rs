@@ -10,6 +10,7 @@ use super::super::super::command::{HostCommand, ProgramOutput, file_of};
 use super::super::super::listing::{self, LEFT_OUT, Listed, is_below, is_left_out, listed};
 use super::connection::{Connection, problem};
 use crate::error::{CubeError, Error, Result};
+use crate::text::counted;
 
 /// More paths than this are not given as arguments.
 const MOST_ARGUMENTS: usize = 500;
@@ -182,9 +183,9 @@ impl FileTransfer<'_> {
         });
         self.remove(sent.to, &gone.cloned().collect::<Vec<_>>())?;
         tracing::info!(
-            "{}: {what}: {} files sent, {} there",
+            "{}: {what}: {} sent, {} there",
             self.connection.host(),
-            changed.len(),
+            counted(changed.len(), "file"),
             here.len() - changed.len()
         );
         if changed.is_empty() {
@@ -225,7 +226,8 @@ impl FileTransfer<'_> {
         let names: Vec<String> = names.iter().map(|path| format!("./{}", path.display())).collect();
         for some in names.chunks(MOST_ARGUMENTS) {
             let pack = self.connection.command(&in_directory(far, "tar -cf - \"$@\"", some));
-            let unpack = HostCommand::new("tar").args(["-xpf", "-"]).directory(stage);
+            // Root would give files here to whoever has that number there.
+            let unpack = HostCommand::new("tar").args(["--no-same-owner", "-xpf", "-"]).directory(stage);
             let (packed, unpacked) = pack.pipe(Stdio::null(), &unpack)?;
             if !packed.success || !unpacked.success {
                 return Err(self.failed("bring", far, if packed.success { &unpacked.stderr } else { &packed.stderr }));
