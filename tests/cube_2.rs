@@ -447,7 +447,7 @@ fn outputs_of_another_program_stay_though_they_have_the_names_of_ours() {
 #[test]
 fn a_cube_of_one_file_is_cleaned() {
     let cube = Cube::new();
-    cube.write("workspace/model/model.safetensors", "x");
+    cube.write("workspace/model/model.safetensors", r#"{"__metadata__":{"mnist":"x"}}"#);
     cube.write("workspace/model/mine.txt", "x");
     fs::remove_file(cube.sandbox.path("the cube/mlcube.yaml")).unwrap();
     let Ended { stdout, .. } = cube.run("clean --mlcube=mlcube-2.0.yaml --yes").done();
