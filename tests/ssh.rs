@@ -11,8 +11,11 @@ use crate::common::cube::Cube;
 use crate::common::sshd::Sshd;
 use crate::common::{Ended, end, is_root, skipped, tmpfs};
 
+mod by_tar;
 mod job;
+mod killed;
 mod outputs;
+mod single;
 
 const PLATFORM: &str =
     "schema_version: 1.0.0\nschema_type: mlcube_ssh\nhost: far\nauthentication: {}\nplatform: native.yaml\n";

@@ -7,7 +7,7 @@ use super::{Far, TRAIN, ended};
 use crate::common::is_root;
 
 /// With rsync and without.
-fn both(test: impl Fn(&Far)) {
+pub(super) fn both(test: impl Fn(&Far)) {
     for with_rsync in [true, false] {
         let Some(far) = Far::new() else { return };
         if !with_rsync {
@@ -25,7 +25,7 @@ fn as_it_runs(far: &Far, script: &str) {
 }
 
 /// Ends a task as Ctrl-C does.
-fn interrupt(child: Child, far: &Far) {
+pub(super) fn interrupt(child: Child, far: &Far) {
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     assert_eq!(ended(child), Some(130), "{}", far.cube.sandbox.read("stderr"));
 }

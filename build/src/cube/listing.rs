@@ -46,23 +46,41 @@ fn time(metadata: &Metadata) -> Duration {
     time.unwrap_or_default()
 }
 
-/// All files below `directory`, sorted; none if it is not there. Left out are those whose names are no UTF-8, and what is at
-/// a path `without` or below it.
+/// What is below a directory.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tree {
+    /// Sorted.
+    pub files: Vec<Listed>,
+    /// Each before those in it.
+    pub directories: BTreeSet<PathBuf>,
+}
+
+/// All files and directories below `directory`; none if it is not there. Left out are those whose names are no UTF-8, and
+/// what is at a path `without` or below it.
+///
+/// # Errors
+/// It cannot be read.
+pub fn tree(directory: &Path, without: &[&Path]) -> Result<Tree> {
+    let mut tree = Tree::default();
+    walk(directory, &mut |path, metadata, _| {
+        match path.to_str() {
+            _ if without.contains(&&*path) => return Walk::Past,
+            Some(_) if metadata.is_file() => tree.files.push(listed(path, metadata)),
+            Some(_) if metadata.is_dir() => _ = tree.directories.insert(path),
+            _ => {}
+        }
+        Walk::On
+    })?;
+    tree.files.sort();
+    Ok(tree)
+}
+
+/// Its files alone.
 ///
 /// # Errors
 /// It cannot be read.
 pub fn list(directory: &Path, without: &[&Path]) -> Result<Vec<Listed>> {
-    let mut files = vec![];
-    walk(directory, &mut |path, metadata, _| {
-        if without.contains(&&*path) {
-            return Walk::Past;
-        } else if metadata.is_file() && path.to_str().is_some() {
-            files.push(listed(path, metadata));
-        }
-        Walk::On
-    })?;
-    files.sort();
-    Ok(files)
+    tree(directory, without).map(|tree| tree.files)
 }
 
 /// Whether there are at most so many files below `directory`, with at most so many bytes together. What is at a path
@@ -161,6 +179,9 @@ pub struct Inventory {
     directories: BTreeSet<PathBuf>,
     /// Those that are left out because their names are no UTF-8.
     unnamed: Vec<String>,
+    /// Pipes, sockets and devices.
+    #[serde(default)]
+    others: BTreeSet<PathBuf>,
 }
 
 impl Inventory {
@@ -178,7 +199,9 @@ impl Inventory {
                 _ if is_left_out(&path) => {}
                 None if metadata.is_file() => inventory.unnamed.push(path.to_string_lossy().into_owned()),
                 Some(_) if metadata.is_file() => _ = inventory.files.insert(path, FileIdentity::of(metadata)),
-                Some(_) if only.is_none() && !is_link => _ = inventory.directories.insert(path),
+                Some(_) if only.is_none() && is_link => {}
+                Some(_) if only.is_none() && metadata.is_dir() => _ = inventory.directories.insert(path),
+                Some(_) if !metadata.is_dir() => _ = inventory.others.insert(path),
                 _ => {}
             }
             Walk::On
@@ -198,6 +221,7 @@ impl Inventory {
             unnamed: unnamed.cloned().collect(),
             made: later.directories.difference(&self.directories).cloned().collect(),
             unmade: self.directories.difference(&later.directories).cloned().collect(),
+            others: later.others.difference(&self.others).cloned().collect(),
         }
     }
 }
@@ -218,6 +242,9 @@ pub struct FileChanges {
     /// Those that are gone.
     #[serde(default)]
     pub unmade: Vec<PathBuf>,
+    /// New pipes, sockets and devices, which are left out.
+    #[serde(default)]
+    pub others: Vec<PathBuf>,
 }
 
 impl FileChanges {
@@ -232,6 +259,14 @@ impl FileChanges {
             unnamed: self.unnamed.clone(),
             made: all(&self.made),
             unmade: all(&self.unmade),
+            others: all(&self.others),
+        }
+    }
+
+    /// Says what does not come into `directory`, since it is neither a file nor a directory.
+    pub fn warn_of_left_out(&self, directory: &Path) {
+        for path in &self.others {
+            tracing::warn!("{}: left out, since it is no file", directory.join(path).display());
         }
     }
 
@@ -239,7 +274,7 @@ impl FileChanges {
     pub fn are_safe(&self) -> bool {
         let written = self.written.iter().map(|(path, _)| path);
         let files = written.chain(self.removed.iter().map(|(path, ..)| path));
-        files.chain(&self.made).chain(&self.unmade).all(|path| is_below(path))
+        files.chain(&self.made).chain(&self.unmade).chain(&self.others).all(|path| is_below(path))
     }
 }
 
@@ -309,9 +344,11 @@ mod tests {
         fs::create_dir_all(at("new/deep")).unwrap();
         fs::remove_dir_all(at("gone")).unwrap();
         std::os::unix::fs::symlink(at("same"), at("link")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
         let changes = start.changes_to(&inventory(None));
         assert_eq!(changes.made, ["new", "new/deep"].map(PathBuf::from));
         assert_eq!(changes.unmade, ["gone", "gone/deep"].map(PathBuf::from));
+        assert_eq!(changes.others, [PathBuf::from("socket")]);
         // The output is one file: its neighbours are none of it.
         assert_eq!(inventory(Some(Path::new("same"))), Inventory::default());
     }

@@ -393,7 +393,7 @@ fn job(command: &JobCommand) -> Result<()> {
         JobCommand::State { directory } => print(serde_json::to_string(&DetachedTask::at(directory).outcome()?)),
         JobCommand::Hold { directory } => DetachedTask::at(directory).hold(),
         JobCommand::Free { directory } => DetachedTask::at(directory).free(),
-        JobCommand::List { directory } => print(serde_json::to_string(&listing::list(directory, &[])?)),
+        JobCommand::List { directory } => print(serde_json::to_string(&listing::tree(directory, &[])?)),
         JobCommand::Pack { since, sources } => {
             let sources: Vec<Packed> = sources.iter().filter_map(|source| Packed::parse(source)).collect();
             stream::pack(&sources, since.as_deref(), &mut io::stdout().lock())

@@ -131,6 +131,7 @@ impl Copies {
         for (binding, _) in self.outputs() {
             let of_it = changes.renamed(|path| path.strip_prefix(&binding.name).ok().map(Path::to_path_buf));
             changes.unnamed.clear(); // said once
+            of_it.warn_of_left_out(binding.directory());
             brought.place(binding.name.as_ref(), Output::of(&binding.path, binding.is_file), &of_it)?;
         }
         let conflict = brought.end();

@@ -149,7 +149,8 @@ impl Connection {
     /// The connection is lost, or a signal arrived.
     pub fn output_of(&self, words: &[impl AsRef<str>], input: Stdio) -> Result<ProgramOutput> {
         let output = self.command(words).complete(input)?;
-        if output.code == Some(LOST) {
+        // None: ssh was killed.
+        if matches!(output.code, None | Some(LOST)) {
             return Err(CubeError::Connection { host: self.host(), problem: problem(&output.stderr) }.into());
         }
         Ok(output)

@@ -10,21 +10,22 @@
 //! A task does not depend on the connection: it is a job of its own, whose output is followed.
 
 use std::cell::RefCell;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use crate::sha256;
 use serde_yaml::Value;
 use tracing::{info, warn};
 
+mod by_tar;
 mod connection;
+mod single;
 mod transfer;
 
 use self::connection::{Address, Connection, Held, LOST};
 use self::transfer::{FileTransfer, Sent};
-use super::super::command::{HostCommand, file_of};
+use super::super::command::HostCommand;
 use super::super::directory::{CubeDir, absolute};
 use super::super::invocation::{Binding, Invocation};
 use super::super::job::{About, ChangedOutput, Stage, State};
@@ -35,7 +36,7 @@ use super::{Image, ImageFound, Platform, Runner, text};
 use crate::error::{CubeError, Error, Result};
 use crate::files::lock;
 use crate::text::lines;
-use crate::{host_paths, interrupt};
+use crate::{host_paths, interrupt, sha256};
 
 /// `mlcube_ssh` of MLCube's documentation. `program` and `lost_connection` are ours.
 pub const PLATFORM: Platform = Platform {
@@ -92,8 +93,8 @@ struct Far {
     base: String,
     /// This program there.
     program: String,
-    /// The file with this program here, if it is not there yet.
-    missing: RefCell<Option<PathBuf>>,
+    /// This program's bytes, if it is not there yet.
+    missing: RefCell<Option<Vec<u8>>>,
     /// Whether both machines have rsync.
     has_rsync: bool,
 }
@@ -174,15 +175,14 @@ impl Ssh {
         let far = self.far()?;
         if let Some(program) = &*far.missing.borrow() {
             info!("{}: sending this program", self.address.shown());
-            let file = File::open(program).map_err(Error::io("read", program))?;
-            let script = "mkdir -p \"${1%/*}\" && cat >\"$1.part\" && chmod 700 \"$1.part\" && mv \"$1.part\" \"$1\"";
-            far.connection.succeed("write this program", &["sh", "-c", script, "sh", &far.program], file.into())?;
+            far.connection.write_file("write this program", &far.program, "700", program)?;
         }
         far.missing.take(); // it is there now
         let version = far.connection.command(&[&*far.program, "--version"]).within(ANSWER).complete(Stdio::null())?;
         if version.success {
             return Ok(());
         }
+        far.connection.output(&["true"])?; // where the connection is lost, that is why
         let problem = connection::problem(&version.stderr);
         Err(CubeError::OtherMachine { host: self.address.shown(), problem }.into())
     }
@@ -275,11 +275,13 @@ impl Ssh {
         let words = self.words(&far.base, &far.program, &["cube", "job", "follow", "../job"]);
         let command = far.connection.command(&words);
         let then = if self.ends_alone { "is stopped there in a minute" } else { "goes on there" };
-        if command.run_with_signs_of_life()?.code() == Some(LOST) {
+        // One that was ended by a signal which did not come from here says nothing of the task.
+        if matches!(command.run_with_signs_of_life()?.code(), None | Some(LOST)) {
             return Err(self.lost(task, then));
         }
         match self.state().map_err(|error| self.or_lost(error, task, then))?.stage {
             Stage::Ended(code) => Ok(exit_status(code)),
+            Stage::Running => Err(self.lost(task, then)),
             _ => Err(CubeError::Killed { host: self.address.shown(), task: task.into() }.into()),
         }
     }
@@ -292,6 +294,7 @@ impl Ssh {
         self.transfer()?.fetch(&self.far_workspace()?, &written, brought.root())?;
         for ChangedOutput { directory, path, changes } in outputs {
             let output = Output { directory: &workspace.join(directory), path: &workspace.join(path) };
+            changes.warn_of_left_out(output.directory);
             brought.place(directory, output, changes)?;
         }
         let conflict = brought.end();
@@ -348,10 +351,10 @@ impl Runner for Ssh {
             None => {
                 connection.check_same_machine()?;
                 let here = std::env::current_exe().map_err(Error::io("find", "this program"))?;
-                let hash = sha256::of(fs::read(&here).map_err(Error::io("read", &here))?);
-                let program = format!("{base}/bin/mnist-{}", &hash[..16]);
-                let is_there = connection.output(&["test", "-x", &program])?.success;
-                (program, (!is_there).then_some(here))
+                let bytes = fs::read(&here).map_err(Error::io("read", &here))?;
+                let program = format!("{base}/bin/mnist-{}", &sha256::of(&bytes)[..16]);
+                let is_there = connection.has_program(&program, bytes.len())?;
+                (program, (!is_there).then_some(bytes))
             }
         };
         let here = HostCommand::new("rsync").arg("--version").output().is_ok_and(|rsync| rsync.success);
@@ -380,12 +383,9 @@ impl Runner for Ssh {
             let sent = Sent { from: workspace, names: &names, without: &[], to: &to, follows_links: is_input };
             transfer.send(what, &sent)?;
         }
-        let far = self.far()?;
-        let file = file_of(self.run_file(invocation).as_bytes())?;
+        let (far, run) = (self.far()?, self.run_file(invocation));
         let to = format!("{}/run.yaml", far.base);
-        far.connection
-            .succeed("write the run configuration", &["sh", "-c", "cat >\"$1\"", "sh", &to], file.into())
-            .map(drop)
+        far.connection.write_file("write the run configuration", &to, "600", run.as_bytes())
     }
 
     fn command(&self, _: &Invocation) -> Result<HostCommand> {

@@ -1,19 +1,16 @@
 //! Files sent to another machine and brought back: by rsync, or where one side has none by tar. Only what differs in size or
 //! time is sent.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use super::super::super::command::{HostCommand, ProgramOutput, file_of};
-use super::super::super::listing::{self, LEFT_OUT, Listed, is_below, is_left_out, listed};
+use super::super::super::listing::{self, LEFT_OUT, Tree, is_below, is_left_out, listed};
 use super::connection::{Connection, problem};
 use crate::error::{CubeError, Error, Result};
-use crate::text::counted;
-
-/// More paths than this are not given as arguments.
-const MOST_ARGUMENTS: usize = 500;
 
 /// Files between this machine and another.
 #[derive(Debug)]
@@ -41,8 +38,6 @@ pub struct Sent<'a> {
 
 /// Files of so many bytes are compared by their contents: two may have been made within a second, with one size.
 const COMPARED: u64 = 4 << 20;
-/// Tar compares none: a file that is named itself, such as one of parameters, and has no more bytes, is always sent.
-const ALWAYS_SENT: u64 = 1 << 16;
 /// If they are not more than these.
 const FEW: usize = 1000;
 
@@ -61,18 +56,28 @@ impl Sent<'_> {
         self.without.iter().filter_map(|path| Path::new(path).strip_prefix(name).ok()).collect()
     }
 
-    /// The files that a name stands for; none if there is nothing.
-    fn files(&self, name: &Path) -> Result<Vec<Listed>> {
-        let path = self.from.join(name);
-        if path.is_dir() {
-            let files = listing::list(&path, &self.left_out_of(name))?.into_iter();
-            return Ok(files.map(|(below, size, time)| (name.join(below), size, time)).collect());
+    /// All files and directories that the names stand for, with the directories on the way to them.
+    pub(super) fn tree(&self) -> Result<Tree> {
+        let mut all = Tree::default();
+        for name in self.names {
+            let path = self.from.join(name);
+            if path.is_dir() {
+                let Tree { files, directories } = listing::tree(&path, &self.left_out_of(name))?;
+                all.files.extend(files.into_iter().map(|(below, size, time)| (name.join(below), size, time)));
+                all.directories.extend(directories.into_iter().map(|below| name.join(below)));
+                all.directories.insert(name.clone());
+            } else if let Ok(metadata) = fs::metadata(&path) {
+                all.files.push(listed(name.clone(), &metadata));
+            }
+            all.directories.extend(name.ancestors().skip(1).map(Path::to_path_buf));
         }
-        Ok(fs::metadata(&path).map(|metadata| listed(name.into(), &metadata)).into_iter().collect())
+        all.files.retain(|(path, ..)| !is_left_out(path));
+        all.directories.remove(Path::new(""));
+        Ok(all)
     }
 
     /// Whether a name stands for few files, which have at most so many bytes together.
-    fn is_small(&self, name: &Path, bytes: u64) -> Result<bool> {
+    pub(super) fn is_small(&self, name: &Path, bytes: u64) -> Result<bool> {
         let path = self.from.join(name);
         if path.is_dir() {
             return listing::is_small(&path, &self.left_out_of(name), (FEW, bytes));
@@ -137,7 +142,7 @@ impl FileTransfer<'_> {
         Ok(sent.unwrap_or("some").into())
     }
 
-    fn failed(&self, verb: &str, what: &str, stderr: &str) -> Error {
+    pub(super) fn failed(&self, verb: &str, what: &str, stderr: &str) -> Error {
         if let Err(lost) = self.connection.output(&["true"]) {
             return lost; // which is what the programs stumbled over
         }
@@ -145,65 +150,21 @@ impl FileTransfer<'_> {
         CubeError::Transfer { host, action, problem: problem(stderr) }.into()
     }
 
-    /// The files below the directory `far` there.
+    /// What is below the directory `far` there.
     ///
     /// # Errors
-    /// They cannot be listed, or the connection is lost.
-    pub fn list(&self, far: &str) -> Result<Vec<Listed>> {
+    /// It cannot be listed, or the connection is lost.
+    pub fn tree(&self, far: &str) -> Result<Tree> {
         let json = self.connection.succeed("list files", &[self.program, "cube", "job", "list", far], Stdio::null())?;
-        let listed: Vec<Listed> =
-            serde_json::from_str(&json).map_err(|error| self.failed("list", far, &error.to_string()))?;
-        match listed.iter().find(|(path, ..)| !is_below(path)) {
-            None => Ok(listed),
-            Some((path, ..)) => {
-                Err(self.failed("list", far, &format!("expected paths below it, found {}", path.display())))
-            }
+        let tree: Tree = serde_json::from_str(&json).map_err(|error| self.failed("list", far, &error.to_string()))?;
+        let mut paths = tree.files.iter().map(|(path, ..)| path).chain(&tree.directories);
+        match paths.find(|path| !is_below(path)) {
+            None => Ok(tree),
+            Some(path) => Err(self.failed("list", far, &format!("expected paths below it, found {}", path.display()))),
         }
     }
 
-    fn send_by_tar(&self, what: &'static str, sent: &Sent) -> Result<()> {
-        let mut here = sent.names.iter().map(|name| sent.files(name)).collect::<Result<Vec<_>>>()?.concat();
-        here.retain(|(path, ..)| !is_left_out(path));
-        let there = self.list(sent.to)?;
-        let known: BTreeMap<&PathBuf, (u64, u64)> =
-            there.iter().map(|(path, size, time)| (path, (*size, *time))).collect();
-        let is_file = |name: &&PathBuf| !sent.from.join(name).is_dir();
-        let files = sent.names.iter().filter(is_file);
-        let small: Vec<&PathBuf> = files.filter(|name| sent.is_small(name, ALWAYS_SENT).unwrap_or(false)).collect();
-        let is_small = |path: &PathBuf| small.iter().any(|name| path.starts_with(name));
-        let changed =
-            here.iter().filter(|(path, size, time)| known.get(path) != Some(&(*size, *time)) || is_small(path));
-        let changed: Vec<&PathBuf> = changed.map(|(path, ..)| path).collect();
-        let directories = sent.names.iter().filter(|name| sent.from.join(name).is_dir());
-        let directories: Vec<&PathBuf> = directories.collect();
-        let gone = there.iter().map(|(path, ..)| path).filter(|path| {
-            directories.iter().any(|directory| path.starts_with(directory))
-                && !sent.without.iter().any(|name| path.starts_with(name))
-                && !here.iter().any(|(name, ..)| name == *path)
-        });
-        self.remove(sent.to, &gone.cloned().collect::<Vec<_>>())?;
-        tracing::info!(
-            "{}: {what}: {} sent, {} there",
-            self.connection.host(),
-            counted(changed.len(), "file"),
-            here.len() - changed.len()
-        );
-        if changed.is_empty() {
-            return Ok(());
-        }
-        let names = names_file(&changed)?;
-        let pack = HostCommand::new("tar")
-            .args(["--null", if sent.follows_links { "-chf" } else { "-cf" }, "-", "-T", "-"])
-            .directory(sent.from);
-        let unpack = self.connection.command(&["tar", "-xpf", "-", "-C", sent.to]);
-        let (packed, unpacked) = pack.pipe(names.into(), &unpack)?;
-        if packed.success && unpacked.success {
-            return Ok(());
-        }
-        Err(self.failed("send", what, if unpacked.success { &packed.stderr } else { &unpacked.stderr }))
-    }
-
-    /// Brings files there, which `names` names below the directory `far`, into the directory `stage`.
+    /// Brings files there, which `names` names below the directory `far`, into the directory `stage`, and no others.
     ///
     /// # Errors
     /// A file cannot be read or written, the connection is lost, or a signal arrived.
@@ -211,9 +172,15 @@ impl FileTransfer<'_> {
         if names.is_empty() {
             return Ok(());
         }
-        if !self.has_rsync {
-            return self.fetch_by_tar(far, names, stage);
+        if self.has_rsync {
+            self.fetch_by_rsync(far, names, stage)?
+        } else {
+            self.fetch_by_tar(far, names, stage)?
         }
+        keep_only(&names.iter().map(|name| stage.join(name)).collect(), stage).map_err(Error::io("tidy up", stage))
+    }
+
+    fn fetch_by_rsync(&self, far: &str, names: &[PathBuf], stage: &Path) -> Result<()> {
         let (ssh, host) = self.connection.for_rsync();
         // As a list: of arguments, the other side would take some for patterns.
         let command = HostCommand::new("rsync").args(["-ltps", "--no-implied-dirs", "--from0", "--files-from=-"]);
@@ -221,31 +188,21 @@ impl FileTransfer<'_> {
         let output = command.complete(names_file(names)?.into())?;
         if output.success { Ok(()) } else { Err(self.failed("bring", far, &output.stderr)) }
     }
+}
 
-    fn fetch_by_tar(&self, far: &str, names: &[PathBuf], stage: &Path) -> Result<()> {
-        let names: Vec<String> = names.iter().map(|path| format!("./{}", path.display())).collect();
-        for some in names.chunks(MOST_ARGUMENTS) {
-            let pack = self.connection.command(&in_directory(far, "tar -cf - \"$@\"", some));
-            // Root would give files here to whoever has that number there.
-            let unpack = HostCommand::new("tar").args(["--no-same-owner", "-xpf", "-"]).directory(stage);
-            let (packed, unpacked) = pack.pipe(Stdio::null(), &unpack)?;
-            if !packed.success || !unpacked.success {
-                return Err(self.failed("bring", far, if packed.success { &unpacked.stderr } else { &packed.stderr }));
-            }
+/// Removes what else than `wanted` is below `directory`, except the files that guard one.
+fn keep_only(wanted: &BTreeSet<PathBuf>, directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            keep_only(wanted, &path)?;
+            let _ = fs::remove_dir(&path); // it stays where something is in it
+        } else if !wanted.contains(&path) && !is_left_out(&path) {
+            fs::remove_file(&path)?;
         }
-        Ok(())
     }
-
-    /// Removes files there, which `names` names below the directory `far`.
-    ///
-    /// # Errors
-    /// One cannot be removed, the connection is lost, or a signal arrived.
-    pub fn remove(&self, far: &str, names: &[PathBuf]) -> Result<()> {
-        let names: Vec<String> = names.iter().map(|path| path.display().to_string()).collect();
-        names.chunks(MOST_ARGUMENTS).try_for_each(|some| {
-            self.connection.succeed("tidy up", &in_directory(far, "rm -f -- \"$@\"", some), Stdio::null()).map(drop)
-        })
-    }
+    Ok(())
 }
 
 /// Whether rsync has sent all but links that lead nowhere.
@@ -257,13 +214,13 @@ fn only_lacks_targets(output: &ProgramOutput) -> bool {
 }
 
 /// The words that run `script` with `arguments` in a directory there.
-fn in_directory(far: &str, script: &str, arguments: &[String]) -> Vec<String> {
+pub(super) fn in_directory(far: &str, script: &str, arguments: &[String]) -> Vec<String> {
     let script = format!("mkdir -p \"$1\" && cd \"$1\" && shift && {script}");
     ["sh", "-c", &script, "sh", far].map(String::from).into_iter().chain(arguments.iter().cloned()).collect()
 }
 
 /// The names, each with a zero after it, as `tar --null -T` reads them.
-fn names_file<P: AsRef<Path>>(names: &[P]) -> Result<File> {
+pub(super) fn names_file<P: AsRef<Path>>(names: &[P]) -> Result<File> {
     let lines = names.iter().map(|name| [b"./", name.as_ref().as_os_str().as_encoded_bytes(), b"\0"].concat());
     file_of(&lines.collect::<Vec<_>>().concat())
 }
@@ -285,7 +242,9 @@ mod tests {
         assert!(is_small("build", 4) && !is_small("build", 3));
         assert!(is_small("target", 4) && !is_small("target", 3));
         assert!(is_small("build/src/lib.rs", 4) && !is_small("build/src/lib.rs", 3) && is_small("nothing", 0));
-        let names: Vec<PathBuf> = sent.files(Path::new("build")).unwrap().into_iter().map(|(path, ..)| path).collect();
-        assert_eq!(names, [Path::new("build/src/lib.rs")]);
+        let names = [PathBuf::from("build")];
+        let tree = Sent { names: &names, ..sent }.tree().unwrap();
+        assert_eq!(tree.files.into_iter().map(|(path, ..)| path).collect::<Vec<_>>(), [Path::new("build/src/lib.rs")]);
+        assert_eq!(tree.directories, ["build", "build/src"].map(PathBuf::from).into());
     }
 }
