@@ -4,13 +4,13 @@
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use crate::sha256::Sha256;
 use flate2::read::MultiGzDecoder;
 
 use super::idx::{IdxContents, IdxFault, LONGEST_HEADER};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::open;
+use crate::sha256::Sha256;
 use crate::threads;
 
 /// A byte of a gzip file becomes at most so many: deflate's shortest code of 2 bits stands for 258 bytes.

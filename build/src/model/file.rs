@@ -11,7 +11,6 @@ use std::io::{Cursor, ErrorKind, Read, Seek};
 use std::path::Path;
 use std::slice::ChunksExact;
 
-use crate::sha256::Sha256;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::files::set;
 use crate::model::{MOST_CLASSES, MOST_HIDDEN_LAYERS, MOST_INPUTS, MOST_MEMBERS, MOST_UNITS, MlpShape};
 use crate::open;
+use crate::sha256::Sha256;
 
 /// The name of the file in MODEL_DIR.
 pub const FILE_NAME: &str = "model.safetensors";

@@ -7,12 +7,12 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
-use crate::sha256::Sha256;
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::sha256::Sha256;
 use crate::text::different_hashes;
 
 /// The name of the metadata entry.

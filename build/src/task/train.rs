@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use crate::sha256;
 use tracing::{info, warn};
 
 use crate::cli::Train;
@@ -30,6 +29,7 @@ use crate::output::names;
 use crate::output::tensorboard::EventFiles;
 use crate::output::unfinished::UnfinishedDirectory;
 use crate::parameters::{Parameters, Setting};
+use crate::sha256;
 use crate::simd::InstructionSet;
 use crate::task::verdict;
 use crate::text;

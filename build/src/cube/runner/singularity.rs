@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::sha256::Sha256;
 use serde_yaml::{Mapping, Value};
 
 use super::super::command::HostCommand;
@@ -17,6 +16,7 @@ use crate::data::download::environment;
 use crate::error::{CubeError, Error, Result};
 use crate::files::{self, is_root};
 use crate::open;
+use crate::sha256::Sha256;
 
 /// `mlcube_singularity` of MLCube's documentation. `nv` is ours: the documentation does not mention GPUs.
 pub const PLATFORM: Platform = Platform {

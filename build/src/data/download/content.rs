@@ -6,10 +6,10 @@
 
 use std::io::{self, Write};
 
-use crate::sha256::Sha256;
 use flate2::write::MultiGzDecoder;
 
 use crate::data::sets::SourceFile;
+use crate::sha256::Sha256;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// IDX begins with two zero bytes and the type of its elements: 8, unsigned bytes.

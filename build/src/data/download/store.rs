@@ -6,7 +6,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use crate::sha256::Sha256;
 use tracing::{info, warn};
 
 use crate::data::download::content::{Content, Wrong};
@@ -16,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::files::AtomicFile;
 use crate::files::atomic::unused_name;
 use crate::open;
+use crate::sha256::Sha256;
 
 /// How a directory holds one of the files.
 #[derive(Debug, Clone, PartialEq, Eq)]

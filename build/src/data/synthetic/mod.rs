@@ -113,9 +113,8 @@ pub fn write(directory: &Path, train: usize, test: usize) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use crate::sha256;
-
     use super::*;
+    use crate::sha256;
 
     /// If this fails, undo the change and keep the hashes: others have the set with these bytes.
     #[test]

@@ -3,14 +3,13 @@
 
 use std::path::Path;
 
-use crate::sha256;
-
 use crate::data::idx::{IdxContents, encode_images, encode_labels};
 use crate::data::idx_file::{IdxFile, Values};
 use crate::data::sets::{DataSource, MNIST, SETS};
 use crate::error::{Error, MedPerfError, Result};
 use crate::files;
 use crate::open;
+use crate::sha256;
 use crate::text::{Problem, different_hashes};
 
 /// The file of the images.

@@ -1,6 +1,5 @@
 //! The Job that runs a task, and the ConfigMap with its files: Kubernetes API, batch/v1 and core/v1.
 
-use crate::sha256::Sha256;
 use serde_json::{Map, Value as Json, json};
 
 use super::super::super::in_pod;
@@ -11,6 +10,7 @@ use super::pod;
 use super::settings::Settings;
 use crate::error::Result;
 use crate::files::is_root;
+use crate::sha256::Sha256;
 
 /// The user of the pod where the caller is root.
 const USER: (u32, u32) = (1000, 1000);

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use crate::sha256;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value as Json, json};
@@ -15,6 +14,7 @@ use super::copies::Copies;
 use super::settings::Settings;
 use crate::error::{CubeError, Error, Result};
 use crate::files::lock;
+use crate::sha256;
 
 /// Where claims are in the container, for inputs and for outputs, and where the files of the ConfigMap are.
 const INPUTS: &str = "/mlcube/inputs";
