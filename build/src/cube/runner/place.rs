@@ -85,13 +85,6 @@ pub struct Output<'a> {
     pub path: &'a Path,
 }
 
-impl<'a> Output<'a> {
-    /// The output at `path`, which may be a file.
-    pub fn of(path: &'a Path, is_file: bool) -> Self {
-        Self { directory: path.parent().filter(|_| is_file).unwrap_or(path), path }
-    }
-}
-
 /// Does the `changes` of a task to an output: puts the files that it wrote in place, which were brought into `stage`, and
 /// takes others away, unless they have changed here meanwhile. Where one that was written has, or cannot stand there, none is
 /// put in place or taken away: all go into a new directory beside the output, and the conflict is returned.
@@ -248,7 +241,7 @@ mod tests {
             made: ["new", "new/deep"].map(PathBuf::from).into(),
             ..FileChanges::default()
         };
-        let conflict = place(&at("stage"), Output::of(&at("model"), false), &changes).unwrap().unwrap().to_string();
+        let conflict = place(&at("stage"), whole(&at("model")), &changes).unwrap().unwrap().to_string();
         let said =
             format!(": is no directory here, and one where the task ran, so {} is as it was", at("model").display());
         assert!(conflict.contains(&said), "{conflict}");
@@ -260,9 +253,14 @@ mod tests {
         fs::create_dir_all(at("model/mine/deep")).unwrap();
         fs::write(at("model/mine/file"), "text").unwrap();
         let unmade = ["mine", "mine/deep"].map(PathBuf::from).into();
-        place(&at("model.brought"), Output::of(&at("model"), false), &FileChanges { unmade, ..changes }).unwrap();
+        place(&at("model.brought"), whole(&at("model")), &FileChanges { unmade, ..changes }).unwrap();
         assert!(at("model/new/deep").is_dir() && at("model/written").is_file() && at("model/mine/file").is_file());
         assert!(!at("model/mine/deep").exists());
+    }
+
+    /// An output that is a directory.
+    fn whole(path: &Path) -> Output<'_> {
+        Output { directory: path, path }
     }
 
     /// A workspace with these files, each with its name as text.
@@ -282,7 +280,7 @@ mod tests {
         let at = |name: &str| workspace.path().join(name);
         let written = |name: &str| FileChanges { written: vec![(name.into(), None)], ..FileChanges::default() };
         for name in ["one.json", "two.json"] {
-            place(&at("stage"), Output::of(&at(name), true), &written(name)).unwrap();
+            place(&at("stage"), Output { directory: workspace.path(), path: &at(name) }, &written(name)).unwrap();
         }
         // The second has changed here.
         let text = |name: &str| fs::read_to_string(at(name)).unwrap();
@@ -295,7 +293,7 @@ mod tests {
         let workspace = workspace(&["stage/written", "stage/other", "model/other"]);
         let at = |name: &str| workspace.path().join(name);
         let written = FileChanges { written: vec![("written".into(), None)], ..FileChanges::default() };
-        place(&at("stage"), Output::of(&at("model"), false), &written).unwrap();
+        place(&at("stage"), whole(&at("model")), &written).unwrap();
         assert_eq!(fs::read_to_string(at("model/other")).unwrap(), "model/other");
         assert!(at("model/written").is_file());
     }
@@ -305,7 +303,7 @@ mod tests {
         let workspace = workspace(&["stage/written", "model"]);
         let at = |name: &str| workspace.path().join(name);
         let written = FileChanges { written: vec![("written".into(), None)], ..FileChanges::default() };
-        place(&at("stage"), Output::of(&at("model"), false), &written).unwrap();
+        place(&at("stage"), whole(&at("model")), &written).unwrap();
         assert!(at("model").is_file() && at("model.brought/written").is_file());
     }
 

@@ -132,7 +132,8 @@ impl Copies {
             let of_it = changes.renamed(|path| path.strip_prefix(&binding.name).ok().map(Path::to_path_buf));
             changes.unnamed.clear(); // said once
             of_it.warn_of_left_out(binding.directory());
-            brought.place(binding.name.as_ref(), Output::of(&binding.path, binding.is_file), &of_it)?;
+            let output = Output { directory: binding.directory(), path: &binding.path };
+            brought.place(binding.name.as_ref(), output, &of_it)?;
         }
         let conflict = brought.end();
         if let Err(error) = done(kubectl, pod, OUTPUTS, FETCHED) {
