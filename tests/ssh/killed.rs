@@ -2,9 +2,14 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use super::{Far, TRAIN, ended};
 use crate::common::end;
+
+const KILLED: &str = "error: far: task train ended there without an exit code: it or its supervisor was killed, or the machine \
+                      went down\n";
 
 /// The processes whose command lines match a pattern.
 fn processes(pattern: &str) -> Vec<String> {
@@ -40,4 +45,45 @@ fn an_ssh_that_is_killed_here_does_not_end_the_task() {
     let stderr = far.cube.sandbox.read("stderr");
     assert!(stderr.contains("error: far: lost the connection; task train goes on there\n"), "{stderr}");
     far.end_there();
+}
+
+#[test]
+fn a_task_that_is_killed_there_is_named() {
+    let Some(far) = Far::new() else { return };
+    let child = far.long_training();
+    kill(&format!("^{}.* (supervise|train|run) ", far.base().display()));
+    assert_eq!(ended(child), Some(1));
+    let stderr = far.cube.sandbox.read("stderr");
+    assert!(stderr.ends_with(KILLED), "{stderr}");
+    far.short_training();
+    far.run(TRAIN).done();
+}
+
+#[test]
+fn a_task_whose_supervisor_is_killed_is_not_taken_for_one_that_has_ended() {
+    let Some(far) = Far::new() else { return };
+    let child = far.long_training();
+    kill(&format!("^{}.* job supervise ", far.base().display()));
+    thread::sleep(Duration::from_secs(1));
+    let second = far.run(TRAIN);
+    assert!(second.stderr.contains("error: far: task train runs there already, in "), "{second:#?}");
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(ended(child), Some(130), "{}", far.cube.sandbox.read("stderr"));
+    let left = processes(&format!("^{}.* train ", far.base().display()));
+    assert!(left.is_empty(), "{left:?} of a task that was stopped");
+    assert!(far.outputs("model").contains_key("model.safetensors"));
+}
+
+#[test]
+fn a_task_whose_supervisor_is_killed_is_waited_for_and_its_outputs_are_brought() {
+    let Some(far) = Far::new() else { return };
+    let child = far.long(TRAIN, 6);
+    kill(&format!("^{}.* job supervise ", far.base().display()));
+    assert_eq!(ended(child), Some(1));
+    let stderr = far.cube.sandbox.read("stderr");
+    assert!(stderr.contains("max_seconds") && !stderr.contains("stopping task"), "{stderr}");
+    assert!(stderr.ends_with(KILLED), "{stderr}");
+    assert!(far.outputs("model").contains_key("model.safetensors"), "{stderr}");
+    far.short_training();
+    far.run(TRAIN).done();
 }

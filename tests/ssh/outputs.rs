@@ -268,7 +268,7 @@ fn a_link_that_is_not_brought_is_named_by_its_place_here() {
 #[test]
 fn of_several_tasks_the_one_that_goes_on_is_taken_up_alone() {
     let Some(far) = Far::new() else { return };
-    let child = far.long("run --platform=ssh --task=train,evaluate,train");
+    let child = far.long("run --platform=ssh --task=train,evaluate,train", 100);
     far.sshd.wire.cut();
     assert_eq!(ended(child), Some(1));
     let stderr = far.cube.sandbox.read("stderr");

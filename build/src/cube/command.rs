@@ -321,7 +321,12 @@ pub struct Signals(Option<rustix::process::Pid>);
 impl Signals {
     /// To `child`, which has a process group of its own.
     pub fn to(child: &Child) -> Self {
-        Self(rustix::process::Pid::from_raw(child.id() as i32))
+        Self::to_group(child.id())
+    }
+
+    /// To a process group.
+    pub fn to_group(group: u32) -> Self {
+        Self(i32::try_from(group).ok().and_then(rustix::process::Pid::from_raw))
     }
 
     /// Sends `signal`.
@@ -344,6 +349,9 @@ pub struct Signals;
 #[cfg(not(unix))]
 impl Signals {
     pub fn to(_: &Child) -> Self {
+        Self
+    }
+    pub fn to_group(_: u32) -> Self {
         Self
     }
     pub fn send(&self, _: i32) {}

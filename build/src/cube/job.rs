@@ -6,10 +6,11 @@
 //! ```
 //!
 //! All files of a job are in its directory. The supervisor holds the directory's lock as long as it lives, so that a job
-//! whose supervisor was killed is not taken for a running one.
+//! that was killed is not taken for a running one. The task holds a lock of its own, since it outlives a supervisor that is
+//! killed.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -28,6 +29,8 @@ use crate::{interrupt, threads};
 const TICK: Duration = Duration::from_millis(50);
 /// The time in which a supervisor starts.
 const START: Duration = Duration::from_secs(20);
+/// A look at a lock takes no longer.
+const LOOK: Duration = Duration::from_secs(2);
 /// A job that ends with its connection is stopped after so many seconds without a sign of it, unless the variable, which a
 /// test sets, says otherwise.
 const PATIENCE: (&str, u64) = ("MLCUBE_PATIENCE_SECONDS", 60);
@@ -57,7 +60,7 @@ pub enum Stage {
     Running,
     /// The task has ended with this exit code.
     Ended(u8),
-    /// The task's supervisor was killed, or the machine went down.
+    /// The task has ended without an exit code: its supervisor was killed, or the machine went down.
     Killed,
 }
 
@@ -109,6 +112,27 @@ impl DetachedTask {
         self.file("followed")
     }
 
+    /// The file that the task has as its standard input, with a lock on it until it ends. It names the task's process.
+    fn alive(&self) -> PathBuf {
+        self.file("alive")
+    }
+
+    /// The task's process, as long as it lives.
+    fn task(&self) -> Option<u32> {
+        let mut file = File::open(self.alive()).ok()?;
+        if !matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) {
+            return None;
+        }
+        let mut process = String::new();
+        file.read_to_string(&mut process).ok()?;
+        Some(process.trim().parse().unwrap_or(0)) // just started
+    }
+
+    /// Whether the task's supervisor lives.
+    fn is_supervised(&self) -> bool {
+        matches!(DirectoryLock::check_free(&self.directory), Err(Error::InUse { .. }))
+    }
+
     /// What there is.
     ///
     /// # Errors
@@ -120,8 +144,8 @@ impl DetachedTask {
             }
             about => about.map_err(Error::io("read", self.about()))?,
         };
-        // The lock first: a job that ends between the two looks has its code.
-        let held = matches!(DirectoryLock::check_free(&self.directory), Err(Error::InUse { .. }));
+        // The locks first: a job that ends between the two looks has its code.
+        let held = self.is_supervised() || self.task().is_some();
         let code = fs::read_to_string(self.code()).ok().and_then(|code| code.trim().parse().ok());
         let stage = match code {
             Some(code) => Stage::Ended(code),
@@ -187,7 +211,9 @@ impl DetachedTask {
         let mut supervisor = command.spawn().map_err(Error::io("start", &program))?;
         let begin = Instant::now();
         while self.state()?.stage == Stage::Killed {
-            if begin.elapsed() > START || supervisor.try_wait().is_ok_and(|ended| ended.is_some()) {
+            // Asked before the state, which a short task may have changed meanwhile.
+            let has_ended = supervisor.try_wait().is_ok_and(|ended| ended.is_some());
+            if begin.elapsed() > START || has_ended && self.state()?.stage == Stage::Killed {
                 files::remove(&self.about())?;
                 return Err(CubeError::NoSupervisor { directory: self.directory.clone() }.into());
             }
@@ -209,20 +235,36 @@ impl DetachedTask {
         io::copy(&mut io::stdin(), &mut io::sink()).map_err(Error::io("read", "stdin")).map(drop)
     }
 
+    /// The supervisor's lock. Whoever looks whether it is held has it for a moment.
+    fn lock(&self) -> Result<Option<DirectoryLock>> {
+        let begin = Instant::now();
+        loop {
+            match DirectoryLock::take(&self.directory) {
+                Err(Error::InUse { .. }) if begin.elapsed() < LOOK => thread::sleep(Duration::from_millis(1)),
+                taken => return taken,
+            }
+        }
+    }
+
     /// The process that [`start`](Self::start) starts: runs the task to its end and writes its exit code down.
     ///
     /// # Errors
     /// The directory is another's, or the task cannot be started.
     pub fn supervise(&self, arguments: &[OsString]) -> Result<()> {
         interrupt::acknowledge();
-        let _lock = DirectoryLock::take(&self.directory)?;
+        let _lock = self.lock()?;
         let about: Option<About> = self.state()?.about;
         let ends_alone = about.is_some_and(|about| about.ends_alone);
         let program = std::env::current_exe().map_err(Error::io("find", "this program"))?;
         let mut task = Command::new(&program);
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut task, 0);
-        let mut task = task.args(arguments).stdin(Stdio::null()).spawn().map_err(Error::io("start", &program))?;
+        let alive = File::options().read(true).write(true).create(true).truncate(true).open(self.alive());
+        let mut alive = alive.map_err(Error::io("write", self.alive()))?;
+        alive.lock().map_err(Error::io("lock", self.alive()))?;
+        let input = alive.try_clone().map_err(Error::io("open", self.alive()))?; // at its end: nothing is read
+        let mut task = task.args(arguments).stdin(input).spawn().map_err(Error::io("start", &program))?;
+        write!(alive, "{}", task.id()).map_err(Error::io("write", self.alive()))?;
         let status = self.wait(&mut task, ends_alone).map_err(Error::io("wait for", &program))?;
         files::write(self.code(), exit_code(status).to_string().as_bytes())
     }
@@ -278,6 +320,10 @@ impl DetachedTask {
     pub fn stop(&self, signal: i32) -> Result<()> {
         let written = ["stdout", "stderr"].map(|name| fs::metadata(self.file(name)).map_or(0, |file| file.len()));
         files::write(self.file("signal"), signal.to_string().as_bytes())?;
+        // Its supervisor, which reads that, may have been killed.
+        if let Some(task) = self.task().filter(|task| *task > 0 && !self.is_supervised()) {
+            Signals::to_group(task).send(signal);
+        }
         let copied = self.copy_until_the_end(written);
         files::remove(&self.file("signal"))?;
         copied

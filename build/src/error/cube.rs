@@ -104,7 +104,9 @@ pub enum CubeError {
     )]
     Conflict { path: PathBuf, problem: &'static str, target: PathBuf, beside: PathBuf },
     /// A task that was lost, and is not there any more.
-    #[error("{host}: task {task} was killed there, or the machine went down")]
+    #[error(
+        "{host}: task {task} ended there without an exit code: it or its supervisor was killed, or the machine went down"
+    )]
     Killed { host: String, task: String },
     /// Another task is there.
     #[error("{host}: task {task} runs there already, in {directory}")]

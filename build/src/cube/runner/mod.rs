@@ -265,7 +265,9 @@ fn finish(runner: &dyn Runner, invocation: &Invocation, ended: Result<ExitStatus
     let status = match ended {
         Ok(status) => status,
         Err(error @ (Error::Interrupted { .. } | Error::Io { .. } | Error::Cube(CubeError::Killed { .. }))) => {
-            runner.stop(invocation)?;
+            if !matches!(error, Error::Cube(CubeError::Killed { .. })) {
+                runner.stop(invocation)?;
+            }
             after_failure(runner.collect(invocation))?;
             return Err(error);
         }
