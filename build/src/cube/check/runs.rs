@@ -45,10 +45,9 @@ fn read_noted(reader: &mut Reader, file: &Path, tasks: &Tasks) -> Option<(Invoca
     let document = reader.read(file, &[&schema::INVOKE])?;
     let name = document.value.get("task_name").and_then(Value::as_str)?;
     let Some(task) = tasks.get(name) else {
-        let known: Vec<&String> = tasks.keys().collect();
-        let expected = if known.is_empty() { "a task, of which mlcube.yaml lists none".into() } else { one_of(&known) };
         if !reader.lacks_tasks {
-            reader.expected(&document, &[key("task_name")], &expected, &format!("{name:?}"));
+            let known: Vec<&String> = tasks.keys().collect();
+            reader.expected(&document, &[key("task_name")], &one_of(&known), &format!("{name:?}"));
         }
         return None;
     };

@@ -31,8 +31,11 @@ pub fn read(reader: &mut Reader) -> Option<Tasks> {
     reader.cube = cube.value.get("name").and_then(Value::as_str).unwrap_or_default().to_string();
     reader.is_ours = reader.cube == NAME;
     reader.version = cube.value.get("version").and_then(Value::as_str).map(String::from);
-    let listed = cube.value.get("tasks").and_then(Value::as_sequence).into_iter().flatten();
-    for (nth, file) in listed.enumerate() {
+    let listed = cube.value.get("tasks").and_then(Value::as_sequence);
+    if listed.is_some_and(Vec::is_empty) {
+        reader.expected(&cube, &[key("tasks")], "at least one file of a task", "none");
+    }
+    for (nth, file) in listed.into_iter().flatten().enumerate() {
         let Some(file) = file.as_str() else {
             reader.lacks_tasks = true; // the schema's fault
             continue;
@@ -57,6 +60,7 @@ pub fn read(reader: &mut Reader) -> Option<Tasks> {
         check_flags(reader, &document, &name, &task);
         tasks.insert(name, task);
     }
+    reader.lacks_tasks |= tasks.is_empty();
     Some(tasks)
 }
 

@@ -262,24 +262,19 @@ fn refuse_claims(runner: &dyn Runner, invocation: &Invocation) -> Result<()> {
 
 /// What comes after the task, however it `ended`.
 fn finish(runner: &dyn Runner, invocation: &Invocation, ended: Result<ExitStatus>) -> Result<()> {
-    let status = match ended {
-        Ok(status) => status,
-        Err(error @ (Error::Interrupted { .. } | Error::Io { .. } | Error::Cube(CubeError::Killed { .. }))) => {
-            if !matches!(error, Error::Cube(CubeError::Killed { .. })) {
-                runner.stop(invocation)?;
-            }
-            after_failure(runner.collect(invocation))?;
-            return Err(error);
+    let failure = match ended {
+        Ok(status) if status.success() => return runner.collect(invocation),
+        Ok(status) => CubeError::Task { task: invocation.task.clone(), status }.into(),
+        Err(error @ (Error::Interrupted { .. } | Error::Io { .. })) => {
+            runner.stop(invocation)?;
+            error
         }
+        Err(error @ Error::Cube(CubeError::Killed { .. })) => error,
         // It was not started, or it goes on where it is.
         Err(error) => return Err(error),
     };
-    let collected = runner.collect(invocation);
-    if status.success() {
-        return collected;
-    }
-    after_failure(collected)?;
-    Err(CubeError::Task { task: invocation.task.clone(), status }.into())
+    after_failure(runner.collect(invocation))?;
+    Err(failure)
 }
 
 /// How the outputs of a task that has failed were collected. A conflict is only a warning then: the failure says more.
