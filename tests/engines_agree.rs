@@ -90,7 +90,17 @@ fn optimizers() -> Vec<(&'static str, OptimizerSettings)> {
 }
 
 fn recipe(shape: MlpShape, optimizer: OptimizerSettings, batch_size: usize, dropout: f64) -> Recipe {
-    Recipe { shape, optimizer, batch_size, dropout, label_smoothing: 0.0, ensemble: 1, seed: 7, threads: 2 }
+    Recipe {
+        shape,
+        optimizer,
+        batch_size,
+        dropout,
+        label_smoothing: 0.0,
+        skip_confident: 0.0,
+        ensemble: 1,
+        seed: 7,
+        threads: 2,
+    }
 }
 
 /// `n` random images of `shape`, six in ten pixels black, with labels.
@@ -130,14 +140,14 @@ fn compare_a_step(
     build: &impl Fn(Recipe, Arc<Images>) -> Box<dyn Trainer>,
     shape: &MlpShape,
     n: usize,
-    [dropout, label_smoothing]: [f64; 2],
+    [dropout, label_smoothing, skip_confident]: [f64; 3],
 ) -> std::result::Result<(), String> {
-    let options = format!("dropout {dropout}, label smoothing {label_smoothing}");
+    let options = format!("dropout {dropout}, label smoothing {label_smoothing}, skip_confident {skip_confident}");
     let case = |what: &str| format!("{what} of {:?} over {n} images, {options}", shape.widths());
     let data = images(shape, n);
     let order: Vec<u32> = (0..n as u32).rev().collect();
     let recipe_ = recipe(shape.clone(), OptimizerSettings::sgd(64.0), n, dropout);
-    let recipe_ = Recipe { label_smoothing, ..recipe_ };
+    let recipe_ = Recipe { label_smoothing, skip_confident, ..recipe_ };
     let (mut engine, truth_) = (build(recipe_.clone(), data.clone()), truth(&recipe_, &data));
     let before = engine.state().unwrap().parameters;
     let expected = truth_.loss_and_gradient(&order);
@@ -164,7 +174,15 @@ fn compare(build: impl Fn(Recipe, Arc<Images>) -> Box<dyn Trainer>) -> std::resu
             let black = vec![0; 3 * inputs];
             agree(&case("logits of black"), &engine.logits(&black).unwrap(), &truth_.exact_logits(&black))?;
 
-            for options in [[0.0, 0.0], [0.4, 0.0], [0.0, 0.1], [0.4, 0.3]] {
+            let chance = 1.01 / classes as f64; // about half of the images have more; one without active units has the rest
+            for options in [
+                [0.0, 0.0, 0.0],
+                [0.4, 0.0, 0.0],
+                [0.0, 0.1, 0.0],
+                [0.4, 0.3, 0.0],
+                [0.0, 0.0, chance],
+                [0.4, 0.3, chance],
+            ] {
                 compare_a_step(&build, &shape, n, options)?;
             }
         }
@@ -222,8 +240,8 @@ fn every_engine_agrees_beyond_its_blocks() {
             [(170, &[300, 33][..], 600), (170, &[300, 33], 9), (40, &[33, 300, 20], 130), (400, &[530], 70)]
         {
             let shape = MlpShape::new(inputs, hidden, 10);
-            for label_smoothing in [0.0, 0.1] {
-                let agree = compare_a_step(&build, &shape, n, [0.2, label_smoothing]);
+            for options in [[0.2, 0.0, 0.0], [0.2, 0.1, 0.0], [0.2, 0.1, 0.1]] {
+                let agree = compare_a_step(&build, &shape, n, options);
                 agree.unwrap_or_else(|problem| panic!("{name}: {problem}"));
             }
         }
@@ -243,8 +261,10 @@ fn weights_without_gradient_are_updated_from_the_slots() {
     let data = Arc::new(Images { pixels, labels, ..Images::default() });
     let order: Vec<u32> = (0..n).collect();
     for (name, build) in engines() {
-        for (optimizer, settings) in optimizers() {
-            let recipe = recipe(shape.clone(), settings, 2, 0.0);
+        let cases =
+            optimizers().into_iter().flat_map(|(optimizer, settings)| [0.0, 0.4].map(|p| (optimizer, settings, p)));
+        for (optimizer, settings, skip_confident) in cases {
+            let recipe = Recipe { skip_confident, ..recipe(shape.clone(), settings, 2, 0.0) };
             let (mut engine, mut truth) = (build(recipe.clone(), data.clone()), truth(&recipe, &data));
             for part in [&order[..300], &order[300..310], &order[310..]] {
                 engine.train_epoch(part, &mut quiet).unwrap();
@@ -257,7 +277,7 @@ fn weights_without_gradient_are_updated_from_the_slots() {
                         let distance = (found - expected).abs();
                         assert!(
                             distance <= 1e-3 * largest,
-                            "{name}, {optimizer}: {what}[{i}] {found}, expected {expected}"
+                            "{name}, {optimizer}, {skip_confident}: {what}[{i}] {found}, expected {expected}"
                         );
                     }
                 };
@@ -481,6 +501,7 @@ enum Fault {
     CountOff,
     NoDropout,
     NoLabelSmoothing,
+    NoneSkipped,
 }
 
 impl Network for Broken {
@@ -531,6 +552,7 @@ fn a_broken_engine_is_objected_to() {
                 Fault::LearningRateOff => recipe.optimizer.schedule.learning_rate *= 1.01,
                 Fault::NoDropout => recipe.dropout = 0.0,
                 Fault::NoLabelSmoothing => recipe.label_smoothing = 0.0,
+                Fault::NoneSkipped => recipe.skip_confident = 0.0,
                 _ => {}
             }
             Box::new(Broken { inner: Reference::new(recipe, train), fault })
@@ -547,6 +569,7 @@ fn a_broken_engine_is_objected_to() {
         Fault::CountOff,
         Fault::NoDropout,
         Fault::NoLabelSmoothing,
+        Fault::NoneSkipped,
     ] {
         assert!(with(fault).is_err(), "{fault:?} passes");
     }

@@ -45,6 +45,8 @@ pub struct Recipe {
     /// Source: Szegedy et al.: Rethinking the Inception Architecture for Computer Vision, 2015; `label_smoothing` of Keras'
     /// `CategoricalCrossentropy` and PyTorch's `CrossEntropyLoss`.
     pub label_smoothing: f64,
+    /// The probability of the label from which on an image adds nothing to the gradient of its batch; 0: every image adds to it.
+    pub skip_confident: f64,
     /// How many networks answer together, see [`ensemble`]. An engine trains one.
     pub ensemble: usize,
     /// The seed of the initial weights and of the dropout masks, see [`crate::engine::dropout::DropoutMask`].

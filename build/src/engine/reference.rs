@@ -122,15 +122,17 @@ impl<T: Float> Reference<T> {
         let mut loss = T::zero();
         let mut correct = 0;
         let mut d_z = forward.logits.clone(); // (B,K)
+        let skip_confident = real::<T>(self.recipe.skip_confident);
         for (row, &label) in d_z.chunks_exact_mut(classes).zip(labels) {
             correct += usize::from(crate::score::argmax(row) == label);
             let highest = row.iter().fold(T::neg_infinity(), |a, &b| a.max(b));
             let sum = row.iter().fold(T::zero(), |sum, &z| sum + (z - highest).exp());
+            let is_skipped = skip_confident > T::zero() && (row[label] - highest).exp() / sum >= skip_confident;
             for (k, z) in row.iter_mut().enumerate() {
                 let target = if k == label { T::one() - smoothing + share } else { share };
                 let probability = (*z - highest).exp() / sum;
                 loss = loss + target * (sum.ln() + highest - *z) / batch;
-                *z = (probability - target) / batch;
+                *z = if is_skipped { T::zero() } else { (probability - target) / batch };
             }
         }
 

@@ -197,6 +197,7 @@ impl Parameters {
             batch_size: self.batch_size,
             dropout: self.dropout,
             label_smoothing: self.label_smoothing,
+            skip_confident: self.skip_confident,
             ensemble: self.ensemble,
             seed: self.seed,
             threads: engine::threads(self.threads),

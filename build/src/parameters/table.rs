@@ -12,7 +12,7 @@ use crate::model::MOST_MEMBERS;
 use crate::optim::{OptimizerKind, ScheduleKind};
 
 /// All parameters, in the order in which they are explained and written.
-pub static KEYS: [Key; 34] = [
+pub static KEYS: [Key; 35] = [
     Key::new(
         "optimizer",
         "adam, adamw, sgd, rmsprop or adagrad",
@@ -84,6 +84,11 @@ pub static KEYS: [Key; 34] = [
         fraction(|p, value| p.label_smoothing = value),
     )
     .logged_as("label_smoothing"),
+    Key::new(
+        "skip_confident",
+        "Training images whose label has at least this probability, such as 0.99, have no backward pass; 0: all have",
+        fraction(|p, value| p.skip_confident = value),
+    ),
     Key::new(
         "schedule",
         "How the learning rate changes: constant, linear, cosine, one_cycle, step or exponential",

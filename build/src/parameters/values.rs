@@ -29,6 +29,8 @@ pub struct Parameters {
     pub dropout: f64,
     /// The fraction of each target that is spread over all classes (label smoothing).
     pub label_smoothing: f64,
+    /// The probability of the label from which on a training image has no backward pass; 0: every image has one.
+    pub skip_confident: f64,
     /// How the learning rate changes over the steps.
     pub schedule: ScheduleKind,
     /// The steps in which the rate rises: below 1 a share of all, from 1 on a number of epochs.
@@ -114,6 +116,7 @@ impl Default for Parameters {
             hidden_layers: vec![128],
             dropout: 0.2,
             label_smoothing: 0.0,
+            skip_confident: 0.0,
             schedule: ScheduleKind::Constant,
             warmup: 0.0,
             final_learning_rate: None,

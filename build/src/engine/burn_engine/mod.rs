@@ -272,8 +272,9 @@ impl Core {
 
         let logits = self.forward(&leaves, pixels.autodiff(), Some(self.step)); // (B,K)
         let right = logits.clone().inner().argmax(1).equal(labels.clone());
-        let loss_sum = self.loss_sum(activation::log_softmax(logits, 1), labels.autodiff());
-        let mut gradients = (loss_sum.clone() / b as f32).backward();
+        let logarithms = activation::log_softmax(logits, 1);
+        let loss_sum = self.loss_sum(logarithms.clone(), labels.clone().autodiff());
+        let mut gradients = (self.kept_loss_sum(logarithms, labels, &loss_sum) / b as f32).backward();
 
         self.step += 1;
         for (variable, leaf) in self.variables.iter_mut().zip(leaves) {
@@ -321,6 +322,16 @@ impl Core {
             return -of_labels;
         }
         -(of_labels * (1.0 - smoothing) + logarithms.sum() * (smoothing / classes as f64))
+    }
+
+    /// The sum by whose gradient the network learns: `loss_sum` without the images that `skip_confident` leaves out.
+    fn kept_loss_sum(&self, logarithms: Tensor<2>, labels: Tensor<2, Int>, loss_sum: &Tensor<1>) -> Tensor<1> {
+        if self.recipe.skip_confident == 0.0 {
+            return loss_sum.clone();
+        }
+        let probabilities = logarithms.clone().inner().gather(1, labels.clone()).exp();
+        let kept = probabilities.lower_elem(self.recipe.skip_confident).float();
+        self.loss_sum(logarithms * kept.autodiff(), labels.autodiff())
     }
 
     /// The sums of loss and of right answers since this was last called; waits for the device.

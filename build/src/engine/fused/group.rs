@@ -96,6 +96,23 @@ impl ImageGroup {
         self.end();
     }
 
+    /// Goes on with some of the images alone: image i is bit i. Pixels that are zero in these are no longer the group's.
+    #[inline(always)]
+    pub fn keep(&mut self, images: u32) {
+        let mut count = 0;
+        for n in 0..self.pixels.len() {
+            let (pixel, mask) = (self.pixels[n], self.masks[n] & images);
+            if mask == 0 {
+                self.values[usize::from(pixel)] = [0; GROUP];
+            } else {
+                (self.pixels[count], self.masks[count]) = (pixel, mask);
+                count += 1;
+            }
+        }
+        self.pixels.truncate(count);
+        self.masks.truncate(count);
+    }
+
     /// The pixels that are nonzero in any image, in ascending order.
     pub fn pixels(&self) -> &[u16] {
         &self.pixels

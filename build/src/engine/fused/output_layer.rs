@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::group::GROUP;
 use super::panel::Panel;
 use super::weights::Slab;
 use crate::engine::EpochTotals;
@@ -135,6 +136,28 @@ fn softmax_gradient_by<S: Simd, const SMOOTHED: bool>(
     }
     totals.loss_sum += product.ln();
     totals
+}
+
+/// Makes the gradients of images zero whose label has a probability of at least `least`. Its target is
+/// `target`. Image i is bit i % 32 of number i / 32 of `kept` if its gradient is as it was.
+pub fn skip_confident(
+    d_logits: &mut [Block],
+    labels: impl Iterator<Item = u8>,
+    target: f32,
+    least: f32,
+    kept: &mut Vec<u32>,
+) {
+    // d = (p - target) / B
+    let least = (least - target) / d_logits.len() as f32;
+    kept.clear();
+    kept.resize(d_logits.len().div_ceil(GROUP), 0);
+    for (i, (d, label)) in d_logits.iter_mut().zip(labels).enumerate() {
+        if d.0[usize::from(label)] >= least {
+            *d = Block::ZERO;
+        } else {
+            kept[i / GROUP] |= 1 << (i % GROUP);
+        }
+    }
 }
 
 /// The gradient of a slab's last hidden layer before ReLU and dropout: `d = (d_logits W^T) scale` where `a > 0`, else

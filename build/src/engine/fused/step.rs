@@ -34,6 +34,8 @@ pub struct Worker {
     group: ImageGroup,
     /// Logits, then their gradient (B).
     logits: Vec<Block>,
+    /// The images of the batch that have a gradient: a bit for each, 32 in a number. With `skip_confident` only.
+    kept: Vec<u32>,
     /// Scratch memory for a gradient of weights.
     gradient: Vec<Block>,
     /// Scratch memory for transposed weights.
@@ -47,6 +49,7 @@ impl Worker {
             lazy: LazyUpdates::new(recipe.optimizer),
             group: ImageGroup::new(recipe.shape.inputs()),
             logits: vec![Block::ZERO; images],
+            kept: vec![],
             gradient: vec![Block::ZERO; largest_gradient(weights, rank, images)],
             transposed: vec![],
         }
@@ -200,12 +203,16 @@ impl<'a> TrainingStep<'a> {
     fn output_layer<S: Simd>(&self, s: S, access: &mut Access, worker: &mut Worker) -> EpochTotals {
         let b = self.images.len();
         let hidden = access.hidden();
-        let Recipe { shape, label_smoothing, .. } = self.data.recipe;
+        let Recipe { shape, label_smoothing, skip_confident, .. } = self.data.recipe;
         let (classes, smoothing) = (shape.classes(), *label_smoothing as f32);
         let labels = self.images.iter().map(|&image| self.data.labels[image as usize]);
-        let Worker { logits, gradient, transposed, .. } = worker;
+        let Worker { logits, kept, gradient, transposed, .. } = worker;
         let d_logits = &mut logits[..b];
-        let totals = output_layer::softmax_gradient(s, d_logits, labels, classes, smoothing);
+        let totals = output_layer::softmax_gradient(s, d_logits, labels.clone(), classes, smoothing);
+        if *skip_confident > 0.0 {
+            let target = 1.0 - smoothing + smoothing / classes as f32;
+            output_layer::skip_confident(d_logits, labels, target, *skip_confident as f32, kept);
+        }
         let (mut layer, mut output) = access.last();
         if hidden == 0 {
             layer.gradients.get_mut(0).rows_mut(0..b).copy_from_slice(d_logits);
@@ -297,9 +304,11 @@ impl<'a> TrainingStep<'a> {
     fn first_layer_backward<S: Simd>(&self, s: S, access: &mut Access, worker: &mut Worker) {
         let b = self.images.len();
         let mut layer = access.layer(0);
-        let Worker { lazy, group, gradient, .. } = worker;
+        let Worker { lazy, group, kept, gradient, .. } = worker;
         if !self.is_one_group() {
-            self.first_layer_gradient(s, &layer, group, gradient);
+            self.first_layer_gradient(s, &layer, group, kept, gradient);
+        } else if let [kept] = kept[..] {
+            group.keep(kept);
         }
         let mut gradient = &gradient[..];
         for q in layer.own.clone() {
@@ -318,13 +327,23 @@ impl<'a> TrainingStep<'a> {
 
     /// The gradients of the thread's slabs of the first layer, one after the other, over all groups of the batch.
     #[inline(always)]
-    fn first_layer_gradient<S: Simd>(&self, s: S, layer: &LayerAccess, group: &mut ImageGroup, gradient: &mut [Block]) {
+    fn first_layer_gradient<S: Simd>(
+        &self,
+        s: S,
+        layer: &LayerAccess,
+        group: &mut ImageGroup,
+        kept: &[u32],
+        gradient: &mut [Block],
+    ) {
         gradient.fill(Block::ZERO);
         for (n, images) in self.images.chunks(GROUP).enumerate() {
             if interrupt::is_received() {
                 break;
             }
             group.fill(self.data.nonzero, images);
+            if let Some(&kept) = kept.get(n) {
+                group.keep(kept);
+            }
             let images: Range<usize> = n * GROUP..n * GROUP + images.len();
             let mut gradient = &mut *gradient;
             for q in layer.own.clone() {

@@ -19,8 +19,17 @@ fn train(
     let labels = (0..images).map(|i| (i % 3) as u8).collect();
     let train = Arc::new(Images { side: 1, classes: &["a", "b", "c"], pixels, labels });
     let optimizer = OptimizerKind::Adam.settings(Schedule::constant(0.01), &OptimizerOptions::default());
-    let recipe =
-        Recipe { shape, optimizer, batch_size, dropout: 0.5, label_smoothing: 0.0, ensemble: 1, seed: 1, threads };
+    let recipe = Recipe {
+        shape,
+        optimizer,
+        batch_size,
+        dropout: 0.5,
+        label_smoothing: 0.0,
+        skip_confident: 0.0,
+        ensemble: 1,
+        seed: 1,
+        threads,
+    };
     let mut engine = FusedEngine::new(recipe, train.clone(), set).unwrap();
     assert_eq!(engine.info().threads, threads);
     let order: Vec<u32> = (0..images as u32).collect();

@@ -154,6 +154,7 @@ pub fn softmax_loss(
     #[comptime] targets: Targets,
 ) -> f32 {
     let (classes, smoothing) = comptime!((targets.classes, f32::from_bits(targets.smoothing)));
+    let skipped = comptime!(f32::from_bits(targets.skip_confident));
     let mut highest = logits[0];
     let mut answer = 0usize;
     #[unroll]
@@ -187,6 +188,10 @@ pub fn softmax_loss(
         }
         memory.scores[place] = loss;
         memory.scores[place + 1] = select(answer == label, 1.0f32, 0.0f32);
+    }
+    if comptime!(skipped > 0.0) {
+        let probability = (logits[label] - highest).exp() / sum;
+        delta = select(probability >= f32::new(skipped), 0.0f32, delta);
     }
     delta / f32::cast_from(batch.whole)
 }

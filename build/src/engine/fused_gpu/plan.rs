@@ -72,6 +72,8 @@ pub struct LayerPlan {
     pub gradients: usize,
     /// The bits of the label smoothing.
     pub smoothing: u32,
+    /// The bits of the probability from which on an image has no gradient.
+    pub skip_confident: u32,
 }
 
 /// The square of a product's result that one cube makes. Each unit makes R x R numbers of it.
@@ -106,6 +108,8 @@ pub struct Targets {
     pub classes: usize,
     /// The bits of s, the label smoothing.
     pub smoothing: u32,
+    /// The bits of the label's probability from which on an image has no gradient; 0 if all have one.
+    pub skip_confident: u32,
 }
 
 /// The optimizer.
@@ -188,7 +192,7 @@ impl LayerPlan {
 
     /// The targets of the loss, if it is the last layer.
     pub fn targets(&self) -> Targets {
-        Targets { classes: self.outputs, smoothing: self.smoothing }
+        Targets { classes: self.outputs, smoothing: self.smoothing, skip_confident: self.skip_confident }
     }
 }
 
@@ -309,6 +313,7 @@ fn plan_layers(recipe: &Recipe, rows: usize, share: usize) -> (Vec<LayerPlan>, u
             shares,
             gradients: end,
             smoothing: (recipe.label_smoothing as f32).to_bits(),
+            skip_confident: (recipe.skip_confident as f32).to_bits(),
         }
     };
     let plans: Vec<LayerPlan> = layers.iter().enumerate().map(plan).collect();
@@ -337,6 +342,7 @@ mod tests {
             batch_size: 32,
             dropout: 0.2,
             label_smoothing: 0.0,
+            skip_confident: 0.0,
             ensemble: 1,
             seed: 1,
             threads: 1,
