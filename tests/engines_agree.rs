@@ -97,6 +97,7 @@ fn recipe(shape: MlpShape, optimizer: OptimizerSettings, batch_size: usize, drop
         dropout,
         label_smoothing: 0.0,
         skip_confident: 0.0,
+        fewer_threads: false,
         ensemble: 1,
         seed: 7,
         threads: 2,
@@ -294,15 +295,18 @@ fn the_number_of_threads_changes_no_bit() {
     let data = images(&shape, 500);
     let order: Vec<u32> = (0..500).collect();
     for (name, build) in engines() {
-        let state = |threads: usize| {
-            let recipe = Recipe { threads, ..recipe(shape.clone(), optimizers()[0].1, 128, 0.2) };
+        let state = |threads: usize, skip_confident: f64| {
+            let recipe = recipe(shape.clone(), optimizers()[0].1, 128, 0.2);
+            let recipe = Recipe { threads, skip_confident, ..recipe };
             let mut engine = build(recipe, data.clone());
             engine.train_epoch(&order, &mut quiet).unwrap();
             engine.state().unwrap()
         };
-        let one = state(1);
-        for threads in [2, 3, 8] {
-            assert!(state(threads) == one, "{name} with {threads} threads");
+        for skip_confident in [0.0, 0.1] {
+            let one = state(1, skip_confident);
+            for threads in [2, 3, 8] {
+                assert!(state(threads, skip_confident) == one, "{name} with {threads} threads");
+            }
         }
     }
 }

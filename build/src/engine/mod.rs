@@ -53,6 +53,8 @@ pub struct Recipe {
     pub seed: u64,
     /// How many threads; at least 1.
     pub threads: usize,
+    /// Whether fewer threads do where they turn out to be faster.
+    pub fewer_threads: bool,
 }
 
 impl Recipe {

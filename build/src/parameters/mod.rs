@@ -201,6 +201,7 @@ impl Parameters {
             ensemble: self.ensemble,
             seed: self.seed,
             threads: engine::threads(self.threads),
+            fewer_threads: self.threads == 0,
         }
     }
 

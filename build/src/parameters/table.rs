@@ -278,7 +278,7 @@ pub static KEYS: [Key; 35] = [
     ),
     Key::new(
         "threads",
-        "The number of threads; 0: one for each processor. A narrow network uses fewer",
+        "The number of threads; 0: one for each processor, or fewer where these are faster",
         ValueKind::Whole { least: 0, most: 1024, set: |p, value| p.threads = value as usize },
     ),
 ];

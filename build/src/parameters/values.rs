@@ -84,7 +84,7 @@ pub struct Parameters {
     pub gpus: GpuCount,
     /// The engine that trains.
     pub engine: EngineChoice,
-    /// The number of threads; 0: one for each processor.
+    /// The number of threads; 0: one for each processor, or fewer where these are faster.
     pub threads: usize,
 }
 

@@ -75,6 +75,7 @@ mod output_layer;
 mod panel;
 mod shared;
 mod step;
+mod team;
 #[cfg(test)]
 mod valgrind_tests;
 mod weights;
@@ -86,6 +87,7 @@ use self::access::{Access, Exchange};
 use self::group::GROUP;
 use self::nonzero::NonzeroPixels;
 use self::step::{Round, TrainingData, Worker};
+use self::team::{STEPS, Search, TeamSearch};
 use self::weights::{Weights, grain};
 use super::pace::steps_for;
 use super::{EngineInfo, EpochTotals, Network, Recipe, Report, Trainer, TrainingState};
@@ -176,6 +178,8 @@ pub struct FusedEngine {
     step: u64,
     /// The number of steps until the team meets for `progress`.
     steps_per_round: usize,
+    /// The search for the number of threads, until it is over.
+    search: Option<TeamSearch>,
 }
 
 impl FusedEngine {
@@ -215,21 +219,38 @@ impl FusedEngine {
         let initial = recipe.shape.initial_parameters(recipe.seed);
         let mut weights = Weights::new(&recipe.shape, Some(&recipe.optimizer), recipe.threads, set)?;
         weights.each_parameter(|index, mut place| *place.weight() = initial[index]);
-        let batch = recipe.batch_size.min(train.len());
         let (nonzero, labels) = listed(train, recipe.shape.inputs(), weights.threads());
-        let mut engine = Self {
-            nonzero,
-            exchange: Exchange::for_training(&weights, batch),
-            workers: (0..weights.threads()).map(|rank| Worker::new(&recipe, &weights, rank, batch)).collect(),
-            recipe,
-            labels,
-            weights,
-            set,
-            step: 0,
-            steps_per_round: 1,
-        };
+        let (exchange, workers) = team(&recipe, &weights, labels.len());
+        let (step, steps_per_round, search) = (0, 1, None);
+        let mut engine =
+            Self { nonzero, exchange, workers, recipe, labels, weights, set, step, steps_per_round, search };
         engine.train_round(&[], false, EpochTotals::default()); // finds out how many threads there are
+        engine.search = TeamSearch::among(engine.weights.threads()).filter(|_| engine.recipe.fewer_threads);
         interrupt::check().map(|()| engine)
+    }
+
+    /// Goes on with this number of threads. All weights are up to date.
+    fn set_threads(&mut self, threads: usize) -> Result<()> {
+        if threads == self.weights.threads() {
+            return Ok(());
+        }
+        let state = self.state()?;
+        let weights = Weights::new(&self.recipe.shape, Some(&self.recipe.optimizer), threads, self.set)?;
+        (self.exchange, self.workers) = team(&self.recipe, &weights, self.labels.len());
+        self.weights = weights;
+        self.load_state(&state)
+    }
+
+    /// The steps until the team meets the next time, `done` steps after the epoch began, and whether they are a measurement.
+    fn next_round(&self, done: usize) -> (usize, bool) {
+        // Where a round is shorter, steps are so long that they gain by every thread.
+        if self.search.is_none() || self.steps_per_round < STEPS {
+            return (self.steps_per_round, false);
+        }
+        match done % STEPS {
+            0 => (STEPS, true),
+            some => (STEPS - some, false),
+        }
     }
 
     /// Trains on the batches of `images`, with all threads. With `catch_up`, all weights are up to date afterwards. Returns
@@ -248,6 +269,7 @@ impl FusedEngine {
 
     /// Goes on with fewer threads. All of them know the same of the lazy update, so those that are left miss nothing.
     fn reduce_threads(&mut self, threads: usize) {
+        self.search = None;
         self.weights.reduce_threads(threads);
         self.exchange.reduce_threads(threads);
         self.workers.truncate(threads);
@@ -292,15 +314,27 @@ impl Trainer for FusedEngine {
         let mut left = order;
         while !left.is_empty() {
             let round;
-            let images = self.steps_per_round.saturating_mul(self.recipe.batch_size).min(left.len());
-            (round, left) = left.split_at(images);
+            let done = (order.len() - left.len()) / self.recipe.batch_size;
+            let (steps, is_measured) = self.next_round(done);
+            let images = steps.saturating_mul(self.recipe.batch_size);
+            let is_measured = is_measured && images <= left.len();
+            (round, left) = left.split_at(images.min(left.len()));
             let begin = Instant::now();
             totals = self.train_round(round, left.is_empty(), totals);
-            self.steps_per_round = steps_for(ROUND, self.steps_per_round, begin.elapsed());
+            let took = begin.elapsed();
+            self.steps_per_round = steps_for(ROUND, steps, took);
             // After a signal the round ended early, and its results are worthless.
             if let Err(error) = interrupt::check().and_then(|()| report(totals.progress())) {
                 self.train_round(&[], true, totals);
                 return Err(error);
+            }
+            match self.search.as_mut().filter(|_| is_measured).map(|search| search.measured(took)) {
+                Some(Search::Measure(threads)) => self.set_threads(threads)?,
+                Some(Search::Over(threads)) => {
+                    self.search = None;
+                    self.set_threads(threads)?;
+                }
+                None => {}
             }
         }
         Ok(totals)
@@ -341,6 +375,13 @@ impl Trainer for FusedEngine {
         self.step = state.step;
         interrupt::check()
     }
+}
+
+/// What the threads of a team share and what each has for itself, to train on so many `images`.
+fn team(recipe: &Recipe, weights: &Weights, images: usize) -> (Exchange, Vec<Worker>) {
+    let batch = recipe.batch_size.min(images);
+    let workers = (0..weights.threads()).map(|rank| Worker::new(recipe, weights, rank, batch)).collect();
+    (Exchange::for_training(weights, batch), workers)
 }
 
 /// The nonzero pixels of `images`, whose inputs are D, and their labels.

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use super::*;
 use crate::optim::{OptimizerKind, OptimizerOptions, Schedule};
 
-/// Trains a few steps on `images` images, and returns state and answers.
-fn train(
+/// An engine to be trained on `images` images, and these.
+pub fn engine(
     set: InstructionSet,
     hidden: &[usize],
     batch_size: usize,
     images: usize,
     threads: usize,
-) -> (TrainingState, Vec<f32>) {
+) -> (FusedEngine, Arc<Images>) {
     let shape = MlpShape::new(23, hidden, 3);
     let pixels = (0..images * 23).map(|i| if i % 3 == 0 { (7 * i) as u8 } else { 0 }).collect();
     let labels = (0..images).map(|i| (i % 3) as u8).collect();
@@ -26,12 +26,25 @@ fn train(
         dropout: 0.5,
         label_smoothing: 0.0,
         skip_confident: 0.0,
+        fewer_threads: false,
         ensemble: 1,
         seed: 1,
         threads,
     };
-    let mut engine = FusedEngine::new(recipe, train.clone(), set).unwrap();
+    let engine = FusedEngine::new(recipe, train.clone(), set).unwrap();
     assert_eq!(engine.info().threads, threads);
+    (engine, train)
+}
+
+/// Trains a few steps, and returns state and answers.
+fn train(
+    set: InstructionSet,
+    hidden: &[usize],
+    batch_size: usize,
+    images: usize,
+    threads: usize,
+) -> (TrainingState, Vec<f32>) {
+    let (mut engine, train) = engine(set, hidden, batch_size, images, threads);
     let order: Vec<u32> = (0..images as u32).collect();
     engine.train_epoch(&order, &mut |_| Ok(())).unwrap();
     (engine.state().unwrap(), engine.logits(&train.pixels).unwrap())

@@ -343,6 +343,7 @@ mod tests {
             dropout: 0.2,
             label_smoothing: 0.0,
             skip_confident: 0.0,
+            fewer_threads: false,
             ensemble: 1,
             seed: 1,
             threads: 1,
