@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Writes bench/records/README.md: the main figures of all records in one table each for processors, GPUs and accuracies.
+
+    python3 bench/overview.py
+
+With `--check` it writes nothing, and fails if the file is not what the records give. Figures come from each record's
+raw.jsonl; a record without one, or with figures of another kind, is named below the tables.
+"""
+import collections
+import json
+import pathlib
+import statistics
+import sys
+
+from machine import ROOT
+
+RECORDS = ROOT / "bench/records"
+HEAD = """# All records
+
+The main figures of each record, by `python3 bench/overview.py`. Compare only figures of one row: machines differ, and
+one machine differs from hour to hour. What was measured, and how, stands in each record and in
+[docs/benchmarks.md](../../docs/benchmarks.md).
+"""
+FUSED, FUSED_GPU = "fused, 2 threads", "fused, GPU"
+
+
+def link(record):
+    return f"[{record.name[:10]}]({record.name}/README.md)"
+
+
+def machine(record):
+    """The record's title without its date, which the link has."""
+    title = (record / "README.md").read_text().splitlines()[0].lstrip("# ")
+    return title.replace(f"{record.name[:10]}, ", "").removeprefix("Time to accuracy, ")
+
+
+def table(head, rows):
+    return ["", "| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(row) + " |" for row in rows), ""]
+
+
+def seconds(lines):
+    """The median seconds of each program; a line has one run or the list of all."""
+    runs = collections.defaultdict(list)
+    for line in lines:
+        found = line["seconds"]
+        runs[line["what"]] += found if isinstance(found, list) else [found]
+    return {what: statistics.median(found) for what, found in runs.items()}
+
+
+def times(medians, base, names):
+    """How many times `base` the fastest takes of those whose names begin so."""
+    found = [value for what, value in medians.items() if what.startswith(names)]
+    return f"{min(found) / medians[base]:.1f}" if found else ""
+
+
+def accuracy(lines, what):
+    return f"{100 * [line['accuracy'] for line in lines if line['what'] == what][-1]:.2f} %"
+
+
+def of_processors(record, parts):
+    """A row for the default network at batch 32."""
+    medians = seconds(parts["epoch"])
+    limits, process = parts["limits"][-1], parts["process"]
+    rates, step = limits["rates"][-1], limits["step"]
+    least = max(step["operations"] / rates["fma_per_s"], step["l2_bytes"] / rates["l2_bytes_per_s"])
+    whole = statistics.median(line["seconds"] for line in process)
+    memory = max(line["megabytes"] for line in process)
+    yield [link(record), machine(record), limits["instruction_set"], f"{medians[FUSED]:.3f}",
+           f"{medians['fused, 1 thread'] / medians[FUSED]:.2f}", f"{medians[FUSED] / step['steps_per_epoch'] / least:.2f}",
+           times(medians, FUSED, "PyTorch"), times(medians, FUSED, "JAX"), accuracy(parts["epoch"], FUSED),
+           f"{whole:.2f} s, {memory:.0f} MB"]
+
+
+def of_gpus(record, parts):
+    """A row for each network and batch."""
+    cells = collections.defaultdict(list)
+    for line in parts["gpu"]:
+        cells[line.get("hidden", "128"), line["batch"]].append(line)
+    for (hidden, batch), lines in cells.items():
+        medians = seconds(lines)
+        yield [link(record), machine(record), f"[{hidden}]", str(batch), f"{medians[FUSED_GPU]:.3f}",
+               times(medians, FUSED_GPU, "PyTorch"), times(medians, FUSED_GPU, "JAX"),
+               times(medians, FUSED_GPU, "fused, all"), accuracy(lines, FUSED_GPU)]
+
+
+def of_accuracies(record, lines):
+    """A row for each target accuracy."""
+    for target in dict.fromkeys(line["target"] for line in lines):
+        row = [link(record), machine(record), f"{target} %"]
+        for who in ("mnist", "PyTorch"):
+            runs = [line for line in lines if (line["target"], line["who"]) == (target, who)]
+            median = statistics.median(line["seconds"] for line in runs) if runs else 0
+            mean = 100 * statistics.mean(line["accuracy"] for line in runs) if runs else 0
+            row += [f"{median:.2f}", f"{mean:.2f} %", str(len(runs))] if runs else ["", "", ""]
+        yield row
+
+
+def overview():
+    processors, gpus, accuracies, others = [], [], [], []
+    for record in sorted(path for path in RECORDS.iterdir() if path.is_dir()):
+        raw = record / "raw.jsonl"
+        lines = [json.loads(line) for line in raw.read_text().splitlines()] if raw.exists() else []
+        parts = collections.defaultdict(list)
+        for line in lines:
+            parts[line.get("part", "")].append(line)
+        if parts["epoch"]:
+            processors += of_processors(record, parts)
+        elif parts["gpu"]:
+            gpus += of_gpus(record, parts)
+        elif lines and "target" in lines[0]:
+            accuracies += of_accuracies(record, lines)
+        else:
+            others.append(f"- [{record.name}]({record.name}/README.md)")
+    return "\n".join([
+        HEAD, "## Processors", "",
+        "The default network at batch 32: seconds of an epoch, the gain by the second thread, the distance to the limit of",
+        "the machine, how many times as long the fastest of PyTorch and JAX take, accuracy, and the whole process.",
+        *table(["record", "machine", "instructions", "s/epoch", "gain", "limit", "PyTorch", "JAX", "accuracy", "process"], processors),
+        "## GPUs", "",
+        "Seconds of an epoch, and how many times as long the fastest of others and our engine on all processors take.",
+        *table(["record", "machine", "hidden layers", "batch", "s/epoch", "PyTorch", "JAX", "processors", "accuracy"], gpus),
+        "## Time to an accuracy", "",
+        "Seconds of the whole process, the median, the mean accuracy, and the number of seeds.",
+        *table(["record", "machine", "target", "mnist, s", "accuracy", "seeds", "PyTorch, s", "accuracy", "seeds"], accuracies),
+        "## Others", "", *others, ""])
+
+
+def main():
+    path = RECORDS / "README.md"
+    if sys.argv[1:] == ["--check"]:
+        sys.exit(path.read_text() != overview() and f"{path}: expected what the records give; run python3 bench/overview.py")
+    path.write_text(overview())
+
+
+if __name__ == "__main__":
+    main()
