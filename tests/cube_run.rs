@@ -2,6 +2,8 @@
 //! Scripts stand in for both; `containers.rs` uses the real ones.
 
 use std::fs;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -279,6 +281,28 @@ fn a_signal_to_a_task_of_this_program_is_told_once() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let said = cube.wrote("stderr");
     assert_eq!(said.iter().filter(|line| *line == "error: stopped by SIGINT").count(), 1, "{said:#?}");
+}
+
+#[test]
+fn a_signal_ends_a_question_to_an_engine_that_hangs() {
+    let cube = Cube::new().with("docker", "echo $$ >\"$HERE/pid\"; exec sleep 60");
+    // As a terminal sends it, to the whole group, or to the runner alone.
+    for to_all in ["-", ""] {
+        let mut child = cube.command(TRAIN).process_group(0).stderr(Stdio::piped()).spawn().unwrap();
+        let begin = Instant::now();
+        while !cube.sandbox.path("pid").exists() || cube.sandbox.read("pid").is_empty() {
+            assert!(begin.elapsed() < Duration::from_secs(20), "it did not start");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let target = format!("{to_all}{}", child.id());
+        assert!(Command::new("kill").args(["-INT", "--", &target]).status().unwrap().success());
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!((child.wait().unwrap().code(), &*said), (Some(130), "error: stopped by SIGINT\n"));
+        let pid = cube.sandbox.read("pid");
+        assert!(!Path::new("/proc").join(pid.trim()).exists(), "docker goes on");
+        fs::remove_file(cube.sandbox.path("pid")).unwrap();
+    }
 }
 
 #[test]

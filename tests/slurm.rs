@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -55,26 +55,47 @@ fn the_exit_code_is_that_of_the_task_on_the_node() {
     assert!(ended.stderr.contains("srun: error: ") && ended.stderr.contains("partition"), "{ended:#?}");
 }
 
-#[test]
-fn a_signal_ends_the_task_on_the_node_with_its_model() {
-    let Some(cube) = cube() else { return };
+/// Starts a long training, and waits for its second epoch.
+fn long_training(cube: &Cube) -> Child {
     cube.write("workspace/parameters/default.parameters.yaml", "train_epochs: 100000\nhidden_layers: [16]\n");
     let log = fs::File::create(cube.sandbox.path("stderr")).unwrap();
-    let mut child = cube.command(TRAIN).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+    let child = cube.command(TRAIN).stdout(Stdio::null()).stderr(log).spawn().unwrap();
     let begin = Instant::now();
     while !cube.sandbox.read("stderr").contains("epoch 2/") {
         assert!(begin.elapsed() < Duration::from_secs(60), "{}", cube.sandbox.read("stderr"));
         thread::sleep(Duration::from_millis(20));
     }
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    assert_eq!(child.wait().unwrap().code(), Some(130), "{}", cube.sandbox.read("stderr"));
-    assert!(Path::new(&cube.workspace("model/model.safetensors")).exists(), "{}", cube.sandbox.read("stderr"));
+    child
+}
+
+/// Waits until the cluster has no job of the runner.
+fn wait_for_the_end(runner: &Child) {
     let begin = Instant::now();
-    let name = format!("--name=mlcube_train_{}", child.id());
+    let name = format!("--name=mlcube_train_{}", runner.id());
     let jobs = || end(Command::new("squeue").args(["--noheader", &name])).done().stdout;
     while !jobs().is_empty() {
         assert!(begin.elapsed() < Duration::from_secs(20), "{}", jobs());
     }
+}
+
+#[test]
+fn a_signal_ends_the_task_on_the_node_with_its_model() {
+    let Some(cube) = cube() else { return };
+    let mut child = long_training(&cube);
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{}", cube.sandbox.read("stderr"));
+    assert!(Path::new(&cube.workspace("model/model.safetensors")).exists(), "{}", cube.sandbox.read("stderr"));
+    wait_for_the_end(&child);
+}
+
+#[test]
+fn a_runner_that_is_killed_ends_the_task_on_the_node_with_its_model() {
+    let Some(cube) = cube() else { return };
+    let mut child = long_training(&cube);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    wait_for_the_end(&child);
+    assert!(Path::new(&cube.workspace("model/model.safetensors")).exists(), "{}", cube.sandbox.read("stderr"));
 }
 
 #[test]

@@ -36,7 +36,12 @@ pub enum JobCommand {
     List { directory: PathBuf },
     /// End a process group once stdin ends without a byte.
     #[cfg(unix)]
-    Guard { group: i32 },
+    Guard {
+        group: i32,
+        /// The program that brings signals to it, without `--signal`.
+        #[arg(last = true)]
+        messenger: Vec<OsString>,
+    },
     /// Write files to stdout as one stream; each source is NAME=PATH.
     Pack {
         /// Only what has changed since this file was made by `mark`.

@@ -1,11 +1,11 @@
 //! Programs of this machine, started without a shell.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -103,6 +103,11 @@ impl HostCommand {
         Self { messenger: Some(Box::new(messenger)), ..self }
     }
 
+    /// The program and its arguments.
+    fn words(&self) -> impl Iterator<Item = &OsStr> {
+        std::iter::once(self.program.as_os_str()).chain(self.arguments.iter().map(OsString::as_os_str))
+    }
+
     /// Kills it after so long.
     pub fn within(self, limit: Duration) -> Self {
         Self { limit: Some(limit), ..self }
@@ -125,13 +130,12 @@ impl HostCommand {
         }
     }
 
-    /// Runs it to its end and returns its output.
+    /// Runs it to its end and returns its output. See [`complete`](Self::complete) for signals.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// It cannot be started, or a signal arrived.
     pub fn output(&self) -> Result<ProgramOutput> {
-        let Output { status, stdout, stderr } = self.command().output().map_err(self.failed())?;
-        Ok(ProgramOutput::new(status, &stdout, &stderr))
+        self.complete(Stdio::null())
     }
 
     /// Runs it to its end with `input` as standard input, and returns its output. What it starts in the background may keep
@@ -248,7 +252,8 @@ impl HostCommand {
         #[cfg(not(unix))]
         let _ = guarded;
         #[cfg(unix)]
-        let _guard = guarded.then(|| Guard::over(&child));
+        let _guard =
+            guarded.then(|| Guard::over(&child, self.messenger.iter().flat_map(|messenger| messenger.words())));
         let signals = Signals::to(&child);
         let begin = Instant::now();
         let mut stopping = None;

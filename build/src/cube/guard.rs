@@ -4,6 +4,7 @@
 //! The guard's standard input is a pipe from the runner. A byte says that all is over; its end without one says that the
 //! runner is gone, however it went.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
@@ -26,14 +27,16 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Guards `child`, which has a process group of its own. None where no guard can be started, and in a process that does
-    /// not listen for signals: such a one is not this program.
-    pub fn over(child: &Child) -> Option<Self> {
+    /// Guards `child`, which has a process group of its own. Signals come to it by `messenger`, a program and its
+    /// arguments, if there is one. None where no guard can be started, and in a process that does not listen for signals: such a
+    /// one is not this program.
+    pub fn over<'a>(child: &Child, messenger: impl Iterator<Item = &'a OsStr>) -> Option<Self> {
         if !interrupt::is_installed() {
             return None;
         }
         let mut command = Command::new(std::env::current_exe().ok()?);
         command.args(["cube", "job", "guard", &child.id().to_string()]);
+        command.arg("--").args(messenger);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         // What ends the runner's group must not end the guard.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -50,8 +53,9 @@ impl Drop for Guard {
     }
 }
 
-/// The guard's work: ends the process group `group` when standard input ends without a byte.
-pub fn watch(group: i32) {
+/// The guard's work: ends the process group `group` when standard input ends without a byte, by a signal that `messenger`
+/// brings, if there is one.
+pub fn watch(group: i32, messenger: &[OsString]) {
     interrupt::acknowledge(); // it ends with its runner, and with nothing else
     let mut byte = [0];
     let is_over = loop {
@@ -61,7 +65,14 @@ pub fn watch(group: i32) {
         }
     };
     let Some(group) = Pid::from_raw(group).filter(|_| !is_over) else { return };
-    let _ = kill_process_group(group, Signal::TERM); // it may have ended
+    let is_told = messenger.split_first().is_some_and(|(program, arguments)| {
+        let signal = format!("--signal={}", Signal::TERM.as_raw());
+        let told = Command::new(program).args(arguments).arg(signal).stdin(Stdio::null()).status();
+        told.is_ok_and(|told| told.success())
+    });
+    if !is_told {
+        let _ = kill_process_group(group, Signal::TERM); // it may have ended
+    }
     let begin = Instant::now();
     while test_kill_process_group(group).is_ok() {
         if begin.elapsed() > PATIENCE {

@@ -400,8 +400,8 @@ fn job(command: &JobCommand) -> Result<()> {
         }
         JobCommand::Unpack { directory } => stream::unpack(&mut io::stdin().lock(), directory),
         #[cfg(unix)]
-        JobCommand::Guard { group } => {
-            guard::watch(*group);
+        JobCommand::Guard { group, messenger } => {
+            guard::watch(*group, messenger);
             Ok(())
         }
         #[cfg(unix)]
