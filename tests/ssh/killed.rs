@@ -87,3 +87,19 @@ fn a_task_whose_supervisor_is_killed_is_waited_for_and_its_outputs_are_brought()
     far.short_training();
     far.run(TRAIN).done();
 }
+
+#[test]
+fn what_a_killed_task_leaves_running_keeps_its_place() {
+    let Some(far) = Far::new() else { return };
+    let child = far.long_training();
+    // Guards first: they would end what their task has started.
+    for name in ["job guard", "cube run"] {
+        kill(&format!("^{}.* {name} ", far.base().display()));
+    }
+    let second = far.run(TRAIN);
+    assert!(second.stderr.contains("error: far: task train runs there already, in "), "{second:#?}");
+    kill(&format!("^{}[^ ]* train ", far.base().display()));
+    ended(child);
+    far.short_training();
+    far.run(TRAIN).done();
+}

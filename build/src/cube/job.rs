@@ -112,7 +112,7 @@ impl DetachedTask {
         self.file("followed")
     }
 
-    /// The file that the task has as its standard input, with a lock on it until it ends. It names the task's process.
+    /// A file that the task and all that it starts have open, with a lock on it until they end. It names the task's process.
     fn alive(&self) -> PathBuf {
         self.file("alive")
     }
@@ -262,8 +262,10 @@ impl DetachedTask {
         let alive = File::options().read(true).write(true).create(true).truncate(true).open(self.alive());
         let mut alive = alive.map_err(Error::io("write", self.alive()))?;
         alive.lock().map_err(Error::io("lock", self.alive()))?;
-        let input = alive.try_clone().map_err(Error::io("open", self.alive()))?; // at its end: nothing is read
-        let mut task = task.args(arguments).stdin(input).spawn().map_err(Error::io("start", &program))?;
+        #[cfg(unix)]
+        rustix::io::fcntl_setfd(&alive, rustix::io::FdFlags::empty())
+            .map_err(|error| Error::io("pass on", self.alive())(error.into()))?;
+        let mut task = task.args(arguments).stdin(Stdio::null()).spawn().map_err(Error::io("start", &program))?;
         write!(alive, "{}", task.id()).map_err(Error::io("write", self.alive()))?;
         let status = self.wait(&mut task, ends_alone).map_err(Error::io("wait for", &program))?;
         files::write(self.code(), exit_code(status).to_string().as_bytes())
