@@ -110,3 +110,33 @@ fn a_socket_in_an_output_is_left_out_with_a_warning() {
         assert!(fs::symlink_metadata(socket).is_err());
     });
 }
+
+/// A far side whose tar sends a link in a first stream, and in the next a file by way of it.
+#[test]
+fn a_link_that_comes_is_not_followed_by_what_comes_next() {
+    let bin = crate::common::Sandbox::new();
+    fs::create_dir(bin.path("victim")).unwrap();
+    bin.write("victim/file", "mine");
+    bin.write(
+        "tar",
+        format!(
+            "#!/bin/sh\ncase \"$*\" in *-cf*)\n\
+             if mkdir '{first}'; then ln -s '{victim}' model/way; exec /usr/bin/tar \"$@\" ./model/way; fi\n\
+             rm model/way; mkdir model/way; echo theirs >model/way/file; exec /usr/bin/tar \"$@\" ./model/way/file ;;\n\
+             esac\nexec /usr/bin/tar \"$@\"\n",
+            first = bin.path("first").display(),
+            victim = bin.path("victim").display(),
+        ),
+    );
+    make_runnable(&bin.path("tar"));
+    let Some(far) = Far::with(&format!("PATH={}:/usr/bin:/bin", bin.path("").display())) else { return };
+    far.sshd.program("rsync", "exit 1");
+    let child = far.long_training();
+    let there = far.base().join("cube/workspace/model");
+    (0..1000).for_each(|n| fs::write(there.join(format!("f{n}")), "").unwrap());
+    interrupt(child, &far);
+    assert!(there.join("way/file").exists(), "a second stream");
+    assert_eq!(bin.read("victim/file"), "mine");
+    let model = far.outputs("model");
+    assert!(model.len() > 1000 && !model.contains_key("way/file"), "{}", model.len());
+}

@@ -272,6 +272,10 @@ impl FileChanges {
 
     /// Whether every path is below the directory. What another machine says decides which files are changed here.
     pub fn are_safe(&self) -> bool {
+        let names: BTreeSet<&Path> = self.written.iter().map(|(path, _)| &**path).collect();
+        if names.iter().any(|path| path.ancestors().skip(1).any(|above| names.contains(above))) {
+            return false; // what is below a file would be read elsewhere
+        }
         let written = self.written.iter().map(|(path, _)| path);
         let files = written.chain(self.removed.iter().map(|(path, ..)| path));
         files.chain(&self.made).chain(&self.unmade).chain(&self.others).all(|path| is_below(path))
@@ -405,5 +409,7 @@ mod tests {
             let unmade = FileChanges { unmade: vec![path.into()], ..FileChanges::default() };
             assert_eq!([written, removed, made, unmade].map(|changes| changes.are_safe()), [is_safe; 4], "{path}");
         }
+        let written = ["way/file", "way"].map(|path| (path.into(), None)).into();
+        assert!(!FileChanges { written, ..FileChanges::default() }.are_safe());
     }
 }

@@ -2,13 +2,15 @@
 //! gone or in the way, and directories without files.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use super::super::super::command::HostCommand;
 use super::super::super::listing::Tree;
 use super::transfer::{FileTransfer, Sent, in_directory, names_file};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::text::counted;
 
 /// More paths than this are not given as arguments.
@@ -68,6 +70,7 @@ impl FileTransfer<'_> {
                 let stderr = if packed.success { &unpacked.stderr } else { &packed.stderr };
                 return Err(self.failed("bring", far, said(stderr)));
             }
+            without_links(stage).map_err(Error::io("tidy up", stage))?;
         }
         Ok(())
     }
@@ -106,6 +109,21 @@ fn gone(sent: &Sent, here: &Tree, there: &Tree) -> Vec<PathBuf> {
     let all: BTreeSet<&PathBuf> = gone_files.chain(gone_directories).collect();
     let is_top = |path: &&&PathBuf| !path.ancestors().skip(1).any(|above| all.contains(&above.to_path_buf()));
     all.iter().filter(is_top).map(|path| path.to_path_buf()).collect()
+}
+
+/// Puts a directory in the place of each link below `directory`: the next stream must not follow one out of here.
+fn without_links(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let (path, kind) = (entry.path(), entry.file_type()?);
+        if kind.is_dir() {
+            without_links(&path)?;
+        } else if kind.is_symlink() {
+            fs::remove_file(&path)?;
+            fs::create_dir(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// What matters of tar's messages: the first, after which come those that follow from it.

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -172,12 +173,13 @@ impl FileTransfer<'_> {
         if names.is_empty() {
             return Ok(());
         }
+        let wanted = names.iter().map(|name| stage.join(name)).collect();
         if self.has_rsync {
             self.fetch_by_rsync(far, names, stage)?
         } else {
             self.fetch_by_tar(far, names, stage)?
         }
-        keep_only(&names.iter().map(|name| stage.join(name)).collect(), stage).map_err(Error::io("tidy up", stage))
+        keep_only(&wanted, stage).map_err(Error::io("tidy up", stage))
     }
 
     fn fetch_by_rsync(&self, far: &str, names: &[PathBuf], stage: &Path) -> Result<()> {
@@ -190,7 +192,8 @@ impl FileTransfer<'_> {
     }
 }
 
-/// Removes what else than `wanted` is below `directory`, except the files that guard one.
+/// Removes what else than `wanted` is below `directory`, except the files that guard one. A link does not stay where a
+/// directory is wanted: what is read in it would be outside.
 fn keep_only(wanted: &BTreeSet<PathBuf>, directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -198,7 +201,11 @@ fn keep_only(wanted: &BTreeSet<PathBuf>, directory: &Path) -> io::Result<()> {
         if entry.file_type()?.is_dir() {
             keep_only(wanted, &path)?;
             let _ = fs::remove_dir(&path); // it stays where something is in it
-        } else if !wanted.contains(&path) && !is_left_out(&path) {
+            continue;
+        }
+        let mut others = wanted.range::<Path, _>((Bound::Excluded(&*path), Bound::Unbounded));
+        let is_directory_there = others.next().is_some_and(|other| other.starts_with(&path));
+        if is_directory_there || !wanted.contains(&path) && !is_left_out(&path) {
             fs::remove_file(&path)?;
         }
     }
@@ -228,6 +235,21 @@ pub(super) fn names_file<P: AsRef<Path>>(names: &[P]) -> Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_link_stays_where_a_directory_is_wanted() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::create_dir_all(at("stage/deep")).unwrap();
+        fs::write(at("file"), "mine").unwrap();
+        for link in ["stage/deep/way", "stage/wanted", "stage/other"] {
+            std::os::unix::fs::symlink(directory.path(), at(link)).unwrap();
+        }
+        let wanted = ["stage/deep/way", "stage/deep/way/file", "stage/wanted"].map(at).into();
+        keep_only(&wanted, &at("stage")).unwrap();
+        assert!(at("stage/wanted").is_symlink() && !at("stage/other").is_symlink());
+        assert!(!at("stage/deep/way").is_symlink() && at("file").is_file());
+    }
 
     #[test]
     fn what_stays_here_does_not_make_a_directory_large() {
