@@ -134,9 +134,12 @@ fn a_link_that_comes_is_not_followed_by_what_comes_next() {
     let child = far.long_training();
     let there = far.base().join("cube/workspace/model");
     (0..1000).for_each(|n| fs::write(there.join(format!("f{n}")), "").unwrap());
+    std::os::unix::fs::symlink("f0", there.join("a link")).unwrap();
     interrupt(child, &far);
     assert!(there.join("way/file").exists(), "a second stream");
     assert_eq!(bin.read("victim/file"), "mine");
     let model = far.outputs("model");
-    assert!(model.len() > 1000 && !model.contains_key("way/file"), "{}", model.len());
+    assert!(model.len() > 1000 && !model.contains_key("way/file") && !model.contains_key("a link"), "{}", model.len());
+    let said = far.cube.sandbox.read("stderr");
+    assert!(said.contains("/a link: left out, since it is no file\n"), "{said}");
 }

@@ -61,7 +61,8 @@ impl FileTransfer<'_> {
     /// Brings files there, which `names` names below the directory `far`, into the directory `stage`.
     pub(super) fn fetch_by_tar(&self, far: &str, names: &[PathBuf], stage: &Path) -> Result<()> {
         let names: Vec<String> = names.iter().map(|path| format!("./{}", path.display())).collect();
-        for some in names.chunks(MOST_ARGUMENTS) {
+        let mut parts = names.chunks(MOST_ARGUMENTS).peekable();
+        while let Some(some) = parts.next() {
             let pack = self.connection.command(&in_directory(far, PACK, some));
             // Root would give files here to whoever has that number there.
             let unpack = HostCommand::new("tar").args(["--no-same-owner", "-xpf", "-"]).directory(stage);
@@ -70,7 +71,9 @@ impl FileTransfer<'_> {
                 let stderr = if packed.success { &unpacked.stderr } else { &packed.stderr };
                 return Err(self.failed("bring", far, said(stderr)));
             }
-            without_links(stage).map_err(Error::io("tidy up", stage))?;
+            if parts.peek().is_some() {
+                without_links(stage).map_err(Error::io("tidy up", stage))?;
+            }
         }
         Ok(())
     }

@@ -200,7 +200,9 @@ fn keep_only(wanted: &BTreeSet<PathBuf>, directory: &Path) -> io::Result<()> {
         let path = entry.path();
         if entry.file_type()?.is_dir() {
             keep_only(wanted, &path)?;
-            let _ = fs::remove_dir(&path); // it stays where something is in it
+            if !wanted.contains(&path) {
+                let _ = fs::remove_dir(&path); // it stays where something is in it
+            }
             continue;
         }
         let mut others = wanted.range::<Path, _>((Bound::Excluded(&*path), Bound::Unbounded));
