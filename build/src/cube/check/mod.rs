@@ -240,9 +240,19 @@ fn read_runner(reader: &mut Reader, file: &Path, document: &Document, cube: &Cub
                 reader.expected(document, &[key("platform")], "a platform of one machine", &format!("{named:?}"));
                 return None;
             }
-            Some(platform::runner(&inner.value, cube, None)?)
+            Some(right_runner(reader, &inner, cube, None)?)
         }
         _ => None,
     };
-    platform::runner(&document.value, cube, named)
+    right_runner(reader, document, cube, named)
+}
+
+/// The runner of a platform file in which nothing is wrong: runners rely on that.
+fn right_runner(
+    reader: &Reader,
+    document: &Document,
+    cube: &CubeDir,
+    named: Option<Box<dyn Runner>>,
+) -> Option<Box<dyn Runner>> {
+    if reader.has_faults() { None } else { platform::runner(&document.value, cube, named) }
 }
