@@ -103,7 +103,7 @@ fn parameter(flag: &str, words: &[impl AsRef<str>], mlcube: &str) -> Option<Stri
     let cube = cube(mlcube).ok().filter(|cube| cube.configuration_2.is_none());
     let is_of_training = KEYS.iter().any(|key| key.name == name || key.synonym == Some(name));
     let written = format!("{name}: {}", value.unwrap_or("VALUE"));
-    Some(match cube.map(|cube| check::is_ours(&cube, &PROGRAM)) {
+    Some(match cube.map(|cube| check::foreign(&cube, &PROGRAM).is_none()) {
         None => format!("parameters of tasks are written without hyphens: {name}={}", value.unwrap_or("PATH")),
         Some(true) if is_of_training => {
             format!("write `{written}` into the parameters file that the run configuration names")

@@ -51,9 +51,9 @@ pub enum CubeError {
         next: &'static str,
     },
 
-    /// Another program's task, and a platform that has only this program.
-    #[error("native: expected a task of this program, found {task} of the cube {cube}")]
-    ForeignTask { cube: String, task: String },
+    /// Another program's cube, or a task of it, and a platform that has only this program.
+    #[error("native: {}", foreign(task.as_deref(), cube))]
+    ForeignTask { cube: String, task: Option<String> },
     /// Something for cubes of configuration 2.0 was given to a cube with `tasks/` and `run/`.
     #[error("{what}: expected a cube of configuration 2.0, found one with tasks/ and run/")]
     NotOneFileCube { what: String },
@@ -340,6 +340,14 @@ impl CubeError {
             CubeError::Advised { problem, .. } => problem.exit_code(),
             _ => 1,
         }
+    }
+}
+
+/// What another program's `task` is, or its `cube` alone, where only this program's are run.
+fn foreign(task: Option<&str>, cube: &str) -> String {
+    match task {
+        Some(task) => format!("expected a task of this program, found {task} of the cube {cube}"),
+        None => format!("expected a cube of this program, found {cube}"),
     }
 }
 
