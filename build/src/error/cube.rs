@@ -278,10 +278,10 @@ impl CubeError {
                     .into(),
             ),
             CubeError::Connection { host, problem } => Some(connection_hint(problem).replace("HOST", host)),
-            CubeError::Transfer { action, problem, .. } if problem.contains("No space left") && action.starts_with("bring") => {
+            CubeError::Transfer { action, problem, .. } if is_full(problem) && action.starts_with("bring") => {
                 Some("free some space on the disk of the outputs, here; they wait there".into())
             }
-            CubeError::Far { problem, .. } | CubeError::Transfer { problem, .. } if problem.contains("No space left") => {
+            CubeError::Far { problem, .. } | CubeError::Transfer { problem, .. } if is_full(problem) => {
                 Some("free some space on that disk over there".into())
             }
             CubeError::Far { next, .. } => next.clone(),
@@ -374,6 +374,11 @@ pub fn beside(path: &Path) -> Option<String> {
     let suggested =
         || suggestion(&path.file_name().unwrap_or_default().to_string_lossy(), names.iter().copied(), &names);
     (!names.is_empty()).then(suggested)
+}
+
+/// Whether a disk is full, by what a program says that wrote there.
+fn is_full(problem: &str) -> bool {
+    ["No space left", "Disk quota exceeded", "the disk may be full"].iter().any(|words| problem.contains(words))
 }
 
 /// By what `kubectl` says.
