@@ -131,6 +131,31 @@ fn a_flag_of_a_task_belongs_into_a_file_of_a_cube_with_run_configurations() {
 }
 
 #[test]
+fn a_flag_that_no_task_of_the_cube_has_is_one_outside() {
+    let cube = Cube::new();
+    let run =
+        |mlcube: &str, flag: &str| cube.run(&format!("run --mlcube={mlcube} --platform=native --task=train {flag}"));
+    for mlcube in [".", "mlcube-2.0.yaml"] {
+        for flag in ["--init=workspace/model/unfinished", "--resume"] {
+            let tip = "  tip: no task of the cube has this parameter; outside the cube there is: mnist train";
+            is_refused(&run(mlcube, flag), &format!("{tip} {flag}\n"));
+        }
+        let ended = run(mlcube, "--no_such_thing=1");
+        assert!(ended.code == Some(2) && !ended.stderr.contains("tip:"), "{ended:#?}");
+        let tip = "  tip: write `train_epochs: 2` into the parameters file that ";
+        is_refused(&run(mlcube, "--train_epochs=2"), tip);
+        is_refused(&run(mlcube, "--train-epochs=2"), tip);
+    }
+    let tip = "  tip: parameters of tasks are written without hyphens: data_dir=elsewhere\n";
+    is_refused(&run("mlcube-2.0.yaml", "--data_dir=elsewhere"), tip);
+    // In another program's cube neither counts.
+    for flag in ["--init=x", "--train_epochs=2"] {
+        let ended = hello().run(&format!("{RUN} {flag}"));
+        assert!(ended.code == Some(2) && !ended.stderr.contains("tip:"), "{ended:#?}");
+    }
+}
+
+#[test]
 fn the_platforms_of_a_cube_are_one_list() {
     let cube = with("singularity:\n  image: hello_world.sif\n", "");
     for name in ["docker", "far"] {

@@ -96,3 +96,30 @@ fn its_own_mistakes_are_found() {
     let ended = cube.run("run --platform=docker --task=alice");
     assert!(ended.stdout.contains("nobody.txt, found none"), "{ended:#?}");
 }
+
+#[test]
+fn this_program_alone_does_not_run_it() {
+    let cube = hello();
+    let file = "schema_version: 1.0.0\nschema_type:";
+    cube.write("platforms/native.yaml", format!("{file} mlcube_native\n"));
+    cube.write("platforms/a-node.yaml", format!("{file} mlcube_slurm\nplatform: native.yaml\n"));
+    cube.write("platforms/far.yaml", format!("{file} mlcube_ssh\nhost: far\nplatform: a-node\n"));
+    let next = "hint: give a platform with containers, such as Docker";
+    cube.run("run --platform=native --task=alice")
+        .failed_with(&format!("native: expected a task of this program, found hello of the cube hello_world\n{next}"));
+    for platform in ["native", "a-node", "far", "native --dry_run"] {
+        cube.run(&format!("configure --platform={platform}"))
+            .failed_with(&format!("native: expected a cube of this program, found hello_world\n{next}"));
+    }
+    let recommends = |platform: &str| {
+        let ended = cube.run("describe").done();
+        assert_eq!(ended.stdout.matches(&format!(" --platform={platform}\n")).count(), 3, "{ended:#?}");
+    };
+    recommends("docker");
+    let docker = cube.sandbox.path("the cube/platforms/docker.yaml");
+    fs::rename(&docker, docker.with_file_name("other.yaml")).unwrap();
+    recommends("other");
+    assert!(cube.run("configure").stderr.contains("tip: --platform: known are other\n"));
+    fs::remove_file(docker.with_file_name("other.yaml")).unwrap();
+    recommends("FILE");
+}

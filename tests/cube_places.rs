@@ -150,3 +150,35 @@ fn another_workspace_and_a_cube_elsewhere() {
     let mount = format!("--mount=type=bind,source={},target=/mlcube_io3", other.join("model").display());
     assert!(cube.wrote("run").contains(&mount), "{:#?}", cube.wrote("run"));
 }
+
+#[test]
+fn a_platform_file_that_names_no_other_is_a_fault() {
+    let cube = Cube::new();
+    let head = "schema_version: 1.0.0\nschema_type:";
+    for (more, fault) in [
+        ("", " platform: expected a value, found none"),
+        ("platform:\n", "3: platform: expected a text, found nothing"),
+        ("platform: 5\n", "3: platform: expected a text, found 5"),
+        ("platform: true\n", "3: platform: expected a text, found true"),
+        ("platform: {a: b}\n", "3: platform: expected a text, found keys with values"),
+        ("platform: [native]\n", "3: platform: expected a text, found a list"),
+    ] {
+        cube.write("platforms/slurm.yaml", format!("{head} mlcube_slurm\n{more}"));
+        cube.write("platforms/outer.yaml", format!("{head} mlcube_slurm\nplatform: slurm.yaml\n"));
+        cube.write("platforms/ssh.yaml", format!("{head} mlcube_ssh\n{more}"));
+        let run = "run --task=train --platform=";
+        for (line, file) in [
+            (format!("{run}slurm"), "slurm"),
+            (format!("{run}slurm --dry_run"), "slurm"),
+            (format!("{run}outer"), "slurm"),
+            (format!("{run}ssh"), "ssh"),
+            ("configure --platform=slurm".into(), "slurm"),
+            ("inspect --platform=slurm".into(), "slurm"),
+            ("inspect --platform=slurm --mlcube=mlcube-2.0.yaml".into(), "slurm"),
+        ] {
+            let ended = cube.run(&line);
+            assert!(ended.stdout.contains(&format!("platforms/{file}.yaml:{fault}\n")), "{line}: {ended:#?}");
+            assert_eq!(ended.code, Some(1), "{line}: {ended:#?}");
+        }
+    }
+}

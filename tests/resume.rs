@@ -262,7 +262,7 @@ fn the_last_state_is_there_even_if_the_files_cannot_be_written() {
     let lines = terminated_after_epoch_3(&mut child, block);
     assert_eq!(child.wait().unwrap().code(), Some(143), "{lines}");
     assert_eq!(sandbox.files("model/snapshots").len(), 1, "{lines}");
-    assert!(lines.contains("is in a snapshot: train again with --resume to write the files\n"), "{lines}");
+    assert!(lines.contains("is in a snapshot: to write the files, train again with --resume\n"), "{lines}");
     fs::remove_dir(sandbox.path("model/metrics.json")).unwrap();
     sandbox.train("--snapshots=1000 --resume").done();
     assert!(sandbox.model() == expected);

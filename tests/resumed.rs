@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::common::Sandbox;
+use crate::common::{Sandbox, end};
 use serde_json::json;
 
 /// Two epochs, and then three more. Returns what the second call prints.
@@ -77,4 +77,20 @@ fn a_training_that_is_stopped_says_how_to_go_on() {
     let ended = sandbox.train(stopped).done();
     let hint = "\nto begin with this model, train again with --init=model\n";
     assert!(ended.stderr.contains(hint), "{ended:#?}");
+}
+
+#[test]
+fn in_a_cube_it_says_how_to_go_on_outside() {
+    let sandbox = Sandbox::with_data();
+    for (snapshots, hint) in [
+        ("1000", "\nto go on, train outside the cube: mnist train --resume --model_dir=model\n"),
+        ("0", "\nto begin with this model, train outside the cube: mnist train --init=model\n"),
+    ] {
+        let mut command = sandbox.program();
+        command.args(["train", "--data_dir=data", "--log_dir=logs", "--model_dir=model"]);
+        command.args(["--parameters_file=parameters.yaml", "--train_epochs=100000", "--max_seconds=0.3"]);
+        command.arg(format!("--snapshots={snapshots}")).env("MLCUBE_TASK_NAME", "train");
+        let ended = end(&mut command).done();
+        assert!(ended.stderr.contains(hint), "{ended:#?}");
+    }
 }

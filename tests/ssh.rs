@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use crate::common::cube::Cube;
 use crate::common::sshd::Sshd;
-use crate::common::{Ended, end, is_root, skipped, tmpfs};
+use crate::common::{Ended, end, skipped};
 
 mod by_tar;
+mod full_disk;
 mod job;
 mod killed;
 mod outputs;
@@ -465,19 +466,4 @@ fn a_shell_there_that_prints_is_named() {
 fn make_runnable(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-}
-
-#[test]
-fn a_full_disk_there_is_named() {
-    let Some(far) = Far::new() else { return };
-    if !is_root() {
-        return skipped("only root can mount a small disk");
-    }
-    let home = far.cube.sandbox.path("far home");
-    fs::remove_dir(&home).unwrap();
-    let Some(_mount) = tmpfs(&home, "size=1m") else { return };
-    let ended = far.run(TRAIN);
-    assert!(ended.stderr.contains("error: far: cannot write this program: "), "{ended:#?}");
-    assert!(ended.stderr.contains("hint: free some space on that disk over there"), "{ended:#?}");
-    assert!(far.outputs("model").is_empty());
 }

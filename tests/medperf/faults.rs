@@ -151,6 +151,18 @@ fn predictions_are_given_by_their_directory() {
 }
 
 #[test]
+fn predictions_of_more_images_are_of_other_ones() {
+    let trial = Trial::inferred();
+    let path = "predictions/predictions.json";
+    let text = trial.sandbox.read(path);
+    let good: Value = serde_json::from_str(&text).unwrap();
+    let of_others = text.replace(good["images_sha256"].as_str().unwrap(), &"0".repeat(64));
+    trial.sandbox.write(path, of_others + &" ".repeat(200_000));
+    let ended = trial.call("evaluate", &[]);
+    assert!(ended.stderr.contains("images_sha256: are predictions of other images: expected"), "{ended:#?}");
+}
+
+#[test]
 fn predictions_must_be_those_of_the_labels_images() {
     let trial = Trial::inferred();
     let path = "predictions/predictions.json";

@@ -11,7 +11,7 @@ use crate::cube::check::{self, CubeDescription, Program};
 use crate::cube::directory::{CubeDir, FileFlag, PLATFORM, TASK};
 use crate::error::Result;
 use crate::parameters::table::KEYS;
-use crate::text::{escaped, suggestion};
+use crate::text::{escaped, quoted, suggestion};
 
 /// The commands of `mnist cube` that are none of `mnist`.
 const OF_CUBE: [&str; 5] = ["run", "configure", "describe", "show_config", "inspect"];
@@ -96,20 +96,35 @@ fn value<'a>(flag: &str, words: &'a [impl AsRef<str>]) -> Option<&'a str> {
     rest.strip_prefix('=').or_else(|| words.next().filter(|next| !next.starts_with('-')))
 }
 
-/// How the parameter of a task of the cube `mlcube` is written that was typed as a `flag`.
+/// Where in the cube `mlcube`, or else outside, what was typed as a `flag` belongs; nothing if that is not known.
 fn parameter(flag: &str, words: &[impl AsRef<str>], mlcube: &str) -> Option<String> {
-    let name = flag.strip_prefix("--").filter(|name| !["task", "platform"].contains(name))?;
+    let typed = flag.strip_prefix("--").filter(|name| !["task", "platform"].contains(name))?;
     let value = value(flag, words);
-    let cube = cube(mlcube).ok().filter(|cube| cube.configuration_2.is_none());
-    let is_of_training = KEYS.iter().any(|key| key.name == name || key.synonym == Some(name));
-    let written = format!("{name}: {}", value.unwrap_or("VALUE"));
-    Some(match cube.map(|cube| check::is_ours(&cube, &PROGRAM)) {
-        None => format!("parameters of tasks are written without hyphens: {name}={}", value.unwrap_or("PATH")),
-        Some(true) if is_of_training => {
-            format!("write `{written}` into the parameters file that the run configuration names")
-        }
-        Some(_) => format!("write it into the run configuration, the file of --task, as `{written}`"),
-    })
+    let cube = cube(mlcube).ok()?;
+    let CubeDescription { is_ours, tasks, .. } = check::description(&cube, &PROGRAM).ok()?;
+    let is_one_file = cube.configuration_2.is_some();
+    if tasks.iter().any(|(_, parameters)| parameters.iter().flatten().any(|name| name == typed)) {
+        return Some(match is_one_file {
+            true => format!("parameters of tasks are written without hyphens: {typed}={}", value.unwrap_or("PATH")),
+            false => {
+                let written = format!("{typed}: {}", value.unwrap_or("VALUE"));
+                format!("write it into the run configuration, the file of --task, as `{written}`")
+            }
+        });
+    }
+    let name = typed.replace('-', "_");
+    if !is_ours {
+        return None;
+    }
+    if KEYS.iter().any(|key| key.name == name || key.synonym == Some(&name)) {
+        let file = if is_one_file { "the cube's file" } else { "the run configuration" };
+        let value = value.unwrap_or("VALUE");
+        return Some(format!("write `{name}: {value}` into the parameters file that {file} names"));
+    }
+    let has = |task: &&String| flags_of(task).is_some_and(|flags| flags.all.contains(&name));
+    let task = tasks.iter().map(|(task, _)| task).find(has)?;
+    let value = value.map(|value| format!("={}", quoted(Path::new(value)))).unwrap_or_default();
+    Some(format!("no task of the cube has this parameter; outside the cube there is: mnist {task} --{name}{value}"))
 }
 
 fn cube(mlcube: &str) -> Result<CubeDir> {

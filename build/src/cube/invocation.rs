@@ -8,6 +8,14 @@ use super::listing::is_inside;
 use crate::error::{CubeError, Result};
 use crate::files;
 
+/// The variable by which a task learns its own name.
+const TASK_NAME: &str = "MLCUBE_TASK_NAME";
+
+/// Whether this process is a task of a cube, which has no other flags than its parameters.
+pub fn is_in_cube() -> bool {
+    std::env::var_os(TASK_NAME).is_some()
+}
+
 /// A run configuration in which nothing is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invocation {
@@ -114,7 +122,7 @@ impl Invocation {
 
     /// The variables by which a task learns what runs it.
     pub fn names(&self) -> [(&'static str, &str); 2] {
-        [("MLCUBE_NAME", &self.cube), ("MLCUBE_TASK_NAME", &self.task)]
+        [("MLCUBE_NAME", &self.cube), (TASK_NAME, &self.task)]
     }
 
     /// The parameters that are on no claim.

@@ -51,9 +51,9 @@ pub enum CubeError {
         next: &'static str,
     },
 
-    /// Another program's task, and a platform that has only this program.
-    #[error("native: expected a task of this program, found {task} of the cube {cube}")]
-    ForeignTask { cube: String, task: String },
+    /// Another program's cube, or a task of it, and a platform that has only this program.
+    #[error("native: {}", foreign(task.as_deref(), cube))]
+    ForeignTask { cube: String, task: Option<String> },
     /// Something for cubes of configuration 2.0 was given to a cube with `tasks/` and `run/`.
     #[error("{what}: expected a cube of configuration 2.0, found one with tasks/ and run/")]
     NotOneFileCube { what: String },
@@ -278,10 +278,10 @@ impl CubeError {
                     .into(),
             ),
             CubeError::Connection { host, problem } => Some(connection_hint(problem).replace("HOST", host)),
-            CubeError::Transfer { action, problem, .. } if problem.contains("No space left") && action.starts_with("bring") => {
+            CubeError::Transfer { action, problem, .. } if is_full(problem) && action.starts_with("bring") => {
                 Some("free some space on the disk of the outputs, here; they wait there".into())
             }
-            CubeError::Far { problem, .. } | CubeError::Transfer { problem, .. } if problem.contains("No space left") => {
+            CubeError::Far { problem, .. } | CubeError::Transfer { problem, .. } if is_full(problem) => {
                 Some("free some space on that disk over there".into())
             }
             CubeError::Far { next, .. } => next.clone(),
@@ -343,6 +343,14 @@ impl CubeError {
     }
 }
 
+/// What another program's `task` is, or its `cube` alone, where only this program's are run.
+fn foreign(task: Option<&str>, cube: &str) -> String {
+    match task {
+        Some(task) => format!("expected a task of this program, found {task} of the cube {cube}"),
+        None => format!("expected a cube of this program, found {cube}"),
+    }
+}
+
 /// What is at `path`, where something else was expected: `none` if nothing is.
 pub fn found_at(path: &Path) -> &'static str {
     match (path.metadata(), path.symlink_metadata()) {
@@ -366,6 +374,11 @@ pub fn beside(path: &Path) -> Option<String> {
     let suggested =
         || suggestion(&path.file_name().unwrap_or_default().to_string_lossy(), names.iter().copied(), &names);
     (!names.is_empty()).then(suggested)
+}
+
+/// Whether a disk is full, by what a program says that wrote there.
+fn is_full(problem: &str) -> bool {
+    ["No space left", "Disk quota exceeded", "the disk may be full"].iter().any(|words| problem.contains(words))
 }
 
 /// By what `kubectl` says.

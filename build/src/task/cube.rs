@@ -105,6 +105,8 @@ struct PlatformOfCube {
     runner: Box<dyn Runner>,
     /// The `schema_type` of the platform file, or the name of the section.
     kind: String,
+    /// Whether tasks run by this program alone there, which has no others than its own.
+    is_native: bool,
     /// The flags after `--task` that run another task of the cube here, as a shell takes them.
     flags: String,
     /// Whether nothing is run, for which no input needs to be there.
@@ -117,18 +119,18 @@ impl PlatformOfCube {
         let cube = cube_dir(&args.place)?;
         let section = platform.to_str().and_then(Section::named).filter(|_| cube.configuration_2.is_some());
         let configuration = configuration(&cube, section, args, parameters)?;
-        let (runner, kind) = match (section, &configuration) {
+        let ((runner, kind), is_native) = match (section, &configuration) {
             (Some(section), Some(configuration)) => {
-                (platform::configured(section, configuration, &cube), section.name().into())
+                ((platform::configured(section, configuration, &cube), section.name().into()), false)
             }
             (_, configuration) => {
                 let file = platform_file(&cube, configuration.as_ref(), platform)?;
                 refuse_unread(&args.overrides, configuration.as_ref(), &file)?;
-                sound(&cube.shown(), check::runner(&file, &cube, &PROGRAM))?
+                (sound(&cube.shown(), check::runner(&file, &cube, &PROGRAM))?, check::is_native(&file, &PROGRAM))
             }
         };
         let flags = flags_for(&cube, platform, args, parameters);
-        Ok(Self { cube, configuration, runner, kind, flags, dry_run: false })
+        Ok(Self { cube, configuration, runner, kind, is_native, flags, dry_run: false })
     }
 
     /// What `--task` names: run configurations, or tasks of configuration 2.0. Nothing is wrong with any of them.
@@ -243,8 +245,15 @@ fn configuration(
 }
 
 fn configure(args: &ConfigurationArgs, platform: &Path, dry_run: bool) -> Result<()> {
-    let PlatformOfCube { cube, configuration, mut runner, .. } = PlatformOfCube::new(args, platform, &[])?;
-    let is_ours = configuration.map_or_else(|| check::is_ours(&cube, &PROGRAM), |configuration| configuration.is_ours);
+    let PlatformOfCube { cube, configuration, mut runner, is_native, .. } = PlatformOfCube::new(args, platform, &[])?;
+    let foreign = match configuration {
+        Some(configuration) => (!configuration.is_ours).then_some(configuration.name),
+        None => check::foreign(&cube, &PROGRAM),
+    };
+    let is_ours = foreign.is_none();
+    if let Some(cube) = foreign.filter(|_| is_native) {
+        return Err(CubeError::ForeignTask { cube, task: None }.into());
+    }
     console::print(&text::lines(runner::configure(&mut *runner, &cube.build, is_ours, dry_run)?))
 }
 
@@ -309,7 +318,7 @@ fn run_task(place: &mut PlatformOfCube, task: &Path, how: &How) -> Result<()> {
 
 /// Says what the cube is, in the words of `mlcube describe`.
 fn describe(cube: &CubeDir) -> Result<()> {
-    let CubeDescription { name, version, tasks, runs, platforms } =
+    let CubeDescription { name, version, tasks, runs, platforms, .. } =
         sound(&cube.shown(), check::description(cube, &PROGRAM))?;
     let mut lines = vec![
         "MLCube".to_string(),

@@ -369,7 +369,7 @@ pub fn carry_out(mut plan: Plan, listener: &mut dyn Listener, results: &mut Stri
             failures.extend(written.failure);
         }
         Err(failure) => {
-            tell_unwritten(&failure, (plan.parameters.snapshots > 0).then_some(model_dir), snapshot);
+            tell_unwritten(&failure, model_dir, plan.parameters.snapshots > 0, snapshot);
             failures.push(failure);
         }
     }
@@ -379,21 +379,20 @@ pub fn carry_out(mut plan: Plan, listener: &mut dyn Listener, results: &mut Stri
 }
 
 /// Says how to come to the files that `failure` kept from being written: from a `snapshot`, for which older ones may have to
-/// give up their place on the disk. `model_dir` only for a training that takes some.
-fn tell_unwritten(failure: &Error, model_dir: Option<&Path>, snapshot: bool) {
+/// give up their place in `model_dir` where the training `takes` some.
+fn tell_unwritten(failure: &Error, model_dir: &Path, takes: bool, snapshot: bool) {
+    let again = verdict::again_by_resume(model_dir);
     if snapshot {
-        info!("the state of this training is in a snapshot: train again with --resume to write the files");
+        info!("the state of this training is in a snapshot: to write the files, {again}");
     }
     let problem = if let Error::Kept { problem, .. } = failure { problem } else { failure };
     let Error::Io { source, .. } = problem else { return };
     if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        && let Some(model_dir) = model_dir.filter(|model_dir| snapshots::exist(model_dir))
+        && takes
+        && snapshots::exist(model_dir)
     {
         let directory = model_dir.join(names::SNAPSHOTS);
-        warn!(
-            "{}: takes space on that disk: move older snapshots elsewhere, then train with --resume",
-            directory.display()
-        );
+        warn!("{}: takes space on that disk: move older snapshots elsewhere, then {again}", directory.display());
     }
 }
 

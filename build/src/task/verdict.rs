@@ -4,6 +4,7 @@ use std::path::Path;
 
 use tracing::{info, warn};
 
+use crate::cube::invocation;
 use crate::data::dataset::TEST;
 use crate::error::{Error, Result};
 use crate::output::console;
@@ -58,11 +59,24 @@ pub fn tell_unfinished(trained: &Trained, reason: &Error, directory: &Path, mode
     }
     let model = text::quoted(directory);
     match snapshot {
-        true => info!("to go on, train again with --resume"),
-        false => info!("to begin with this model, train again with --init={model}"),
+        true => info!("to go on, {}", again_by_resume(model_dir)),
+        false => info!("to begin with this model, {}", again(&format!("--init={model}"), "")),
     }
     if trained.final_evaluation().split != TEST {
         info!("the test set was not scored: `mnist evaluate` with --model_dir={model} does it");
+    }
+}
+
+/// How to go on from the snapshot in `model_dir`.
+pub fn again_by_resume(model_dir: &Path) -> String {
+    again("--resume", &format!(" --model_dir={}", text::quoted(model_dir)))
+}
+
+/// How to train again with `flag`, which the tasks of a cube do not have; `place` is the flag that is given for them.
+fn again(flag: &str, place: &str) -> String {
+    match invocation::is_in_cube() {
+        true => format!("train outside the cube: mnist train {flag}{place}"),
+        false => format!("train again with {flag}"),
     }
 }
 

@@ -12,11 +12,11 @@ mod tasks;
 use serde_yaml::Value;
 
 use super::configuration::{Changes, Configuration, Section};
-use super::directory::CubeDir;
+use super::directory::{CubeDir, PLATFORM};
 use super::invocation::Invocation;
 use super::locate::key;
 use super::platform::{self, PLATFORMS};
-use super::runner::Runner;
+use super::runner::{Runner, native};
 use super::schema;
 use crate::text::{quoted, suggestion};
 pub use reader::{CubeFault, Program, Report, TaskFlags};
@@ -115,13 +115,15 @@ pub fn configuration(
 pub struct CubeDescription {
     /// Its name.
     pub name: String,
+    /// Whether it is this program's.
+    pub is_ours: bool,
     /// Its version, if it has one.
     pub version: Option<String>,
     /// Each task with its inputs and its outputs.
     pub tasks: Vec<(String, [Vec<String>; 2])>,
     /// What `--task` takes.
     pub runs: Vec<String>,
-    /// What `--platform` takes.
+    /// What `--platform` takes and runs its tasks.
     pub platforms: Vec<String>,
 }
 
@@ -132,28 +134,52 @@ pub struct CubeDescription {
 pub fn description(cube: &CubeDir, program: &Program) -> Result<CubeDescription, Vec<CubeFault>> {
     if cube.configuration_2.is_some() {
         return configuration(cube, None, &Changes::default(), program).map(|configuration| {
-            let platforms = cube.platforms(&configuration.platforms());
-            let Configuration { name, version, tasks, .. } = configuration;
+            let platforms = platforms(cube, &configuration.platforms(), configuration.is_ours, program);
+            let Configuration { name, version, tasks, is_ours, .. } = configuration;
             let runs = tasks.iter().map(|task| task.name.clone()).collect();
             let tasks = tasks.into_iter().map(|task| {
                 let (inputs, outputs): (Vec<_>, Vec<_>) = task.parameters.into_iter().partition(|one| one.is_input);
                 (task.name, [inputs, outputs].map(|all| all.into_iter().map(|one| one.name).collect()))
             });
-            CubeDescription { name, version, tasks: tasks.collect(), runs, platforms }
+            CubeDescription { name, is_ours, version, tasks: tasks.collect(), runs, platforms }
         });
     }
     let mut reader = Reader::new(&cube.root, &cube.workspace, program);
     let tasks = tasks::read(&mut reader);
     let runs = reader.yaml_files("run").iter().map(|file| file.display().to_string()).collect();
-    let (name, version) = (reader.cube.clone(), reader.version.clone());
+    let (name, version, is_ours) = (reader.cube.clone(), reader.version.clone(), reader.is_ours);
     let description = tasks.map(|tasks| {
         let task = |(name, task): (String, tasks::TaskFile)| {
             (name, [task.inputs, task.outputs].map(|all| all.into_keys().collect()))
         };
-        let platforms = cube.platforms(&[]);
-        CubeDescription { name, version, tasks: tasks.into_iter().map(task).collect(), runs, platforms }
+        let platforms = platforms(cube, &[], is_ours, program);
+        CubeDescription { name, is_ours, version, tasks: tasks.into_iter().map(task).collect(), runs, platforms }
     });
     reader.ended(description)
+}
+
+/// The platforms that run the cube's tasks: its `sections`, and the platform files.
+fn platforms(cube: &CubeDir, sections: &[&str], is_ours: bool, program: &Program) -> Vec<String> {
+    let mut names = cube.platforms(sections);
+    let file = |name: &str| cube.root.join(PLATFORM.folder).join(format!("{name}.yaml"));
+    names.retain(|name| is_ours || sections.contains(&&**name) || !is_native(&file(name), program));
+    names
+}
+
+/// Whether the platform `file` runs tasks by this program alone, or names one that does. Not if it cannot be read.
+pub fn is_native(file: &Path, program: &Program) -> bool {
+    let mut reader = Reader::new(Path::new(""), Path::new(""), program);
+    let mut next = Some(file.to_path_buf());
+    // No more than another machine, a node of its cluster, and the platform there.
+    for _ in 0..3 {
+        let Some(file) = next.filter(|file| reader.exists(file)) else { return false };
+        let Some(Document { value, .. }) = reader.read(&file, &[]) else { return false };
+        if schema::schema_type(&value) == Some(native::PLATFORM.schema.name) {
+            return true;
+        }
+        next = platform::named_by(&value).and_then(|(named, _)| named_file(&file, named));
+    }
+    false
 }
 
 /// Reads the run configuration `run` of the cube, and the tasks and parameters that it depends on. `dry` takes one whose
@@ -199,10 +225,10 @@ pub fn configurations(cube: &CubeDir, program: &Program) -> Result<Configuration
     reader.ended(Some(Configurations { invocations, input_files }))
 }
 
-/// Whether a cube with `tasks/` and `run/` is this program's. One that cannot be read is taken for it.
-pub fn is_ours(cube: &CubeDir, program: &Program) -> bool {
+/// The name of a cube with `tasks/` and `run/` that is another program's. One that cannot be read is taken for this program's.
+pub fn foreign(cube: &CubeDir, program: &Program) -> Option<String> {
     let mut reader = Reader::new(&cube.root, &cube.workspace, program);
-    tasks::read(&mut reader).is_none() || reader.is_ours
+    tasks::read(&mut reader).filter(|_| !reader.is_ours).map(|_| reader.cube)
 }
 
 /// The runner that a platform file stands for, and the file's `schema_type`.
@@ -240,9 +266,19 @@ fn read_runner(reader: &mut Reader, file: &Path, document: &Document, cube: &Cub
                 reader.expected(document, &[key("platform")], "a platform of one machine", &format!("{named:?}"));
                 return None;
             }
-            Some(platform::runner(&inner.value, cube, None)?)
+            Some(right_runner(reader, &inner, cube, None)?)
         }
         _ => None,
     };
-    platform::runner(&document.value, cube, named)
+    right_runner(reader, document, cube, named)
+}
+
+/// The runner of a platform file in which nothing is wrong: runners rely on that.
+fn right_runner(
+    reader: &Reader,
+    document: &Document,
+    cube: &CubeDir,
+    named: Option<Box<dyn Runner>>,
+) -> Option<Box<dyn Runner>> {
+    if reader.has_faults() { None } else { platform::runner(&document.value, cube, named) }
 }

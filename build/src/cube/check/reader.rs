@@ -123,6 +123,11 @@ impl<'a> Reader<'a> {
         Report { tasks, ..self.report }
     }
 
+    /// Whether a fault was found so far.
+    pub fn has_faults(&self) -> bool {
+        !self.report.faults.is_empty()
+    }
+
     /// `value` if there are no faults.
     pub fn ended<T>(self, value: Option<T>) -> Result<T, Vec<CubeFault>> {
         let faults = self.report(vec![]).faults;

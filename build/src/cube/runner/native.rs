@@ -19,7 +19,7 @@ pub struct Native;
 impl Runner for Native {
     fn command(&self, invocation: &Invocation) -> Result<HostCommand> {
         if !invocation.is_ours || !invocation.entrypoint.is_empty() {
-            let (cube, task) = (invocation.cube.clone(), invocation.task.clone());
+            let (cube, task) = (invocation.cube.clone(), Some(invocation.task.clone()));
             return Err(CubeError::ForeignTask { cube, task }.into());
         }
         let program = std::env::current_exe().map_err(Error::io("find", "this program"))?;

@@ -2,6 +2,7 @@
 //!
 //! Any model may write it. The evaluator believes nothing in it that it can check.
 
+use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::prepared::{self, Labels};
 use crate::error::{Error, MedPerfError, Result};
 use crate::open;
-use crate::text::{Problem, different_hashes, quoted, shortened};
+use crate::text::{Problem, counted, different_hashes, quoted, shortened};
 
 /// The name of the file.
 pub const FILE_NAME: &str = "predictions.json";
@@ -69,8 +70,7 @@ impl Predictions {
         let most = labels.labels.len() * prepared::classes().len() * BYTES_EACH + BYTES_BESIDES;
         let bytes = open::regular(&path).and_then(|file| open::read_at_most(most as u64, file));
         let bytes = bytes.map_err(Error::io("read", &path)).map_err(|error| MedPerfError::input(error, NEXT))?;
-        let too_long = || format!("expected at most {most} bytes for {} images, found more", labels.labels.len());
-        let bytes = bytes.ok_or_else(|| fault(Problem::of_file(too_long())))?;
+        let bytes = bytes.ok_or_else(|| fault(Problem::of_file(too_long(&path, labels, most))))?;
         let read: Self = serde_json::from_slice(&bytes)
             .map_err(|error| fault(Problem { line: Some(error.line()), text: without_place(&error) }))?;
         read.check(labels).map_err(|problem| fault(Problem::of_file(problem)))?;
@@ -81,8 +81,7 @@ impl Predictions {
         if !prepared::is_sha256(&self.model_sha256) {
             return Err("model_sha256: expected a SHA-256 in hexadecimal".into());
         } else if self.images_sha256 != labels.images_sha256 {
-            let problem = different_hashes(&labels.images_sha256, &self.images_sha256);
-            return Err(format!("images_sha256: are predictions of other images: {problem}"));
+            return Err(of_other_images(labels, &self.images_sha256));
         } else if self.classes != prepared::classes() {
             return Err(format!(
                 "classes: expected {}, found {}",
@@ -112,6 +111,29 @@ impl Predictions {
     pub fn logits(&self) -> Vec<f32> {
         self.probabilities.iter().flatten().map(|p| p.max(f64::MIN_POSITIVE).ln() as f32).collect()
     }
+}
+
+/// What is wrong with the file at `path`, which has more than `most` bytes: more images perhaps, which are other ones.
+fn too_long(path: &Path, labels: &Labels, most: usize) -> String {
+    match images_sha256(path).filter(|found| *found != labels.images_sha256) {
+        Some(found) => of_other_images(labels, &found),
+        None => format!("expected at most {most} bytes for {}, found more", counted(labels.labels.len(), "image")),
+    }
+}
+
+fn of_other_images(labels: &Labels, found: &str) -> String {
+    let problem = different_hashes(&labels.images_sha256, found);
+    format!("images_sha256: are predictions of other images: {problem}")
+}
+
+/// The SHA-256 of the images, if the file at `path` has it near its beginning, as this program writes it.
+fn images_sha256(path: &Path) -> Option<String> {
+    let mut head = vec![];
+    open::regular(path).ok()?.take(BYTES_BESIDES as u64).read_to_end(&mut head).ok()?;
+    let head = String::from_utf8_lossy(&head);
+    let (_, value) = head.split_once("\"images_sha256\":")?;
+    let (hash, _) = value.trim_start().strip_prefix('"')?.split_once('"')?;
+    prepared::is_sha256(hash).then(|| hash.into())
 }
 
 /// What `error` says, without the line, which the message has already. A long text is one of the file's.

@@ -148,7 +148,7 @@ impl FileTransfer<'_> {
             return lost; // which is what the programs stumbled over
         }
         let (host, action) = (self.connection.host(), format!("{verb} {what}"));
-        CubeError::Transfer { host, action, problem: problem(stderr) }.into()
+        CubeError::Transfer { host, action, problem: cause(stderr) }.into()
     }
 
     /// What is below the directory `far` there.
@@ -214,6 +214,19 @@ fn keep_only(wanted: &BTreeSet<PathBuf>, directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// What matters of the messages of rsync or tar: the line that names the cause, of which the others are consequences.
+fn cause(stderr: &str) -> String {
+    const CAUSES: [&str; 4] =
+        ["No space left on device", "Disk quota exceeded", "Read-only file system", "Permission denied"];
+    let line = |cause: &&str| stderr.lines().find(|line| line.contains(*cause));
+    match CAUSES.iter().find_map(line) {
+        Some(line) => line.trim().into(),
+        // Tar has the cause only from its next write.
+        None if stderr.contains("Wrote only ") => format!("{}: the disk may be full", problem(stderr)),
+        None => problem(stderr),
+    }
+}
+
 /// Whether rsync has sent all but links that lead nowhere.
 fn only_lacks_targets(output: &ProgramOutput) -> bool {
     /// "Partial transfer due to error".
@@ -251,6 +264,18 @@ mod tests {
         keep_only(&wanted, &at("stage")).unwrap();
         assert!(at("stage/wanted").is_symlink() && !at("stage/other").is_symlink());
         assert!(!at("stage/deep/way").is_symlink() && at("file").is_file());
+    }
+
+    #[test]
+    fn the_line_with_the_cause_is_shown() {
+        let full = "rsync: [receiver] write failed on \"/data/x\": No space left on device (28)";
+        let stderr = format!("{full}\nrsync error: x\nrsync: [sender] write error: Broken pipe (32)\n");
+        assert_eq!(cause(&stderr), full);
+        let quota = "tar: ./data/y: Cannot write: Disk quota exceeded";
+        assert_eq!(cause(&format!("tar: ./data/x: Wrote only 1 of 2 bytes\n{quota}\n")), quota);
+        let short = "tar: ./data/x: Wrote only 8704 of 10240 bytes";
+        assert_eq!(cause(short), format!("{short}: the disk may be full"));
+        assert_eq!(cause("one\nanother\n"), "another");
     }
 
     #[test]
