@@ -10,7 +10,7 @@ use mnist::parameters::Parameters;
 use mnist::parameters::table::KEYS;
 use serde_json::Value;
 
-use crate::common::root;
+use crate::common::{end, python_with, root};
 
 /// The README has no more, tables and code included.
 const README_WORDS: usize = 1200;
@@ -141,4 +141,10 @@ fn links_that_lead_nowhere_are_found() {
                 ```\n[eight](gone.md)\n```\n[nine](files.md#whole-or-not-at-all), [ten](files.md#whole).";
     let found = broken(&root().join("docs/files.md"), text);
     assert_eq!(found, ["../README.md#abuse", "gone.md", "#gone", "files.md#whole"]);
+}
+
+#[test]
+fn the_table_of_records_is_what_they_give() {
+    let Some(mut python) = python_with(&["json"]) else { return };
+    end(python.arg(root().join("bench/overview.py")).arg("--check")).done();
 }
