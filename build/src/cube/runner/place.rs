@@ -96,11 +96,16 @@ fn place(stage: &Path, output: Output, changes: &FileChanges) -> Result<Option<C
     for name in &changes.unnamed {
         tracing::warn!("{name}: left out, since its name is no UTF-8");
     }
-    let made = changes.made.iter().find_map(|path| Some((path, not_a_directory(target, path)?)));
+    let freed = freed(target, changes);
+    let made = changes.made.iter().find_map(|path| Some((path, not_a_directory(target, path, &freed)?)));
     let in_the_way = made.or_else(|| {
-        changes.written.iter().find_map(|(path, before)| Some((path, in_the_way(stage, target, path, *before)?)))
+        changes
+            .written
+            .iter()
+            .find_map(|(path, before)| Some((path, in_the_way(stage, target, path, *before, &freed)?)))
     });
     let Some((path, problem)) = in_the_way else {
+        clear(target, changes, &freed)?;
         put(stage, target, changes, &changes.removed)?;
         changes.unmade.iter().rev().for_each(|path| remove_empty(&target.join(path)));
         return Ok(None);
@@ -110,8 +115,47 @@ fn place(stage: &Path, output: Output, changes: &FileChanges) -> Result<Option<C
     Ok(Some(CubeError::Conflict { path: target.join(path), problem, target: shown.into(), beside }))
 }
 
-/// Why a file cannot be put in place: what stands there is neither what the task found there nor what it wrote, but a user's.
-fn in_the_way(stage: &Path, target: &Path, path: &Path, before: Option<(u64, u64)>) -> Option<&'static str> {
+/// The files and directories here that the task took away, and that nobody has changed since.
+fn freed(target: &Path, changes: &FileChanges) -> BTreeSet<PathBuf> {
+    let files = changes.removed.iter().map(|(path, size, time)| (target.join(path), *size, *time));
+    let mut freed: BTreeSet<PathBuf> =
+        files.filter(|(path, size, time)| is_still(path, *size, *time)).map(|(path, ..)| path).collect();
+    // Those within others first.
+    for directory in changes.unmade.iter().rev().map(|path| target.join(path)) {
+        let is_freed = |name: &String| name == lock::NAME || freed.contains(&directory.join(name));
+        let is_real = directory.symlink_metadata().is_ok_and(|found| found.is_dir());
+        if is_real && entries(&directory).is_ok_and(|names| names.iter().all(is_freed)) {
+            freed.insert(directory);
+        }
+    }
+    freed
+}
+
+/// Takes away what of `freed` stands where files come or directories are made.
+fn clear(target: &Path, changes: &FileChanges, freed: &BTreeSet<PathBuf>) -> Result<()> {
+    let written: BTreeSet<PathBuf> = changes.written.iter().map(|(path, _)| target.join(path)).collect();
+    let all: BTreeSet<PathBuf> = changes.made.iter().map(|path| target.join(path)).chain(written.clone()).collect();
+    let is_above = |path: &Path| all.range(path.to_path_buf()..).next().is_some_and(|next| next.starts_with(path));
+    for path in
+        freed.iter().rev().filter(|path| is_above(path) || path.ancestors().any(|above| written.contains(above)))
+    {
+        match path.is_dir() {
+            true => remove_empty(path),
+            false => fs::remove_file(path).map_err(Error::io("remove", path))?,
+        }
+    }
+    Ok(())
+}
+
+/// Why a file cannot be put in place: what stands there is neither what the task found there nor what it wrote or took away,
+/// but a user's.
+fn in_the_way(
+    stage: &Path,
+    target: &Path,
+    path: &Path,
+    before: Option<(u64, u64)>,
+    freed: &BTreeSet<PathBuf>,
+) -> Option<&'static str> {
     let whole = target.join(path);
     let look = |path: &Path| {
         let (_, size, time) = listed(PathBuf::new(), &fs::metadata(path).ok()?);
@@ -119,8 +163,9 @@ fn in_the_way(stage: &Path, target: &Path, path: &Path, before: Option<(u64, u64
     };
     let here = look(&whole);
     let has_changed = here.is_some() && here != before && here != look(&stage.join(path));
-    not_a_directory(target, path.parent().unwrap_or(path)).or(match () {
+    not_a_directory(target, path.parent().unwrap_or(path), freed).or(match () {
         () if path.iter().any(|name| name.len() > LONGEST_NAME) => Some("its name is too long to be put in place"),
+        () if freed.contains(&whole) => None,
         () if whole.is_dir() => Some("is a directory here, and a file where the task ran"),
         () if has_changed => Some("has changed here since the task began"),
         () => None,
@@ -128,11 +173,11 @@ fn in_the_way(stage: &Path, target: &Path, path: &Path, before: Option<(u64, u64
 }
 
 /// Why there can be no directory `path` below `target`.
-fn not_a_directory(target: &Path, path: &Path) -> Option<&'static str> {
+fn not_a_directory(target: &Path, path: &Path, freed: &BTreeSet<PathBuf>) -> Option<&'static str> {
     // Without a slash at its end, after which a file would not be seen.
     let whole: PathBuf = target.join(path).components().collect();
     let mut upwards = whole.ancestors().take_while(|part| part.starts_with(target));
-    let is_in_the_way = upwards.any(|part| part.symlink_metadata().is_ok() && !part.is_dir());
+    let is_in_the_way = upwards.any(|part| part.symlink_metadata().is_ok() && !part.is_dir() && !freed.contains(part));
     is_in_the_way.then_some("is no directory here, and one where the task ran")
 }
 
@@ -286,6 +331,34 @@ mod tests {
         let text = |name: &str| fs::read_to_string(at(name)).unwrap();
         assert_eq!((text("one.json"), text("two.json")), ("stage/one.json".into(), "two.json".into()));
         assert_eq!(text("two.json.brought/two.json"), "stage/two.json");
+    }
+
+    #[test]
+    fn a_file_and_a_directory_take_each_others_place_unless_they_have_changed_here() {
+        for changed in [None, Some("model/file"), Some("model/directory/deep/file"), Some("model/directory/mine")] {
+            let workspace =
+                workspace(&["stage/file/new", "stage/directory", "model/file", "model/directory/deep/file"]);
+            let at = |name: &str| workspace.path().join(name);
+            let listed = |name: &str| listed(name.into(), &fs::metadata(at("model").join(name)).unwrap());
+            let changes = FileChanges {
+                written: ["file/new", "directory"].map(|name| (name.into(), None)).into(),
+                removed: ["file", "directory/deep/file"].map(listed).into(),
+                made: vec!["file".into()],
+                unmade: ["directory", "directory/deep"].map(PathBuf::from).into(),
+                ..FileChanges::default()
+            };
+            changed.iter().for_each(|name| fs::write(at(name), "another text of mine").unwrap());
+            let conflict = place(&at("stage"), whole(&at("model")), &changes).unwrap();
+            let place = if changed.is_some() { "model.brought" } else { "model" };
+            assert_eq!(conflict.is_some(), changed.is_some(), "{changed:?}");
+            for name in ["file/new", "directory"] {
+                let text = fs::read_to_string(at(place).join(name)).unwrap();
+                assert_eq!(text, format!("stage/{name}"), "{changed:?}");
+            }
+            if changed.is_some() {
+                assert!(at("model/file").is_file() && at("model/directory/deep/file").is_file(), "{changed:?}");
+            }
+        }
     }
 
     #[test]
