@@ -166,7 +166,7 @@ fn where_snapshots_have_filled_the_disk_the_message_says_how_to_come_to_the_mode
     let ended = sandbox.train("--train_epochs=4 --snapshots=1");
     assert_eq!(ended.code, Some(1), "{ended:#?}");
     let warning =
-        "model/snapshots: takes space on that disk: move older snapshots elsewhere, then train with --resume\n";
+        "model/snapshots: takes space on that disk: move older snapshots elsewhere, then train again with --resume\n";
     assert!(ended.stderr.contains(warning), "{ended:#?}");
     fs::rename(sandbox.path("model/snapshots").join(files[0]), sandbox.path("elsewhere")).unwrap_or_else(|_| {
         fs::remove_file(sandbox.path("model/snapshots").join(files[0])).unwrap(); // on another file system
