@@ -26,6 +26,12 @@ fn kill(pattern: &str) {
     }
 }
 
+/// Kills those of this program there whose arguments have `words` in them.
+#[track_caller]
+fn kill_there(far: &Far, words: &str) {
+    kill(&format!("^{}.* {words} ", far.base().display()));
+}
+
 #[test]
 fn an_ssh_that_is_killed_here_does_not_end_the_task() {
     let Some(far) = Far::new() else { return };
@@ -40,7 +46,7 @@ fn an_ssh_that_is_killed_here_does_not_end_the_task() {
     let log = fs::File::create(far.cube.sandbox.path("stderr")).unwrap();
     let child = far.command(&format!("{TRAIN} --attach")).stdout(Stdio::null()).stderr(log).spawn().unwrap();
     far.waits_for("stderr", "epoch 2/");
-    kill(&format!("^{}.* job follow ", far.base().display()));
+    kill_there(&far, "job follow");
     assert_eq!(ended(child), Some(1));
     let stderr = far.cube.sandbox.read("stderr");
     assert!(stderr.contains("error: far: lost the connection; task train goes on there\n"), "{stderr}");
@@ -51,7 +57,7 @@ fn an_ssh_that_is_killed_here_does_not_end_the_task() {
 fn a_task_that_is_killed_there_is_named() {
     let Some(far) = Far::new() else { return };
     let child = far.long_training();
-    kill(&format!("^{}.* (supervise|train|run) ", far.base().display()));
+    kill_there(&far, "(supervise|train|run)");
     assert_eq!(ended(child), Some(1));
     let stderr = far.cube.sandbox.read("stderr");
     assert!(stderr.ends_with(KILLED), "{stderr}");
@@ -63,7 +69,7 @@ fn a_task_that_is_killed_there_is_named() {
 fn a_task_whose_supervisor_is_killed_is_not_taken_for_one_that_has_ended() {
     let Some(far) = Far::new() else { return };
     let child = far.long_training();
-    kill(&format!("^{}.* job supervise ", far.base().display()));
+    kill_there(&far, "job supervise");
     thread::sleep(Duration::from_secs(1));
     let second = far.run(TRAIN);
     assert!(second.stderr.contains("error: far: task train runs there already, in "), "{second:#?}");
@@ -78,7 +84,7 @@ fn a_task_whose_supervisor_is_killed_is_not_taken_for_one_that_has_ended() {
 fn a_task_whose_supervisor_is_killed_is_waited_for_and_its_outputs_are_brought() {
     let Some(far) = Far::new() else { return };
     let child = far.long(TRAIN, 6);
-    kill(&format!("^{}.* job supervise ", far.base().display()));
+    kill_there(&far, "job supervise");
     assert_eq!(ended(child), Some(1));
     let stderr = far.cube.sandbox.read("stderr");
     assert!(stderr.contains("max_seconds") && !stderr.contains("stopping task"), "{stderr}");
@@ -94,7 +100,7 @@ fn what_a_killed_task_leaves_running_keeps_its_place() {
     let child = far.long_training();
     // Guards first: they would end what their task has started.
     for name in ["job guard", "cube run"] {
-        kill(&format!("^{}.* {name} ", far.base().display()));
+        kill_there(&far, name);
     }
     let second = far.run(TRAIN);
     assert!(second.stderr.contains("error: far: task train runs there already, in "), "{second:#?}");

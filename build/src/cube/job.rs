@@ -210,16 +210,18 @@ impl DetachedTask {
         files::write(self.about(), &json(about))?;
         let mut supervisor = command.spawn().map_err(Error::io("start", &program))?;
         let begin = Instant::now();
-        while self.state()?.stage == Stage::Killed {
-            // Asked before the state, which a short task may have changed meanwhile.
+        loop {
+            // Asked before the state: a supervisor that has done its work has left the exit code.
             let has_ended = supervisor.try_wait().is_ok_and(|ended| ended.is_some());
-            if begin.elapsed() > START || has_ended && self.state()?.stage == Stage::Killed {
+            if self.state()?.stage != Stage::Killed {
+                return Ok(());
+            }
+            if has_ended || begin.elapsed() > START {
                 files::remove(&self.about())?;
                 return Err(CubeError::NoSupervisor { directory: self.directory.clone() }.into());
             }
             thread::sleep(TICK);
         }
-        Ok(())
     }
 
     /// Keeps the place from other senders until standard input ends, and says so in a line.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
 use std::io;
+use std::ops::Bound;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -31,6 +32,12 @@ pub fn is_below(path: &Path) -> bool {
 /// The same, or the directory itself, which is an empty path.
 pub fn is_inside(path: &Path) -> bool {
     path.as_os_str().is_empty() || is_below(path)
+}
+
+/// Whether one of `paths` is below `path`. In their order, those that are follow it.
+pub fn has_below(paths: &BTreeSet<PathBuf>, path: &Path) -> bool {
+    let mut later = paths.range::<Path, _>((Bound::Excluded(path), Bound::Unbounded));
+    later.next().is_some_and(|next| next.starts_with(path))
 }
 
 /// A file below a directory: its path, size and time in seconds since 1970. On another machine, a copy has the same.

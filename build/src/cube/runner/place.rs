@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use tempfile::TempDir;
 
-use super::super::listing::{FileChanges, Listed, listed};
+use super::super::listing::{FileChanges, Listed, has_below, listed};
 use crate::error::{CubeError, Error, Result};
 use crate::files::lock::{self, DirectoryLock};
 use crate::files::set::FileSet;
@@ -133,12 +133,10 @@ fn freed(target: &Path, changes: &FileChanges) -> BTreeSet<PathBuf> {
 
 /// Takes away what of `freed` stands where files come or directories are made.
 fn clear(target: &Path, changes: &FileChanges, freed: &BTreeSet<PathBuf>) -> Result<()> {
-    let written: BTreeSet<PathBuf> = changes.written.iter().map(|(path, _)| target.join(path)).collect();
-    let all: BTreeSet<PathBuf> = changes.made.iter().map(|path| target.join(path)).chain(written.clone()).collect();
-    let is_above = |path: &Path| all.range(path.to_path_buf()..).next().is_some_and(|next| next.starts_with(path));
-    for path in
-        freed.iter().rev().filter(|path| is_above(path) || path.ancestors().any(|above| written.contains(above)))
-    {
+    let written = changes.written.iter().map(|(path, _)| path);
+    let come: BTreeSet<PathBuf> = written.chain(&changes.made).map(|path| target.join(path)).collect();
+    let is_in_the_way = |path: &Path| has_below(&come, path) || path.ancestors().any(|above| come.contains(above));
+    for path in freed.iter().rev().filter(|path| is_in_the_way(path)) {
         match path.is_dir() {
             true => remove_empty(path),
             false => fs::remove_file(path).map_err(Error::io("remove", path))?,

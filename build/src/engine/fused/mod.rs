@@ -29,7 +29,7 @@
 //! ---- the one barrier of a network with one hidden layer; a thread prefetches the next batch before it waits ----
 //! logits = c + sum of all parts                                                each thread for itself
 //! d_logits = (softmax(logits) - target) / B                                    output_layer::softmax_gradient
-//! d_logits = 0 for images of which the network is confident, if so asked       output_layer::skip_confident
+//! d_logits = 0 for images that are right with enough probability, if asked     output_layer::skip_confident
 //! d[:, H'] = d_logits V[H', :]^T where a > 0                                   output_layer::hidden_gradient
 //! V[H', :] -= optimizer(a[:, H']^T d_logits)                                   output_layer::update
 //! for each pixel nonzero in any image:                                         first_layer::backward

@@ -138,8 +138,8 @@ fn softmax_gradient_by<S: Simd, const SMOOTHED: bool>(
     totals
 }
 
-/// Makes the gradients of images zero whose label has a probability of at least `least`. Its target is
-/// `target`. Image i is bit i % 32 of number i / 32 of `kept` if its gradient is as it was.
+/// Makes the gradient of an image zero if its label has at least the probability `least`; the label's target is `target`.
+/// Bit i % 32 of number i / 32 of `kept` says whether image i keeps its gradient.
 pub fn skip_confident(
     d_logits: &mut [Block],
     labels: impl Iterator<Item = u8>,

@@ -9,7 +9,7 @@ use crate::optim::lazy::PERIOD;
 
 /// The steps of a measurement.
 pub const STEPS: usize = PERIOD;
-/// Measurements of each number of threads, of which the fastest counts.
+/// Measurements of each number of threads. The fastest counts.
 const TRIES: usize = 3;
 /// A step that takes longer than this gains by every thread.
 const LONG: Duration = Duration::from_micros(30);

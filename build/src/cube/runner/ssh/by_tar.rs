@@ -61,8 +61,9 @@ impl FileTransfer<'_> {
     /// Brings files there, which `names` names below the directory `far`, into the directory `stage`.
     pub(super) fn fetch_by_tar(&self, far: &str, names: &[PathBuf], stage: &Path) -> Result<()> {
         let names: Vec<String> = names.iter().map(|path| format!("./{}", path.display())).collect();
-        let mut parts = names.chunks(MOST_ARGUMENTS).peekable();
-        while let Some(some) = parts.next() {
+        for some in names.chunks(MOST_ARGUMENTS) {
+            // A stream must not follow a link out of here that one before it has brought.
+            without_links(stage).map_err(Error::io("tidy up", stage))?;
             let pack = self.connection.command(&in_directory(far, PACK, some));
             // Root would give files here to whoever has that number there.
             let unpack = HostCommand::new("tar").args(["--no-same-owner", "-xpf", "-"]).directory(stage);
@@ -70,9 +71,6 @@ impl FileTransfer<'_> {
             if !packed.success || !unpacked.success {
                 let stderr = if packed.success { &unpacked.stderr } else { &packed.stderr };
                 return Err(self.failed("bring", far, said(stderr)));
-            }
-            if parts.peek().is_some() {
-                without_links(stage).map_err(Error::io("tidy up", stage))?;
             }
         }
         Ok(())
@@ -114,7 +112,7 @@ fn gone(sent: &Sent, here: &Tree, there: &Tree) -> Vec<PathBuf> {
     all.iter().filter(is_top).map(|path| path.to_path_buf()).collect()
 }
 
-/// Puts a directory in the place of each link below `directory`: the next stream must not follow one out of here.
+/// Puts a directory in the place of each link below `directory`.
 fn without_links(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;

@@ -4,12 +4,11 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
-use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use super::super::super::command::{HostCommand, ProgramOutput, file_of};
-use super::super::super::listing::{self, LEFT_OUT, Tree, is_below, is_left_out, listed};
+use super::super::super::listing::{self, LEFT_OUT, Tree, has_below, is_below, is_left_out, listed};
 use super::connection::{Connection, problem};
 use crate::error::{CubeError, Error, Result};
 
@@ -205,16 +204,14 @@ fn keep_only(wanted: &BTreeSet<PathBuf>, directory: &Path) -> io::Result<()> {
             }
             continue;
         }
-        let mut others = wanted.range::<Path, _>((Bound::Excluded(&*path), Bound::Unbounded));
-        let is_directory_there = others.next().is_some_and(|other| other.starts_with(&path));
-        if is_directory_there || !wanted.contains(&path) && !is_left_out(&path) {
+        if has_below(wanted, &path) || !wanted.contains(&path) && !is_left_out(&path) {
             fs::remove_file(&path)?;
         }
     }
     Ok(())
 }
 
-/// What matters of the messages of rsync or tar: the line that names the cause, of which the others are consequences.
+/// What matters of the messages of rsync or tar: the line that names the cause. The others follow from it.
 fn cause(stderr: &str) -> String {
     const CAUSES: [&str; 4] =
         ["No space left on device", "Disk quota exceeded", "Read-only file system", "Permission denied"];
