@@ -1,6 +1,7 @@
 //! Every engine against the reference in f64: logits, loss, gradients, ten steps of each optimizer; the reference
 //! against numeric gradients and against Keras and PyTorch; and that these checks object to broken engines.
 
+mod bf16;
 mod schedules;
 #[cfg(feature = "gpu")]
 mod several_gpus;
@@ -17,7 +18,7 @@ use mnist::error::Result;
 use mnist::model::MlpShape;
 use mnist::optim::{OptimizerKind, OptimizerOptions, OptimizerSettings, Schedule};
 use mnist::rng::{Purpose, Stream};
-use mnist::simd::InstructionSet;
+use mnist::simd::{InstructionSet, Precision};
 
 /// What is compared on: D, H, K and B all differ.
 const SHAPES: [(usize, &[usize], usize); 4] = [(20, &[7], 4), (12, &[9, 5], 3), (6, &[], 10), (33, &[1, 64], 2)];
@@ -97,6 +98,7 @@ fn recipe(shape: MlpShape, optimizer: OptimizerSettings, batch_size: usize, drop
         dropout,
         label_smoothing: 0.0,
         skip_confident: 0.0,
+        precision: Precision::Float32,
         fewer_threads: false,
         ensemble: 1,
         seed: 7,

@@ -18,7 +18,7 @@ use crate::data::dataset::Images;
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::model::MlpShape;
-use crate::simd::InstructionSet;
+use crate::simd::{InstructionSet, Precision};
 
 pub use super::device::{AdapterChoice, DeviceChoice, GpuCount};
 
@@ -131,6 +131,9 @@ fn engine_for(recipe: &Recipe, engine: EngineChoice, device: &DeviceChoice) -> R
 
 /// Whether `engine` can train `recipe` on `device`.
 fn supports(recipe: &Recipe, engine: EngineChoice, device: &DeviceChoice) -> Result<()> {
+    if recipe.precision == Precision::Bf16 {
+        require_fused_on_processor(engine, device)?;
+    }
     match (engine, device) {
         #[cfg(feature = "burn")]
         (EngineChoice::Burn, _) => Ok(()),
@@ -152,6 +155,18 @@ fn supports(recipe: &Recipe, engine: EngineChoice, device: &DeviceChoice) -> Res
         }),
         (_, DeviceChoice::Auto | DeviceChoice::Cpu) => FusedEngine::supports(recipe),
     }
+}
+
+/// That products of bf16 numbers are the fused engine's, on the processor.
+fn require_fused_on_processor(engine: EngineChoice, device: &DeviceChoice) -> Result<()> {
+    let engine = match (engine, device) {
+        (EngineChoice::Burn, _) => "burn",
+        (_, DeviceChoice::Auto | DeviceChoice::Cpu) => return Ok(()),
+        _ => "fused",
+    };
+    let reason =
+        format!("expected precision float32, found bf16: only the engine fused has it, on device cpu, not {device}");
+    Err(Error::Unsupported { engine, reason })
 }
 
 /// About how many bytes of this machine's memory training takes at most with the engine and device of `choice`, in which
@@ -214,5 +229,6 @@ fn build(recipe: &Recipe, choice: &Choice, train: Arc<Images>) -> Result<Box<dyn
     if let DeviceChoice::Gpu(adapter) = &choice.device {
         return Ok(Box::new(FusedGpuEngine::new(recipe, train, adapter::choose(adapter, choice.gpus)?)?));
     }
-    Ok(Box::new(FusedEngine::new(recipe, train, InstructionSet::choose()?)?))
+    let set = InstructionSet::choose_for(recipe.precision)?;
+    Ok(Box::new(FusedEngine::new(recipe, train, set)?))
 }

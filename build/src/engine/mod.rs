@@ -28,6 +28,7 @@ use crate::data::dataset::Images;
 use crate::error::Result;
 use crate::model::MlpShape;
 use crate::optim::OptimizerSettings;
+use crate::simd::Precision;
 
 /// What every engine is built from. Two engines of the same recipe see the same batches and the same dropout masks.
 #[derive(Debug, Clone)]
@@ -53,6 +54,8 @@ pub struct Recipe {
     pub seed: u64,
     /// How many threads; at least 1.
     pub threads: usize,
+    /// What the products of hidden layers are made of.
+    pub precision: Precision,
     /// Whether fewer threads do where they turn out to be faster.
     pub fewer_threads: bool,
 }

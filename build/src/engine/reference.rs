@@ -6,6 +6,8 @@
 //!    `t = (1 - s) onehot(y) + s / K`, where s is the label smoothing
 //! 3. backward: `d_z = (p - t) / B`; `d_W = a^T d_z`; `d_b = sum d_z`; `d_a = d_z W^T`; then back through dropout and ReLU to
 //!    the layer before
+//! With precision bf16, hidden activations and their gradients `d_z` are rounded to it, and in the products of a layer that is
+//! the first or hidden, so are its weights.
 //! 4. the optimizer's update, see [`OptimizerSettings::update`](crate::optim::OptimizerSettings::update)
 
 use std::sync::Arc;
@@ -16,6 +18,8 @@ use super::{EngineInfo, EpochTotals, Network, Recipe, Report, Trainer, TrainingS
 use crate::data::dataset::Images;
 use crate::engine::dropout::{self, DropoutMask};
 use crate::error::Result;
+use crate::simd::Precision;
+use crate::simd::tile::nearest_bf16;
 
 /// The reference engine over the scalar `T`.
 pub struct Reference<T> {
@@ -73,6 +77,16 @@ impl<T: Float> Reference<T> {
         &mut self.parameters
     }
 
+    /// Whether the products of layer `l` are made of bf16 numbers in training.
+    fn is_rounded(&self, l: usize) -> bool {
+        self.recipe.precision == Precision::Bf16 && (l == 0 || l < self.recipe.shape.layers().len() - 1)
+    }
+
+    /// The weights of layer `l` as its products in training take them.
+    fn weights_in_products(&self, l: usize, weights: &[T]) -> Vec<T> {
+        weights.iter().map(|&w| if self.is_rounded(l) { round(w) } else { w }).collect()
+    }
+
     /// Forward, with the dropout masks of step `dropout_step` if there is one.
     fn forward(&self, pixels: &[u8], dropout_step: Option<u64>) -> Forward<T> {
         let shape = &self.recipe.shape;
@@ -81,7 +95,10 @@ impl<T: Float> Reference<T> {
         let mut inputs = Vec::with_capacity(layers.len());
         let mut a: Vec<T> = pixels.iter().map(|&pixel| real::<T>(f64::from(pixel)) / real(255.0)).collect();
         for (l, layer) in layers.iter().enumerate() {
-            let weights = &self.parameters[layer.weights.clone()];
+            let mut weights = self.parameters[layer.weights.clone()].to_vec();
+            if dropout_step.is_some() {
+                weights = self.weights_in_products(l, &weights);
+            }
             let biases = &self.parameters[layer.biases.clone()];
             let mut z = vec![T::zero(); images * layer.outputs];
             for n in 0..images {
@@ -98,6 +115,9 @@ impl<T: Float> Reference<T> {
                 let scales = dropout_step.map(|step| self.dropout_scales(step, l, z.len()));
                 for (unit, z) in z.iter_mut().enumerate() {
                     *z = z.max(T::zero()) * scales.as_ref().map_or(T::one(), |scales| scales[unit]);
+                    if dropout_step.is_some() && self.is_rounded(l) {
+                        *z = round(*z);
+                    }
                 }
             }
             a = z;
@@ -139,6 +159,9 @@ impl<T: Float> Reference<T> {
         let mut gradient = vec![T::zero(); self.parameters.len()];
         for (l, layer) in shape.layers().into_iter().enumerate().rev() {
             let a = &forward.inputs[l]; // (B,I)
+            if self.is_rounded(l) {
+                d_z.iter_mut().for_each(|d| *d = round(*d));
+            }
             for n in 0..images {
                 for o in 0..layer.outputs {
                     let d = d_z[n * layer.outputs + o];
@@ -153,7 +176,7 @@ impl<T: Float> Reference<T> {
             if l == 0 {
                 break;
             }
-            let weights = &self.parameters[layer.weights];
+            let weights = self.weights_in_products(l, &self.parameters[layer.weights]);
             let scales = self.dropout_scales(self.step, l - 1, a.len());
             let mut d_a = vec![T::zero(); a.len()];
             for n in 0..images {
@@ -239,4 +262,9 @@ fn real<T: Float>(value: f64) -> T {
 
 fn singles<T: Float>(values: &[T]) -> Vec<f32> {
     values.iter().map(|v| v.to_f32().unwrap_or(f32::NAN)).collect()
+}
+
+/// `value` rounded to bf16.
+fn round<T: Float>(value: T) -> T {
+    real(nearest_bf16(value.to_f32().unwrap_or(f32::NAN)).into())
 }

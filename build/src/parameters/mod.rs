@@ -201,6 +201,7 @@ impl Parameters {
             ensemble: self.ensemble,
             seed: self.seed,
             threads: engine::threads(self.threads),
+            precision: self.precision,
             fewer_threads: self.threads == 0,
         }
     }

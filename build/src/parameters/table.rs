@@ -10,9 +10,10 @@ use crate::data::augment::AugmentKind;
 use crate::engine::choice::{DeviceChoice, EngineChoice};
 use crate::model::MOST_MEMBERS;
 use crate::optim::{OptimizerKind, ScheduleKind};
+use crate::simd::Precision;
 
 /// All parameters, in the order in which they are explained and written.
-pub static KEYS: [Key; 35] = [
+pub static KEYS: [Key; 36] = [
     Key::new(
         "optimizer",
         "adam, adamw, sgd, rmsprop or adagrad",
@@ -274,6 +275,14 @@ pub static KEYS: [Key; 35] = [
         ValueKind::Text {
             choices: || names(EngineChoice::ALL),
             set: |p, text| named(EngineChoice::ALL, text).map(|value| p.engine = value),
+        },
+    ),
+    Key::new(
+        "precision",
+        "What the products of hidden layers are made of: float32, or bf16 (rounded more; faster with AMX)",
+        ValueKind::Text {
+            choices: || names(Precision::ALL),
+            set: |p, text| named(Precision::ALL, text).map(|value| p.precision = value),
         },
     ),
     Key::new(

@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::data::augment::AugmentKind;
 use crate::engine::choice::{DeviceChoice, EngineChoice, GpuCount};
 use crate::optim::{OptimizerKind, ScheduleKind};
+use crate::simd::Precision;
 
 /// Every parameter of a training run with its value.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -84,6 +85,8 @@ pub struct Parameters {
     pub gpus: GpuCount,
     /// The engine that trains.
     pub engine: EngineChoice,
+    /// What the products of hidden layers are made of.
+    pub precision: Precision,
     /// The number of threads; 0: one for each processor, or fewer where these are faster.
     pub threads: usize,
 }
@@ -140,6 +143,7 @@ impl Default for Parameters {
             device: DeviceChoice::Auto,
             gpus: GpuCount::Auto,
             engine: EngineChoice::Auto,
+            precision: Precision::Float32,
             threads: 0,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Block, Job, Simd, U32Lanes};
+use super::{Block, Job, LANES, Simd, U32Lanes};
 
 /// A proof that the processor has AVX2 and FMA: only [`run`] makes it.
 #[derive(Debug, Clone, Copy)]
@@ -150,6 +150,20 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn as_floats(self, bits: Self::U) -> Self::F {
         halves!(h => _mm256_castsi256_ps(bits[h]))
+    }
+    #[inline(always)]
+    fn bits(self, x: Self::F) -> Self::U {
+        halves!(h => _mm256_castps_si256(x[h]))
+    }
+    #[inline(always)]
+    fn store_u32(self, x: Self::U, to: &mut [u32; LANES]) {
+        let to = to.as_mut_ptr();
+        // SAFETY: `self` proves that the processor has the instruction. Sixteen integers are 64 bytes, and the instruction
+        // needs no alignment.
+        unsafe {
+            _mm256_storeu_si256(to.cast(), x[0]);
+            _mm256_storeu_si256(to.add(8).cast(), x[1]);
+        }
     }
     #[inline(always)]
     fn lane_numbers(self) -> Self::U {

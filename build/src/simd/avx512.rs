@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Block, Job, Simd, U32Lanes};
+use super::{Block, Job, LANES, Simd, U32Lanes};
 
 /// A proof that the processor has AVX-512 (foundation), AVX2 and FMA: only [`run`] makes it.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +23,14 @@ macro_rules! avx512 {
         // SAFETY: the processor must have the instructions, and `self` proves that it does.
         unsafe { $value }
     }};
+}
+
+impl Avx512 {
+    /// The lanes of `a` and `b` that `indices` name.
+    #[inline(always)]
+    fn pick(self, a: __m512i, indices: __m512i, b: __m512i) -> __m512i {
+        avx512!(_mm512_permutex2var_epi32(a, indices, b))
+    }
 }
 
 impl U32Lanes for Avx512 {
@@ -133,6 +141,32 @@ impl Simd for Avx512 {
         avx512!(_mm512_castsi512_ps(bits))
     }
     #[inline(always)]
+    fn bits(self, x: __m512) -> __m512i {
+        avx512!(_mm512_castps_si512(x))
+    }
+    #[inline(always)]
+    fn store_u32(self, x: __m512i, to: &mut [u32; LANES]) {
+        // SAFETY: `self` proves that the processor has the instruction. Sixteen integers are 64 bytes, and the instruction
+        // needs no alignment.
+        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), x) }
+    }
+    #[inline(always)]
+    fn transpose(self, rows: &mut [[u32; LANES]; LANES]) {
+        let mut registers = [self.splat_u32(0); LANES];
+        for i in 0..LANES {
+            // SAFETY: as for `store_u32`.
+            registers[i] = unsafe { _mm512_loadu_si512(rows[i].as_ptr().cast()) };
+        }
+        // Rows and columns whose numbers differ in one bit change places, bit by bit.
+        exchange::<8>(self, &mut registers);
+        exchange::<4>(self, &mut registers);
+        exchange::<2>(self, &mut registers);
+        exchange::<1>(self, &mut registers);
+        for i in 0..LANES {
+            self.store_u32(registers[i], &mut rows[i]);
+        }
+    }
+    #[inline(always)]
     fn lane_numbers(self) -> __m512i {
         avx512!(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15))
     }
@@ -143,5 +177,30 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn highest(self, x: __m512) -> f32 {
         avx512!(_mm512_reduce_max_ps(x))
+    }
+}
+
+/// A step of [`Simd::transpose`]: the blocks of `BIT` rows and columns off the diagonal change places.
+#[inline(always)]
+fn exchange<const BIT: usize>(s: Avx512, rows: &mut [__m512i; LANES]) {
+    // From 16 on, an index is one into the second row.
+    const {
+        assert!(BIT < LANES && BIT.is_power_of_two());
+    }
+    let mut upper = [0; LANES];
+    let mut lower = [0; LANES];
+    for m in 0..LANES {
+        upper[m] = if m & BIT == 0 { m } else { LANES + m - BIT } as u32;
+        lower[m] = if m & BIT == 0 { m + BIT } else { LANES + m } as u32;
+    }
+    // SAFETY: `s` proves that the processor has the instruction. Sixteen integers are 64 bytes, and the instruction needs no
+    // alignment.
+    let [upper, lower] = [upper, lower].map(|indices| unsafe { _mm512_loadu_si512(indices.as_ptr().cast()) });
+    for i in 0..LANES {
+        if i & BIT == 0 {
+            let (a, b) = (rows[i], rows[i + BIT]);
+            rows[i] = s.pick(a, upper, b);
+            rows[i + BIT] = s.pick(a, lower, b);
+        }
     }
 }

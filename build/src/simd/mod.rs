@@ -15,11 +15,15 @@ mod avx2;
 mod avx512;
 mod denormals;
 mod portable;
+pub mod tile;
 
 pub use self::denormals::FlushDenormals;
 pub use self::portable::Single;
 
+use serde::Serialize;
+
 use self::portable::Portable;
+use self::tile::TileUnit;
 use crate::error::{Error, Result};
 
 /// How many numbers a [`Block`] holds.
@@ -38,9 +42,24 @@ impl Block {
 /// The environment variable that names the instruction set to use.
 pub const VARIABLE: &str = "MNIST_INSTRUCTION_SET";
 
-/// An instruction set that this processor has.
+/// What numbers the products of matrices are made of. Sums are float32 in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// float32.
+    Float32,
+    /// Numbers rounded to bf16, see [`tile`].
+    Bf16,
+}
+
+impl Precision {
+    /// The choices by their names in the parameters file.
+    pub const ALL: &[(&'static str, Self)] = &[("float32", Self::Float32), ("bf16", Self::Bf16)];
+}
+
+/// An instruction set that this processor has, and what multiplies its tiles of bf16 numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InstructionSet(Instructions);
+pub struct InstructionSet(Instructions, TileUnit);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Instructions {
@@ -60,31 +79,57 @@ pub trait Job {
 }
 
 impl InstructionSet {
-    /// All instruction sets that this processor has, the fastest first.
+    /// All instruction sets that this processor has for float32, the fastest first.
     pub fn available() -> Vec<Self> {
         let mut all = Vec::new();
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             if is_x86_feature_detected!("avx512f") {
-                all.push(Self(Instructions::Avx512));
+                all.push(Self(Instructions::Avx512, TileUnit::VECTORS));
             }
-            all.push(Self(Instructions::Avx2));
+            all.push(Self(Instructions::Avx2, TileUnit::VECTORS));
         }
-        all.push(Self(Instructions::Portable));
+        all.push(Self(Instructions::Portable, TileUnit::VECTORS));
         all
     }
 
-    /// The fastest instruction set, or the one that the environment variable [`VARIABLE`] names.
+    /// All instruction sets that this processor has for `precision`, the fastest first.
+    pub fn available_for(precision: Precision) -> Vec<Self> {
+        let available = Self::available();
+        let units = if precision == Precision::Bf16 { TileUnit::available() } else { vec![TileUnit::VECTORS] };
+        // Those with a unit for tiles are kinds of the fastest.
+        let tiled = units.into_iter().filter(|&unit| unit != TileUnit::VECTORS).map(|unit| Self(available[0].0, unit));
+        tiled.chain(available.iter().copied()).collect()
+    }
+
+    /// The fastest instruction set for float32, or the one that the environment variable [`VARIABLE`] names.
     ///
     /// # Errors
     /// The variable names an instruction set that this processor lacks, or none at all.
     pub fn choose() -> Result<Self> {
-        let available = Self::available();
+        Self::choose_for(Precision::Float32)
+    }
+
+    /// [`InstructionSet::choose`] for `precision`. A set that is for bf16 only stands for the one it is a kind of.
+    ///
+    /// # Errors
+    /// As for `choose`.
+    pub fn choose_for(precision: Precision) -> Result<Self> {
+        let unit = |Self(instructions, unit)| match precision {
+            Precision::Bf16 => Self(instructions, unit),
+            Precision::Float32 => Self(instructions, TileUnit::VECTORS),
+        };
+        Self::named().map(|named| named.unwrap_or(Self::available_for(precision)[0])).map(unit)
+    }
+
+    /// The instruction set that [`VARIABLE`] names.
+    fn named() -> Result<Option<Self>> {
+        let available = Self::available_for(Precision::Bf16);
         let Some(asked) = std::env::var_os(VARIABLE).filter(|name| !name.is_empty()) else {
-            return Ok(available[0]);
+            return Ok(None);
         };
         let asked = asked.to_string_lossy().into_owned();
-        (available.iter().copied().find(|set| set.name() == asked)).ok_or_else(|| Error::InstructionSet {
+        (available.iter().copied().find(|set| set.name() == asked)).map(Some).ok_or_else(|| Error::InstructionSet {
             variable: VARIABLE,
             asked,
             available: available.iter().map(|set| set.name()).collect(),
@@ -93,13 +138,18 @@ impl InstructionSet {
 
     /// Its name in messages, metrics and [`VARIABLE`].
     pub fn name(self) -> &'static str {
-        match self.0 {
+        self.1.name().unwrap_or(match self.0 {
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512 => "avx512",
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => "avx2",
             Instructions::Portable => "portable",
-        }
+        })
+    }
+
+    /// What multiplies its tiles of bf16 numbers.
+    pub fn tile_unit(self) -> TileUnit {
+        self.1
     }
 
     /// How many blocks its vector registers hold, see [`Simd::REGISTERS`].
@@ -189,6 +239,20 @@ pub trait Simd: U32Lanes {
     fn whole(self, x: Self::F) -> Self::U;
     /// The numbers that have these bits.
     fn as_floats(self, bits: Self::U) -> Self::F;
+    /// The bits of these numbers.
+    fn bits(self, x: Self::F) -> Self::U;
+    /// Writes integers to memory.
+    fn store_u32(self, x: Self::U, to: &mut [u32; LANES]);
+    /// Exchanges rows and columns.
+    #[inline(always)]
+    fn transpose(self, rows: &mut [[u32; LANES]; LANES]) {
+        let columns = std::array::from_fn(|_| [0; LANES]);
+        for (i, row) in std::mem::replace(rows, columns).iter().enumerate() {
+            for m in 0..LANES {
+                rows[m][i] = row[m];
+            }
+        }
+    }
     /// The number of each lane, from 0 to 15.
     fn lane_numbers(self) -> Self::U;
     /// The sum of the sixteen, always in the same order.
@@ -344,6 +408,7 @@ mod tests {
                 ("shift_right", s.as_floats(s.shift_right(a, 15))),
                 ("whole", s.as_floats(s.whole(s.splat(-3.0)))),
                 ("where_at_least", s.where_at_least(a, b, s.splat(1.0))),
+                ("bits", s.as_floats(s.shift_right(s.bits(s.as_floats(a)), 1))),
             ];
             let stored = values.iter().map(|&(name, value)| {
                 let mut block = Block::ZERO;
@@ -369,6 +434,7 @@ mod tests {
                             "whole" => -3i32 as u32,
                             "where_at_least" if x >= b => 1.0f32.to_bits(),
                             "where_at_least" => 0,
+                            "bits" => x >> 1,
                             _ => unreachable!("{name}"),
                         };
                         assert_eq!(found, expected, "{} {name}[{i}]", set.name());

@@ -119,6 +119,14 @@ impl Simd for Portable {
         lanes!(i => f32::from_bits(bits[i]))
     }
     #[inline(always)]
+    fn bits(self, x: Self::F) -> Self::U {
+        lanes!(i => x[i].to_bits())
+    }
+    #[inline(always)]
+    fn store_u32(self, x: Self::U, to: &mut [u32; LANES]) {
+        *to = x;
+    }
+    #[inline(always)]
     fn lane_numbers(self) -> Self::U {
         lanes!(i => i as u32)
     }

@@ -17,9 +17,10 @@
 use std::ops::Range;
 
 use super::barrier::{Barrier, Watch};
-use super::panel::PanelBuffer;
+use super::panel::{PanelBuffer, TileKind};
 use super::shared::{Shared, View};
-use super::weights::{LayerLayout, Slab, SplitLayer, Weights};
+use super::weights::{Columns, LayerLayout, Slab, SplitLayer, Weights};
+use crate::simd::Precision;
 use crate::threads;
 
 /// The memory that values pass through in a step, from layer to layer and from thread to thread.
@@ -52,12 +53,17 @@ impl Exchange {
     }
 
     fn new(weights: &Weights, images: usize, gradients: usize, threads: usize) -> Self {
-        let panels = |layout: &LayerLayout, images: usize| {
-            Shared::new(layout.slabs.iter().map(|columns| PanelBuffer::new(images, columns.width)).collect())
+        let panels = |layout: &LayerLayout, images: usize, kind: TileKind| {
+            let panel = |columns: &Columns| match weights.precision {
+                Precision::Float32 => PanelBuffer::new(images, columns.width),
+                Precision::Bf16 => PanelBuffer::tiled(images, columns.width, kind),
+            };
+            Shared::new(layout.slabs.iter().map(panel).collect())
         };
-        let layers = weights.layers.iter().map(|layer| LayerExchange {
-            activations: panels(&layer.layout, images),
-            gradients: panels(&layer.layout, gradients),
+        let last = weights.layers.len() - 1;
+        let layers = weights.layers.iter().enumerate().map(|(l, SplitLayer { layout, .. })| LayerExchange {
+            activations: panels(layout, images, if l < last { TileKind::Activations } else { TileKind::Unread }),
+            gradients: panels(layout, gradients, if l > 0 { TileKind::Gradients } else { TileKind::FirstGradients }),
         });
         let parts = logit_parts(weights, 0..weights.layers[weights.layers.len() - 1].layout.slabs.len()).end;
         Self {

@@ -55,7 +55,7 @@ impl Job for LogitsJob<'_> {
             let images = pixels.len() / d;
             nonzero.fill(pixels, d);
             let inputs = Inputs { nonzero: &nonzero, images: &order[..images], next: &[] };
-            forward(s, &mut access, inputs, None, None, &mut blocks[..images]);
+            forward(s, &mut access, inputs, None, None, None, &mut blocks[..images]);
             access.next();
             for (logits, block) in logits.chunks_exact_mut(classes).zip(&blocks) {
                 logits.copy_from_slice(&block.0[..classes]);

@@ -236,8 +236,8 @@ pub fn update_biases<S: Simd>(s: S, slab: &mut Slab, d_z: &[Block], rule: &StepR
     for d_z in d_z.chunks_exact(slab.width) {
         add(s, &mut gradient[..slab.width], d_z);
     }
-    let row = slab.up_to.len();
-    slab.update(s, rule, row..row + 1, &gradient[..slab.width]);
+    let rows = slab.rows();
+    slab.update(s, rule, rows - 1..rows, &gradient[..slab.width]);
 }
 
 #[inline(always)]

@@ -1,6 +1,7 @@
 //! The forward pass, for training and for answers.
 
 use super::access::Access;
+use super::bf16::{self, TileMultiplier};
 use super::first_layer;
 use super::group::ImageGroup;
 use super::hidden_layer;
@@ -54,7 +55,8 @@ impl StepDropout {
 /// Computes the `logits` (B) of `inputs`, by all threads of the team together. Begins with the first phase of a step,
 /// and ends in that of the loss.
 ///
-/// Puts the inputs' values into the `group`, if there is one; it has begun with the same images.
+/// Puts the inputs' values into the `group`, if there is one; it has begun with the same images. With a `multiplier` the
+/// products are those of bf16 numbers, and no group is filled.
 #[inline(always)]
 pub fn forward<S: Simd>(
     s: S,
@@ -62,13 +64,17 @@ pub fn forward<S: Simd>(
     inputs: Inputs,
     dropout: Option<StepDropout>,
     group: Option<&mut ImageGroup>,
+    mut multiplier: Option<TileMultiplier>,
     logits: &mut [Block],
 ) {
-    first_layer(s, access, inputs, dropout, group);
+    match &mut multiplier {
+        None => first_layer(s, access, inputs, dropout, group),
+        Some(multiplier) => bf16_first_layer(s, access, inputs, dropout, multiplier),
+    }
     let images = inputs.images.len();
     for l in 1..access.hidden() {
         access.next();
-        dense_layer(s, access, l, images, dropout.map(|dropout| dropout.after(l)));
+        dense_layer(s, access, l, images, dropout.map(|dropout| dropout.after(l)), multiplier.as_mut());
     }
     partial_logits(s, access, images);
     inputs.nonzero.prefetch(inputs.next);
@@ -108,19 +114,57 @@ fn first_layer<S: Simd>(
     }
 }
 
+/// [`first_layer`] in bf16.
 #[inline(always)]
-fn dense_layer<S: Simd>(s: S, access: &mut Access, l: usize, images: usize, dropout: Option<LayerDropout>) {
-    let [before, mut layer] = access.pair(l);
+fn bf16_first_layer<S: Simd>(
+    s: S,
+    access: &mut Access,
+    inputs: Inputs,
+    dropout: Option<StepDropout>,
+    multiplier: &mut TileMultiplier,
+) {
+    let is_hidden = access.hidden() > 0;
+    let dropout = dropout.map(|dropout| dropout.after(0));
+    let images = inputs.images.len();
+    multiplier.pixels.fill(inputs.nonzero, inputs.images);
+    let mut layer = access.layer(0);
+    for q in layer.own.clone() {
+        let panel = layer.activations.get_mut(q);
+        bf16::first_layer(s, layer.weights.get(q), multiplier, images, panel);
+        if is_hidden {
+            activate(s, panel.rows_mut(0..images), layer.layout, q, 0, dropout);
+            panel.round(s, 0..images);
+        }
+    }
+}
+
+#[inline(always)]
+fn dense_layer<S: Simd>(
+    s: S,
+    access: &mut Access,
+    l: usize,
+    images: usize,
+    dropout: Option<LayerDropout>,
+    mut multiplier: Option<&mut TileMultiplier>,
+) {
     for part in hidden_layer::parts(images) {
-        for inputs in hidden_layer::chunks(before.activations.panels(&part)) {
-            for q in layer.own.clone() {
-                let z = layer.activations.get_mut(q).rows_mut(part.clone());
-                hidden_layer::forward(s, layer.weights.get(q), &inputs, z);
+        let [before, mut layer] = access.pair(l);
+        if let Some(multiplier) = &mut multiplier {
+            bf16::forward(s, &before, &mut layer, &part, multiplier);
+        } else {
+            for inputs in hidden_layer::chunks(before.activations.panels(&part)) {
+                for q in layer.own.clone() {
+                    let z = layer.activations.get_mut(q).rows_mut(part.clone());
+                    hidden_layer::forward(s, layer.weights.get(q), &inputs, z);
+                }
             }
         }
         for q in layer.own.clone() {
-            let z = layer.activations.get_mut(q).rows_mut(part.clone());
-            activate(s, z, layer.layout, q, part.start, dropout);
+            let panel = layer.activations.get_mut(q);
+            activate(s, panel.rows_mut(part.clone()), layer.layout, q, part.start, dropout);
+            if multiplier.is_some() {
+                panel.round(s, part.clone());
+            }
         }
     }
 }

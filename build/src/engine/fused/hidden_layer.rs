@@ -118,6 +118,8 @@ fn add_product<S: Simd>(
     match (S::REGISTERS, width) {
         (32.., 2) => add_product_by::<S, 2, 12>(s, inputs, weights, z, stride, first),
         (32.., _) => add_product_by::<S, 1, 12>(s, inputs, weights, z, stride, first),
+        // Slabs of a network that trains in bf16.
+        (_, 2) => add_product_by::<S, 2, 3>(s, inputs, weights, z, stride, first),
         (8.., _) => add_product_by::<S, 1, 6>(s, inputs, weights, z, stride, first),
         (_, _) => add_product_by::<S, 1, 3>(s, inputs, weights, z, stride, first),
     }

@@ -63,6 +63,7 @@
 
 mod access;
 mod barrier;
+mod bf16;
 mod evaluate;
 mod first_layer;
 mod forward;
@@ -95,9 +96,11 @@ use crate::data::dataset::Images;
 use crate::error::{Error, Result};
 use crate::interrupt;
 use crate::model::MlpShape;
+use crate::optim::OptimizerSettings;
 #[cfg(doc)]
 use crate::simd::Block;
-use crate::simd::{FlushDenormals, InstructionSet, LANES};
+use crate::simd::tile::Tiles;
+use crate::simd::{FlushDenormals, InstructionSet, LANES, Precision};
 use crate::threads;
 
 /// About how long the team works between two calls of `progress`.
@@ -206,7 +209,12 @@ impl FusedEngine {
         let largest = layers.iter().map(|layer| layer.weights.len()).max().unwrap_or(0);
         let gradient = if batch > GROUP { largest } else { 0 };
         let nonzero = NonzeroPixels::memory(&train.pixels, shape.inputs());
-        (parameters + size_of::<f32>() * (batch * units + gradient) + nonzero) as u64
+        let tiles = match recipe.precision {
+            Precision::Float32 => 0,
+            // Two kinds of tiles of each panel.
+            Precision::Bf16 => 2 * size_of::<f32>() * batch * units + recipe.threads * bf16::memory(batch, shape),
+        };
+        (parameters + size_of::<f32>() * (batch * units + gradient) + nonzero + tiles) as u64
     }
 
     /// The network of `recipe` at its beginning, to be trained on `train`, with the instruction set `set`. Images that are
@@ -217,7 +225,7 @@ impl FusedEngine {
     pub fn new(recipe: Recipe, train: Arc<Images>, set: InstructionSet) -> Result<Self> {
         Self::supports(&recipe)?;
         let initial = recipe.shape.initial_parameters(recipe.seed);
-        let mut weights = Weights::new(&recipe.shape, Some(&recipe.optimizer), recipe.threads, set)?;
+        let mut weights = Weights::new(&recipe.shape, training(&recipe), recipe.threads, set)?;
         weights.each_parameter(|index, mut place| *place.weight() = initial[index]);
         let (nonzero, labels) = listed(train, recipe.shape.inputs(), weights.threads());
         let (exchange, workers) = team(&recipe, &weights, labels.len());
@@ -235,7 +243,7 @@ impl FusedEngine {
             return Ok(());
         }
         let state = self.state()?;
-        let weights = Weights::new(&self.recipe.shape, Some(&self.recipe.optimizer), threads, self.set)?;
+        let weights = Weights::new(&self.recipe.shape, training(&self.recipe), threads, self.set)?;
         (self.exchange, self.workers) = team(&self.recipe, &weights, self.labels.len());
         self.weights = weights;
         self.load_state(&state)
@@ -290,7 +298,9 @@ impl FusedEngine {
         let work = move |(access, worker): (Access, _)| {
             let _watch = access.watch();
             let _flush = FlushDenormals::begin();
-            set.run(Round { data, access, worker, images, steps_before, catch_up, totals })
+            let tiles = (data.recipe.precision == Precision::Bf16).then(|| Tiles::begin(set.tile_unit()));
+            let tiles = tiles.as_ref();
+            set.run(Round { data, access, worker, tiles, images, steps_before, catch_up, totals })
         };
         let team = Access::for_team(&mut self.weights, &mut self.exchange).into_iter().zip(&mut self.workers);
         // Every thread computes the totals of all images.
@@ -375,6 +385,11 @@ impl Trainer for FusedEngine {
         self.step = state.step;
         interrupt::check()
     }
+}
+
+/// What the weights of a network in training are laid out for.
+fn training(recipe: &Recipe) -> Option<(&OptimizerSettings, Precision)> {
+    Some((&recipe.optimizer, recipe.precision))
 }
 
 /// What the threads of a team share and what each has for itself, to train on so many `images`.

@@ -211,6 +211,18 @@ impl NonzeroPixels {
         &record[first..record[stretch][0].0.into()]
     }
 
+    /// Calls `visit` with the number and the value of each nonzero pixel of image `image`.
+    #[inline(always)]
+    pub fn each(&self, image: usize, mut visit: impl FnMut(usize, u8)) {
+        for stretch in 0..self.stretches {
+            for pixel in self.of(image, stretch).as_flattened() {
+                if pixel.value() != 0 {
+                    visit(stretch * STRETCH + pixel.index(), pixel.value());
+                }
+            }
+        }
+    }
+
     /// Adds to `any` the flags of the nonzero pixels of image `image`.
     #[inline(always)]
     pub fn add_flags(&self, image: usize, any: &mut [u64]) {

@@ -3,18 +3,21 @@
 use std::ops::Range;
 
 use super::access::{Access, LayerAccess};
+use super::bf16::{self, PixelTiles, TileMultiplier};
 use super::first_layer;
 use super::forward::{Inputs, StepDropout, forward};
 use super::group::{GROUP, ImageGroup};
 use super::hidden_layer::{self, PartialGradient};
 use super::nonzero::NonzeroPixels;
 use super::output_layer;
+use super::panel::PanelBuffer;
 use super::weights::{SplitLayer, WIDEST, Weights};
 use crate::engine::{EpochTotals, Recipe, dropout};
 use crate::interrupt;
 use crate::optim::lazy::LazyUpdates;
 use crate::optim::vectors::StepRule;
-use crate::simd::{Block, Job, LANES, Simd, add};
+use crate::simd::tile::{Tile, Tiles};
+use crate::simd::{Block, Job, LANES, Precision, Simd, add};
 
 /// The training data, which all threads read.
 #[derive(Clone, Copy)]
@@ -40,11 +43,18 @@ pub struct Worker {
     gradient: Vec<Block>,
     /// Scratch memory for transposed weights.
     transposed: Vec<Block>,
+    /// The batch's pixels, and scratch memory for weights, for products of bf16 numbers.
+    pixel_tiles: PixelTiles,
+    weight_tiles: Vec<Tile>,
 }
 
 impl Worker {
     /// Thread `rank` of those that `weights` are laid out for, for batches of `images`.
     pub fn new(recipe: &Recipe, weights: &Weights, rank: usize, images: usize) -> Self {
+        let pixel_tiles = match recipe.precision {
+            Precision::Float32 => PixelTiles::default(),
+            Precision::Bf16 => PixelTiles::new(images, recipe.shape.inputs()),
+        };
         Self {
             lazy: LazyUpdates::new(recipe.optimizer),
             group: ImageGroup::new(recipe.shape.inputs()),
@@ -52,6 +62,8 @@ impl Worker {
             kept: vec![],
             gradient: vec![Block::ZERO; largest_gradient(weights, rank, images)],
             transposed: vec![],
+            pixel_tiles,
+            weight_tiles: vec![],
         }
     }
 
@@ -65,6 +77,9 @@ impl Worker {
 /// first, or of the slab's rows of the output layer. For batches in several parts it is that of all the thread's slabs
 /// of a layer.
 fn largest_gradient(weights: &Weights, rank: usize, images: usize) -> usize {
+    if weights.precision == Precision::Bf16 {
+        return WIDEST * LANES;
+    }
     let [first, others @ ..] = &weights.layers[..] else { unreachable!("a network has a layer") };
     let own = |layer: &SplitLayer| layer.layout.width(layer.layout.own(rank, weights.threads()));
     let first = if images > GROUP { weights.shape().inputs() * own(first) } else { 0 };
@@ -78,6 +93,8 @@ pub struct Round<'a> {
     pub data: TrainingData<'a>,
     pub access: Access<'a>,
     pub worker: &'a mut Worker,
+    /// The right to multiply tiles, for products of bf16 numbers.
+    pub tiles: Option<&'a Tiles>,
     /// The images of all steps, one batch after the other.
     pub images: &'a [u32],
     /// The number of steps before.
@@ -93,12 +110,12 @@ impl Job for Round<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> EpochTotals {
-        let Self { data, mut access, worker, images, steps_before, catch_up, mut totals } = self;
+        let Self { data, mut access, worker, tiles, images, steps_before, catch_up, mut totals } = self;
         let mut batches = images.chunks(data.recipe.batch_size).peekable();
         for steps_before in steps_before.. {
             let Some(images) = batches.next() else { break };
             let next = batches.peek().copied().unwrap_or_default();
-            totals += TrainingStep::new(data, images, next, steps_before).take(s, &mut access, worker);
+            totals += TrainingStep::new(data, tiles, images, next, steps_before).take(s, &mut access, worker);
             if worker.lazy.is_over() {
                 catch_up_all(s, &mut access, worker);
             }
@@ -125,6 +142,7 @@ fn catch_up_all<S: Simd>(s: S, access: &mut Access, worker: &mut Worker) {
 /// A step, which all threads of the team take together.
 struct TrainingStep<'a> {
     data: TrainingData<'a>,
+    tiles: Option<&'a Tiles>,
     images: &'a [u32],
     /// The images of the step after it.
     next: &'a [u32],
@@ -135,9 +153,15 @@ struct TrainingStep<'a> {
 }
 
 impl<'a> TrainingStep<'a> {
-    fn new(data: TrainingData<'a>, images: &'a [u32], next: &'a [u32], steps_before: u64) -> Self {
+    fn new(
+        data: TrainingData<'a>,
+        tiles: Option<&'a Tiles>,
+        images: &'a [u32],
+        next: &'a [u32],
+        steps_before: u64,
+    ) -> Self {
         let rule = StepRule::new(&data.recipe.optimizer, steps_before + 1);
-        Self { data, images, next, steps_before, rule, scale: dropout::scale(data.recipe.dropout) as f32 }
+        Self { data, tiles, images, next, steps_before, rule, scale: dropout::scale(data.recipe.dropout) as f32 }
     }
 
     #[inline(always)]
@@ -162,9 +186,9 @@ impl<'a> TrainingStep<'a> {
         totals
     }
 
-    /// Whether the batch is a single group.
+    /// Whether the batch is a single group, whose pixels are listed.
     fn is_one_group(&self) -> bool {
-        self.images.len() <= GROUP
+        self.images.len() <= GROUP && self.tiles.is_none()
     }
 
     /// Begins the batch's group, if it is a single one. Brings the weights up to date that the batch uses.
@@ -189,13 +213,14 @@ impl<'a> TrainingStep<'a> {
     #[inline(always)]
     fn forward<S: Simd>(&self, s: S, access: &mut Access, worker: &mut Worker) {
         let TrainingData { recipe, nonzero, .. } = self.data;
-        let Worker { group, logits, .. } = worker;
+        let Worker { group, logits, pixel_tiles: pixels, weight_tiles: weights, .. } = worker;
+        let multiplier = self.tiles.map(|tiles| TileMultiplier { tiles, pixels, weights });
         let rate = recipe.dropout;
         let dropout = StepDropout { rate, seed: recipe.seed, steps_before: self.steps_before };
         let dropout = (rate > 0.0).then_some(dropout);
         let group = self.is_one_group().then_some(group);
         let inputs = Inputs { nonzero, images: self.images, next: self.next };
-        forward(s, access, inputs, dropout, group, &mut logits[..self.images.len()]);
+        forward(s, access, inputs, dropout, group, multiplier, &mut logits[..self.images.len()]);
     }
 
     /// Loss and gradient of the logits; backward through the output layer, and its update.
@@ -215,7 +240,9 @@ impl<'a> TrainingStep<'a> {
         }
         let (mut layer, mut output) = access.last();
         if hidden == 0 {
-            layer.gradients.get_mut(0).rows_mut(0..b).copy_from_slice(d_logits);
+            let gradient = layer.gradients.get_mut(0);
+            gradient.rows_mut(0..b).copy_from_slice(d_logits);
+            self.round(s, gradient, 0..b);
             return totals;
         }
         for q in layer.own.clone() {
@@ -227,6 +254,7 @@ impl<'a> TrainingStep<'a> {
             let d = layer.gradients.get_mut(q).rows_mut(0..b);
             output_layer::hidden_gradient(s, d_logits, classes, &slab.weights, a, self.scale, transposed, d);
             output_layer::update(s, slab, a, d_logits, &self.rule, gradient);
+            self.round(s, layer.gradients.get_mut(q), 0..b);
         }
         let sum = &mut gradient[..1];
         sum.fill(Block::ZERO);
@@ -242,7 +270,11 @@ impl<'a> TrainingStep<'a> {
     fn dense_backward<S: Simd>(&self, s: S, access: &mut Access, worker: &mut Worker, l: usize) {
         let [mut before, layer] = access.pair(l);
         for part in hidden_layer::parts(self.images.len()) {
-            if part.len() < hidden_layer::MANY_IMAGES {
+            if let Some(tiles) = self.tiles {
+                let Worker { pixel_tiles: pixels, weight_tiles: weights, .. } = &mut *worker;
+                let mut multiplier = TileMultiplier { tiles, pixels, weights };
+                bf16::input_gradient(s, &mut before, &layer, &part, &mut multiplier);
+            } else if part.len() < hidden_layer::MANY_IMAGES {
                 let slabs = (0..layer.layout.slabs.len()).map(|q| layer.weights.get(q));
                 let outputs = slabs.zip(layer.gradients.panels(&part));
                 for q in before.own.clone() {
@@ -265,9 +297,18 @@ impl<'a> TrainingStep<'a> {
             }
             for q in before.own.clone() {
                 let a = before.activations.get(q).rows(part.clone()).blocks;
-                let d = before.gradients.get_mut(q).rows_mut(part.clone());
-                hidden_layer::relu_backward(s, a, self.scale, d);
+                let gradient = before.gradients.get_mut(q);
+                hidden_layer::relu_backward(s, a, self.scale, gradient.rows_mut(part.clone()));
+                self.round(s, gradient, part.clone());
             }
+        }
+    }
+
+    /// Makes a gradient's rows ready for products of bf16 numbers, if the step has such.
+    #[inline(always)]
+    fn round<S: Simd>(&self, s: S, gradient: &mut PanelBuffer, images: Range<usize>) {
+        if self.tiles.is_some() {
+            gradient.round(s, images);
         }
     }
 
@@ -275,6 +316,9 @@ impl<'a> TrainingStep<'a> {
     #[inline(always)]
     fn dense_update<S: Simd>(&self, s: S, access: &mut Access, worker: &mut Worker, l: usize) {
         let b = self.images.len();
+        if let Some(tiles) = self.tiles {
+            return bf16::update(s, access, l, b, tiles, &self.rule);
+        }
         let [before, mut layer] = access.pair(l);
         let LayerAccess { layout, own, weights, gradients, .. } = &mut layer;
         for part in hidden_layer::parts(b) {
@@ -303,8 +347,11 @@ impl<'a> TrainingStep<'a> {
     #[inline(always)]
     fn first_layer_backward<S: Simd>(&self, s: S, access: &mut Access, worker: &mut Worker) {
         let b = self.images.len();
+        let Worker { lazy, group, kept, gradient, pixel_tiles, .. } = worker;
+        if let Some(tiles) = self.tiles {
+            return bf16::update_first_layer(s, access, b, (tiles, pixel_tiles), &self.rule, lazy);
+        }
         let mut layer = access.layer(0);
-        let Worker { lazy, group, kept, gradient, .. } = worker;
         if !self.is_one_group() {
             self.first_layer_gradient(s, &layer, group, kept, gradient);
         } else if let [kept] = kept[..] {

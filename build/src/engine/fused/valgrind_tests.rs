@@ -26,6 +26,7 @@ pub fn engine(
         dropout: 0.5,
         label_smoothing: 0.0,
         skip_confident: 0.0,
+        precision: Precision::Float32,
         fewer_threads: false,
         ensemble: 1,
         seed: 1,

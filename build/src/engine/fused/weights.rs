@@ -8,7 +8,8 @@ use crate::interrupt;
 use crate::model::{Layer, MlpShape};
 use crate::optim::vectors::BlockUpdate;
 use crate::optim::{MAX_SLOTS, OptimizerSettings};
-use crate::simd::{Block, InstructionSet, LANES, Simd};
+use crate::simd::tile::DEPTH;
+use crate::simd::{Block, InstructionSet, LANES, Precision, Simd};
 
 /// The widest slab in blocks: 64 columns, whose sums stay in registers.
 pub const WIDEST: usize = 4;
@@ -160,6 +161,9 @@ pub fn grain(outputs: usize) -> usize {
     }
 }
 
+/// The width of a slab of a dense layer for products of bf16 numbers, in blocks: what a tile sums over.
+const TILED_WIDTH: usize = DEPTH / LANES;
+
 /// The width of a slab of a dense layer, in blocks: two if there are enough registers.
 #[inline(always)]
 pub const fn dense_width(registers: usize) -> usize {
@@ -179,21 +183,31 @@ pub struct Weights {
     pub output_biases: Shared<Slab>,
     /// Columns of the last hidden layer, in blocks, whose products are summed before those of others.
     pub grain: usize,
+    /// What the products of training are made of.
+    pub precision: Precision,
 }
 
 impl Weights {
     /// Weights of zero for a network of `shape`, laid out for `set` and at most `threads` threads.
     ///
-    /// With an `optimizer` they can be trained; without one there is no memory for that.
+    /// With an `optimizer` they can be trained, with products of that precision; without one there is no memory for that.
     ///
     /// # Errors
     /// A signal arrived.
     pub fn new(
         shape: &MlpShape,
-        optimizer: Option<&OptimizerSettings>,
+        training: Option<(&OptimizerSettings, Precision)>,
         threads: usize,
         set: InstructionSet,
     ) -> Result<Self> {
+        let (optimizer, precision) =
+            (training.map(|(optimizer, _)| optimizer), training.map(|(_, precision)| precision));
+        let precision = precision.unwrap_or(Precision::Float32);
+        // Pairs of blocks are the same with any number of threads.
+        let (dense_width, least_width) = match precision {
+            Precision::Float32 => (dense_width(set.registers()), 1),
+            Precision::Bf16 => (TILED_WIDTH, TILED_WIDTH),
+        };
         let all = shape.layers();
         let hidden = all.len() - 1;
         let split = &all[..hidden.max(1)];
@@ -206,8 +220,8 @@ impl Weights {
             interrupt::check()?;
             let per_thread = layer.outputs.div_ceil(LANES).div_ceil(threads);
             let width = match l {
-                0 => per_thread.next_multiple_of(grain(layer.outputs)).min(WIDEST),
-                _ => dense_width(set.registers()),
+                0 => per_thread.next_multiple_of(grain(layer.outputs).max(least_width)).min(WIDEST),
+                _ => dense_width,
             };
             let layout = LayerLayout::new(rows + 1, layer.outputs, width);
             let slab = |columns: &Columns| Slab::new(layout.rows, columns.width, optimizer);
@@ -226,7 +240,8 @@ impl Weights {
             threads,
             outputs: Shared::new(outputs.collect()),
             output_biases: Shared::new(vec![Slab::new(1, 1, optimizer); threads]),
-            grain: if hidden > 1 { dense_width(set.registers()) } else { grain(last.outputs) },
+            grain: if hidden > 1 { dense_width } else { grain(last.outputs) },
+            precision,
             layers,
         })
     }

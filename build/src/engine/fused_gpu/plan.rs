@@ -333,6 +333,7 @@ pub fn whole_tiles(layer: &LayerPlan, rows: usize, columns: usize) -> LayerPlan 
 mod tests {
     use super::*;
     use crate::model::MlpShape;
+    use crate::simd::Precision;
 
     fn recipe(hidden: &[usize], classes: usize) -> Recipe {
         let (shape, optimizer) = (MlpShape::new(784, hidden, classes), OptimizerSettings::sgd(0.25));
@@ -343,6 +344,7 @@ mod tests {
             dropout: 0.2,
             label_smoothing: 0.0,
             skip_confident: 0.0,
+            precision: Precision::Float32,
             fewer_threads: false,
             ensemble: 1,
             seed: 1,
