@@ -4,7 +4,8 @@
     python3 bench/run.py --data_dir=workspace/data --pytorch=VENV/bin/python --jax=VENV/bin/python --keras=VENV/bin/python
 
 DATA_DIR holds MNIST as `mnist download` leaves it. Each peer is given as the Python that has it (`pip install torch
-numpy`, `pip install jax optax`, `pip install tensorflow-cpu`); a peer that is not given is left out. A run takes some twenty minutes
+numpy`, `pip install jax optax`, `pip install tensorflow-cpu`, `pip install scikit-learn`, `pip install tinygrad` with clang);
+a peer that is not given is left out. PyTorch compiles with g++. A run takes some twenty minutes
 on two cores, which nothing else should use. `--only=epoch,process` runs some parts. On a machine with a GPU,
 `--only=gpu --gpu=gpu` measures the GPU instead, with a PyTorch and a JAX for CUDA (`mnist devices` lists values for `--gpu`).
 Where there is no cargo, `--mnist=PROGRAM` names a program that is built already.
@@ -32,7 +33,8 @@ from machine import ROOT, cpu, invocation, output, record, revision
 
 PROGRAM = ROOT / "target/release/mnist"
 RUNS = 5
-PARTS = ["limits", "epoch", "process", "sets", "growth", "seeds", "threads"]
+PARTS = ["limits", "epoch", "process", "sets", "growth", "wide", "seeds", "threads"]
+PEERS = ["pytorch", "jax", "keras", "sklearn", "tinygrad"]
 GPU_PARTS = ["gpu"]
 # Features of the crate that a part needs.
 FEATURES = {"epoch": "burn", "gpu": "gpu"}
@@ -47,8 +49,12 @@ EPOCH_ROWS = {
 EPOCH_PEERS = {
     "PyTorch, fused Adam, denormals flushed": ("pytorch", "ftz"),
     "PyTorch as it is": ("pytorch", "plain"),
+    "PyTorch, compiled, fused Adam, denormals flushed": ("pytorch", "inductor"),
     "JAX, one scan an epoch": ("jax", ""),
+    "JAX, images laid out before the scan": ("jax", "laid_out"),
     "Keras on TensorFlow": ("keras", ""),
+    "scikit-learn (no dropout)": ("sklearn", ""),
+    "tinygrad": ("tinygrad", ""),
 }
 FUSED_GPU, FUSED_ALL = "fused, GPU", "fused, all processors"
 GPU_PEERS = {
@@ -64,6 +70,11 @@ GPU_COMPILED = [("128", 32), ("1024,1024", 1024)]
 GROWTH_IMAGES = {1: 1000, 8: 4000, 32: 12000, 256: 12000, 4096: 12288}
 GROWTH_WIDTHS = ["32", "128", "512", "2048", "1024,1024"]
 WIDE = "1024,1024"
+# Wide networks: our program's flags, and PyTorch's modes.
+WIDE_CELLS = [(hidden, batch) for hidden in ("2048", WIDE, "1500,1000,500") for batch in (64, 128, 256, 1024)]
+WIDE_ROWS = {"float32": ["--precision=float32"], "bf16": ["--precision=bf16"]}
+WIDE_PEERS = {"PyTorch": "ftz", "PyTorch, compiled": "inductor", "PyTorch, bf16": "bf16"}
+WIDE_IMAGES = 12288
 
 
 def steady(metrics):
@@ -96,7 +107,7 @@ class Bench:
     def __init__(self, flags, work):
         self.data_dir, self.work, self.out, self.device = flags.data_dir, work, flags.out, flags.gpu
         self.program, self.minutes = flags.mnist, flags.minutes
-        self.peers = {name: getattr(flags, name) for name in ("pytorch", "jax", "keras") if getattr(flags, name)}
+        self.peers = {name: getattr(flags, name) for name in PEERS if getattr(flags, name)}
         self.lines, self.versions, self.rates = [], {}, None
         self.out.mkdir(parents=True, exist_ok=True)
         self.raw = open(self.out / "raw.jsonl", "w")
@@ -292,6 +303,41 @@ class Bench:
         nonzero = self.rates["step"]["lit_pixels_per_image"]
         return (3 * 1024 * 1024 + 2 * nonzero * 1024 + 3 * 1024 * 10) / rate * 1e6
 
+    def wide(self):
+        """Wide networks in float32 and bf16, and PyTorch's kinds, in turns until the time is up."""
+        cells, end = {cell: Samples() for cell in WIDE_CELLS}, time.monotonic() + 60 * self.minutes
+        data, units = self.subset(WIDE_IMAGES), set()
+        for turn in range(RUNS):
+            for (hidden, batch), samples in cells.items():
+                if turn and time.monotonic() > end:
+                    break
+
+                def add(name, seconds, accuracy):
+                    samples.add(name, seconds / WIDE_IMAGES * 1e6, accuracy)
+                    self.note("wide", name, hidden=hidden, batch=batch, seconds=seconds, accuracy=accuracy)
+
+                shape = [f"--hidden_layers={hidden}", f"--batch_size={batch}", "--train_epochs=4", "--threads=2"]
+                for name, flags in WIDE_ROWS.items():
+                    metrics, *_ = self.mnist(*shape, *flags, data_dir=data)
+                    units.add(f"{name}: {metrics['instruction_set']}")
+                    add(name, steady(metrics), metrics["test"]["accuracy"])
+                if "pytorch" in self.peers:
+                    for name, mode in WIDE_PEERS.items():
+                        flags = [f"--mode={mode}", f"--hidden={hidden}", f"--batch={batch}", "--epochs=4", "--threads=2"]
+                        answer = self.peer("pytorch", *flags, data_dir=data)
+                        add(name, statistics.median(answer["seconds"][1:]), answer["accuracy"])
+        self.say("## Wide networks in float32 and bf16", "",
+                 f"Microseconds per training image with two threads ({', '.join(sorted(units))}): medians of epochs 2 to 4 on the",
+                 f"first {WIDE_IMAGES:,} images, and of the runs. Programs took turns, and so did the cells. PyTorch with fused Adam and",
+                 "denormals flushed; bf16 there is autocast. In brackets: test accuracy on 1,000 images after 4 epochs.")
+        names = [*WIDE_ROWS, *(WIDE_PEERS if "pytorch" in self.peers else [])]
+        rows = []
+        for (hidden, batch), samples in cells.items():
+            cell = [f"{samples.median(name):.1f} ({100 * samples.accuracy[name]:.1f} %)" for name in names]
+            gain = samples.median("float32") / samples.median("bf16")
+            rows.append([f"[{hidden.replace(',', ', ')}]", str(batch), str(len(samples.seconds["bf16"])), *cell, f"{gain:.2f}"])
+        self.table(["hidden layers", "batch", "runs", *names, "float32 / bf16"], rows)
+
     def seeds(self):
         """Test accuracy after five epochs over many seeds."""
         scores = {"fused": [self.mnist(f"--seed={seed}")[0]["test"]["accuracy"] for seed in range(1, 21)]}
@@ -368,12 +414,12 @@ class Bench:
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", required=True)
-    for peer in ("--pytorch", "--jax", "--keras"):
-        parser.add_argument(peer, metavar="PYTHON")
+    for peer in PEERS:
+        parser.add_argument(f"--{peer}", metavar="PYTHON")
     parser.add_argument("--only", default=",".join(PARTS), metavar="PART,...")
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--gpu", default="gpu", metavar="DEVICE")
-    parser.add_argument("--minutes", type=float, default=8, help="when part gpu begins no further cell")
+    parser.add_argument("--minutes", type=float, default=8, help="when the parts gpu and wide begin no further cell")
     parser.add_argument("--mnist", metavar="PROGRAM", help="a program that is built already, where there is no cargo")
     flags = parser.parse_args()
     flags.data_dir = os.path.abspath(flags.data_dir)

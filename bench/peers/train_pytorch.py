@@ -1,6 +1,9 @@
-"""PyTorch, eager. --mode=ftz flushes denormals; --mode=plain leaves PyTorch's defaults; --mode=cuda trains on the GPU, with
-the images there; --mode=graph too, with a step captured as a CUDA graph, and --mode=compile, with the network compiled for
-CUDA graphs of its own (both leave a short last batch out)."""
+"""PyTorch, eager. --mode=ftz flushes denormals; --mode=plain leaves PyTorch's defaults. --mode=inductor compiles the network,
+and --mode=bf16 computes products in bf16 where it may (autocast); both flush denormals.
+
+--mode=cuda trains on the GPU, with the images there; --mode=graph too, with a step captured as a CUDA graph, and
+--mode=compile, with the network compiled for CUDA graphs of its own (both leave a short last batch out)."""
+import contextlib
 import time
 
 import torch
@@ -11,7 +14,7 @@ from data import answer, flags, load
 f = flags()
 if f.threads:
     torch.set_num_threads(f.threads)
-if f.mode == "ftz":
+if f.mode in ("ftz", "inductor", "bf16"):
     torch.set_flush_denormal(True)
 graph = f.mode == "graph"
 device = "cuda" if f.mode in ("cuda", "graph", "compile") else "cpu"
@@ -26,12 +29,17 @@ fused = f.mode != "plain" or None
 optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=1e-7, fused=fused, capturable=graph)
 loss = nn.CrossEntropyLoss()
 
-run = torch.compile(model, mode="reduce-overhead", dynamic=False) if f.mode == "compile" else model
+run = model
+if f.mode in ("compile", "inductor"):
+    run = torch.compile(model, mode="reduce-overhead" if f.mode == "compile" else "default", dynamic=False)
+precision = torch.autocast("cpu", torch.bfloat16) if f.mode == "bf16" else contextlib.nullcontext()
 
 
 def step(batch):
     optimizer.zero_grad(set_to_none=True)
-    loss(run(x[batch]), y[batch]).backward()
+    with precision:
+        error = loss(run(x[batch]), y[batch])
+    error.backward()
     optimizer.step()
 
 
@@ -53,7 +61,7 @@ for _ in range(f.epochs):
     order = torch.randperm(len(x), device=device)
     begin = time.perf_counter()
     for images in order.split(f.batch):
-        if len(images) < f.batch and f.mode in ("graph", "compile"):
+        if len(images) < f.batch and f.mode in ("graph", "compile", "inductor"):
             continue
         if not graph:
             step(images)
