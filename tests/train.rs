@@ -17,7 +17,7 @@ use mnist::output::event::Listeners;
 use mnist::output::machine::processor;
 use mnist::output::unfinished::UnfinishedDirectory;
 use mnist::parameters::Parameters;
-use mnist::simd::InstructionSet;
+use mnist::simd::{InstructionSet, Precision};
 use mnist::task::train::{Begin, Plan, carry_out};
 use mnist::training::course::Course;
 use rustix::process::{Pid, Signal, kill_process};
@@ -147,25 +147,44 @@ fn the_metrics_of_an_unfinished_training_say_why_it_ended() {
 #[test]
 fn the_environment_chooses_the_instruction_set_among_those_there_are() {
     let sandbox = Sandbox::with_data();
-    let train = |set: &str| {
+    let train = |set: &str, precision: &str| {
         let mut command = sandbox.program();
         let flags = "--data_dir=data --log_dir=logs --model_dir=model --parameters_file=parameters.yaml --threads=2";
-        end(command.arg("train").args(flags.split(' ')).env("MNIST_INSTRUCTION_SET", set))
+        let precision = format!("--precision={precision}");
+        end(command.arg("train").args(flags.split(' ')).arg(precision).env("MNIST_INSTRUCTION_SET", set))
     };
-    let names: Vec<&str> = InstructionSet::available().iter().map(|set| set.name()).collect();
-    for name in &names {
-        train(name).done();
-        let metrics = sandbox.metrics("model");
-        assert_eq!(metrics["instruction_set"], *name);
+    let names = |sets: Vec<InstructionSet>| -> Vec<&str> { sets.iter().map(|set| set.name()).collect() };
+    let (float32, bf16) = (names(InstructionSet::available()), names(InstructionSet::available_for(Precision::Bf16)));
+    for name in &bf16 {
+        train(name, "bf16").done();
+        assert_eq!(sandbox.metrics("model")["instruction_set"], *name);
+        // Those for bf16 alone are kinds of the fastest.
+        let expected = if float32.contains(name) { name } else { float32[0] };
+        train(name, "float32").done();
+        assert_eq!(sandbox.metrics("model")["instruction_set"], expected);
     }
-    let refused = train("mmx");
+    train("", "bf16").done();
+    assert_eq!(sandbox.metrics("model")["instruction_set"], bf16[0]);
+    let refused = train("mmx", "float32");
     let expected = format!(
         "error: the environment variable MNIST_INSTRUCTION_SET: expected one of {}, which this processor has, found mmx\n\
          hint: unset it, and the fastest is taken\n",
-        names.join(", ")
+        bf16.join(", ")
     );
     assert!(refused.stderr.ends_with(&expected), "{refused:#?}");
     assert_eq!(refused.code, Some(2));
+}
+
+#[test]
+fn products_of_bf16_numbers_are_those_of_the_fused_engine_on_the_processor() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--precision=bf16 --device=cpu --engine=fused").done();
+    assert_eq!(sandbox.metrics("model")["parameters"]["precision"], "bf16");
+    let refused = sandbox.train("--precision=bf16 --engine=burn");
+    let expected = "error: precision: expected float32 for engine burn on device auto, found bf16\n\
+                    hint: set engine to auto and device to cpu, or precision to float32\n";
+    assert!(refused.stderr.ends_with(expected), "{refused:#?}");
+    assert_eq!(refused.code, Some(1));
 }
 
 #[cfg(feature = "burn")]

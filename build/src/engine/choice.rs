@@ -164,9 +164,7 @@ fn require_fused_on_processor(engine: EngineChoice, device: &DeviceChoice) -> Re
         (_, DeviceChoice::Auto | DeviceChoice::Cpu) => return Ok(()),
         _ => "fused",
     };
-    let reason =
-        format!("expected precision float32, found bf16: only the engine fused has it, on device cpu, not {device}");
-    Err(Error::Unsupported { engine, reason })
+    Err(Error::Precision { engine, device: device.to_string() })
 }
 
 /// About how many bytes of this machine's memory training takes at most with the engine and device of `choice`, in which

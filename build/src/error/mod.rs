@@ -128,6 +128,9 @@ pub enum Error {
     /// An engine cannot train this network or on this device.
     #[error("engine {engine}: {reason}")]
     Unsupported { engine: &'static str, reason: String },
+    /// Products of bf16 numbers are one engine's, on the processor.
+    #[error("precision: expected float32 for engine {engine} on device {device}, found bf16")]
+    Precision { engine: &'static str, device: String },
     /// No adapter has the number or name given.
     #[error("device gpu: expected {asked}, found {}", if found.is_empty() { "no adapter at all".into() } else { one_of(found).replace(" or ", " and ") })]
     NoAdapter { asked: String, found: Vec<String> },
@@ -352,6 +355,7 @@ impl Error {
             Error::Unsupported { .. } => {
                 Some("set engine to burn, in a program built with `cargo build --release --features burn`".into())
             }
+            Error::Precision { .. } => Some("set engine to auto and device to cpu, or precision to float32".into()),
             Error::NoAdapter { .. } => Some(
                 "see `mnist devices`; check the GPU's driver and the Vulkan loader (`vulkaninfo --summary` must list the \
                  GPU); in Docker give --gpus all (NVIDIA_DRIVER_CAPABILITIES must contain graphics), in Singularity --nv; \
