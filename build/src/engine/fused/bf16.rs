@@ -2,7 +2,7 @@
 //!
 //! What passes between layers, activations and their gradients, is rounded to bf16. So are the weights, as they go into a
 //! product. Weights, sums, the optimizer and the output layer stay float32. Pixels are exact: whole numbers up to 255, divided
-//! after the product. All pixels take part, since a unit for tiles has no use for zeros.
+//! after the product. Those that are zero in the whole batch are left out if it is small, else all take part.
 //!
 //! ```text
 //! z = x W / 255 + b,  z = a W + b                  left tiles: rows of x or a       right tiles: rows of W
@@ -19,13 +19,13 @@ use std::ops::Range;
 
 use super::access::{Access, LayerAccess};
 use super::first_layer;
-use super::nonzero::NonzeroPixels;
 use super::panel::{PanelBuffer, PanelTiles};
+use super::pixel_tiles::{Left, PixelTiles};
 use super::weights::{Columns, Slab, WIDEST};
 use crate::interrupt;
 use crate::model::MlpShape;
 use crate::optim::lazy::LazyUpdates;
-use crate::optim::vectors::StepRule;
+use crate::optim::vectors::{BlockUpdate, StepRule};
 use crate::simd::tile::{DEPTH, ROWS, Term, Tile, Tiles};
 use crate::simd::{Block, LANES, Simd};
 
@@ -39,95 +39,88 @@ pub struct TileMultiplier<'a> {
     pub weights: &'a mut Vec<Tile>,
 }
 
-/// The pixels of a batch in bf16: whole numbers.
-#[derive(Debug, Default)]
-pub struct PixelTiles {
-    /// 16 images and 32 pixels each: (B / 16, `depth`).
-    rows: Vec<Tile>,
-    /// The transpose, 16 pixels and 32 images each: (D / 16, `groups`).
-    columns: Vec<Tile>,
-    depth: usize,
-    groups: usize,
+/// Bytes that a thread has for itself, for batches of `images` images.
+pub fn memory(images: usize, shape: &MlpShape) -> usize {
+    let weights = shape.widths().iter().max().map_or(0, |inputs| inputs.div_ceil(DEPTH) * WIDEST);
+    PixelTiles::memory(images, shape.inputs()) + weights * size_of::<Tile>()
 }
 
-impl PixelTiles {
-    /// Memory for `images` images of `d` pixels.
-    pub fn new(images: usize, d: usize) -> Self {
-        let (depth, groups) = (d.div_ceil(DEPTH), images.div_ceil(DEPTH));
-        let tiles = 2 * groups * depth;
-        Self { rows: vec![Tile::ZERO; tiles], columns: vec![Tile::ZERO; tiles], depth, groups }
+/// A product's terms, in memory that serves one product after the other.
+struct Product<'a> {
+    tiles: &'a Tiles,
+    one: Vec<Term<'a, 1>>,
+    two: Vec<Term<'a, 2>>,
+}
+
+impl<'a> Product<'a> {
+    fn new(tiles: &'a Tiles) -> Self {
+        Self { tiles, one: vec![], two: vec![] }
     }
 
-    /// Takes the pixels of `images`.
-    pub fn fill(&mut self, nonzero: &NonzeroPixels, images: &[u32]) {
-        self.rows.fill(Tile::ZERO);
-        self.columns.fill(Tile::ZERO);
-        for (n, &image) in images.iter().enumerate() {
-            nonzero.each(image as usize, |pixel, value| {
-                let bits = f32::from(value).to_bits() >> 16;
-                let (row, half) = (n / LANES * self.depth + pixel / DEPTH, pixel % DEPTH / LANES);
-                self.rows[row].0[n % LANES][pixel % LANES] |= bits << (16 * half);
-                let (column, half) = (pixel / LANES * self.groups + n / DEPTH, n % DEPTH / LANES);
-                self.columns[column].0[pixel % LANES][n % LANES] |= bits << (16 * half);
-            });
+    /// Adds to `sums`, [`ROWS`] rows of `width` blocks, the product of `left` and the tiles that `right` gives for a term and
+    /// a column.
+    #[inline(always)]
+    fn add<S: Simd>(
+        &mut self,
+        s: S,
+        left: &[[&'a Tile; 2]],
+        right: impl Fn(usize, usize) -> &'a Tile,
+        sums: &mut [Block],
+        width: usize,
+    ) {
+        let left = || left.iter().copied().enumerate();
+        for first in (0..width).step_by(2) {
+            if first + 1 == width {
+                self.one.clear();
+                self.one.extend(left().map(|(k, left)| Term { left, right: [right(k, first)] }));
+                self.tiles.multiply(s, &self.one, &mut sums[first..], width);
+            } else {
+                self.two.clear();
+                self.two.extend(left().map(|(k, left)| Term { left, right: [right(k, first), right(k, first + 1)] }));
+                self.tiles.multiply(s, &self.two, &mut sums[first..], width);
+            }
         }
     }
 }
 
-/// Bytes that a thread has for itself, for batches of `images` images.
-pub fn memory(images: usize, shape: &MlpShape) -> usize {
-    let pixels = 4 * shape.inputs().div_ceil(DEPTH) * images.div_ceil(DEPTH);
-    let weights = shape.widths().iter().max().map_or(0, |inputs| inputs.div_ceil(DEPTH) * WIDEST);
-    (pixels + weights) * size_of::<Tile>()
-}
-
-/// Adds `left right` to `sums`, [`ROWS`] rows of `stride` blocks each, in one or two of their columns from `first` on. `left`
-/// and `right` give the tiles of step k.
-#[inline(always)]
-fn multiply<'a, S: Simd>(
-    s: S,
-    tiles: &Tiles,
-    depth: usize,
-    left: impl Fn(usize) -> [&'a Tile; 2],
-    right: impl Fn(usize, usize) -> &'a Tile,
-    sums: &mut [Block],
-    (first, stride): (usize, usize),
-) {
-    if stride - first == 1 {
-        let terms: Vec<_> = (0..depth).map(|k| Term { left: left(k), right: [right(k, first)] }).collect();
-        tiles.multiply(s, &terms, &mut sums[first..], stride);
-    } else {
-        let right = |k| [right(k, first), right(k, first + 1)];
-        let terms: Vec<_> = (0..depth).map(|k| Term { left: left(k), right: right(k) }).collect();
-        tiles.multiply(s, &terms, &mut sums[first..], stride);
-    }
-}
-
-/// The panels' pairs of blocks, in the order of the matrix's columns: the panel and the number of its pair.
-#[inline(always)]
+/// Some panels, which are one matrix: the pairs of blocks of their columns.
 fn pairs<'a>(panels: impl Iterator<Item = &'a PanelBuffer>) -> Vec<(&'a PanelTiles, usize)> {
     panels.map(PanelBuffer::tiles).flat_map(|tiles| (0..tiles.pairs()).map(move |pair| (tiles, pair))).collect()
+}
+
+/// Some images of the matrix, to be multiplied over its columns.
+fn left_rows<'a>(pairs: &[(&'a PanelTiles, usize)], images: &Range<usize>) -> Left<'a> {
+    let groups = images.start / ROWS..images.end.div_ceil(ROWS);
+    groups.map(|group| pairs.iter().map(|(tiles, pair)| tiles.rows(group, *pair)).collect()).collect()
+}
+
+/// The transpose of the matrix, to be multiplied over `images` images.
+fn left_columns<'a>(pairs: &[(&'a PanelTiles, usize)], images: usize) -> Left<'a> {
+    let of_pair = |(tiles, pair): &(&'a PanelTiles, usize)| -> Vec<_> {
+        let first = tiles.blocks(*pair).start;
+        let groups = 0..images.div_ceil(DEPTH);
+        groups.map(|group| [tiles.columns(group, first), tiles.columns(group, first + 1)]).collect()
+    };
+    pairs.iter().map(of_pair).collect()
 }
 
 /// The activations of the first layer before ReLU and dropout: z (B,W) of slab `slab`.
 #[inline(always)]
 pub fn first_layer<S: Simd>(s: S, slab: &Slab, multiplier: &mut TileMultiplier, images: usize, z: &mut PanelBuffer) {
     let TileMultiplier { tiles, pixels, weights } = multiplier;
-    let (width, depth, d) = (slab.width, pixels.depth, slab.rows() - 1);
+    let (width, d) = (slab.width, slab.rows() - 1);
     weights.clear();
-    for k in 0..depth {
-        pack_rows(s, slab, k * DEPTH..d.min((k + 1) * DEPTH), weights);
+    for pixels in pixels.list().chunks(DEPTH) {
+        pack_rows(s, slab, |row| pixels.get(row).map(|&pixel| pixel.into()), weights);
     }
     let z = z.rows_mut(0..images.next_multiple_of(ROWS));
     z.fill(Block::ZERO);
-    for (group, z) in z.chunks_exact_mut(ROWS * width).enumerate() {
+    let mut product = Product::new(tiles);
+    for (left, z) in pixels.left_rows(images).iter().zip(z.chunks_exact_mut(ROWS * width)) {
         if interrupt::is_received() {
             return;
         }
-        let left = |k| [0, 1].map(|half| &pixels.rows[(2 * group + half) * depth + k]);
-        for first in (0..width).step_by(2) {
-            multiply(s, tiles, depth, left, |k, c| &weights[k * width + c], z, (first, width));
-        }
+        product.add(s, left, |k, c| &weights[k * width + c], z, width);
     }
     let biases = &slab.weights[d * width..];
     for z in z.chunks_exact_mut(width) {
@@ -137,48 +130,16 @@ pub fn first_layer<S: Simd>(s: S, slab: &Slab, multiplier: &mut TileMultiplier, 
     }
 }
 
-/// `z = a W + b` for a part of the images and the slab's columns; `inputs` are [`pairs`] of a.
+/// Appends the right tiles of [`DEPTH`] rows of the slab's weights, as `row` numbers them; zero where it gives none.
 #[inline(always)]
-fn dense_layer<S: Simd>(
-    s: S,
-    slab: &Slab,
-    inputs: &[(&PanelTiles, usize)],
-    multiplier: &mut TileMultiplier,
-    part: &Range<usize>,
-    z: &mut PanelBuffer,
-) {
-    let TileMultiplier { tiles, weights, .. } = multiplier;
-    let width = slab.width;
-    weights.clear();
-    let mut first = 0;
-    for &(input, pair) in inputs {
-        let rows = input.blocks(pair).len() * LANES;
-        pack_rows(s, slab, first..first + rows, weights);
-        first += rows;
-    }
-    let z = z.rows_mut(part.start..part.end.next_multiple_of(ROWS));
-    for z in z.chunks_exact_mut(width) {
-        z.copy_from_slice(&slab.weights[slab.weights.len() - width..]);
-    }
-    for (n, z) in z.chunks_exact_mut(ROWS * width).enumerate() {
-        let left = |k: usize| inputs[k].0.rows(part.start / ROWS + n, inputs[k].1);
-        multiply(s, tiles, inputs.len(), left, |k, c| &weights[k * width + c], z, (0, width));
-    }
-}
-
-/// Appends the right tiles of some rows of the slab's weights, at most [`DEPTH`]; those after them are zero.
-#[inline(always)]
-fn pack_rows<S: Simd>(s: S, slab: &Slab, rows: Range<usize>, tiles: &mut Vec<Tile>) {
+fn pack_rows<S: Simd>(s: S, slab: &Slab, row: impl Fn(usize) -> Option<usize>, tiles: &mut Vec<Tile>) {
+    const ZERO: [Block; WIDEST] = [Block::ZERO; WIDEST];
     let begin = tiles.len();
     tiles.resize(begin + slab.width, Tile::ZERO);
     for m in 0..LANES {
-        let [low, high] = [0, LANES].map(|half| rows.start + half + m).map(|row| {
-            let is_inside = row < rows.end;
-            if is_inside {
-                &slab.weights[row * slab.width..][..slab.width]
-            } else {
-                &[Block::ZERO; WIDEST][..slab.width]
-            }
+        let [low, high] = [m, LANES + m].map(|at| match row(at) {
+            Some(row) => &slab.weights[row * slab.width..][..slab.width],
+            None => &ZERO[..slab.width],
         });
         for c in 0..slab.width {
             tiles[begin + c].set_row(s, m, &low[c], &high[c]);
@@ -186,7 +147,7 @@ fn pack_rows<S: Simd>(s: S, slab: &Slab, rows: Range<usize>, tiles: &mut Vec<Til
     }
 }
 
-/// A dense layer before ReLU and dropout, for a part of the images.
+/// A dense layer before ReLU and dropout, `z = a W + b`, for a part of the images.
 #[inline(always)]
 pub fn forward<S: Simd>(
     s: S,
@@ -195,12 +156,30 @@ pub fn forward<S: Simd>(
     part: &Range<usize>,
     multiplier: &mut TileMultiplier,
 ) {
+    let TileMultiplier { tiles, weights, .. } = multiplier;
     let inputs = pairs((0..before.layout.slabs.len()).map(|q| before.activations.get(q)));
+    let lefts = left_rows(&inputs, part);
     for q in layer.own.clone() {
         if interrupt::is_received() {
             return;
         }
-        dense_layer(s, layer.weights.get(q), &inputs, multiplier, part, layer.activations.get_mut(q));
+        let slab = layer.weights.get(q);
+        let width = slab.width;
+        weights.clear();
+        let mut first = 0;
+        for &(input, pair) in &inputs {
+            let rows = input.blocks(pair).len() * LANES;
+            pack_rows(s, slab, |row| (row < rows).then_some(first + row), weights);
+            first += rows;
+        }
+        let z = layer.activations.get_mut(q).rows_mut(part.start..part.end.next_multiple_of(ROWS));
+        let mut product = Product::new(tiles);
+        for (left, z) in lefts.iter().zip(z.chunks_exact_mut(ROWS * width)) {
+            for z in z.chunks_exact_mut(width) {
+                z.copy_from_slice(&slab.weights[slab.weights.len() - width..]);
+            }
+            product.add(s, left, |k, c| &weights[k * width + c], z, width);
+        }
     }
 }
 
@@ -215,7 +194,7 @@ pub fn input_gradient<S: Simd>(
 ) {
     let TileMultiplier { tiles, weights, .. } = multiplier;
     let slabs = layer.layout.slabs.len();
-    let outputs = pairs((0..slabs).map(|q| layer.gradients.get(q)));
+    let lefts = left_rows(&pairs((0..slabs).map(|q| layer.gradients.get(q))), part);
     for q in before.own.clone() {
         if interrupt::is_received() {
             return;
@@ -230,11 +209,9 @@ pub fn input_gradient<S: Simd>(
         }
         let d_in = before.gradients.get_mut(q).rows_mut(part.start..part.end.next_multiple_of(ROWS));
         d_in.fill(Block::ZERO);
-        for (n, d_in) in d_in.chunks_exact_mut(ROWS * width).enumerate() {
-            let left = |k: usize| outputs[k].0.rows(part.start / ROWS + n, outputs[k].1);
-            for first in (0..width).step_by(2) {
-                multiply(s, tiles, slabs, left, |k, c| &weights[k * width + c], d_in, (first, width));
-            }
+        let mut product = Product::new(tiles);
+        for (left, d_in) in lefts.iter().zip(d_in.chunks_exact_mut(ROWS * width)) {
+            product.add(s, left, |k, c| &weights[k * width + c], d_in, width);
         }
     }
 }
@@ -255,30 +232,31 @@ fn pack_transposed<S: Simd>(s: S, slab: &Slab, first: usize, tiles: &mut Vec<Til
 #[inline(always)]
 pub fn update<S: Simd>(s: S, access: &mut Access, l: usize, images: usize, tiles: &Tiles, rule: &StepRule) {
     let [before, mut layer] = access.pair(l);
+    let LayerAccess { own, weights, gradients, .. } = &mut layer;
     let inputs = pairs((0..before.layout.slabs.len()).map(|q| before.activations.get(q)));
-    for q in layer.own.clone() {
+    let lefts = left_columns(&inputs, images);
+    let mut product = Product::new(tiles);
+    for q in own.clone() {
         if interrupt::is_received() {
             return;
         }
-        let (slab, d) = (layer.weights.get_mut(q), layer.gradients.get(q));
+        let (slab, d) = (weights.get_mut(q), gradients.get(q));
         let width = slab.width;
-        let mut row = 0;
-        for &(input, pair) in &inputs {
-            let blocks = input.blocks(pair);
-            let left = |group| [0, 1].map(|second| input.columns(group, blocks.start + second));
+        let mut first = 0;
+        for ((input, pair), left) in inputs.iter().zip(&lefts) {
             let mut gradient = [Block::ZERO; ROWS * 2];
             let gradient = &mut gradient[..ROWS * width];
-            let right = |group, c| d.tiles().columns(group, c);
-            multiply(s, tiles, images.div_ceil(DEPTH), left, right, gradient, (0, width));
-            let rows = row..row + blocks.len() * LANES;
+            product.add(s, left, |group, c| d.tiles().columns(group, c), gradient, width);
+            let rows = first..first + input.blocks(*pair).len() * LANES;
             slab.update(s, rule, rows.clone(), &gradient[..rows.len() * width]);
-            row = rows.end;
+            first = rows.end;
         }
         first_layer::update_biases(s, slab, d.rows(0..images).blocks, rule);
     }
 }
 
-/// The gradient of the first layer's weights over `images` images, and their update.
+/// The gradient of the first layer's weights over `images` images, and their update. Weights of pixels that take no part
+/// are left to the lazy update.
 #[inline(always)]
 pub fn update_first_layer<S: Simd>(
     s: S,
@@ -289,27 +267,44 @@ pub fn update_first_layer<S: Simd>(
     lazy: &LazyUpdates,
 ) {
     let mut layer = access.layer(0);
-    for q in layer.own.clone() {
-        let (slab, d) = (layer.weights.get_mut(q), layer.gradients.get(q));
-        let (width, inputs) = (slab.width, slab.rows() - 1);
-        for first in (0..inputs).step_by(ROWS) {
+    let LayerAccess { own, weights, gradients, .. } = &mut layer;
+    let lefts = pixels.left_columns(images);
+    let mut product = Product::new(tiles);
+    for q in own.clone() {
+        let (slab, d) = (weights.get_mut(q), gradients.get(q));
+        let width = slab.width;
+        for (pixels, left) in pixels.list().chunks(ROWS).zip(&lefts) {
             if interrupt::is_received() {
                 return;
             }
-            let left = |group| [0, 1].map(|half| &pixels.columns[(first / LANES + half) * pixels.groups + group]);
-            let right = |group, c| d.tiles().columns(group, c);
             let mut gradient = [Block::ZERO; ROWS * WIDEST];
             let gradient = &mut gradient[..ROWS * width];
-            for column in (0..width).step_by(2) {
-                multiply(s, tiles, images.div_ceil(DEPTH), left, right, gradient, (column, width));
-            }
+            product.add(s, left, |group, c| d.tiles().columns(group, c), gradient, width);
             for g in &mut *gradient {
                 s.store(s.mul(s.load(g), s.splat(1.0 / 255.0)), g);
             }
-            let rows = first..inputs.min(first + ROWS);
-            slab.update(s, rule, rows.clone(), &gradient[..rows.len() * width]);
+            match rule.adam() {
+                Some(adam) => update_rows(s, slab, pixels, gradient, &adam, lazy),
+                None => update_rows(s, slab, pixels, gradient, rule, lazy),
+            }
         }
-        slab.up_to.fill(lazy.steps() as u8 + 1);
         first_layer::update_biases(s, slab, d.rows(0..images).blocks, rule);
+    }
+}
+
+/// Updates the weights of `pixels` by their rows of the gradient.
+#[inline(always)]
+fn update_rows<S: Simd>(
+    s: S,
+    slab: &mut Slab,
+    pixels: &[u16],
+    gradient: &[Block],
+    rule: &impl BlockUpdate,
+    lazy: &LazyUpdates,
+) {
+    for (&pixel, gradient) in pixels.iter().zip(gradient.chunks_exact(slab.width)) {
+        let pixel = usize::from(pixel);
+        slab.update(s, rule, pixel..pixel + 1, gradient);
+        slab.up_to[pixel] = lazy.steps() as u8 + 1;
     }
 }

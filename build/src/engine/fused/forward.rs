@@ -56,7 +56,7 @@ impl StepDropout {
 /// and ends in that of the loss.
 ///
 /// Puts the inputs' values into the `group`, if there is one; it has begun with the same images. With a `multiplier` the
-/// products are those of bf16 numbers, and no group is filled.
+/// products are those of bf16 numbers.
 #[inline(always)]
 pub fn forward<S: Simd>(
     s: S,
@@ -69,7 +69,7 @@ pub fn forward<S: Simd>(
 ) {
     match &mut multiplier {
         None => first_layer(s, access, inputs, dropout, group),
-        Some(multiplier) => bf16_first_layer(s, access, inputs, dropout, multiplier),
+        Some(multiplier) => bf16_first_layer(s, access, inputs, dropout, group, multiplier),
     }
     let images = inputs.images.len();
     for l in 1..access.hidden() {
@@ -121,12 +121,19 @@ fn bf16_first_layer<S: Simd>(
     access: &mut Access,
     inputs: Inputs,
     dropout: Option<StepDropout>,
+    group: Option<&mut ImageGroup>,
     multiplier: &mut TileMultiplier,
 ) {
     let is_hidden = access.hidden() > 0;
     let dropout = dropout.map(|dropout| dropout.after(0));
     let images = inputs.images.len();
-    multiplier.pixels.fill(inputs.nonzero, inputs.images);
+    match group {
+        Some(group) => {
+            group.put_all(inputs.nonzero, inputs.images);
+            multiplier.pixels.fill_with_group(s, group);
+        }
+        None => multiplier.pixels.fill(inputs.nonzero, inputs.images),
+    }
     let mut layer = access.layer(0);
     for q in layer.own.clone() {
         let panel = layer.activations.get_mut(q);

@@ -84,16 +84,22 @@ impl ImageGroup {
     #[inline(always)]
     pub fn fill(&mut self, nonzero: &NonzeroPixels, images: &[u32]) {
         self.begin(nonzero, images);
+        self.put_all(nonzero, images);
+        self.end();
+    }
+
+    /// Puts the values of all pixels of the `images` that the group began with.
+    #[inline(always)]
+    pub fn put_all(&mut self, nonzero: &NonzeroPixels, images: &[u32]) {
+        assert!(images.len() <= GROUP && nonzero.stretches() * STRETCH < self.values.len());
         for (i, &image) in images.iter().enumerate() {
             for stretch in 0..nonzero.stretches() {
                 for &pixel in nonzero.of(image as usize, stretch).as_flattened() {
-                    // SAFETY: the pixel comes from that list, and `begin` asserted that there are at most `GROUP`
-                    // images.
+                    // SAFETY: the pixel comes from that list, and there are at most `GROUP` images, as asserted.
                     unsafe { self.put(i, stretch, pixel) };
                 }
             }
         }
-        self.end();
     }
 
     /// Goes on with some of the images alone: image i is bit i. Pixels that are zero in these are no longer the group's.

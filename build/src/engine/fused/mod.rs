@@ -74,6 +74,7 @@ mod hidden_layer;
 mod nonzero;
 mod output_layer;
 mod panel;
+mod pixel_tiles;
 mod shared;
 mod step;
 mod team;

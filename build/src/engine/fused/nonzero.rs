@@ -93,6 +93,8 @@ fn flags_of(pixels: &[u8]) -> u64 {
 /// The nonzero pixels of each image, stretch by stretch, in pairs. A filler completes the last pair of a stretch.
 #[derive(Debug, Default)]
 pub struct NonzeroPixels {
+    /// D.
+    pixels: usize,
     stretches: usize,
     /// Image by image: where its stretches end, counted in pairs from here on, then its pairs.
     records: Vec<[NonzeroPixel; 2]>,
@@ -108,7 +110,7 @@ impl NonzeroPixels {
     /// back as they are listed: from the last to the first.
     pub fn new(mut pixels: Cow<[u8]>, d: usize, threads: usize) -> Self {
         let images = pixels.len() / d;
-        let mut all = Self { stretches: d.div_ceil(STRETCH), words: d.div_ceil(64), ..Self::default() };
+        let mut all = Self { pixels: d, stretches: d.div_ceil(STRETCH), words: d.div_ceil(64), ..Self::default() };
         all.begins = vec![0; images];
         all.flags = vec![0; images * all.words];
         let mut lists: Vec<Self> = (0..threads).map(|_| Self::default()).collect();
@@ -150,6 +152,7 @@ impl NonzeroPixels {
 
     /// Replaces the list by that of `pixels` (N,D), in the same memory.
     pub fn fill(&mut self, pixels: &[u8], d: usize) {
+        self.pixels = d;
         self.stretches = d.div_ceil(STRETCH);
         self.words = d.div_ceil(64);
         self.records.clear();
@@ -196,6 +199,11 @@ impl NonzeroPixels {
             end_stretch(stretch, &mut list, count);
             (stretch, count) = (stretch + 1, 0);
         }
+    }
+
+    /// How many pixels an image has.
+    pub fn pixels(&self) -> usize {
+        self.pixels
     }
 
     /// How many stretches an image has.

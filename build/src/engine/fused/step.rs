@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::access::{Access, LayerAccess};
-use super::bf16::{self, PixelTiles, TileMultiplier};
+use super::bf16::{self, TileMultiplier};
 use super::first_layer;
 use super::forward::{Inputs, StepDropout, forward};
 use super::group::{GROUP, ImageGroup};
@@ -11,6 +11,7 @@ use super::hidden_layer::{self, PartialGradient};
 use super::nonzero::NonzeroPixels;
 use super::output_layer;
 use super::panel::PanelBuffer;
+use super::pixel_tiles::PixelTiles;
 use super::weights::{SplitLayer, WIDEST, Weights};
 use crate::engine::{EpochTotals, Recipe, dropout};
 use crate::interrupt;
@@ -186,9 +187,9 @@ impl<'a> TrainingStep<'a> {
         totals
     }
 
-    /// Whether the batch is a single group, whose pixels are listed.
+    /// Whether the batch is a single group.
     fn is_one_group(&self) -> bool {
-        self.images.len() <= GROUP && self.tiles.is_none()
+        self.images.len() <= GROUP
     }
 
     /// Begins the batch's group, if it is a single one. Brings the weights up to date that the batch uses.
