@@ -8,6 +8,7 @@
 //! bits on every run.
 
 #![expect(unsafe_code, reason = "vector instructions, which the processor may lack, and a control register")]
+#![expect(clippy::needless_range_loop, reason = "kernels go through several arrays alike, by indices that unroll")]
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
