@@ -6,9 +6,10 @@
 //!    `t = (1 - s) onehot(y) + s / K`, where s is the label smoothing
 //! 3. backward: `d_z = (p - t) / B`; `d_W = a^T d_z`; `d_b = sum d_z`; `d_a = d_z W^T`; then back through dropout and ReLU to
 //!    the layer before
-//! With precision bf16, hidden activations and their gradients `d_z` are rounded to it, and in the products of a layer that is
-//! the first or hidden, so are its weights.
 //! 4. the optimizer's update, see [`OptimizerSettings::update`](crate::optim::OptimizerSettings::update)
+//!
+//! With precision bf16, hidden activations and their gradients `d_z` are rounded to it, and so are the weights of hidden layers
+//! in the products. A network without hidden layers has its only layer treated so.
 
 use std::sync::Arc;
 

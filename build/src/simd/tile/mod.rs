@@ -3,7 +3,7 @@
 //! A bf16 number is the upper half of a float32 number: 8 bits of precision, the same range. Sums stay float32.
 //!
 //! `z += a b` takes a in [`Tile`]s of 16 rows and 32 columns, and b in tiles of 32 rows and 16 columns. Both keep numbers
-//! k and k + 16 of the 32 that are summed in one word, so that [`pack`] makes tiles of rows as well as of columns.
+//! k and k + 16 of the 32 that are summed in one word, so that one way to pack them makes tiles of rows as well as of columns.
 
 #![expect(unsafe_code, reason = "matrix instructions, which the processor may lack")]
 
