@@ -83,9 +83,18 @@ impl<T: Float> Reference<T> {
         self.recipe.precision == Precision::Bf16 && (l == 0 || l < self.recipe.shape.layers().len() - 1)
     }
 
+    /// Rounds what the products of layer `l` are made of, where they are made of bf16 numbers.
+    fn round_if_in_bf16(&self, l: usize, values: &mut [T]) {
+        if self.is_rounded(l) {
+            values.iter_mut().for_each(|value| *value = round(*value));
+        }
+    }
+
     /// The weights of layer `l` as its products in training take them.
     fn weights_in_products(&self, l: usize, weights: &[T]) -> Vec<T> {
-        weights.iter().map(|&w| if self.is_rounded(l) { round(w) } else { w }).collect()
+        let mut weights = weights.to_vec();
+        self.round_if_in_bf16(l, &mut weights);
+        weights
     }
 
     /// Forward, with the dropout masks of step `dropout_step` if there is one.
@@ -116,9 +125,9 @@ impl<T: Float> Reference<T> {
                 let scales = dropout_step.map(|step| self.dropout_scales(step, l, z.len()));
                 for (unit, z) in z.iter_mut().enumerate() {
                     *z = z.max(T::zero()) * scales.as_ref().map_or(T::one(), |scales| scales[unit]);
-                    if dropout_step.is_some() && self.is_rounded(l) {
-                        *z = round(*z);
-                    }
+                }
+                if dropout_step.is_some() {
+                    self.round_if_in_bf16(l, &mut z);
                 }
             }
             a = z;
@@ -160,9 +169,7 @@ impl<T: Float> Reference<T> {
         let mut gradient = vec![T::zero(); self.parameters.len()];
         for (l, layer) in shape.layers().into_iter().enumerate().rev() {
             let a = &forward.inputs[l]; // (B,I)
-            if self.is_rounded(l) {
-                d_z.iter_mut().for_each(|d| *d = round(*d));
-            }
+            self.round_if_in_bf16(l, &mut d_z);
             for n in 0..images {
                 for o in 0..layer.outputs {
                     let d = d_z[n * layer.outputs + o];

@@ -26,7 +26,7 @@ use crate::interrupt;
 use crate::model::MlpShape;
 use crate::optim::lazy::LazyUpdates;
 use crate::optim::vectors::{BlockUpdate, StepRule};
-use crate::simd::tile::{DEPTH, ROWS, Term, Tile, Tiles};
+use crate::simd::tile::{Bf16Tile, DEPTH, ROWS, Term, Tiles};
 use crate::simd::{Block, LANES, Simd};
 
 /// What a thread multiplies tiles with.
@@ -36,13 +36,13 @@ pub struct TileMultiplier<'a> {
     /// The batch's pixels.
     pub pixels: &'a mut PixelTiles,
     /// Scratch memory for weights.
-    pub weights: &'a mut Vec<Tile>,
+    pub weights: &'a mut Vec<Bf16Tile>,
 }
 
 /// Bytes that a thread has for itself, for batches of `images` images.
 pub fn memory(images: usize, shape: &MlpShape) -> usize {
     let weights = shape.widths().iter().max().map_or(0, |inputs| inputs.div_ceil(DEPTH) * WIDEST);
-    PixelTiles::memory(images, shape.inputs()) + weights * size_of::<Tile>()
+    PixelTiles::memory(images, shape.inputs()) + weights * size_of::<Bf16Tile>()
 }
 
 /// A product's terms, in memory that serves one product after the other.
@@ -63,8 +63,8 @@ impl<'a> Product<'a> {
     fn add<S: Simd>(
         &mut self,
         s: S,
-        left: &[[&'a Tile; 2]],
-        right: impl Fn(usize, usize) -> &'a Tile,
+        left: &[[&'a Bf16Tile; 2]],
+        right: impl Fn(usize, usize) -> &'a Bf16Tile,
         sums: &mut [Block],
         width: usize,
     ) {
@@ -132,10 +132,10 @@ pub fn first_layer<S: Simd>(s: S, slab: &Slab, multiplier: &mut TileMultiplier, 
 
 /// Appends the right tiles of [`DEPTH`] rows of the slab's weights, as `row` numbers them; zero where it gives none.
 #[inline(always)]
-fn pack_rows<S: Simd>(s: S, slab: &Slab, row: impl Fn(usize) -> Option<usize>, tiles: &mut Vec<Tile>) {
+fn pack_rows<S: Simd>(s: S, slab: &Slab, row: impl Fn(usize) -> Option<usize>, tiles: &mut Vec<Bf16Tile>) {
     const ZERO: [Block; WIDEST] = [Block::ZERO; WIDEST];
     let begin = tiles.len();
-    tiles.resize(begin + slab.width, Tile::ZERO);
+    tiles.resize(begin + slab.width, Bf16Tile::ZERO);
     for m in 0..LANES {
         let [low, high] = [m, LANES + m].map(|at| match row(at) {
             Some(row) => &slab.weights[row * slab.width..][..slab.width],
@@ -218,8 +218,8 @@ pub fn input_gradient<S: Simd>(
 
 /// Appends the right tile of `W^T` for the slab's columns, one or two blocks, and 16 inputs.
 #[inline(always)]
-fn pack_transposed<S: Simd>(s: S, slab: &Slab, first: usize, tiles: &mut Vec<Tile>) {
-    let mut tile = Tile::ZERO;
+fn pack_transposed<S: Simd>(s: S, slab: &Slab, first: usize, tiles: &mut Vec<Bf16Tile>) {
+    let mut tile = Bf16Tile::ZERO;
     for i in 0..LANES {
         let row = &slab.weights[(first + i) * slab.width..][..slab.width];
         tile.set_row(s, i, &row[0], row.get(1).unwrap_or(&Block::ZERO));

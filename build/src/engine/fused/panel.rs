@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::simd::tile::{DEPTH, ROWS, Tile, rounded};
+use crate::simd::tile::{Bf16Tile, DEPTH, ROWS, rounded};
 use crate::simd::{Block, LANES, Simd};
 
 /// The memory of such a matrix.
@@ -84,9 +84,9 @@ pub struct PanelTiles {
     /// Tiles of the panel's transpose: left tiles of a product, else they are right tiles.
     is_transposed: bool,
     /// 16 images and two blocks of columns each: (B / 16, `pairs`). None where no product reads them.
-    rows: Vec<Tile>,
+    rows: Vec<Bf16Tile>,
     /// A block of columns and 32 images each: (W, `groups`).
-    columns: Vec<Tile>,
+    columns: Vec<Bf16Tile>,
     groups: usize,
 }
 
@@ -99,8 +99,8 @@ impl PanelTiles {
         Self {
             width,
             is_transposed: kind == TileKind::Activations,
-            rows: vec![Tile::ZERO; rows],
-            columns: vec![Tile::ZERO; columns],
+            rows: vec![Bf16Tile::ZERO; rows],
+            columns: vec![Bf16Tile::ZERO; columns],
             groups,
         }
     }
@@ -119,14 +119,14 @@ impl PanelTiles {
 
     /// Images 32 `group` to 32 `group` + 31, and the columns of a pair of blocks.
     #[inline(always)]
-    pub fn rows(&self, group: usize, pair: usize) -> [&Tile; 2] {
+    pub fn rows(&self, group: usize, pair: usize) -> [&Bf16Tile; 2] {
         [0, 1].map(|half| &self.rows[(2 * group + half) * self.pairs() + pair])
     }
 
     /// The same images, and a block of columns. Zero beyond the last.
     #[inline(always)]
-    pub fn columns(&self, group: usize, block: usize) -> &Tile {
-        static ZERO: Tile = Tile::ZERO;
+    pub fn columns(&self, group: usize, block: usize) -> &Bf16Tile {
+        static ZERO: Bf16Tile = Bf16Tile::ZERO;
         if block < self.width { &self.columns[block * self.groups + group] } else { &ZERO }
     }
 

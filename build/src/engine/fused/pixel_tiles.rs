@@ -2,11 +2,11 @@
 
 use super::group::{GROUP, ImageGroup};
 use super::nonzero::NonzeroPixels;
-use crate::simd::tile::{DEPTH, ROWS, Tile};
+use crate::simd::tile::{Bf16Tile, DEPTH, ROWS};
 use crate::simd::{LANES, Simd};
 
 /// A left matrix: for each [`ROWS`] of its rows, two tiles a term.
-pub type Left<'a> = Vec<Vec<[&'a Tile; 2]>>;
+pub type Left<'a> = Vec<Vec<[&'a Bf16Tile; 2]>>;
 
 /// The pixels of a batch in bf16: whole numbers, which are exact.
 #[derive(Debug, Default)]
@@ -14,9 +14,9 @@ pub struct PixelTiles {
     /// The pixels that take part (P).
     list: Vec<u16>,
     /// 16 images and 32 of the pixels each: (B / 16, P / 32).
-    rows: Vec<Tile>,
+    rows: Vec<Bf16Tile>,
     /// The transpose, 16 of the pixels and 32 images each: (P / 16, B / 32).
-    columns: Vec<Tile>,
+    columns: Vec<Bf16Tile>,
     /// B / 32.
     groups: usize,
 }
@@ -26,12 +26,17 @@ impl PixelTiles {
     pub fn new(images: usize, d: usize) -> Self {
         let groups = images.div_ceil(DEPTH);
         let tiles = 2 * groups * d.div_ceil(DEPTH);
-        Self { list: (0..d as u16).collect(), rows: vec![Tile::ZERO; tiles], columns: vec![Tile::ZERO; tiles], groups }
+        Self {
+            list: (0..d as u16).collect(),
+            rows: vec![Bf16Tile::ZERO; tiles],
+            columns: vec![Bf16Tile::ZERO; tiles],
+            groups,
+        }
     }
 
     /// Bytes of that memory.
     pub fn memory(images: usize, d: usize) -> usize {
-        4 * images.div_ceil(DEPTH) * d.div_ceil(DEPTH) * size_of::<Tile>()
+        4 * images.div_ceil(DEPTH) * d.div_ceil(DEPTH) * size_of::<Bf16Tile>()
     }
 
     /// The pixels that take part, in ascending order.
@@ -46,8 +51,8 @@ impl PixelTiles {
         list.clear();
         list.extend(0..nonzero.pixels() as u16);
         let depth = list.len().div_ceil(DEPTH);
-        rows.fill(Tile::ZERO);
-        columns.fill(Tile::ZERO);
+        rows.fill(Bf16Tile::ZERO);
+        columns.fill(Bf16Tile::ZERO);
         for (n, &image) in images.iter().enumerate() {
             nonzero.each(image as usize, |pixel, value| {
                 let bits = bf16(value);

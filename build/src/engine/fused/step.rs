@@ -17,7 +17,7 @@ use crate::engine::{EpochTotals, Recipe, dropout};
 use crate::interrupt;
 use crate::optim::lazy::LazyUpdates;
 use crate::optim::vectors::StepRule;
-use crate::simd::tile::{Tile, Tiles};
+use crate::simd::tile::{Bf16Tile, Tiles};
 use crate::simd::{Block, Job, LANES, Precision, Simd, add};
 
 /// The training data, which all threads read.
@@ -46,7 +46,7 @@ pub struct Worker {
     transposed: Vec<Block>,
     /// The batch's pixels, and scratch memory for weights, for products of bf16 numbers.
     pixel_tiles: PixelTiles,
-    weight_tiles: Vec<Tile>,
+    weight_tiles: Vec<Bf16Tile>,
 }
 
 impl Worker {

@@ -5,14 +5,15 @@
 
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
+use std::ops::Range;
 use std::sync::OnceLock;
 
-use super::{Term, Tile};
+use super::{Bf16Tile, Term};
 use crate::simd::{Block, LANES};
 
 /// `LDTILECFG`'s memory: all registers have 16 rows of 64 bytes.
 #[repr(C, align(64))]
-struct Configuration {
+struct TileConfiguration {
     palette: u8,
     start_row: u8,
     reserved: [u8; 14],
@@ -20,7 +21,7 @@ struct Configuration {
     rows: [u8; 16],
 }
 
-static CONFIGURATION: Configuration = Configuration {
+static CONFIGURATION: TileConfiguration = TileConfiguration {
     palette: 1,
     start_row: 0,
     reserved: [0; 14],
@@ -90,80 +91,104 @@ pub unsafe fn end() {
 /// [`begin`] made the registers of this thread ready. The rows are the caller's to write.
 #[inline(always)]
 pub unsafe fn multiply<const C: usize>(terms: &[Term<C>], sums: *mut Block, stride: usize) {
+    const { assert!(C == 1 || C == 2) };
     if terms.is_empty() {
         return;
     }
     let stride = stride * size_of::<Block>();
+    let Range { start, end } = terms.as_ptr_range();
     // SAFETY: as the caller promises. The second half of the rows begins 16 rows after the first.
-    let [first, second] = unsafe { [sums.byte_add(0), sums.byte_add(LANES * stride)] };
-    let terms = terms.as_ptr_range();
-    // The registers 0 to 3 hold the sums, 4 and 5 the left tiles, 6 and 7 the right ones. The compiler uses none of them.
-    //
-    // SAFETY: a term is `2 + C` addresses of tiles, 16 rows of 64 bytes each, that live as long as it. The sums are the
-    // caller's to write, and `C` blocks of each row are read and written.
     unsafe {
-        if C == 2 {
-            asm!(
-                "tileloadd tmm0, [{first} + {stride}]",
-                "tileloadd tmm1, [{first} + {stride} + 64]",
-                "tileloadd tmm2, [{second} + {stride}]",
-                "tileloadd tmm3, [{second} + {stride} + 64]",
-                "2:",
-                "mov {tile}, [{term}]",
-                "tileloadd tmm4, [{tile} + {row}]",
-                "mov {tile}, [{term} + 16]",
-                "tileloadd tmm6, [{tile} + {row}]",
-                "mov {tile}, [{term} + 24]",
-                "tileloadd tmm7, [{tile} + {row}]",
-                "mov {tile}, [{term} + 8]",
-                "tileloadd tmm5, [{tile} + {row}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {term}, 32",
-                "cmp {term}, {end}",
-                "jne 2b",
-                "tilestored [{first} + {stride}], tmm0",
-                "tilestored [{first} + {stride} + 64], tmm1",
-                "tilestored [{second} + {stride}], tmm2",
-                "tilestored [{second} + {stride} + 64], tmm3",
-                first = in(reg) first,
-                second = in(reg) second,
-                stride = in(reg) stride,
-                row = in(reg) size_of::<Tile>() / LANES,
-                term = inout(reg) terms.start => _,
-                end = in(reg) terms.end,
-                tile = out(reg) _,
-                options(nostack)
-            );
-        } else {
-            asm!(
-                "tileloadd tmm0, [{first} + {stride}]",
-                "tileloadd tmm2, [{second} + {stride}]",
-                "2:",
-                "mov {tile}, [{term}]",
-                "tileloadd tmm4, [{tile} + {row}]",
-                "mov {tile}, [{term} + 16]",
-                "tileloadd tmm6, [{tile} + {row}]",
-                "mov {tile}, [{term} + 8]",
-                "tileloadd tmm5, [{tile} + {row}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "add {term}, 24",
-                "cmp {term}, {end}",
-                "jne 2b",
-                "tilestored [{first} + {stride}], tmm0",
-                "tilestored [{second} + {stride}], tmm2",
-                first = in(reg) first,
-                second = in(reg) second,
-                stride = in(reg) stride,
-                row = in(reg) size_of::<Tile>() / LANES,
-                term = inout(reg) terms.start => _,
-                end = in(reg) terms.end,
-                tile = out(reg) _,
-                options(nostack)
-            );
+        let halves = [sums, sums.byte_add(LANES * stride)];
+        match C {
+            1 => add_one_column(start.cast(), end.cast(), halves, stride),
+            _ => add_two_columns(start.cast(), end.cast(), halves, stride),
         }
+    }
+}
+
+// In both, the registers 0 to 3 hold the sums, 4 and 5 the left tiles, 6 and 7 the right ones. The compiler uses none of them.
+
+/// Adds the terms from `term` to `end`, at least one, to 16 rows of a block in each half.
+///
+/// # Safety
+/// As for [`multiply`].
+#[inline(always)]
+unsafe fn add_one_column(term: *const Term<1>, end: *const Term<1>, halves: [*mut Block; 2], stride: usize) {
+    // SAFETY: a term is the addresses of three tiles, 16 rows of 64 bytes each, that live as long as it. The sums are the
+    // caller's to write, and a block of each row is read and written.
+    unsafe {
+        asm!(
+            "tileloadd tmm0, [{first} + {stride}]",
+            "tileloadd tmm2, [{second} + {stride}]",
+            "2:",
+            "mov {tile}, [{term}]",
+            "tileloadd tmm4, [{tile} + {row}]",
+            "mov {tile}, [{term} + 16]",
+            "tileloadd tmm6, [{tile} + {row}]",
+            "mov {tile}, [{term} + 8]",
+            "tileloadd tmm5, [{tile} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "add {term}, 24",
+            "cmp {term}, {end}",
+            "jne 2b",
+            "tilestored [{first} + {stride}], tmm0",
+            "tilestored [{second} + {stride}], tmm2",
+            first = in(reg) halves[0],
+            second = in(reg) halves[1],
+            stride = in(reg) stride,
+            row = in(reg) size_of::<Bf16Tile>() / LANES,
+            term = inout(reg) term => _,
+            end = in(reg) end,
+            tile = out(reg) _,
+            options(nostack)
+        );
+    }
+}
+
+/// The same for two blocks in each row.
+///
+/// # Safety
+/// As for [`multiply`].
+#[inline(always)]
+unsafe fn add_two_columns(term: *const Term<2>, end: *const Term<2>, halves: [*mut Block; 2], stride: usize) {
+    // SAFETY: a term is the addresses of four tiles, 16 rows of 64 bytes each, that live as long as it. The sums are the
+    // caller's to write, and two blocks of each row are read and written.
+    unsafe {
+        asm!(
+            "tileloadd tmm0, [{first} + {stride}]",
+            "tileloadd tmm1, [{first} + {stride} + 64]",
+            "tileloadd tmm2, [{second} + {stride}]",
+            "tileloadd tmm3, [{second} + {stride} + 64]",
+            "2:",
+            "mov {tile}, [{term}]",
+            "tileloadd tmm4, [{tile} + {row}]",
+            "mov {tile}, [{term} + 16]",
+            "tileloadd tmm6, [{tile} + {row}]",
+            "mov {tile}, [{term} + 24]",
+            "tileloadd tmm7, [{tile} + {row}]",
+            "mov {tile}, [{term} + 8]",
+            "tileloadd tmm5, [{tile} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {term}, 32",
+            "cmp {term}, {end}",
+            "jne 2b",
+            "tilestored [{first} + {stride}], tmm0",
+            "tilestored [{first} + {stride} + 64], tmm1",
+            "tilestored [{second} + {stride}], tmm2",
+            "tilestored [{second} + {stride} + 64], tmm3",
+            first = in(reg) halves[0],
+            second = in(reg) halves[1],
+            stride = in(reg) stride,
+            row = in(reg) size_of::<Bf16Tile>() / LANES,
+            term = inout(reg) term => _,
+            end = in(reg) end,
+            tile = out(reg) _,
+            options(nostack)
+        );
     }
 }

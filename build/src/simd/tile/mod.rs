@@ -2,7 +2,7 @@
 //!
 //! A bf16 number is the upper half of a float32 number: 8 bits of precision, the same range. Sums stay float32.
 //!
-//! `z += a b` takes a in [`Tile`]s of 16 rows and 32 columns, and b in tiles of 32 rows and 16 columns. Both keep numbers
+//! `z += a b` takes a in [`Bf16Tile`]s of 16 rows and 32 columns, and b in tiles of 32 rows and 16 columns. Both keep numbers
 //! k and k + 16 of the 32 that are summed in one word, so that one way to pack them makes tiles of rows as well as of columns.
 
 #![expect(unsafe_code, reason = "matrix instructions, which the processor may lack")]
@@ -30,9 +30,9 @@ pub const ROWS: usize = 2 * LANES;
 /// | of the right matrix b | `b[i, m]` | `b[i + 16, m]` |
 #[derive(Debug, Clone, PartialEq)]
 #[repr(C, align(64))]
-pub struct Tile(pub [[u32; LANES]; LANES]);
+pub struct Bf16Tile(pub [[u32; LANES]; LANES]);
 
-impl Tile {
+impl Bf16Tile {
     /// 512 zeros.
     pub const ZERO: Self = Self([[0; LANES]; LANES]);
 
@@ -126,9 +126,9 @@ impl TileUnit {
 #[repr(C)]
 pub struct Term<'a, const C: usize> {
     /// Rows 0 to 15 and 16 to 31.
-    pub left: [&'a Tile; 2],
+    pub left: [&'a Bf16Tile; 2],
     /// Columns 0 to 15 and so on.
-    pub right: [&'a Tile; C],
+    pub right: [&'a Bf16Tile; C],
 }
 
 /// A thread's right to multiply tiles, as long as it lives.
@@ -247,8 +247,8 @@ mod tests {
         fn run<S: Simd>(self, s: S) -> Vec<Block> {
             let a = |row: usize, k: usize| Block(std::array::from_fn(|lane| number(row * 64 + k + lane)));
             let b = |k: usize, c: usize| Block(std::array::from_fn(|lane| number(5 + (k * C + c) * LANES + lane)));
-            let mut left = vec![[Tile::ZERO, Tile::ZERO]; 2];
-            let mut right = vec![[Tile::ZERO; C]; 2];
+            let mut left = vec![[Bf16Tile::ZERO, Bf16Tile::ZERO]; 2];
+            let mut right = vec![[Bf16Tile::ZERO; C]; 2];
             for k in 0..2 {
                 for row in 0..ROWS {
                     left[k][row / LANES].set_row(s, row % LANES, &a(row, k * 32), &a(row, k * 32 + 16));
@@ -293,13 +293,13 @@ mod tests {
     }
 
     /// The transpose of a tile.
-    struct Transpose(Tile);
+    struct Transpose(Bf16Tile);
 
     impl Job for Transpose {
-        type Output = Tile;
+        type Output = Bf16Tile;
 
         #[inline(always)]
-        fn run<S: Simd>(mut self, s: S) -> Tile {
+        fn run<S: Simd>(mut self, s: S) -> Bf16Tile {
             self.0.transpose(s);
             self.0
         }
@@ -307,8 +307,8 @@ mod tests {
 
     #[test]
     fn rows_and_words_change_places() {
-        let tile = Tile(std::array::from_fn(|i| std::array::from_fn(|m| (i * LANES + m) as u32)));
-        let expected = Tile(std::array::from_fn(|i| std::array::from_fn(|m| (m * LANES + i) as u32)));
+        let tile = Bf16Tile(std::array::from_fn(|i| std::array::from_fn(|m| (i * LANES + m) as u32)));
+        let expected = Bf16Tile(std::array::from_fn(|i| std::array::from_fn(|m| (m * LANES + i) as u32)));
         for set in InstructionSet::available() {
             assert_eq!(set.run(Transpose(tile.clone())), expected, "{}", set.name());
         }
