@@ -180,8 +180,8 @@ fn products_of_bf16_numbers_are_those_of_the_fused_engine_on_the_processor() {
     let sandbox = Sandbox::with_data();
     sandbox.train("--precision=bf16 --device=cpu --engine=fused").done();
     assert_eq!(sandbox.metrics("model")["parameters"]["precision"], "bf16");
-    let refused = sandbox.train("--precision=bf16 --engine=burn");
-    let expected = "error: precision: expected float32 for engine burn on device auto, found bf16\n\
+    let refused = sandbox.train("--precision=bf16 --device=cpu --engine=burn");
+    let expected = "error: precision: expected float32 for engine burn on device cpu, found bf16\n\
                     hint: set engine to auto and device to cpu, or precision to float32\n";
     assert!(refused.stderr.ends_with(expected), "{refused:#?}");
     assert_eq!(refused.code, Some(1));
