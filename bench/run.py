@@ -73,7 +73,7 @@ WIDE = "1024,1024"
 # Wide networks: our program's flags, and PyTorch's modes.
 WIDE_CELLS = [(hidden, batch) for hidden in ("2048", WIDE, "1500,1000,500") for batch in (64, 128, 256, 1024)]
 WIDE_ROWS = {"float32": ["--precision=float32"], "bf16": ["--precision=bf16"]}
-WIDE_PEERS = {"PyTorch": "ftz", "PyTorch, compiled": "inductor", "PyTorch, bf16": "bf16"}
+WIDE_PEERS = {"PyTorch": "ftz", "PyTorch, bf16": "bf16"}
 WIDE_IMAGES = 12288
 
 
