@@ -4,7 +4,7 @@
     python3 bench/run.py --data_dir=workspace/data --pytorch=VENV/bin/python --jax=VENV/bin/python --keras=VENV/bin/python
 
 DATA_DIR holds MNIST as `mnist download` leaves it. Each peer is given as the Python that has it (`pip install torch
-numpy`, `pip install jax optax`, `pip install tensorflow-cpu`, `pip install scikit-learn`, `pip install tinygrad` with clang);
+numpy`, `pip install jax optax`, `pip install tensorflow-cpu`, `pip install scikit-learn`);
 a peer that is not given is left out. PyTorch compiles with g++. A run takes some twenty minutes
 on two cores, which nothing else should use. `--only=epoch,process` runs some parts. On a machine with a GPU,
 `--only=gpu --gpu=gpu` measures the GPU instead, with a PyTorch and a JAX for CUDA (`mnist devices` lists values for `--gpu`).
@@ -34,7 +34,7 @@ from machine import ROOT, cpu, invocation, output, record, revision
 PROGRAM = ROOT / "target/release/mnist"
 RUNS = 5
 PARTS = ["limits", "epoch", "process", "sets", "growth", "wide", "seeds", "threads"]
-PEERS = ["pytorch", "jax", "keras", "sklearn", "tinygrad"]
+PEERS = ["pytorch", "jax", "keras", "sklearn"]
 GPU_PARTS = ["gpu"]
 # Features of the crate that a part needs.
 FEATURES = {"epoch": "burn", "gpu": "gpu"}
@@ -54,7 +54,6 @@ EPOCH_PEERS = {
     "JAX, images laid out before the scan": ("jax", "laid_out"),
     "Keras on TensorFlow": ("keras", ""),
     "scikit-learn (no dropout)": ("sklearn", ""),
-    "tinygrad": ("tinygrad", ""),
 }
 FUSED_GPU, FUSED_ALL = "fused, GPU", "fused, all processors"
 GPU_PEERS = {
