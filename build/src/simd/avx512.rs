@@ -26,6 +26,14 @@ macro_rules! avx512 {
 }
 
 impl Avx512 {
+    /// Reads sixteen integers from memory.
+    #[inline(always)]
+    fn load_u32(self, from: &[u32; LANES]) -> __m512i {
+        // SAFETY: `self` proves that the processor has the instruction. Sixteen integers are 64 bytes, and the instruction
+        // needs no alignment.
+        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+    }
+
     /// The lanes of `a` and `b` that `indices` name.
     #[inline(always)]
     fn pick(self, a: __m512i, indices: __m512i, b: __m512i) -> __m512i {
@@ -154,8 +162,7 @@ impl Simd for Avx512 {
     fn transpose(self, rows: &mut [[u32; LANES]; LANES]) {
         let mut registers = [self.splat_u32(0); LANES];
         for i in 0..LANES {
-            // SAFETY: as for `store_u32`.
-            registers[i] = unsafe { _mm512_loadu_si512(rows[i].as_ptr().cast()) };
+            registers[i] = self.load_u32(&rows[i]);
         }
         // Rows and columns whose numbers differ in one bit change places, bit by bit.
         exchange::<8>(self, &mut registers);
@@ -193,9 +200,7 @@ fn exchange<const BIT: usize>(s: Avx512, rows: &mut [__m512i; LANES]) {
         upper[m] = if m & BIT == 0 { m } else { LANES + m - BIT } as u32;
         lower[m] = if m & BIT == 0 { m + BIT } else { LANES + m } as u32;
     }
-    // SAFETY: `s` proves that the processor has the instruction. Sixteen integers are 64 bytes, and the instruction needs no
-    // alignment.
-    let [upper, lower] = [upper, lower].map(|indices| unsafe { _mm512_loadu_si512(indices.as_ptr().cast()) });
+    let (upper, lower) = (s.load_u32(&upper), s.load_u32(&lower));
     for i in 0..LANES {
         if i & BIT == 0 {
             let (a, b) = (rows[i], rows[i + BIT]);
