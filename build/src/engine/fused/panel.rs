@@ -50,7 +50,7 @@ impl PanelBuffer {
         for block in self.rows_mut(images.clone()) {
             s.store(rounded(s, s.load(block)), block);
         }
-        self.tiles.fill(s, &self.blocks, self.width, images);
+        self.tiles.fill(s, &self.blocks, images);
     }
 }
 
@@ -132,8 +132,8 @@ impl PanelTiles {
 
     /// Fills the tiles of some images, which begin with a multiple of [`DEPTH`], from (B,W).
     #[inline(always)]
-    fn fill<S: Simd>(&mut self, s: S, panel: &[Block], width: usize, images: Range<usize>) {
-        let pairs = self.pairs();
+    fn fill<S: Simd>(&mut self, s: S, panel: &[Block], images: Range<usize>) {
+        let (width, pairs) = (self.width, self.pairs());
         let block = |image: usize, block: usize| {
             let is_inside = image < images.end && block < width;
             if is_inside { &panel[image * width + block] } else { &Block::ZERO }

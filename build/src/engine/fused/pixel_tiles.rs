@@ -27,7 +27,7 @@ impl PixelTiles {
         let groups = images.div_ceil(DEPTH);
         let tiles = 2 * groups * d.div_ceil(DEPTH);
         Self {
-            list: (0..d as u16).collect(),
+            list: Vec::with_capacity(d),
             rows: vec![Bf16Tile::ZERO; tiles],
             columns: vec![Bf16Tile::ZERO; tiles],
             groups,

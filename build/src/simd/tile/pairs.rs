@@ -61,6 +61,6 @@ fn load(block: &Block) -> __m512 {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn as_pairs(words: __m512i) -> __m512bh {
-    // SAFETY: both are 64 bytes, of which every pattern is a value.
+    // SAFETY: both types have 64 bytes, and any 64 bytes are a value of each.
     unsafe { std::mem::transmute(words) }
 }
