@@ -7,7 +7,7 @@ DATA_DIR holds MNIST as `mnist download` leaves it. Each peer is given as the Py
 numpy`, `pip install jax optax`, `pip install tensorflow-cpu`, `pip install scikit-learn`);
 a peer that is not given is left out. PyTorch compiles with g++. A run takes some twenty minutes
 on two cores, which nothing else should use. `--only=epoch,process` runs some parts. On a machine with a GPU,
-`--only=gpu --gpu=gpu` measures the GPU instead, with a PyTorch and a JAX for CUDA (`mnist devices` lists values for `--gpu`).
+`--only=gpu,networks --gpu=gpu` measures the GPU instead, with a PyTorch and a JAX for CUDA (`mnist devices` lists values for `--gpu`).
 Where there is no cargo, `--mnist=PROGRAM` names a program that is built already.
 
 Programs take turns, so that a machine that slows down slows all of them. Figures are medians of RUNS runs. The record goes
@@ -35,9 +35,9 @@ PROGRAM = ROOT / "target/release/mnist"
 RUNS = 5
 PARTS = ["limits", "epoch", "process", "sets", "growth", "wide", "seeds", "threads"]
 PEERS = ["pytorch", "jax", "keras", "sklearn"]
-GPU_PARTS = ["gpu"]
+GPU_PARTS = ["gpu", "networks"]
 # Features of the crate that a part needs.
-FEATURES = {"epoch": "burn", "gpu": "gpu"}
+FEATURES = {"epoch": "burn", "gpu": "gpu", "networks": "gpu"}
 
 # The rows of the tables: our program's flags, and for each peer its mode.
 FUSED = "fused, 2 threads"
@@ -64,6 +64,7 @@ GPU_PEERS = {
 }
 # Hidden layers and batch. PyTorch takes half a minute to compile, so it does where small and where large steps show.
 GPU_CELLS = [(hidden, batch) for hidden in ("128", "800", "1024,1024") for batch in (32, 256, 1024, 4096)]
+NETWORKS, NETWORKS_IMAGES = [1, 4, 16, 64], 12000
 GPU_COMPILED = [("128", 32), ("1024,1024", 1024)]
 # Images for each batch size: enough for a steady time, few enough that no cell takes minutes.
 GROWTH_IMAGES = {1: 1000, 8: 4000, 32: 12000, 256: 12000, 4096: 12288}
@@ -391,6 +392,30 @@ class Bench:
                         add(name, statistics.median(answer["seconds"][1:]), answer["accuracy"])
         self.gpu_table(cells, backend)
 
+    def networks(self):
+        """Ensembles of the default network at batch 32, on the GPU and on all processors, in turns until the time is up."""
+        ours = {FUSED_GPU: [f"--device={self.device}"], FUSED_ALL: ["--device=cpu"]}
+        cells, end = {count: Samples() for count in NETWORKS}, time.monotonic() + 60 * self.minutes
+        backend, data = "", self.subset(NETWORKS_IMAGES)
+        for turn in range(RUNS):
+            for count, samples in cells.items():
+                if cells[NETWORKS[0]].seconds and time.monotonic() > end:
+                    break
+                for name, flags in ours.items():
+                    metrics, *_ = self.mnist(f"--ensemble={count}", "--train_epochs=3", *flags, data_dir=data)
+                    backend = metrics["backend"] if name == FUSED_GPU else backend
+                    seconds = steady(metrics) / NETWORKS_IMAGES * 60_000
+                    samples.add(name, seconds, metrics["test"]["accuracy"])
+                    self.note("networks", name, count=count, seconds=seconds, accuracy=metrics["test"]["accuracy"])
+        self.say(f"## Networks a second: {backend}", "",
+                 "Networks of an ensemble, default parameters, by the epochs of 60,000 images that they do in a second (a network's",
+                 f"epoch each), from medians of epochs 2 and 3 on the first {NETWORKS_IMAGES:,} images and of the runs. In brackets: the",
+                 "ensemble's accuracy on 1,000 test images.")
+        rate = lambda count, samples, name: f"{count / samples.median(name):.2f} ({100 * samples.accuracy[name]:.1f} %)"
+        self.table(["networks", "runs", *ours],
+                   [[str(count), str(len(samples.seconds[FUSED_GPU])), *(rate(count, samples, name) for name in ours)]
+                    for count, samples in cells.items() if samples.seconds])
+
     def gpu_table(self, cells, backend):
         self.say(f"## On a GPU: {backend}", "",
                  "Seconds per epoch, the median of its epochs 2 to 5, of the training steps alone; the images are on the device",
@@ -418,7 +443,7 @@ def arguments():
     parser.add_argument("--only", default=",".join(PARTS), metavar="PART,...")
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--gpu", default="gpu", metavar="DEVICE")
-    parser.add_argument("--minutes", type=float, default=8, help="when the parts gpu and wide begin no further cell")
+    parser.add_argument("--minutes", type=float, default=8, help="when the parts gpu, networks and wide begin no further cell")
     parser.add_argument("--mnist", metavar="PROGRAM", help="a program that is built already, where there is no cargo")
     flags = parser.parse_args()
     flags.data_dir = os.path.abspath(flags.data_dir)

@@ -5,6 +5,8 @@ mod bf16;
 mod schedules;
 #[cfg(feature = "gpu")]
 mod several_gpus;
+#[cfg(feature = "gpu")]
+mod together;
 
 use std::sync::Arc;
 

@@ -170,14 +170,14 @@ fn require_fused_on_processor(engine: EngineChoice, device: &DeviceChoice) -> Re
 /// About how many bytes of this machine's memory training takes at most with the engine and device of `choice`, in which
 /// no `auto` is left, besides the images. A GPU's own memory does not count.
 fn memory(recipe: &Recipe, choice: &Choice, train: &Images) -> u64 {
-    let one = match (choice.engine, &choice.device) {
+    let networks = recipe.ensemble as u64;
+    match (choice.engine, &choice.device) {
         #[cfg(feature = "burn")]
-        (EngineChoice::Burn, _) => BurnEngine::memory(recipe, train),
+        (EngineChoice::Burn, _) => networks * BurnEngine::memory(recipe, train),
         #[cfg(feature = "gpu")]
         (_, DeviceChoice::Gpu(_)) => FusedGpuEngine::memory(recipe, train, number(choice.gpus)),
-        _ => FusedEngine::memory(recipe, train),
-    };
-    recipe.ensemble as u64 * one
+        _ => networks * FusedEngine::memory(recipe, train),
+    }
 }
 
 /// How many GPUs `gpus` are, in which no `auto` and no `all` is left.
@@ -188,19 +188,33 @@ fn number(gpus: GpuCount) -> usize {
 /// Builds the trainer that `choice` names, in which no `auto` is left, of all networks of the `recipe`.
 fn build_all(recipe: &Recipe, choice: &Choice, train: Arc<Images>) -> Result<Box<dyn Trainer>> {
     memory::require(memory(recipe, choice, &train), "training")?;
-    if recipe.ensemble == 1 {
+    let each = together(recipe, choice, train.len())?;
+    if each == recipe.ensemble {
         return build(recipe, choice, train);
     }
     // The others have threads of their own.
     let shares_out = is_on_processor(choice);
     let (at_once, threads) =
         if shares_out { ensemble::share_out(recipe.ensemble, recipe.threads) } else { (1, recipe.threads) };
-    let members = (0..recipe.ensemble).map(|member| build(&recipe.member(member, threads), choice, train.clone()));
-    let members = members.collect::<Result<Vec<_>>>()?;
-    Ok(Box::new(Ensemble::new(members, at_once, recipe.shape.classes())))
+    let groups = recipe.groups(each, threads).map(|group| build(&group, choice, train.clone()));
+    let groups = groups.collect::<Result<Vec<_>>>()?;
+    Ok(Box::new(Ensemble::new(groups, at_once, recipe.shape.classes())))
 }
 
-/// Builds the trainer of one network.
+/// How many networks of the `recipe` one trainer trains on so many `images`.
+#[cfg_attr(not(feature = "gpu"), expect(unused_variables, reason = "only GPUs train several"))]
+fn together(recipe: &Recipe, choice: &Choice, images: usize) -> Result<usize> {
+    #[cfg(feature = "gpu")]
+    if let DeviceChoice::Gpu(adapter) = &choice.device
+        && choice.engine != EngineChoice::Burn
+        && recipe.ensemble > 1
+    {
+        return FusedGpuEngine::together(recipe, images, &adapter::choose(adapter, choice.gpus)?);
+    }
+    Ok(1)
+}
+
+/// Builds the trainer of the networks of the `recipe`, of which most trainers have but one.
 fn build(recipe: &Recipe, choice: &Choice, train: Arc<Images>) -> Result<Box<dyn Trainer>> {
     supports(recipe, choice.engine, &choice.device)?;
     if number(choice.gpus) > 1 && !shares_batches(choice.engine) {

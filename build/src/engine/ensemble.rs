@@ -16,7 +16,7 @@ use crate::threads;
 
 /// Several networks that answer, or train, as one.
 pub struct Ensemble<N: ?Sized> {
-    /// At least one.
+    /// At least one; or groups of as many networks each, which answer as one.
     members: Vec<Box<N>>,
     /// How many of them work at the same time.
     at_once: usize,
@@ -69,11 +69,7 @@ impl Trainer for Ensemble<dyn Trainer> {
             return Err(failure);
         }
         let totals = totals.into_iter().collect::<Result<Vec<_>>>()?;
-        let mut sum = EpochTotals::default();
-        totals.iter().for_each(|totals| sum += *totals);
-        let members = totals.len();
-        let loss_sum = sum.loss_sum / members as f64;
-        Ok(EpochTotals { images: sum.images / members, loss_sum, correct: sum.correct / members })
+        Ok(EpochTotals::mean(&totals))
     }
 
     fn set_images(&mut self, train: Arc<Images>) -> Result<()> {

@@ -48,7 +48,7 @@ pub struct Recipe {
     pub label_smoothing: f64,
     /// The probability of the label from which on an image adds nothing to the gradient of its batch; 0: every image adds to it.
     pub skip_confident: f64,
-    /// How many networks answer together, see [`ensemble`]. An engine trains one.
+    /// How many networks answer together, see [`ensemble`]. Most engines train one.
     pub ensemble: usize,
     /// The seed of the initial weights and of the dropout masks, see [`crate::engine::dropout::DropoutMask`].
     pub seed: u64,
@@ -66,9 +66,17 @@ impl Recipe {
         self.ensemble * self.shape.parameter_count()
     }
 
-    /// The recipe of network number `member` alone, for this many `threads`. The first has the seed itself.
-    pub fn member(&self, member: usize, threads: usize) -> Self {
-        Self { ensemble: 1, seed: self.seed.wrapping_add(member as u64), threads, ..self.clone() }
+    /// The seed of network number `member`: the recipe's own for the first.
+    pub fn member_seed(&self, member: usize) -> u64 {
+        self.seed.wrapping_add(member as u64)
+    }
+
+    /// The recipes of the ensemble's networks in groups of `each`, which divides their number, for this many `threads` each.
+    pub fn groups(&self, each: usize, threads: usize) -> impl Iterator<Item = Self> {
+        (0..self.ensemble).step_by(each).map(move |first| {
+            let seed = self.member_seed(first);
+            Self { ensemble: each, seed, threads, ..self.clone() }
+        })
     }
 }
 
@@ -134,6 +142,14 @@ pub struct EpochTotals {
 }
 
 impl EpochTotals {
+    /// The mean of the totals of several networks that saw the same images; at least one.
+    pub fn mean(networks: &[Self]) -> Self {
+        let mut sum = Self::default();
+        networks.iter().for_each(|totals| sum += *totals);
+        let count = networks.len();
+        Self { images: sum.images / count, loss_sum: sum.loss_sum / count as f64, correct: sum.correct / count }
+    }
+
     /// Where an epoch stands that has these totals, of at least one image.
     pub fn progress(&self) -> Progress {
         let mean = |sum: f64| Some(sum / self.images as f64);

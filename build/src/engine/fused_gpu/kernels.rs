@@ -7,7 +7,7 @@
 
 use cubecl::prelude::*;
 
-use super::plan::{BEGIN, FIRST, LENGTH, MASK_KEYS, RATES, THRESHOLD, Targets, UpdatePlan, WHOLE};
+use super::plan::{BEGIN, FIRST, LENGTH, MASK_KEYS, MembersPlan, RATES, THRESHOLD, Targets, UpdatePlan, WHOLE};
 use crate::engine::dropout::DropoutMask;
 use crate::optim::{GpuParameter, GpuRates, update_on_gpu};
 
@@ -31,11 +31,12 @@ pub struct StepInputs {
 /// The buffers that kernels change.
 #[derive(CubeType, CubeLaunch)]
 pub struct StepMemory {
-    /// Parameters and optimizer state, (1 + slots, P).
+    /// Parameters and optimizer state, (1 + slots, networks, P).
     pub state: Box<[f32]>,
     /// Activations and gradients of one batch, see [`super::plan`].
     pub scratch: Box<[f32]>,
-    /// Loss and correctness (0 or 1) of each image in the order, or in evaluation its logits.
+    /// Loss and correctness (0 or 1) of each image in the order by each network, (images, networks, 2), or in evaluation the
+    /// logits, (images, networks, K).
     pub scores: Box<[f32]>,
     /// The number of the step to work on, by turns in two copies. So launches differ only in their turn, and can be recorded.
     pub clock: Box<[u32]>,
@@ -71,6 +72,14 @@ pub fn number_of_cube() -> usize {
 pub struct StepBatch {
     /// Where the step's record begins in the plan.
     pub record: usize,
+    /// Where the dropout keys of this cube's network begin there.
+    pub keys: usize,
+    /// The network's number.
+    pub member: usize,
+    /// Where its parameters begin in the state.
+    pub state: usize,
+    /// Where its part of the scratch memory begins.
+    pub scratch: usize,
     /// Where the share begins in the order.
     pub begin: usize,
     /// How many images it has. Kernels and plans call it B.
@@ -81,12 +90,16 @@ pub struct StepBatch {
     pub whole: usize,
 }
 
-/// The batch of `step`, of a plan whose records have `record` words.
+/// The batch of `step` for network number `member`.
 #[cube]
-pub fn batch_of(inputs: &StepInputs, step: usize, #[comptime] record: usize) -> StepBatch {
-    let record = step * record;
+pub fn batch_of(inputs: &StepInputs, step: usize, member: usize, #[comptime] members: MembersPlan) -> StepBatch {
+    let record = step * comptime!(members.record);
     StepBatch {
         record,
+        keys: record + MASK_KEYS + member * comptime!(members.keys),
+        member,
+        state: member * comptime!(members.parameters),
+        scratch: member * comptime!(members.scratch),
         begin: inputs.plan[record + BEGIN] as usize,
         length: inputs.plan[record + LENGTH] as usize,
         first: inputs.plan[record + FIRST] as usize,
@@ -122,7 +135,7 @@ pub fn activation(
     scale: f32,
     #[comptime] layer: usize,
 ) -> f32 {
-    let key = batch.record + comptime!(MASK_KEYS + 2 * layer);
+    let key = batch.keys + comptime!(2 * layer);
     let threshold = inputs.plan[batch.record + THRESHOLD];
     let keep = keeps(u32::cast_from(unit), inputs.plan[key], inputs.plan[key + 1], threshold);
     select(keep, z.max(0.0) * scale, 0.0)
@@ -152,6 +165,7 @@ pub fn softmax_loss(
     image: usize,
     label: usize,
     #[comptime] targets: Targets,
+    #[comptime] members: MembersPlan,
 ) -> f32 {
     let (classes, smoothing) = comptime!((targets.classes, f32::from_bits(targets.smoothing)));
     let skipped = comptime!(f32::from_bits(targets.skip_confident));
@@ -176,7 +190,7 @@ pub fn softmax_loss(
     }
     if class == label {
         delta -= f32::new(comptime!(1.0 - smoothing));
-        let place = 2 * (batch.begin + image);
+        let place = 2 * ((batch.begin + image) * comptime!(members.count) + batch.member);
         let mut loss = sum.ln() + highest - logits[class];
         if comptime!(smoothing > 0.0) {
             let mut total = 0.0f32;
@@ -262,7 +276,8 @@ pub fn finish_run(
     }
 }
 
-/// [`crate::optim::OptimizerSettings::update`] of the parameters of `run`. Their slots are P and 2 P further on.
+/// [`crate::optim::OptimizerSettings::update`] of the parameters of `run`. Their slots are further on, behind the parameters of
+/// all networks.
 #[cube]
 pub fn optimize_run(
     memory: &mut StepMemory,

@@ -13,7 +13,7 @@ use super::tile::*;
 #[cube(launch_unchecked)]
 pub fn forward(inputs: &StepInputs, memory: &mut StepMemory, turn: usize, scale: f32, #[comptime] layer: LayerPlan) {
     let (edge, width, outputs) = comptime!((layer.tile.edge, layer.inputs, layer.outputs));
-    let batch = batch_of(inputs, step_of(memory, turn), layer.record);
+    let batch = batch_of(inputs, step_of(memory, turn), CUBE_POS_Z as usize, layer.members);
     let mut tile = new_tile(layer.tile);
     // Where the inputs of the image of the unit's words begin.
     let image = tile.first_row + place_of(0usize, Along::InnerWord, layer.tile).1;
@@ -38,11 +38,12 @@ pub fn forward(inputs: &StepInputs, memory: &mut StepMemory, turn: usize, scale:
         for c in 0..edge {
             let (image, o) = (row_of(&tile, r, layer.tile), column_of(&tile, c, layer.tile));
             if has && image < batch.length && o < outputs {
-                let z = tile.sums[r * edge + c] + memory.state[comptime!(layer.weights + width * outputs) + o];
+                let z = tile.sums[r * edge + c]
+                    + memory.state[batch.state + comptime!(layer.weights + width * outputs) + o];
                 let unit = image * outputs + o;
                 let number = batch.first * outputs + unit;
                 let a = activation(inputs, &batch, z, number, scale, layer.index);
-                memory.scratch[comptime!(layer.activations_out) + unit] = a;
+                memory.scratch[batch.scratch + comptime!(layer.activations_out) + unit] = a;
             }
         }
     }
@@ -83,7 +84,7 @@ fn fetch_forward(
             let (i, image) = (stretch * depth + k, tile.first_row + row);
             let mut value = 0.0f32;
             if i < width && image < batch.length {
-                value = memory.scratch[comptime!(layer.activations_in) + image * width + i];
+                value = memory.scratch[batch.scratch + comptime!(layer.activations_in) + image * width + i];
             }
             tile.next_left[part] = value;
         }
@@ -91,7 +92,7 @@ fn fetch_forward(
         let (i, o) = (stretch * depth + k, tile.first_column + column);
         let mut value = 0.0f32;
         if i < width && o < outputs {
-            value = memory.state[comptime!(layer.weights) + i * outputs + o];
+            value = memory.state[batch.state + comptime!(layer.weights) + i * outputs + o];
         }
         tile.next_right[part] = value;
     }
@@ -111,7 +112,7 @@ fn logits_of(
 ) {
     let (width, classes) = comptime!((layer.inputs, layer.outputs));
     let (class, share) = (UNIT_POS_X as usize, UNIT_POS_Y as usize);
-    let mut place = comptime!(layer.activations_in) + image * width;
+    let mut place = batch.scratch + comptime!(layer.activations_in) + image * width;
     if comptime!(layer.index == 0) {
         place = inputs.order[batch.begin + image] as usize * comptime!(width.div_ceil(4));
     }
@@ -127,7 +128,7 @@ fn logits_of(
                     } else {
                         memory.scratch[place + i]
                     };
-                    sum += a * memory.state[comptime!(layer.weights) + i * classes + class];
+                    sum += a * memory.state[batch.state + comptime!(layer.weights) + i * classes + class];
                 }
             }
         }
@@ -137,7 +138,7 @@ fn logits_of(
     if share == 0 {
         let mut logit = 0.0f32;
         if class < classes {
-            logit = memory.state[comptime!(layer.weights + width * classes) + class];
+            logit = memory.state[batch.state + comptime!(layer.weights + width * classes) + class];
             #[unroll]
             for other in 0..SIDE {
                 logit += parts[other * LOGITS + class];
@@ -148,17 +149,18 @@ fn logits_of(
     sync_cube();
 }
 
-/// The last layer of an evaluation: logits, (N,K) into the scores.
+/// The last layer of an evaluation: logits, (N, networks, K) into the scores.
 #[cube(launch_unchecked)]
 pub fn logits(inputs: &StepInputs, memory: &mut StepMemory, #[comptime] layer: LayerPlan) {
     let mut parts = Shared::<[f32]>::new_slice(UNITS);
     let mut logits = Shared::<[f32]>::new_slice(LOGITS);
-    let batch = batch_of(inputs, 0, layer.record);
+    let batch = batch_of(inputs, 0, CUBE_POS_Z as usize, layer.members);
     let image = number_of_cube();
     if image < batch.length {
         logits_of(inputs, memory, &batch, image, &mut parts, &mut logits, layer);
         if UNIT_POS < comptime!(layer.outputs as u32) {
-            memory.scores[image * comptime!(layer.outputs) + UNIT_POS as usize] = logits[UNIT_POS as usize];
+            let place = image * comptime!(layer.members.count) + batch.member;
+            memory.scores[place * comptime!(layer.outputs) + UNIT_POS as usize] = logits[UNIT_POS as usize];
         }
     }
 }
@@ -172,22 +174,23 @@ pub fn loss(inputs: &StepInputs, memory: &mut StepMemory, turn: usize, scale: f3
     let mut logits = Shared::<[f32]>::new_slice(LOGITS);
     let mut deltas = Shared::<[f32]>::new_slice(LOGITS);
     let now = step_of(memory, turn);
-    let batch = batch_of(inputs, now, layer.record);
+    let batch = batch_of(inputs, now, CUBE_POS_Z as usize, layer.members);
     let (image, unit) = (number_of_cube(), UNIT_POS as usize);
     if image < batch.length {
         logits_of(inputs, memory, &batch, image, &mut parts, &mut logits, layer);
         if unit < classes {
             let label = inputs.labels[inputs.order[batch.begin + image] as usize] as usize;
-            let delta = softmax_loss(memory, &batch, &logits, unit, image, label, comptime!(layer.targets()));
-            memory.scratch[comptime!(layer.deltas_out) + image * classes + unit] = delta;
+            let targets = comptime!(layer.targets());
+            let delta = softmax_loss(memory, &batch, &logits, unit, image, label, targets, layer.members);
+            memory.scratch[batch.scratch + comptime!(layer.deltas_out) + image * classes + unit] = delta;
             deltas[unit] = delta;
         }
         sync_cube();
         if comptime!(layer.index > 0) {
-            output_backward(memory, image, &deltas, scale, layer);
+            output_backward(memory, &batch, image, &deltas, scale, layer);
         }
     }
-    if image == 0 && unit == 0 {
+    if image == 0 && unit == 0 && batch.member == 0 {
         set_next_step(memory, turn, now);
     }
 }
@@ -196,6 +199,7 @@ pub fn loss(inputs: &StepInputs, memory: &mut StepMemory, turn: usize, scale: f3
 #[cube]
 fn output_backward(
     memory: &mut StepMemory,
+    batch: &StepBatch,
     image: usize,
     deltas: &Shared<[f32]>,
     scale: f32,
@@ -206,13 +210,13 @@ fn output_backward(
         let i = round * UNITS + UNIT_POS as usize;
         if i < width {
             let unit = image * width + i;
-            let a = memory.scratch[comptime!(layer.activations_in) + unit];
+            let a = memory.scratch[batch.scratch + comptime!(layer.activations_in) + unit];
             let mut sum = 0.0f32;
             #[unroll]
             for k in 0..classes {
-                sum += deltas[k] * memory.state[comptime!(layer.weights) + i * classes + k];
+                sum += deltas[k] * memory.state[batch.state + comptime!(layer.weights) + i * classes + k];
             }
-            memory.scratch[comptime!(layer.deltas_in) + unit] = activation_backward(a, sum, scale);
+            memory.scratch[batch.scratch + comptime!(layer.deltas_in) + unit] = activation_backward(a, sum, scale);
         }
     }
 }
@@ -221,7 +225,7 @@ fn output_backward(
 #[cube(launch_unchecked)]
 pub fn backward(inputs: &StepInputs, memory: &mut StepMemory, turn: usize, scale: f32, #[comptime] layer: LayerPlan) {
     let (edge, width, outputs) = comptime!((layer.tile.edge, layer.inputs, layer.outputs));
-    let batch = batch_of(inputs, step_of(memory, turn), layer.record);
+    let batch = batch_of(inputs, step_of(memory, turn), CUBE_POS_Z as usize, layer.members);
     let mut tile = new_tile(layer.tile);
 
     fetch_backward(memory, &batch, &mut tile, 0usize, layer);
@@ -240,9 +244,9 @@ pub fn backward(inputs: &StepInputs, memory: &mut StepMemory, turn: usize, scale
             let (image, i) = (row_of(&tile, r, layer.tile), column_of(&tile, c, layer.tile));
             if has && image < batch.length && i < width {
                 let unit = image * width + i;
-                let a = memory.scratch[comptime!(layer.activations_in) + unit];
+                let a = memory.scratch[batch.scratch + comptime!(layer.activations_in) + unit];
                 let delta = activation_backward(a, tile.sums[r * edge + c], scale);
-                memory.scratch[comptime!(layer.deltas_in) + unit] = delta;
+                memory.scratch[batch.scratch + comptime!(layer.deltas_in) + unit] = delta;
             }
         }
     }
@@ -265,12 +269,12 @@ fn fetch_backward(
         let (image, i) = (tile.first_row + outer, tile.first_column + outer);
         let mut value = 0.0f32;
         if o < outputs && image < batch.length {
-            value = memory.scratch[comptime!(layer.deltas_out) + image * outputs + o];
+            value = memory.scratch[batch.scratch + comptime!(layer.deltas_out) + image * outputs + o];
         }
         tile.next_left[part] = value;
         let mut value = 0.0f32;
         if o < outputs && i < width {
-            value = memory.state[comptime!(layer.weights) + i * outputs + o];
+            value = memory.state[batch.state + comptime!(layer.weights) + i * outputs + o];
         }
         tile.next_right[part] = value;
     }

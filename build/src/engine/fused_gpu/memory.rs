@@ -74,6 +74,20 @@ pub struct GpuEpoch {
 }
 
 impl DeviceMemory {
+    /// The memory of `adapter`.
+    ///
+    /// # Errors
+    /// The device cannot be opened.
+    pub fn open(adapter: Adapter) -> Result<Self> {
+        let client = cubecl::Device::Wgpu(adapter.open()?).client();
+        Ok(Self { client, adapter })
+    }
+
+    /// How many numbers of 32 bits a buffer can have.
+    pub fn most_numbers(&self) -> usize {
+        (self.client.properties().memory.max_page_size / 4) as usize
+    }
+
     /// Memory for `length` numbers of `what`; messages name it.
     ///
     /// # Errors

@@ -20,6 +20,9 @@
 //! the steps. So all steps are the same launches, which are recorded once an epoch and queued 16 steps at a time. The device
 //! returns a loss and a bit for each image, about ten times a second.
 //!
+//! The networks of an ensemble are trained by the same launches, each with cubes of its own, which a large GPU works on at the same
+//! time ([`plan::MembersPlan`]). Each has the same bits as a network alone.
+//!
 //! A launch can be no shorter than a large GPU takes from one to the next, some 5 microseconds, and a small network has little
 //! work for each: 3.2 million multiply-adds forward and as many backward in the default network (784-128-10, batch 32). So the
 //! work is shared out over as many units as possible, and each reads several numbers before it works on any, since the way
@@ -48,6 +51,7 @@ use super::{EngineInfo, EpochTotals, Network, Recipe, Report, Trainer, TrainingS
 use crate::data::dataset::Images;
 use crate::error::Result;
 use crate::interrupt;
+use crate::score::mean_of_answers;
 
 /// The losses are read about this often. Each time, the host waits for the device.
 const LOSSES_PERIOD: Duration = Duration::from_millis(100);
@@ -74,14 +78,28 @@ impl FusedGpuEngine {
     /// About how many bytes of this machine's memory training `recipe` on `train` takes at most with so many `gpus`, without
     /// the images themselves: copies of what the devices get, and gradients.
     pub fn memory(recipe: &Recipe, train: &Images, gpus: usize) -> u64 {
-        let p = recipe.shape.parameter_count();
+        let p = recipe.parameter_count();
         let state = p * (1 + recipe.optimizer.slots().len());
         let gradients = if gpus > 1 { 2 * gpus * p } else { 0 };
         (size_of::<f32>() * (3 * state + gradients) + train.pixels.len()) as u64
     }
 
-    /// The network of `recipe` at its beginning, to be trained on `train` by `adapters`, which share out each batch. They
-    /// should be of one kind: the same kernel gives other bits on another kind.
+    /// How many networks of the `recipe`'s ensemble one engine trains at a time on so many `images`: the most that have place in
+    /// the device's buffers and divide their number. Several `adapters` together train one.
+    ///
+    /// # Errors
+    /// The device cannot be opened.
+    pub fn together(recipe: &Recipe, images: usize, adapters: &[Adapter]) -> Result<usize> {
+        let [adapter] = adapters else {
+            return Ok(1);
+        };
+        let most = guarded(|| network::most_members(recipe, images, adapter))?;
+        let fits = |members: &usize| recipe.ensemble.is_multiple_of(*members);
+        Ok((1..=most.min(recipe.ensemble)).rev().find(fits).unwrap_or(1))
+    }
+
+    /// The networks of `recipe` at their beginning, to be trained on `train`. If there are several `adapters`, they share out each
+    /// batch of one network. They should be of one kind: the same kernel gives other bits on another kind.
     ///
     /// # Errors
     /// The recipe is not supported, a device cannot be opened, or it has not enough memory.
@@ -93,7 +111,9 @@ impl FusedGpuEngine {
             let network =
                 |(number, adapter)| GpuNetwork::new(&recipe, &train, adapter, BatchShare { number, gpus: count });
             let gpus = adapters.into_iter().enumerate().map(network).collect::<Result<Vec<_>>>()?;
-            let initial = TrainingState::new(&recipe.optimizer, recipe.shape.initial_parameters(recipe.seed));
+            let seeds = (0..recipe.ensemble).map(|member| recipe.member_seed(member));
+            let parameters = seeds.flat_map(|seed| recipe.shape.initial_parameters(seed)).collect();
+            let initial = TrainingState::new(&recipe.optimizer, parameters);
             let mut engine = Self { recipe, gpus, step: 0, steps_per_read: 1 };
             engine.write_state(&initial);
             Ok(engine)
@@ -118,21 +138,22 @@ impl FusedGpuEngine {
         let epoch = guarded(|| gpu.epoch(&self.recipe, self.step, order))?;
         let steps = order.len().div_ceil(batch);
         let mut launches = EpochSteps::new(gpu.steps(&epoch), gpu.rows(&self.recipe, order), steps);
-        let mut totals = EpochTotals::default();
+        let mut totals = vec![EpochTotals::default(); self.recipe.ensemble];
         while *done < steps {
             let (begin, before) = (Instant::now(), *done);
             guarded(|| {
                 let end = steps.min(before + *steps_per_read);
                 *done = launches.advance(end).map_err(|e| gpu.memory.failure(&e.to_string()))?;
                 let images = order.len().min(done.saturating_mul(batch));
-                let scores = gpu.memory.read(&epoch.scores, 2 * totals.images..2 * images)?;
+                let place = |images: usize| 2 * totals.len() * images;
+                let scores = gpu.memory.read(&epoch.scores, place(totals[0].images)..place(images))?;
                 add_scores(&mut totals, &scores);
                 Ok(())
             })?;
             *steps_per_read = steps_for(LOSSES_PERIOD, *done - before, begin.elapsed());
-            progress(totals.progress())?;
+            progress(EpochTotals::mean(&totals).progress())?;
         }
-        Ok(totals)
+        Ok(EpochTotals::mean(&totals))
     }
 }
 
@@ -153,12 +174,15 @@ impl Network for FusedGpuEngine {
     fn logits(&mut self, pixels: &[u8]) -> Result<Vec<f32>> {
         let (d, classes) = (self.recipe.shape.inputs(), self.recipe.shape.classes());
         let gpu = &self.gpus[0];
-        let mut logits = Vec::with_capacity(pixels.len() / d * classes);
+        let mut answers = vec![Vec::with_capacity(pixels.len() / d * classes); self.recipe.ensemble];
         for part in pixels.chunks(gpu.plan.rows * d) {
             interrupt::check()?;
-            logits.extend(guarded(|| gpu.logits(part))?);
+            let logits = guarded(|| gpu.logits(part))?;
+            for (n, logits) in logits.chunks_exact(classes).enumerate() {
+                answers[n % self.recipe.ensemble].extend_from_slice(logits);
+            }
         }
-        Ok(logits)
+        Ok(if answers.len() == 1 { answers.remove(0) } else { mean_of_answers(&answers, classes) })
     }
 }
 

@@ -1,4 +1,4 @@
-//! The network in the memory of one GPU, with the training images.
+//! The network in the memory of one GPU, or all networks of an ensemble, with the training images.
 
 use cubecl::prelude::*;
 
@@ -16,6 +16,28 @@ const EVALUATION_ACTIVATIONS: usize = 1 << 22;
 /// How many images it takes at a time, at most.
 const EVALUATION_BATCH: usize = 2_000;
 
+/// How many images the networks of `recipe` work on at a time, at most, of a training set of so many `images` on so many `gpus`.
+fn most_rows(recipe: &Recipe, images: usize, gpus: usize) -> usize {
+    let widths = recipe.shape.widths();
+    let hidden: usize = widths[1..widths.len() - 1].iter().sum();
+    let batch = recipe.batch_size.min(images.max(1)).div_ceil(gpus);
+    let evaluated = EVALUATION_ACTIVATIONS / recipe.ensemble / hidden.max(1);
+    batch.max(evaluated.clamp(1, EVALUATION_BATCH))
+}
+
+/// How many networks of `recipe` have place in the buffers of `adapter`, to be trained on so many `images`.
+///
+/// # Errors
+/// The device cannot be opened.
+pub fn most_members(recipe: &Recipe, images: usize, adapter: &Adapter) -> Result<usize> {
+    let memory = DeviceMemory::open(adapter.clone())?;
+    let scratch = NetworkPlan::new(recipe, most_rows(recipe, images, 1), 1).members.scratch;
+    let state = (1 + recipe.optimizer.slots().len()) * recipe.shape.parameter_count();
+    // The scores of an epoch.
+    let scores = 2 * images;
+    Ok(memory.most_numbers() / scratch.max(state).max(scores))
+}
+
 /// The network in the memory of one GPU, which takes a share of each batch.
 pub struct GpuNetwork {
     pub plan: NetworkPlan,
@@ -26,7 +48,7 @@ pub struct GpuNetwork {
     inputs: usize,
     classes: usize,
     dropout: f64,
-    /// Parameters and slots, (1 + slots, P).
+    /// Parameters and slots, (1 + slots, networks, P).
     state: DeviceBuffer,
     /// Activations of the hidden layers, gradients by them and by the logits.
     pub scratch: DeviceBuffer,
@@ -38,17 +60,12 @@ impl GpuNetwork {
     /// # Errors
     /// The device cannot be opened, or it has not enough memory.
     pub fn new(recipe: &Recipe, train: &Images, adapter: Adapter, share: BatchShare) -> Result<Self> {
-        let client = cubecl::Device::Wgpu(adapter.open()?).client();
-        let memory = DeviceMemory { client, adapter };
-        let widths = recipe.shape.widths();
-        let hidden: usize = widths[1..widths.len() - 1].iter().sum();
-        let batch = recipe.batch_size.min(train.len().max(1)).div_ceil(share.gpus);
-        let rows = batch.max((EVALUATION_ACTIVATIONS / hidden.max(1)).min(EVALUATION_BATCH));
-        let plan = NetworkPlan::new(recipe, rows, share.gpus);
+        let memory = DeviceMemory::open(adapter)?;
+        let plan = NetworkPlan::new(recipe, most_rows(recipe, train.len(), share.gpus), share.gpus);
         let images = memory.images(train, recipe.shape.inputs())?;
         let slots = recipe.optimizer.slots().len();
-        let state = memory.empty("the parameters", (1 + slots) * recipe.shape.parameter_count())?;
-        let scratch = memory.empty("the activations of a batch", plan.scratch)?;
+        let state = memory.empty("the parameters", (1 + slots) * recipe.parameter_count())?;
+        let scratch = memory.empty("the activations of a batch", plan.scratch())?;
         let (inputs, classes, dropout) = (recipe.shape.inputs(), recipe.shape.classes(), recipe.dropout);
         Ok(Self { plan, memory, images, share, inputs, classes, dropout, state, scratch })
     }
@@ -71,7 +88,7 @@ impl GpuNetwork {
         Ok(TrainingState { parameters, slots: parts.collect(), step })
     }
 
-    /// The parameters (P).
+    /// The parameters (networks, P).
     ///
     /// # Errors
     /// The device failed.
@@ -103,7 +120,7 @@ impl GpuNetwork {
             clock: self.memory.words("the steps' numbers", &[0, 0])?,
             order: self.memory.words("the order of the images", &own)?,
             plan: self.memory.words("the plan of the steps", &records)?,
-            scores: self.memory.empty("the losses", 2 * own.len())?,
+            scores: self.memory.empty("the losses", 2 * self.plan.members.count * own.len())?,
         })
     }
 
@@ -130,7 +147,7 @@ impl GpuNetwork {
         }
     }
 
-    /// The logits of `pixels`, at most as many images as the scratch memory has space for.
+    /// The logits (N, networks, K) of `pixels`, at most as many images as the scratch memory has space for.
     ///
     /// # Errors
     /// The device failed.
@@ -141,19 +158,21 @@ impl GpuNetwork {
             clock: self.memory.words("the step's number", &[0, 0])?,
             order: self.memory.words("the order of the images", &(0..rows as u32).collect::<Vec<_>>())?,
             plan: self.memory.words("the plan", &self.plan.evaluation(rows))?,
-            scores: self.memory.empty("the logits", rows * self.classes)?,
+            scores: self.memory.empty("the logits", rows * self.plan.members.count * self.classes)?,
         };
         self.queue(&epoch, &pixels).evaluate(rows);
         self.memory.read(&epoch.scores, 0..epoch.scores.length)
     }
 }
 
-/// Adds images to `totals`, by the loss and the correctness of each. The loss is one sum over all images, so that no bit
-/// depends on how often this is called.
-pub fn add_scores(totals: &mut EpochTotals, scores: &[f32]) {
-    for image in scores.chunks_exact(2) {
-        totals.images += 1;
-        totals.loss_sum += f64::from(image[0]);
-        totals.correct += usize::from(image[1] > 0.5);
+/// Adds images to the `totals` of each network, by the loss and the correctness of each. The loss is one sum over all images, so
+/// that no bit depends on how often this is called.
+pub fn add_scores(totals: &mut [EpochTotals], scores: &[f32]) {
+    for image in scores.chunks_exact(2 * totals.len()) {
+        for (totals, score) in totals.iter_mut().zip(image.chunks_exact(2)) {
+            totals.images += 1;
+            totals.loss_sum += f64::from(score[0]);
+            totals.correct += usize::from(score[1] > 0.5);
+        }
     }
 }

@@ -29,7 +29,7 @@ pub const WHOLE: usize = 3;
 pub const RATES: usize = 4;
 /// Dropout drops the units whose hash is below.
 pub const THRESHOLD: usize = 7;
-/// From here on, the dropout mask's two keys for each hidden layer.
+/// From here on, the dropout mask's two keys for each hidden layer, network by network.
 pub const MASK_KEYS: usize = 8;
 
 /// How many numbers of an operand of a product a unit fetches at a time: the pixels of a word.
@@ -43,6 +43,22 @@ const SMALL_BATCH: usize = 64;
 const SHARED_OUT: usize = 400;
 /// How many stretches of images a share has, at least.
 const STRETCHES: usize = 8;
+
+/// The networks of an ensemble that the same launches train, each with cubes of its own. They read the same images. In each
+/// buffer that kernels change, they stand one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MembersPlan {
+    /// How many there are.
+    pub count: usize,
+    /// P: from a network's parameters to the next one's.
+    pub parameters: usize,
+    /// From a network's place in the scratch memory to the next one's.
+    pub scratch: usize,
+    /// From a network's dropout keys in a record to the next one's.
+    pub keys: usize,
+    /// Words of a record.
+    pub record: usize,
+}
 
 /// A layer, for kernels that work on one layer at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,8 +78,8 @@ pub struct LayerPlan {
     pub deltas_in: usize,
     /// The same by its outputs.
     pub deltas_out: usize,
-    /// Words of a record.
-    pub record: usize,
+    /// The networks that have such a layer.
+    pub members: MembersPlan,
     /// How cubes share out a product.
     pub tile: TilePlan,
     /// In how many shares cubes make the gradient of the layer, each of some of the batch's images.
@@ -121,7 +137,7 @@ pub struct UpdatePlan {
     pub decay: bool,
     /// How many numbers it keeps of each parameter.
     pub slots: usize,
-    /// P: from a parameter to its slot in the state, and from slot to slot.
+    /// The parameters of all networks: from a parameter to its slot in the state, and from slot to slot.
     pub parameters: usize,
     /// Where GPUs share out the batch: the place of the gradient (P) in the scratch memory. Otherwise nothing, and each number
     /// of it is used up where it is made.
@@ -190,6 +206,11 @@ impl LayerPlan {
         (self.inputs + 1) * self.outputs
     }
 
+    /// How many planes of cubes update the layer of a network: one for each share, and one for the last layer `with` it.
+    pub fn planes(&self, with: bool) -> usize {
+        self.shares + usize::from(with)
+    }
+
     /// The targets of the loss, if it is the last layer.
     pub fn targets(&self) -> Targets {
         Targets { classes: self.outputs, smoothing: self.smoothing, skip_confident: self.skip_confident }
@@ -211,32 +232,38 @@ impl UpdatePlan {
 
 /// The network and how its steps are done.
 pub struct NetworkPlan {
+    pub members: MembersPlan,
     pub layers: Vec<LayerPlan>,
     pub update: UpdatePlan,
     /// Whether the last layer is updated in the launch of the hidden layer before it, by one unit for each parameter.
     pub last_together: bool,
     /// The largest batch that the scratch memory has space for.
     pub rows: usize,
-    /// How many numbers the scratch memory has.
-    pub scratch: usize,
 }
 
 impl NetworkPlan {
-    /// The plan for each of so many `gpus`, whose share of a batch has at most `rows` images.
+    /// The plan for each of so many `gpus`, whose share of a batch has at most `rows` images. Several GPUs train one network.
     pub fn new(recipe: &Recipe, rows: usize, gpus: usize) -> Self {
+        assert!(gpus == 1 || recipe.ensemble == 1, "expected one GPU or one network");
         let share = recipe.batch_size.div_ceil(gpus);
-        let (layers, end) = plan_layers(recipe, rows, share);
-        let parameters = recipe.shape.parameter_count();
+        let (mut layers, end) = plan_layers(recipe, rows, share);
         let gradient = (gpus > 1).then_some(end);
-        let update = UpdatePlan::new(&recipe.optimizer, parameters, gradient);
+        let update = UpdatePlan::new(&recipe.optimizer, recipe.parameter_count(), gradient);
         let last_together = share <= SMALL_BATCH && last_fits(&layers);
-        let scratch = end + gradient.map_or(0, |_| parameters);
-        Self { layers, update, last_together, rows, scratch }
+        let scratch = end + gradient.map_or(0, |_| update.parameters);
+        let members = MembersPlan { scratch, ..layers[0].members };
+        layers.iter_mut().for_each(|layer| layer.members = members);
+        Self { members, layers, update, last_together, rows }
+    }
+
+    /// How many numbers the scratch memory has.
+    pub fn scratch(&self) -> usize {
+        self.members.count * self.members.scratch
     }
 
     /// The record of an evaluation of `length` images: nothing is dropped.
     pub fn evaluation(&self, length: usize) -> Vec<u32> {
-        let mut record = vec![0; self.layers[0].record];
+        let mut record = vec![0; self.members.record];
         record[LENGTH] = length as u32;
         record
     }
@@ -269,20 +296,22 @@ pub fn records(recipe: &Recipe, first_step: u64, images: usize, share: BatchShar
     let mut plan = Vec::new();
     let mut begin = 0;
     for (step, before) in (first_step..).zip((0..images).step_by(recipe.batch_size)) {
-        let mask = |layer| DropoutMask::new(recipe.seed, step, layer, recipe.dropout);
+        let mask = |seed, layer| DropoutMask::new(seed, step, layer, recipe.dropout);
         let whole = recipe.batch_size.min(images - before);
         let own = share.of(whole);
         plan.extend([begin, own.len(), own.start, whole].map(|number| number as u32));
         begin += own.len();
         plan.extend(recipe.optimizer.kernel_rates(step + 1).map(f32::to_bits));
-        plan.push(mask(0).threshold);
-        plan.extend((0..hidden_layers).flat_map(|layer| mask(layer).key));
+        plan.push(mask(recipe.seed, 0).threshold);
+        for member in 0..recipe.ensemble {
+            plan.extend((0..hidden_layers).flat_map(|layer| mask(recipe.member_seed(member), layer).key));
+        }
     }
     plan
 }
 
-/// The layers with their places in the scratch memory for `rows` images, and how many numbers that takes. A `share` of so many
-/// images, if that is less, makes a gradient.
+/// The layers with their places in a network's scratch memory for `rows` images, and how many numbers that takes. A `share` of
+/// so many images, if that is less, makes a gradient.
 fn plan_layers(recipe: &Recipe, rows: usize, share: usize) -> (Vec<LayerPlan>, usize) {
     let layers = recipe.shape.layers();
     let last = layers.len() - 1;
@@ -296,6 +325,14 @@ fn plan_layers(recipe: &Recipe, rows: usize, share: usize) -> (Vec<LayerPlan>, u
     let batch = share.min(rows);
     let gradient =
         |layer: &Layer| TilePlan::of(layer.inputs + 1, layer.outputs, |tile| batch / (STRETCHES * tile.depth()));
+    let keys = 2 * last;
+    let members = MembersPlan {
+        count: recipe.ensemble,
+        parameters: recipe.shape.parameter_count(),
+        scratch: 0,
+        keys,
+        record: MASK_KEYS + recipe.ensemble * keys,
+    };
     let before = |l: usize, places: &[usize]| l.checked_sub(1).map_or(0, |before| places[before]);
     let plan = |(l, layer): (usize, &Layer)| {
         let (tile, shares) = gradient(layer);
@@ -308,7 +345,7 @@ fn plan_layers(recipe: &Recipe, rows: usize, share: usize) -> (Vec<LayerPlan>, u
             activations_out: activations.get(l).copied().unwrap_or_default(),
             deltas_in: before(l, &deltas),
             deltas_out: deltas[l],
-            record: MASK_KEYS + 2 * last,
+            members,
             tile,
             shares,
             gradients: end,
@@ -373,10 +410,10 @@ mod tests {
         parts.extend(plan.layers[..2].iter().map(|layer| [layer.activations_out, 3 * layer.outputs]));
         parts.sort();
         assert!(parts.windows(2).all(|pair| pair[0][0] + pair[0][1] == pair[1][0]), "{parts:?}");
-        assert_eq!((parts[4][0] + parts[4][1], plan.update.gradient), (plan.scratch, None));
+        assert_eq!((parts[4][0] + parts[4][1], plan.update.gradient), (plan.scratch(), None));
         let shared = NetworkPlan::new(&recipe(&[50, 40], 10), 3, 2);
-        assert_eq!(shared.update.gradient, Some(plan.scratch));
-        assert_eq!(shared.scratch, plan.scratch + 785 * 50 + 51 * 40 + 41 * 10);
+        assert_eq!(shared.update.gradient, Some(plan.scratch()));
+        assert_eq!(shared.scratch(), plan.scratch() + 785 * 50 + 51 * 40 + 41 * 10);
         for pair in plan.layers.windows(2) {
             assert_eq!((pair[0].activations_out, pair[0].deltas_out), (pair[1].activations_in, pair[1].deltas_in));
         }

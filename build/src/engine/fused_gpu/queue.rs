@@ -93,20 +93,20 @@ pub struct StepQueue<'a> {
     pub labels: &'a DeviceBuffer,
     /// Indices below N, the plan of the steps, the scores, the clock.
     pub epoch: &'a GpuEpoch,
-    /// (1 + slots, P).
+    /// (1 + slots, networks, P).
     pub state: &'a DeviceBuffer,
     /// As long as the plan says.
     pub scratch: &'a DeviceBuffer,
 }
 
 impl StepQueue<'_> {
-    /// Queues an evaluation of the epoch's only batch, of `rows` images: logits (N,K) into the scores.
+    /// Queues an evaluation of the epoch's only batch, of `rows` images: logits (N, networks, K) into the scores.
     pub fn evaluate(&self, rows: usize) {
         let last = self.forward(0, rows, 1.0);
-        // SAFETY: the plan's record says B = `rows`, the order has B indices below N, and the scores have (B,K) numbers. The
+        // SAFETY: the plan's record says B = `rows`, the order has B indices below N, and the scores have (B, networks, K) numbers. The
         // kernel checks image and class against B and K, and the scratch memory has space for batches of B.
         unsafe {
-            let count = row_of_cubes(rows);
+            let count = row_of_cubes(rows, &last);
             layers::logits::launch_unchecked(self.client, count, square(), self.inputs(), self.memory(), last);
         }
     }
@@ -115,13 +115,13 @@ impl StepQueue<'_> {
     /// with the gradient.
     pub fn step(&self, turn: usize, rows: usize) {
         let last = self.forward(turn, rows, self.scale());
-        // SAFETY: as in `forward`; besides, the kernel reads the labels (N) of the batch's images, and writes two scores for
-        // each index of the order, for which the scores have place.
+        // SAFETY: as in `forward`; besides, the kernel reads the labels (N) of the batch's images, and writes two scores of
+        // each network for each index of the order, for which the scores have place.
         unsafe {
             let (inputs, memory) = (self.inputs(), self.memory());
             layers::loss::launch_unchecked(
                 self.client,
-                row_of_cubes(rows),
+                row_of_cubes(rows, &last),
                 square(),
                 inputs,
                 memory,
@@ -154,7 +154,7 @@ impl StepQueue<'_> {
                 let (inputs, memory) = (self.inputs(), self.memory());
                 layers::forward::launch_unchecked(
                     self.client,
-                    cubes(&layer, rows, layer.outputs),
+                    cubes(&layer, rows, layer.outputs, 1),
                     square(),
                     inputs,
                     memory,
@@ -172,15 +172,14 @@ impl StepQueue<'_> {
         // SAFETY: as in `forward`; the kernel reads neither images nor order.
         unsafe {
             let (inputs, memory, scale) = (self.inputs(), self.memory(), self.scale());
-            let count = cubes(&layer, rows, layer.inputs);
+            let count = cubes(&layer, rows, layer.inputs, 1);
             layers::backward::launch_unchecked(self.client, count, square(), inputs, memory, turn, scale, layer);
         }
     }
 
     /// Queues the update of `layer`, together with that of the `last` layer, if it is given.
     fn update(&self, turn: usize, layer: &LayerPlan, last: Option<LayerPlan>) {
-        let planes = layer.shares + usize::from(last.is_some());
-        let count = cubes(&LayerPlan { shares: planes, ..*layer }, layer.inputs + 1, layer.outputs);
+        let count = cubes(layer, layer.inputs + 1, layer.outputs, layer.planes(last.is_some()));
         // SAFETY: as in `forward`; besides, the kernels write the layers' parameters (I+1,O) and their slots, for which the
         // state has place: it was made for this optimizer. The scratch memory has place for the shares of the gradient, and
         // for the gradient where the plan keeps it.
@@ -188,7 +187,7 @@ impl StepQueue<'_> {
             let (inputs, memory, plan) = (self.inputs(), self.memory(), self.plan.update);
             update::update::launch_unchecked(self.client, count, square(), inputs, memory, turn, *layer, last, plan);
             if layer.shares > 1 {
-                let count = row_of_cubes(layer.parameters().div_ceil(UNITS));
+                let count = row_of_cubes(layer.parameters().div_ceil(UNITS), layer);
                 let (inputs, memory) = (self.inputs(), self.memory());
                 update::update_by_shares::launch_unchecked(
                     self.client,
@@ -207,14 +206,14 @@ impl StepQueue<'_> {
     /// Queues the end of a step whose batch several GPUs have shared out. The scratch memory holds the sum of their gradients,
     /// by which the optimizer does its step.
     pub fn update_by_sum(&self, turn: usize) {
-        let (plan, record) = (self.plan.update, self.plan.layers[0].record);
-        let count = row_of_cubes(plan.parameters.div_ceil(UNITS));
+        let (plan, members) = (self.plan.update, self.plan.members);
+        let count = row_of_cubes(plan.parameters.div_ceil(UNITS), &self.plan.layers[0]);
         // SAFETY: the step is one of the plan's. The kernel checks parameters against P. The state has P of them with their
         // slots, since it was made for this optimizer, and the scratch memory has place for a gradient (P), since it was taken
         // by a plan for several GPUs.
         unsafe {
             let (inputs, memory) = (self.inputs(), self.memory());
-            update::update_by_sum::launch_unchecked(self.client, count, square(), inputs, memory, turn, record, plan);
+            update::update_by_sum::launch_unchecked(self.client, count, square(), inputs, memory, turn, members, plan);
         }
     }
 
@@ -241,15 +240,15 @@ fn argument(buffer: &DeviceBuffer) -> BufferArg {
     unsafe { BufferArg::from_raw_parts(buffer.handle.clone(), buffer.length) }
 }
 
-/// So many cubes, at least.
-fn row_of_cubes(count: usize) -> CubeCount {
-    CubeCount::Static(count.min(MOST_CUBES) as u32, count.div_ceil(MOST_CUBES) as u32, 1)
+/// So many cubes, at least, for each network that has the `layer`.
+fn row_of_cubes(count: usize, layer: &LayerPlan) -> CubeCount {
+    CubeCount::Static(count.min(MOST_CUBES) as u32, count.div_ceil(MOST_CUBES) as u32, layer.members.count as u32)
 }
 
-/// A cube for each tile of a result (`rows`, `columns`) and each share of it.
-fn cubes(layer: &LayerPlan, rows: usize, columns: usize) -> CubeCount {
+/// A cube for each tile of a result (`rows`, `columns`), in so many planes for each network that has the `layer`.
+fn cubes(layer: &LayerPlan, rows: usize, columns: usize, planes: usize) -> CubeCount {
     let [x, y] = [columns, rows].map(|length| length.div_ceil(layer.tile.side()) as u32);
-    CubeCount::Static(x, y, layer.shares as u32)
+    CubeCount::Static(x, y, (layer.members.count * planes) as u32)
 }
 
 /// A cube of 16 x 16 units.

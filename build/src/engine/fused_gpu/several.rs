@@ -86,7 +86,7 @@ impl<'a> Member<'a> {
 
     /// Where the gradient stands in the scratch memory, behind all else.
     fn gradient(&self) -> Range<usize> {
-        let end = self.gpu.plan.scratch;
+        let end = self.gpu.plan.scratch();
         end - self.gpu.plan.update.parameters..end
     }
 }
@@ -105,7 +105,7 @@ fn step(members: &mut [Member], turn: usize, length: usize, totals: &mut EpochTo
         } else {
             sum.iter_mut().zip(&gradient).for_each(|(sum, number)| *sum += number);
         }
-        add_scores(totals, &scores);
+        add_scores(std::slice::from_mut(totals), &scores);
     }
     members.iter().for_each(|member| member.end(turn, &sum));
     Ok(())

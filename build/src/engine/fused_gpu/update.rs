@@ -4,12 +4,13 @@
 use cubecl::prelude::*;
 
 use super::kernels::*;
-use super::plan::{Along, FETCHED, LayerPlan, TOGETHER, UNITS, UpdatePlan};
+use super::plan::{Along, FETCHED, LayerPlan, MembersPlan, TOGETHER, UNITS, UpdatePlan};
 use super::tile::*;
 
 /// A layer's gradient, `(I+1,B) x (B,O)`, and the optimizer's step on it in place. Row I is the biases', as if they had an
 /// input that is always 1; they follow the weights in the state too. Where cubes share out the images, their sums go to the
-/// scratch memory instead, for [`update_by_shares`]. A second plane of cubes does the `last` layer, if there is one.
+/// scratch memory instead, for [`update_by_shares`]. A second plane of each network's cubes does the `last` layer, if there is
+/// one.
 #[cube(launch_unchecked)]
 pub fn update(
     inputs: &StepInputs,
@@ -19,20 +20,23 @@ pub fn update(
     #[comptime] last: Option<LayerPlan>,
     #[comptime] plan: UpdatePlan,
 ) {
-    let batch = batch_of(inputs, step_of(memory, turn), layer.record);
-    if comptime!(last.is_none()) || CUBE_POS_Z == 0 {
-        update_tile(inputs, memory, &batch, layer, plan);
+    let planes = comptime!(layer.planes(last.is_some()));
+    let (member, plane) = (CUBE_POS_Z as usize / planes, CUBE_POS_Z as usize % planes);
+    let batch = batch_of(inputs, step_of(memory, turn), member, layer.members);
+    if comptime!(last.is_none()) || plane == 0 {
+        update_tile(inputs, memory, &batch, plane, layer, plan);
     } else {
         update_last(inputs, memory, &batch, comptime!(last.unwrap_or(layer)), plan);
     }
 }
 
-/// [`update`] of one tile.
+/// [`update`] of one tile, by its `share` of the images.
 #[cube]
 fn update_tile(
     inputs: &StepInputs,
     memory: &mut StepMemory,
     batch: &StepBatch,
+    share: usize,
     #[comptime] layer: LayerPlan,
     #[comptime] plan: UpdatePlan,
 ) {
@@ -40,7 +44,7 @@ fn update_tile(
     let mut tile = new_tile(layer.tile);
 
     let each = batch.length.div_ceil(comptime!(layer.tile.depth() * layer.shares));
-    let first = CUBE_POS_Z as usize * each;
+    let first = share * each;
     fetch_update(inputs, memory, batch, &mut tile, first, layer);
     for stretch in first..first + each {
         put_stretch(&mut tile, comptime!(inputs_along(&layer)), Along::Outer, layer.tile);
@@ -60,10 +64,10 @@ fn update_tile(
                 let at = i * outputs + o;
                 let sum = tile.sums[r * edge + c];
                 if comptime!(layer.shares > 1) {
-                    let share = CUBE_POS_Z as usize * comptime!(layer.parameters());
-                    memory.scratch[comptime!(layer.gradients) + share + at] = sum;
+                    let place = comptime!(layer.gradients) + share * comptime!(layer.parameters());
+                    memory.scratch[batch.scratch + place + at] = sum;
                 } else {
-                    run.places[r * edge + c] = comptime!(layer.weights) + at;
+                    run.places[r * edge + c] = batch.state + comptime!(layer.weights) + at;
                     run.gradients[r * edge + c] = sum;
                 }
             }
@@ -88,7 +92,7 @@ fn update_last(
     if at < comptime!(layer.parameters()) {
         let (i, o) = (at / outputs, at % outputs);
         let mut run = new_run(1usize);
-        run.places[0] = comptime!(layer.weights) + at;
+        run.places[0] = batch.state + comptime!(layer.weights) + at;
         for group in 0..batch.length.div_ceil(TOGETHER) {
             #[unroll]
             for number in 0..TOGETHER {
@@ -96,9 +100,10 @@ fn update_last(
                 if image < batch.length {
                     let mut a = 1.0f32;
                     if i < width {
-                        a = memory.scratch[comptime!(layer.activations_in) + image * width + i];
+                        a = memory.scratch[batch.scratch + comptime!(layer.activations_in) + image * width + i];
                     }
-                    run.gradients[0] += a * memory.scratch[comptime!(layer.deltas_out) + image * outputs + o];
+                    run.gradients[0] +=
+                        a * memory.scratch[batch.scratch + comptime!(layer.deltas_out) + image * outputs + o];
                 }
             }
         }
@@ -116,16 +121,16 @@ pub fn update_by_shares(
     #[comptime] plan: UpdatePlan,
 ) {
     let parameters = comptime!(layer.parameters());
-    let batch = batch_of(inputs, step_of(memory, turn), layer.record);
+    let batch = batch_of(inputs, step_of(memory, turn), CUBE_POS_Z as usize, layer.members);
     let at = number_of_cube() * UNITS + UNIT_POS as usize;
     if at < parameters {
         let mut gradient = 0.0f32;
         #[unroll]
         for share in 0..comptime!(layer.shares) {
-            gradient += memory.scratch[comptime!(layer.gradients) + share * parameters + at];
+            gradient += memory.scratch[batch.scratch + comptime!(layer.gradients) + share * parameters + at];
         }
         let mut run = new_run(1usize);
-        run.places[0] = comptime!(layer.weights) + at;
+        run.places[0] = batch.state + comptime!(layer.weights) + at;
         run.gradients[0] = gradient;
         finish_run(memory, &mut run, &rates_of(inputs, &batch), 1usize, plan);
     }
@@ -138,11 +143,11 @@ pub fn update_by_sum(
     inputs: &StepInputs,
     memory: &mut StepMemory,
     turn: usize,
-    #[comptime] record: usize,
+    #[comptime] members: MembersPlan,
     #[comptime] plan: UpdatePlan,
 ) {
     let now = step_of(memory, turn);
-    let batch = batch_of(inputs, now, record);
+    let batch = batch_of(inputs, now, 0, members);
     let at = number_of_cube() * UNITS + UNIT_POS as usize;
     if at < comptime!(plan.parameters) {
         let mut run = new_run(1usize);
@@ -190,7 +195,7 @@ fn fetch_update(
                 value = if comptime!(layer.index == 0) {
                     pixel(word, part)
                 } else {
-                    memory.scratch[comptime!(layer.activations_in) + image * width + i]
+                    memory.scratch[batch.scratch + comptime!(layer.activations_in) + image * width + i]
                 };
             }
             if i == width {
@@ -202,7 +207,7 @@ fn fetch_update(
         let (image, o) = (stretch * depth + k, tile.first_column + column);
         let mut value = 0.0f32;
         if image < batch.length && o < outputs {
-            value = memory.scratch[comptime!(layer.deltas_out) + image * outputs + o];
+            value = memory.scratch[batch.scratch + comptime!(layer.deltas_out) + image * outputs + o];
         }
         tile.next_right[part] = value;
     }
