@@ -162,7 +162,7 @@ fn backward_wide<S: Simd, const W: usize>(
         let pixel = usize::from(pixel);
         let sums = pixel_gradient(s, [s.splat(0.0); W], group.values(pixel), mask, d_z);
         store_row(s, sums, &mut gradient);
-        slab.update(s, rule, pixel..pixel + 1, &gradient);
+        slab.update_row(s, rule, pixel, &gradient);
         slab.up_to[pixel] = lazy.steps() as u8 + 1;
     }
 }

@@ -117,8 +117,9 @@ fn softmax_gradient_by<S: Simd, const SMOOTHED: bool>(
         let sum = s.sum(e);
         let right = block.0[label];
         if right == highest {
-            // The answer is the first of equal logits.
-            totals.correct += usize::from(block.0[..label].iter().all(|&z| z < highest));
+            // The answer is the first of equal logits. All are looked at: a loop's end that depends on the label is mispredicted.
+            let is_earlier = |lane: usize| (lane < label) & (block.0[lane] >= highest);
+            totals.correct += usize::from(!(0..LANES).fold(false, |any, lane| any | is_earlier(lane)));
         }
         totals.loss_sum += f64::from(highest - right);
         if SMOOTHED {
@@ -198,9 +199,14 @@ fn hidden_gradient_wide<S: Simd, const W: usize>(
 ) {
     transposed.resize(LANES * W, Block::ZERO);
     let transposed = transposed.as_chunks_mut::<W>().0;
-    for (column, row) in weights.iter().enumerate() {
-        for k in 0..classes {
-            transposed[k][column / LANES].0[column % LANES] = row.0[k] * scale;
+    for (block, rows) in weights.as_chunks::<LANES>().0.iter().enumerate() {
+        let mut square = [[0; LANES]; LANES];
+        for (to, row) in square.iter_mut().zip(rows) {
+            s.store_u32(s.bits(s.mul(s.load(row), s.splat(scale))), to);
+        }
+        s.transpose(&mut square);
+        for (to, row) in transposed[..classes].iter_mut().zip(square) {
+            to[block] = Block(row.map(f32::from_bits));
         }
     }
     let (a, d) = (a.as_chunks::<W>().0, d.as_chunks_mut::<W>().0);

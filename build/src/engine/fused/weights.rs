@@ -57,6 +57,26 @@ impl Slab {
         let (weights, slots) = self.rows_mut(rows);
         rule.apply(s, weights, slots, gradient);
     }
+
+    /// Updates row `row` of a slab of `W` blocks by its gradient, which stays in registers since `W` is a constant.
+    #[inline(always)]
+    pub fn update_row<S: Simd, const W: usize>(
+        &mut self,
+        s: S,
+        rule: &impl BlockUpdate,
+        row: usize,
+        gradient: &[Block; W],
+    ) {
+        let [first, second] = &mut self.slots;
+        let slots = [slot_row::<W>(first, row), slot_row::<W>(second, row)];
+        rule.apply(s, &mut self.weights.as_chunks_mut::<W>().0[row], slots, gradient);
+    }
+}
+
+/// The `W` blocks of row `row` of a slot; none if the optimizer does not have the slot.
+#[inline(always)]
+fn slot_row<const W: usize>(slot: &mut [Block], row: usize) -> &mut [Block] {
+    slot.as_chunks_mut::<W>().0.get_mut(row).map_or(&mut [], |row| row)
 }
 
 /// The blocks of a slot in `range`; none if the optimizer does not have the slot.
