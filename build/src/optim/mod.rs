@@ -31,7 +31,7 @@ pub(crate) mod lazy;
 mod rmsprop;
 mod schedule;
 mod sgd;
-pub(crate) mod vectors;
+pub mod vectors;
 
 #[cfg(feature = "burn")]
 use burn::tensor::Tensor;

@@ -63,7 +63,7 @@ impl BlockUpdate for StepRule {
 }
 
 /// Step number `step` (from 1) of `formula` with learning rate 0, number by number. It is seldom: the first step of warmup.
-pub fn stand_still<F: Formula>(
+pub(crate) fn stand_still<F: Formula>(
     formula: &F,
     step: u64,
     weights: &mut [Block],
