@@ -60,9 +60,9 @@
 //! No program reaches two a cycle, so this is not the limit. Each multiply-add of the first layer reads a weight or a gradient
 //! from the first-level cache, and each row of 64 columns one pixel's value and its place too: 11 reads for 8 multiply-adds by
 //! AVX-512, at one (Zen 4) or two a cycle. Adam's estimates of a root and of a quotient count as one operation each and take
-//! two to four. `limits` measures these rates too; by them, the least time of a step is half as long again. On top come the
-//! lists of nonzero pixels and the loss (a tenth), and branch mispredictions at loop exits: one for each image and stretch,
-//! and one for each pixel.
+//! two to four. `limits` measures these rates too; by them, the least time of a step was 1.7 times as long on an Intel Xeon. On
+//! top come the lists of nonzero pixels and the loss (a tenth), and branch mispredictions at loop exits: one for each image and
+//! stretch, and one for each pixel.
 
 #![expect(clippy::needless_range_loop, reason = "kernels go through several arrays alike, by indices that unroll")]
 
