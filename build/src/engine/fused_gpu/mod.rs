@@ -20,8 +20,8 @@
 //! the steps. So all steps are the same launches, which are recorded once an epoch and queued 16 steps at a time. The device
 //! returns a loss and a bit for each image, about ten times a second.
 //!
-//! The networks of an ensemble are trained by the same launches, each with cubes of its own, which a large GPU works on at the same
-//! time ([`plan::MembersPlan`]). Each has the same bits as a network alone.
+//! The networks of an ensemble are trained by the same launches, each with cubes of its own, which a large GPU works on at the
+//! same time (`MembersPlan`). Each has the same bits as a network alone.
 //!
 //! A launch can be no shorter than a large GPU takes from one to the next, some 5 microseconds, and a small network has little
 //! work for each: 3.2 million multiply-adds forward and as many backward in the default network (784-128-10, batch 32). So the

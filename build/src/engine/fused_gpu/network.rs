@@ -31,11 +31,11 @@ fn most_rows(recipe: &Recipe, images: usize, gpus: usize) -> usize {
 /// The device cannot be opened.
 pub fn most_members(recipe: &Recipe, images: usize, adapter: &Adapter) -> Result<usize> {
     let memory = DeviceMemory::open(adapter.clone())?;
-    let scratch = NetworkPlan::new(recipe, most_rows(recipe, images, 1), 1).members.scratch;
+    let plan = NetworkPlan::new(recipe, most_rows(recipe, images, 1), 1);
+    let scratch = plan.members.scratch;
     let state = (1 + recipe.optimizer.slots().len()) * recipe.shape.parameter_count();
-    // The scores of an epoch.
-    let scores = 2 * images;
-    Ok(memory.most_numbers() / scratch.max(state).max(scores))
+    let (scores, keys) = (2 * images, plan.members.keys * images.div_ceil(recipe.batch_size));
+    Ok(memory.most_numbers() / [scratch, state, scores, keys].into_iter().fold(1, usize::max))
 }
 
 /// The network in the memory of one GPU, which takes a share of each batch.

@@ -103,8 +103,8 @@ impl StepQueue<'_> {
     /// Queues an evaluation of the epoch's only batch, of `rows` images: logits (N, networks, K) into the scores.
     pub fn evaluate(&self, rows: usize) {
         let last = self.forward(0, rows, 1.0);
-        // SAFETY: the plan's record says B = `rows`, the order has B indices below N, and the scores have (B, networks, K) numbers. The
-        // kernel checks image and class against B and K, and the scratch memory has space for batches of B.
+        // SAFETY: the plan's record says B = `rows`, the order has B indices below N, and the scores have (B, networks, K)
+        // numbers. The kernel checks image and class against B and K, and the scratch memory has space for batches of B.
         unsafe {
             let count = row_of_cubes(rows, &last);
             layers::logits::launch_unchecked(self.client, count, square(), self.inputs(), self.memory(), last);
