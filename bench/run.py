@@ -64,8 +64,9 @@ GPU_PEERS = {
 }
 # Hidden layers and batch. PyTorch takes half a minute to compile, so it does where small and where large steps show.
 GPU_CELLS = [(hidden, batch) for hidden in ("128", "800", "1024,1024") for batch in (32, 256, 1024, 4096)]
-NETWORKS, NETWORKS_IMAGES = [1, 4, 16, 64], 12000
 GPU_COMPILED = [("128", 32), ("1024,1024", 1024)]
+# How many networks are trained at a time, and on how many images.
+NETWORKS, NETWORKS_IMAGES = [1, 4, 16, 64], 12000
 # Images for each batch size: enough for a steady time, few enough that no cell takes minutes.
 GROWTH_IMAGES = {1: 1000, 8: 4000, 32: 12000, 256: 12000, 4096: 12288}
 GROWTH_WIDTHS = ["32", "128", "512", "2048", "1024,1024"]
@@ -105,8 +106,9 @@ class Samples:
 
 class Bench:
     def __init__(self, flags, work):
-        self.data_dir, self.work, self.out, self.device = flags.data_dir, work, flags.out, flags.gpu
+        self.data_dir, self.work, self.out = flags.data_dir, work, flags.out
         self.program, self.minutes = flags.mnist, flags.minutes
+        self.on_each = {FUSED_GPU: [f"--device={flags.gpu}"], FUSED_ALL: ["--device=cpu"]}
         self.peers = {name: getattr(flags, name) for name in PEERS if getattr(flags, name)}
         self.lines, self.versions, self.rates = [], {}, None
         self.out.mkdir(parents=True, exist_ok=True)
@@ -380,7 +382,6 @@ class Bench:
     def gpu(self):
         """The fused engine on the GPU and on the processor, and the peers on the GPU, over networks and batches, in turns until
         the time is up. Burn takes 100 times as long, so it is left out."""
-        ours = {FUSED_GPU: [f"--device={self.device}"], FUSED_ALL: ["--device=cpu"]}
         cells, end = {cell: Samples() for cell in GPU_CELLS}, time.monotonic() + 60 * self.minutes
         backend = ""
         for turn in range(RUNS):
@@ -392,7 +393,7 @@ class Bench:
                     samples.add(name, seconds, accuracy)
                     self.note("gpu", name, hidden=hidden, batch=batch, seconds=seconds, accuracy=accuracy)
 
-                for name, flags in ours.items():
+                for name, flags in self.on_each.items():
                     metrics, *_ = self.mnist(f"--hidden_layers={hidden}", f"--batch_size={batch}", *flags)
                     backend = metrics["backend"] if name == FUSED_GPU else backend
                     add(name, steady(metrics), metrics["test"]["accuracy"])
@@ -404,14 +405,13 @@ class Bench:
 
     def networks(self):
         """Ensembles of the default network at batch 32, on the GPU and on all processors, in turns until the time is up."""
-        ours = {FUSED_GPU: [f"--device={self.device}"], FUSED_ALL: ["--device=cpu"]}
         cells, end = {count: Samples() for count in NETWORKS}, time.monotonic() + 60 * self.minutes
         backend, data = "", self.subset(NETWORKS_IMAGES)
         for turn in range(RUNS):
             for count, samples in cells.items():
                 if cells[NETWORKS[0]].seconds and time.monotonic() > end:
                     break
-                for name, flags in ours.items():
+                for name, flags in self.on_each.items():
                     metrics, *_ = self.mnist(f"--ensemble={count}", "--train_epochs=3", *flags, data_dir=data)
                     backend = metrics["backend"] if name == FUSED_GPU else backend
                     seconds = steady(metrics) / NETWORKS_IMAGES * 60_000
@@ -422,8 +422,8 @@ class Bench:
                  f"epoch each), from medians of epochs 2 and 3 on the first {NETWORKS_IMAGES:,} images and of the runs. In brackets: the",
                  "ensemble's accuracy on 1,000 test images.")
         rate = lambda count, samples, name: f"{count / samples.median(name):.2f} ({100 * samples.accuracy[name]:.1f} %)"
-        self.table(["networks", "runs", *ours],
-                   [[str(count), str(len(samples.seconds[FUSED_GPU])), *(rate(count, samples, name) for name in ours)]
+        self.table(["networks", "runs", *self.on_each],
+                   [[str(count), str(len(samples.seconds[FUSED_GPU])), *(rate(count, samples, name) for name in self.on_each)]
                     for count, samples in cells.items() if samples.seconds])
 
     def gpu_table(self, cells, backend):

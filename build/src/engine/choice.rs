@@ -214,7 +214,7 @@ fn together(recipe: &Recipe, choice: &Choice, images: usize) -> Result<usize> {
     Ok(1)
 }
 
-/// Builds the trainer of the networks of the `recipe`, of which most trainers have but one.
+/// Builds one trainer of all networks of the `recipe`. Only one on a GPU takes several.
 fn build(recipe: &Recipe, choice: &Choice, train: Arc<Images>) -> Result<Box<dyn Trainer>> {
     supports(recipe, choice.engine, &choice.device)?;
     if number(choice.gpus) > 1 && !shares_batches(choice.engine) {

@@ -40,8 +40,13 @@ impl<N: Network + ?Sized> Ensemble<N> {
 /// How `members` share `threads`: how many work at the same time, and with how many threads each. As many threads as can be
 /// have work all the time.
 pub fn share_out(members: usize, threads: usize) -> (usize, usize) {
-    let at_once = (1..=members.min(threads)).rev().find(|at_once| members.is_multiple_of(*at_once)).unwrap_or(1);
+    let at_once = largest_group(members, threads);
     (at_once, threads / at_once)
+}
+
+/// The size of the largest groups of at most `most` into which `members` can be divided without a rest.
+pub fn largest_group(members: usize, most: usize) -> usize {
+    (1..=members.min(most)).rev().find(|size| members.is_multiple_of(*size)).unwrap_or(1)
 }
 
 impl<N: Network + ?Sized> Network for Ensemble<N> {

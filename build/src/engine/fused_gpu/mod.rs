@@ -46,6 +46,7 @@ use self::plan::BatchShare;
 use self::queue::EpochSteps;
 use super::adapter::Adapter;
 use super::device_error::guarded;
+use super::ensemble::largest_group;
 use super::pace::steps_for;
 use super::{EngineInfo, EpochTotals, Network, Recipe, Report, Trainer, TrainingState};
 use crate::data::dataset::Images;
@@ -94,8 +95,7 @@ impl FusedGpuEngine {
             return Ok(1);
         };
         let most = guarded(|| network::most_members(recipe, images, adapter))?;
-        let fits = |members: &usize| recipe.ensemble.is_multiple_of(*members);
-        Ok((1..=most.min(recipe.ensemble)).rev().find(fits).unwrap_or(1))
+        Ok(largest_group(recipe.ensemble, most))
     }
 
     /// The networks of `recipe` at their beginning, to be trained on `train`. If there are several `adapters`, they share out each

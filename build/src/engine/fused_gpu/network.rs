@@ -32,9 +32,9 @@ fn most_rows(recipe: &Recipe, images: usize, gpus: usize) -> usize {
 pub fn most_members(recipe: &Recipe, images: usize, adapter: &Adapter) -> Result<usize> {
     let memory = DeviceMemory::open(adapter.clone())?;
     let plan = NetworkPlan::new(recipe, most_rows(recipe, images, 1), 1);
-    let scratch = plan.members.scratch;
+    let scratch = plan.members().scratch;
     let state = (1 + recipe.optimizer.slots().len()) * recipe.shape.parameter_count();
-    let (scores, keys) = (2 * images, plan.members.keys * images.div_ceil(recipe.batch_size));
+    let (scores, keys) = (2 * images, plan.members().keys * images.div_ceil(recipe.batch_size));
     Ok(memory.most_numbers() / [scratch, state, scores, keys].into_iter().fold(1, usize::max))
 }
 
@@ -120,7 +120,7 @@ impl GpuNetwork {
             clock: self.memory.words("the steps' numbers", &[0, 0])?,
             order: self.memory.words("the order of the images", &own)?,
             plan: self.memory.words("the plan of the steps", &records)?,
-            scores: self.memory.empty("the losses", 2 * self.plan.members.count * own.len())?,
+            scores: self.memory.empty("the losses", 2 * self.plan.members().count * own.len())?,
         })
     }
 
@@ -158,7 +158,7 @@ impl GpuNetwork {
             clock: self.memory.words("the step's number", &[0, 0])?,
             order: self.memory.words("the order of the images", &(0..rows as u32).collect::<Vec<_>>())?,
             plan: self.memory.words("the plan", &self.plan.evaluation(rows))?,
-            scores: self.memory.empty("the logits", rows * self.plan.members.count * self.classes)?,
+            scores: self.memory.empty("the logits", rows * self.plan.members().count * self.classes)?,
         };
         self.queue(&epoch, &pixels).evaluate(rows);
         self.memory.read(&epoch.scores, 0..epoch.scores.length)

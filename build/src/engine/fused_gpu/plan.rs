@@ -232,7 +232,6 @@ impl UpdatePlan {
 
 /// The network and how its steps are done.
 pub struct NetworkPlan {
-    pub members: MembersPlan,
     pub layers: Vec<LayerPlan>,
     pub update: UpdatePlan,
     /// Whether the last layer is updated in the launch of the hidden layer before it, by one unit for each parameter.
@@ -253,17 +252,22 @@ impl NetworkPlan {
         let scratch = end + gradient.map_or(0, |_| update.parameters);
         let members = MembersPlan { scratch, ..layers[0].members };
         layers.iter_mut().for_each(|layer| layer.members = members);
-        Self { members, layers, update, last_together, rows }
+        Self { layers, update, last_together, rows }
+    }
+
+    /// The networks that have these layers.
+    pub fn members(&self) -> MembersPlan {
+        self.layers[0].members
     }
 
     /// How many numbers the scratch memory has.
     pub fn scratch(&self) -> usize {
-        self.members.count * self.members.scratch
+        self.members().count * self.members().scratch
     }
 
     /// The record of an evaluation of `length` images: nothing is dropped.
     pub fn evaluation(&self, length: usize) -> Vec<u32> {
-        let mut record = vec![0; self.members.record];
+        let mut record = vec![0; self.members().record];
         record[LENGTH] = length as u32;
         record
     }

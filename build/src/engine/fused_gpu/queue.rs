@@ -8,7 +8,7 @@ use cubecl::server::ServerError;
 
 use super::kernels::{StepInputsLaunch, StepMemoryLaunch};
 use super::memory::{DeviceBuffer, GpuEpoch};
-use super::plan::{LayerPlan, NetworkPlan, SIDE, UNITS, whole_tiles};
+use super::plan::{LayerPlan, MembersPlan, NetworkPlan, SIDE, UNITS, whole_tiles};
 use super::{layers, update};
 use crate::engine::dropout;
 
@@ -106,7 +106,7 @@ impl StepQueue<'_> {
         // SAFETY: the plan's record says B = `rows`, the order has B indices below N, and the scores have (B, networks, K)
         // numbers. The kernel checks image and class against B and K, and the scratch memory has space for batches of B.
         unsafe {
-            let count = row_of_cubes(rows, &last);
+            let count = row_of_cubes(rows, last.members);
             layers::logits::launch_unchecked(self.client, count, square(), self.inputs(), self.memory(), last);
         }
     }
@@ -121,7 +121,7 @@ impl StepQueue<'_> {
             let (inputs, memory) = (self.inputs(), self.memory());
             layers::loss::launch_unchecked(
                 self.client,
-                row_of_cubes(rows, &last),
+                row_of_cubes(rows, last.members),
                 square(),
                 inputs,
                 memory,
@@ -187,7 +187,7 @@ impl StepQueue<'_> {
             let (inputs, memory, plan) = (self.inputs(), self.memory(), self.plan.update);
             update::update::launch_unchecked(self.client, count, square(), inputs, memory, turn, *layer, last, plan);
             if layer.shares > 1 {
-                let count = row_of_cubes(layer.parameters().div_ceil(UNITS), layer);
+                let count = row_of_cubes(layer.parameters().div_ceil(UNITS), layer.members);
                 let (inputs, memory) = (self.inputs(), self.memory());
                 update::update_by_shares::launch_unchecked(
                     self.client,
@@ -206,8 +206,8 @@ impl StepQueue<'_> {
     /// Queues the end of a step whose batch several GPUs have shared out. The scratch memory holds the sum of their gradients,
     /// by which the optimizer does its step.
     pub fn update_by_sum(&self, turn: usize) {
-        let (plan, members) = (self.plan.update, self.plan.members);
-        let count = row_of_cubes(plan.parameters.div_ceil(UNITS), &self.plan.layers[0]);
+        let (plan, members) = (self.plan.update, self.plan.members());
+        let count = row_of_cubes(plan.parameters.div_ceil(UNITS), members);
         // SAFETY: the step is one of the plan's. The kernel checks parameters against P. The state has P of them with their
         // slots, since it was made for this optimizer, and the scratch memory has place for a gradient (P), since it was taken
         // by a plan for several GPUs.
@@ -240,9 +240,9 @@ fn argument(buffer: &DeviceBuffer) -> BufferArg {
     unsafe { BufferArg::from_raw_parts(buffer.handle.clone(), buffer.length) }
 }
 
-/// So many cubes, at least, for each network that has the `layer`.
-fn row_of_cubes(count: usize, layer: &LayerPlan) -> CubeCount {
-    CubeCount::Static(count.min(MOST_CUBES) as u32, count.div_ceil(MOST_CUBES) as u32, layer.members.count as u32)
+/// So many cubes, at least, for each of the networks.
+fn row_of_cubes(count: usize, members: MembersPlan) -> CubeCount {
+    CubeCount::Static(count.min(MOST_CUBES) as u32, count.div_ceil(MOST_CUBES) as u32, members.count as u32)
 }
 
 /// A cube for each tile of a result (`rows`, `columns`), in so many planes for each network that has the `layer`.
