@@ -14,6 +14,7 @@ Programs take turns, so that a machine that slows down slows all of them. Figure
 into bench/records/DATE-CPU/ (or --out): README.md with the tables, raw.jsonl with each run.
 """
 import argparse
+import collections
 import datetime
 import gzip
 import hashlib
@@ -81,6 +82,11 @@ WIDE_IMAGES = 12288
 def steady(metrics):
     """The median seconds of an epoch, without the first one."""
     return statistics.median(epoch["seconds"] for epoch in metrics["epochs"][1:])
+
+
+def reached_by(rates, step):
+    """Seconds of a step by the rates of the cache, in which alone its operations can be done."""
+    return step["products"] / rates["cached_fma_per_s"] + step["updates"] / rates["adam_per_s"]
 
 
 class Samples:
@@ -220,7 +226,7 @@ class Bench:
         """How far an epoch of `seconds` is from the limits of this machine."""
         rates, step = self.rates["rates"][-1], self.rates["step"]
         operations, moved = step["operations"] / rates["fma_per_s"], step["l2_bytes"] / rates["l2_bytes_per_s"]
-        reached = step["products"] / rates["cached_fma_per_s"] + step["updates"] / rates["adam_per_s"]
+        reached = reached_by(rates, step)
         measured = seconds / step["steps_per_epoch"]
         self.say("### The distance to the limit", "",
                  f"A step needs {step['operations'] / 1e6:.2f} million operations (a multiply-add counts as one):",
@@ -236,6 +242,22 @@ class Bench:
                  f"{rates['adam_per_s'] / 1e9:.1f} billion parameters a second, a step takes {reached * 1e6:.1f} µs. Measured:",
                  f"**{measured / max(reached, moved):.2f} times** that. The rest is the lists of nonzero pixels, the loss, mispredicted",
                  "ends of loops and the wait for the other thread.", "")
+        self.turns()
+
+    def turns(self):
+        """The same by rates of the moment before each epoch."""
+        turns, step = collections.defaultdict(list), self.rates["step"]
+        for turn in self.rates["turns"]:
+            turns[turn["threads"]].append(turn)
+        ratios = {threads: sorted(turn["epoch_seconds"] / step["steps_per_epoch"] / reached_by(turn, step) for turn in of)
+                  for threads, of in turns.items()}
+        threads, alone = max(turns), turns[1]
+        gains = [one["epoch_seconds"] / team["epoch_seconds"] for one, team in zip(alone, turns[threads])]
+        self.say("Other programs on the same processor slow an epoch, but not the highest of many rates. So the rates of the cache and of",
+                 f"Adam were also measured right before each of {len(alone)} epochs. An epoch took",
+                 "; ".join(f"**{statistics.median(of):.2f} times** ({of[0]:.2f} to {of[-1]:.2f}) as long as by them with"
+                           f" {n} thread{'s' * (n > 1)}" for n, of in ratios.items()) + ".",
+                 f"{threads} threads were {statistics.median(gains):.2f} times as fast as one, the median of those turns.", "")
 
     def process(self):
         """The whole process with the default parameters."""

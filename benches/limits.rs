@@ -1,54 +1,95 @@
 //! The machine's highest rates, to compare the fused engine's step with: as one JSON object.
 //!
-//! `cargo bench --features bench --bench limits -- DATA_DIR` also counts the work in a step on MNIST. Rates are the highest of
-//! several runs, since other programs on the same processor can only lower them.
+//! `cargo bench --features bench --bench limits -- DATA_DIR` also counts the work in a step on MNIST, and trains epochs of the
+//! default network in turns with measuring the rates. Rates are the highest of several runs, since other programs on the same
+//! processor can only lower them. Those of a turn are of the same moment as its epoch, so that both are lowered alike.
 
 #![expect(unsafe_code, reason = "gemm takes pointers")]
 #![expect(clippy::print_stdout, reason = "the figures are the output")]
 
 use std::hint::black_box;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use mnist::data::augment::{Augmentation, Elastic, Warper};
-use mnist::data::dataset::{Dataset, epoch_order};
+use mnist::data::dataset::{Dataset, Images, epoch_order};
+use mnist::engine::fused::FusedEngine;
+use mnist::engine::{Recipe, Trainer};
 use mnist::optim::vectors::{BlockUpdate, StepRule};
 use mnist::optim::{OptimizerKind, OptimizerOptions, Schedule};
+use mnist::parameters::Parameters;
 use mnist::simd::{Block, InstructionSet, Job, LANES, Simd};
 use serde_json::{Value, json};
 
+/// Runs of which the highest rate counts, and of those in a turn.
 const RUNS: usize = 15;
+const RUNS_IN_A_TURN: usize = 3;
+
+/// Turns of rates and an epoch.
+const TURNS: usize = 25;
 
 fn main() {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let set = InstructionSet::choose().expect("an instruction set");
-    let mut rates = vec![];
-    for threads in [1, threads] {
-        rates.push(json!({
-            "threads": threads,
-            "fma_per_s": together(threads, || set.run(MultiplyAdds)),
-            "cached_fma_per_s": together(threads, || set.run(CachedMultiplyAdds)),
-            "adam_per_s": together(threads, || set.run(AdamUpdates)),
-            "l2_bytes_per_s": together(threads, || set.run(ReadWrite)),
-            "gemm_fma_per_s": matrix_product(threads),
-        }));
-    }
-    let data_dir = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    let step = data_dir.map(|dir| step_of_mnist(Path::new(&dir), 32, 128));
+    let all_rates = [1, threads].map(|threads| {
+        let mut rates = rates(threads, set, RUNS);
+        rates["gemm_fma_per_s"] = matrix_product(threads).into();
+        rates
+    });
     let augmentation: Vec<_> = [1, threads].map(|threads| augmentation(threads, set)).into();
-    let figures = json!({ "instruction_set": set.name(), "rates": rates, "augmentation": augmentation, "step": step });
+    let mut figures = json!({ "instruction_set": set.name(), "rates": all_rates, "augmentation": augmentation });
+    if let Some(data_dir) = std::env::args().skip(1).find(|argument| !argument.starts_with('-')) {
+        let train = Arc::new(Dataset::load(Path::new(&data_dir)).expect("the data set").train);
+        figures["step"] = step_of_mnist(&train, 32, 128);
+        figures["turns"] = turns(&train, threads, set).into();
+    }
     println!("{figures}");
 }
 
-/// Runs `work`, which returns a rate, on `threads` threads at once. Returns the sum of their rates: the highest of some runs.
-fn together(threads: usize, work: impl Fn() -> f64 + Sync) -> f64 {
+/// The rates of `threads` threads.
+fn rates(threads: usize, set: InstructionSet, runs: usize) -> Value {
+    json!({
+        "threads": threads,
+        "fma_per_s": together(threads, runs, || set.run(MultiplyAdds)),
+        "cached_fma_per_s": together(threads, runs, || set.run(CachedMultiplyAdds)),
+        "adam_per_s": together(threads, runs, || set.run(AdamUpdates)),
+        "l2_bytes_per_s": together(threads, runs, || set.run(ReadWrite)),
+    })
+}
+
+/// The rates, and the seconds of an epoch of the default network right after: with one thread and with `threads`, in turns.
+fn turns(train: &Arc<Images>, threads: usize, set: InstructionSet) -> Vec<Value> {
+    let mut engines = [1, threads].map(|threads| {
+        let recipe = Recipe { threads, ..Parameters::default().recipe(train) };
+        (threads, FusedEngine::new(recipe, train.clone(), set).expect("a network"))
+    });
+    let mut turns = vec![];
+    for turn in 0..=TURNS {
+        let order = epoch_order(42, turn as u64, train.len());
+        for (threads, engine) in &mut engines {
+            let mut figures = rates(*threads, set, RUNS_IN_A_TURN);
+            let begin = Instant::now();
+            engine.train_epoch(&order, &mut |_| Ok(())).expect("an epoch");
+            figures["epoch_seconds"] = begin.elapsed().as_secs_f64().into();
+            // The first one finds out how long a round of steps is.
+            if turn > 0 {
+                turns.push(figures);
+            }
+        }
+    }
+    turns
+}
+
+/// Runs `work`, which returns a rate, on `threads` threads at once. Returns the sum of their rates: the highest of `runs`.
+fn together(threads: usize, runs: usize, work: impl Fn() -> f64 + Sync) -> f64 {
     let run = || {
         std::thread::scope(|scope| {
             let others: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
             others.into_iter().map(|other| other.join().expect("no panic")).sum()
         })
     };
-    highest((0..RUNS).map(|_| run()))
+    highest((0..runs).map(|_| run()))
 }
 
 fn highest(rates: impl Iterator<Item = f64>) -> f64 {
@@ -65,7 +106,7 @@ fn augmentation(threads: usize, set: InstructionSet) -> Value {
     );
     let rate = |augmentation: Augmentation| {
         let warper = Warper::new(augmentation, 28, 42, set);
-        together(threads, || {
+        together(threads, RUNS, || {
             let (mut scratch, original, mut to) = (warper.scratch(), [100; 784], [0; 784]);
             let begin = Instant::now();
             for index in 0..IMAGES {
@@ -93,7 +134,7 @@ impl Job for MultiplyAdds {
 
 #[inline(always)]
 fn multiply_adds<S: Simd, const SUMS: usize>(s: S) -> f64 {
-    const STEPS: usize = 1_000_000;
+    const STEPS: usize = 200_000;
     let (factor, term) = (s.splat(black_box(0.999)), s.splat(black_box(0.001)));
     let mut sums = [s.splat(black_box(1.0)); SUMS];
     let begin = Instant::now();
@@ -216,8 +257,7 @@ fn matrix_product(threads: usize) -> f64 {
 /// The work in a step, on average over the batches of the first epoch.
 ///
 /// The keys keep the names that they have in the records of earlier runs: `lit` is nonzero, `woken` is caught up.
-fn step_of_mnist(data_dir: &Path, batch: usize, hidden: usize) -> serde_json::Value {
-    let train = Dataset::load(data_dir).expect("the data set").train;
+fn step_of_mnist(train: &Images, batch: usize, hidden: usize) -> Value {
     let d = train.inputs();
     let order = epoch_order(42, 0, train.len());
     let batches: Vec<&[u32]> = order.chunks_exact(batch).collect();
