@@ -4,8 +4,8 @@
     python3 bench/run.py --data_dir=workspace/data --pytorch=VENV/bin/python --jax=VENV/bin/python --keras=VENV/bin/python
 
 DATA_DIR holds MNIST as `mnist download` leaves it. Each peer is given as the Python that has it (`pip install torch
-numpy`, `pip install jax optax`, `pip install tensorflow-cpu`, `pip install scikit-learn`);
-a peer that is not given is left out. PyTorch compiles with g++. A run takes some twenty minutes
+numpy`, `pip install jax optax`, `pip install tensorflow-cpu`, `pip install scikit-learn`, `pip install tinygrad numpy`);
+a peer that is not given is left out. PyTorch compiles with g++, tinygrad with clang. A run takes some twenty minutes
 on two cores, which nothing else should use. `--only=epoch,process` runs some parts. On a machine with a GPU,
 `--only=gpu,networks --gpu=gpu` measures the GPU instead, with a PyTorch and a JAX for CUDA (`mnist devices` lists values for `--gpu`).
 Where there is no cargo, `--mnist=PROGRAM` names a program that is built already.
@@ -35,7 +35,7 @@ from machine import ROOT, cpu, invocation, output, record, revision
 PROGRAM = ROOT / "target/release/mnist"
 RUNS = 5
 PARTS = ["limits", "epoch", "process", "sets", "growth", "wide", "seeds", "threads"]
-PEERS = ["pytorch", "jax", "keras", "sklearn"]
+PEERS = ["pytorch", "jax", "keras", "sklearn", "tinygrad"]
 GPU_PARTS = ["gpu", "networks"]
 # Features of the crate that a part needs.
 FEATURES = {"epoch": "burn", "gpu": "gpu", "networks": "gpu"}
@@ -55,6 +55,7 @@ EPOCH_PEERS = {
     "JAX, images laid out before the scan": ("jax", "laid_out"),
     "Keras on TensorFlow": ("keras", ""),
     "scikit-learn (no dropout)": ("sklearn", ""),
+    "tinygrad": ("tinygrad", ""),
 }
 FUSED_GPU, FUSED_ALL = "fused, GPU", "fused, all processors"
 GPU_PEERS = {
