@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::memory;
 use crate::open;
 use crate::sha256::Sha256;
+use crate::simd::huge_pages;
 use crate::threads;
 
 /// A byte of a gzip file becomes at most so many: deflate's shortest code of 2 bits stands for 258 bytes.
@@ -92,6 +93,7 @@ impl IdxFile {
     /// piece goes into `hash` while the next is read.
     fn read(&mut self, hash: &mut Sha256) -> Result<Vec<u8>> {
         let mut bytes = memory::zeroed(self.expected() + 1, &self.path.display().to_string())?;
+        huge_pages(bytes.as_ptr_range());
         let is_long = bytes.len() > PIECE_BYTES;
         let pieces = bytes.chunks_mut(PIECE_BYTES);
         let read_all = |into_hash: &mut dyn FnMut(_)| {

@@ -15,10 +15,12 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod denormals;
+mod hints;
 mod portable;
 pub mod tile;
 
 pub use self::denormals::FlushDenormals;
+pub use self::hints::{huge_pages, prefetch};
 pub use self::portable::Single;
 
 use serde::Serialize;
@@ -294,20 +296,6 @@ pub fn add<S: Simd>(s: S, sums: &mut [Block], part: &[Block]) {
     for (sum, part) in sums.iter_mut().zip(part) {
         s.store(s.add(s.load(sum), s.load(part)), sum);
     }
-}
-
-/// Starts to read the cache line of `from` into the second-level cache, where the processor has an instruction for it.
-#[inline(always)]
-pub fn prefetch<T>(from: Option<&T>) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        let from = from.map_or(std::ptr::null(), std::ptr::from_ref);
-        // SAFETY: every x86-64 processor has the instruction, and it ignores an address that cannot be read.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.cast()) }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = from;
 }
 
 #[cfg(test)]

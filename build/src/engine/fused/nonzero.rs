@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use crate::simd::prefetch;
+use crate::simd::{huge_pages, prefetch};
 use crate::threads;
 
 /// Pixels whose weights are used for all images of a batch before the next pixels.
@@ -113,6 +113,9 @@ impl NonzeroPixels {
         let mut all = Self { pixels: d, stretches: d.div_ceil(STRETCH), words: d.div_ceil(64), ..Self::default() };
         all.begins = vec![0; images];
         all.flags = vec![0; images * all.words];
+        all.records = Vec::with_capacity(Self::memory(&pixels, d) / size_of::<[NonzeroPixel; 2]>());
+        huge_pages(all.flags.as_ptr_range());
+        huge_pages(all.records.spare_capacity_mut().as_ptr_range());
         let mut lists: Vec<Self> = (0..threads).map(|_| Self::default()).collect();
         let mut end = images;
         while end > 0 {
@@ -144,7 +147,7 @@ impl NonzeroPixels {
     /// About how many bytes the list of `pixels` (N,D) takes.
     pub fn memory(pixels: &[u8], d: usize) -> usize {
         // Every so many pixels tell the share of all; no divisor of the usual D, so that all places are seen.
-        const APART: usize = 499;
+        const APART: usize = 4999;
         let nonzero = pixels.iter().step_by(APART).filter(|&&pixel| pixel > 0).count() * APART;
         let words = 1 + d.div_ceil(64) + d.div_ceil(STRETCH);
         nonzero * size_of::<NonzeroPixel>() + pixels.len() / d * words * size_of::<u64>()
@@ -171,33 +174,27 @@ impl NonzeroPixels {
         let begin = self.records.len();
         self.records.resize(begin + self.stretches, [NonzeroPixel::default(); 2]);
         let mut list = [NonzeroPixel::default(); STRETCH + 1];
-        let (mut stretch, mut count) = (0, 0);
-        let mut end_stretch = |stretch: usize, list: &mut [NonzeroPixel], count: usize| {
-            let pixels = &image[stretch * STRETCH..image.len().min((stretch + 1) * STRETCH)];
+        for (stretch, pixels) in image.chunks(STRETCH).enumerate() {
+            let (first, end) = (stretch * STRETCH, stretch * STRETCH + pixels.len());
+            let mut count = 0;
+            for word in first / 64..end.div_ceil(64) {
+                // The flags of this stretch's pixels alone.
+                let (begin, past) = (first.saturating_sub(64 * word), (64 * (word + 1)).saturating_sub(end));
+                let mut flags = self.flags[flags + word] >> begin << begin << past >> past;
+                while flags != 0 {
+                    let index = (64 * word + flags.trailing_zeros() as usize) - first;
+                    flags &= flags - 1;
+                    list[count] = NonzeroPixel::new(index, pixels[index]);
+                    count += 1;
+                }
+            }
             if count % 2 == 1 {
                 let zero = pixels.iter().position(|&value| value == 0);
                 list[count] = NonzeroPixel::new(zero.unwrap_or(pixels.len()), 0);
             }
             self.records.extend_from_slice(&list.as_chunks().0[..count.div_ceil(2)]);
-            self.records[begin + stretch] =
-                [NonzeroPixel((self.records.len() - begin) as u16), NonzeroPixel::default()];
-        };
-        for (word, &flags) in self.flags[flags..].iter().enumerate() {
-            let mut flags = flags;
-            while flags != 0 {
-                let pixel = 64 * word + flags.trailing_zeros() as usize;
-                flags &= flags - 1;
-                while pixel >= (stretch + 1) * STRETCH {
-                    end_stretch(stretch, &mut list, count);
-                    (stretch, count) = (stretch + 1, 0);
-                }
-                list[count] = NonzeroPixel::new(pixel - stretch * STRETCH, image[pixel]);
-                count += 1;
-            }
-        }
-        while stretch < self.stretches {
-            end_stretch(stretch, &mut list, count);
-            (stretch, count) = (stretch + 1, 0);
+            let end = NonzeroPixel((self.records.len() - begin) as u16);
+            self.records[begin + stretch] = [end, NonzeroPixel::default()];
         }
     }
 
