@@ -1,11 +1,14 @@
 //! Data sets as values: a set with another number of classes needs a row, and nothing else.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 
+use flate2::read::GzDecoder;
 use mnist::data::dataset::{Dataset, Images, TEST};
+use mnist::data::file_digest::sha256_of_known;
 use mnist::data::idx;
-use mnist::data::sets::{DataSource, Frame, SetKind, SourceFile};
+use mnist::data::sets::{DataSource, Frame, MNIST, SetKind, SourceFile};
 use mnist::data::synthetic::{self, Split};
 use mnist::engine::choice;
 use mnist::model::file::{self as model_file, Model};
@@ -15,6 +18,8 @@ use mnist::output::onnx;
 use mnist::parameters::Parameters;
 use mnist::training::course::Course;
 use mnist::training::{self, Training};
+
+use crate::common::real_mnist;
 
 const fn file(name: &'static str) -> SourceFile {
     SourceFile { name, bytes: 0, sha256: "" }
@@ -116,4 +121,18 @@ fn a_model_of_other_classes_is_refused_where_it_meets_the_images() {
     let model = Model { parameters: shape.initial_parameters(1), shape, data: "unknown".into(), unfinished: None };
     let refused = dataset.test_set().check_fit(Path::new("model"), &model).unwrap_err().to_string();
     assert_eq!(refused, "model/model.safetensors: expected layers from 784 to 10, found [784, 3, 16]");
+}
+
+/// Those of the synthetic digits are compared where they are drawn.
+#[test]
+fn the_files_of_mnist_have_both_hashes() {
+    let Some(mirror) = real_mnist() else { return };
+    for file in &MNIST.files {
+        let mut bytes = vec![];
+        let zipped = File::open(mirror.join(format!("{}.gz", file.name))).unwrap();
+        GzDecoder::new(zipped).read_to_end(&mut bytes).unwrap();
+        assert_eq!(sha256_of_known(&bytes), Some(file.sha256), "{}", file.name);
+        bytes[99] ^= 1;
+        assert_eq!(sha256_of_known(&bytes), None, "{}", file.name);
+    }
 }

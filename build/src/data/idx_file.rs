@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
+use super::file_digest::FileDigest;
 use super::idx::{IdxContents, IdxFault, LONGEST_HEADER};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::open;
-use crate::sha256::Sha256;
 use crate::simd::huge_pages;
 use crate::threads;
 
@@ -75,13 +75,14 @@ impl IdxFile {
     /// # Errors
     /// They cannot be read, are fewer or more than the header says, or not all allowed.
     pub fn values(mut self) -> Result<Values> {
-        let mut hash = Sha256::new();
-        hash.update(&self.header);
-        let bytes = if self.zipped { self.unzip(&mut hash) } else { self.read(&mut hash) }?;
+        let mut digest = FileDigest::new(self.contents.file_bytes(self.count));
+        digest.update(&self.header);
+        let bytes = if self.zipped { self.unzip(&mut digest) } else { self.read(&mut digest) }?;
         let length = (self.header.len() + bytes.len()) as u64;
         self.contents.check_length(self.count, length).map_err(|fault| self.fault(&fault))?;
         self.contents.check_values(&bytes).map_err(|fault| self.fault(&fault))?;
-        Ok(Values { bytes, sha256: hash.finish() })
+        let sha256 = digest.sha256([&self.header, &bytes]);
+        Ok(Values { bytes, sha256 })
     }
 
     /// How many bytes of values the file should have.
@@ -90,32 +91,32 @@ impl IdxFile {
     }
 
     /// The bytes after the header of a plain file, at most one more than expected, to notice a file that is too long. Each
-    /// piece goes into `hash` while the next is read.
-    fn read(&mut self, hash: &mut Sha256) -> Result<Vec<u8>> {
+    /// piece goes into `digest` while the next is read.
+    fn read(&mut self, digest: &mut FileDigest) -> Result<Vec<u8>> {
         let mut bytes = memory::zeroed(self.expected() + 1, &self.path.display().to_string())?;
         huge_pages(bytes.as_ptr_range());
         let is_long = bytes.len() > PIECE_BYTES;
         let pieces = bytes.chunks_mut(PIECE_BYTES);
-        let read_all = |into_hash: &mut dyn FnMut(_)| {
+        let read_all = |into_digest: &mut dyn FnMut(_)| {
             let mut read = 0;
             for piece in pieces {
                 let length = fill(&mut self.reader, piece)?;
                 read += length;
-                into_hash(&piece[..length]);
+                into_digest(&piece[..length]);
                 if length < piece.len() {
                     break;
                 }
             }
             Ok(read)
         };
-        let mut into_hash = |piece: &[u8]| hash.update(piece);
-        let read = if is_long { threads::one_ahead(read_all, into_hash) } else { read_all(&mut into_hash) };
+        let mut into_digest = |piece: &[u8]| digest.update(piece);
+        let read = if is_long { threads::one_ahead(read_all, into_digest) } else { read_all(&mut into_digest) };
         bytes.truncate(read.map_err(|source| self.unreadable(source))?);
         Ok(bytes)
     }
 
     /// [`read`](Self::read) for a gzip file.
-    fn unzip(&mut self, hash: &mut Sha256) -> Result<Vec<u8>> {
+    fn unzip(&mut self, digest: &mut FileDigest) -> Result<Vec<u8>> {
         let mut bytes: Vec<u8> = Vec::new();
         loop {
             let left = self.expected() + 1 - bytes.len();
@@ -126,7 +127,7 @@ impl IdxFile {
                 break;
             }
         }
-        hash.update(&bytes);
+        digest.update(&bytes);
         Ok(bytes)
     }
 

@@ -7,6 +7,7 @@ pub mod synthetic;
 
 pub mod augment;
 pub mod dataset;
+pub mod file_digest;
 pub mod idx;
 pub mod idx_file;
 pub mod places;

@@ -114,6 +114,7 @@ pub fn write(directory: &Path, train: usize, test: usize) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::file_digest::sha256_of_known;
     use crate::sha256;
 
     /// If this fails, undo the change and keep the hashes: others have the set with these bytes.
@@ -126,6 +127,7 @@ mod tests {
             let bytes = std::fs::read(dir.path().join(file.name)).unwrap();
             let sha256 = sha256::of(&bytes);
             assert_eq!((bytes.len() as u64, sha256.as_str()), (file.bytes, file.sha256), "{}", file.name);
+            assert_eq!(sha256_of_known(&bytes), Some(file.sha256), "{}", file.name);
         }
     }
 
