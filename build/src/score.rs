@@ -3,6 +3,8 @@
 use num_traits::Float;
 use serde::Serialize;
 
+use crate::threads;
+
 /// The score of a network on a set of images.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Score {
@@ -26,6 +28,9 @@ pub struct Score {
 /// The ranges of confidence of [`Score::calibration_error`].
 pub const CONFIDENCE_RANGES: usize = 15;
 
+/// Answers that a thread looks at before it takes the next ones.
+const AT_ONCE: usize = 2048;
+
 impl Score {
     /// Scores `logits` (N,K) against `labels` (N) of `classes` classes (K); sums in f64, in the order of the images.
     pub fn new(logits: &[f32], labels: &[u8], classes: usize) -> Self {
@@ -33,10 +38,13 @@ impl Score {
         let mut loss_sum = 0.0;
         // In each range of confidence, the sum of the confidences less the number of right answers.
         let mut differences = [0.0; CONFIDENCE_RANGES];
-        for (row, &label) in logits.chunks_exact(classes).zip(labels) {
-            let answer = argmax(row);
+        let rows = logits.chunks_exact(classes);
+        let part = |rows: &[f32]| -> Vec<_> {
+            rows.chunks_exact(classes).map(|row| (argmax(row), sum_of_exponentials(row))).collect()
+        };
+        let answers = threads::side_by_side(threads::most(), logits.chunks(AT_ONCE * classes), part);
+        for ((row, &label), (answer, (highest, sum))) in rows.zip(labels).zip(answers.into_iter().flatten()) {
             confusion[usize::from(label)][answer] += 1;
-            let (highest, sum) = sum_of_exponentials(row);
             let (confidence, right) = (1.0 / sum, answer == usize::from(label));
             differences[confidence_range(confidence)] += confidence - f64::from(u8::from(right));
             loss_sum += sum.ln() - (f64::from(row[usize::from(label)]) - f64::from(highest));

@@ -277,7 +277,9 @@ fn shape_of(layers: &[usize]) -> std::result::Result<MlpShape, String> {
 
 /// The bytes of `values` in all files of this program: little-endian.
 pub fn bytes(values: impl Iterator<Item = f32>) -> Vec<u8> {
-    values.flat_map(f32::to_le_bytes).collect()
+    let mut bytes = Vec::with_capacity(values.size_hint().0 * size_of::<f32>());
+    values.for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
+    bytes
 }
 
 #[cfg(test)]
