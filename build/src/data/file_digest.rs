@@ -1,7 +1,7 @@
 //! The SHA-256 of a data file, found without computing it where the file is of a known set.
 //!
-//! BLAKE3 takes a tenth of the time of SHA-256 on processors without instructions for that, and a quarter with them. Of neither
-//! are two contents with the same hash known, so a file with the BLAKE3 of a known file has its SHA-256 too.
+//! BLAKE3 takes a tenth of the time of SHA-256 on processors without instructions for that, and a quarter with them. Nobody
+//! knows two contents with the same hash of either kind, so a file with the BLAKE3 of a known file has its SHA-256 too.
 //!
 //! Source: O'Connor, Aumasson, Neves, Wilcox-O'Hearn: BLAKE3: one function, fast everywhere, 2020.
 

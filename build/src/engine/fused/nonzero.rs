@@ -178,12 +178,12 @@ impl NonzeroPixels {
             let (first, end) = (stretch * STRETCH, stretch * STRETCH + pixels.len());
             let mut count = 0;
             for word in first / 64..end.div_ceil(64) {
-                // The flags of this stretch's pixels alone.
-                let (begin, past) = (first.saturating_sub(64 * word), (64 * (word + 1)).saturating_sub(end));
-                let mut flags = self.flags[flags + word] >> begin << begin << past >> past;
-                while flags != 0 {
-                    let index = (64 * word + flags.trailing_zeros() as usize) - first;
-                    flags &= flags - 1;
+                // Without the flags of other stretches.
+                let (before, after) = (first.saturating_sub(64 * word), (64 * (word + 1)).saturating_sub(end));
+                let mut left = self.flags[flags + word] >> before << before << after >> after;
+                while left != 0 {
+                    let index = (64 * word + left.trailing_zeros() as usize) - first;
+                    left &= left - 1;
                     list[count] = NonzeroPixel::new(index, pixels[index]);
                     count += 1;
                 }
@@ -193,8 +193,8 @@ impl NonzeroPixels {
                 list[count] = NonzeroPixel::new(zero.unwrap_or(pixels.len()), 0);
             }
             self.records.extend_from_slice(&list.as_chunks().0[..count.div_ceil(2)]);
-            let end = NonzeroPixel((self.records.len() - begin) as u16);
-            self.records[begin + stretch] = [end, NonzeroPixel::default()];
+            self.records[begin + stretch] =
+                [NonzeroPixel((self.records.len() - begin) as u16), NonzeroPixel::default()];
         }
     }
 
