@@ -22,7 +22,7 @@ use mnist::training::{self, Training};
 use crate::common::real_mnist;
 
 const fn file(name: &'static str) -> SourceFile {
-    SourceFile { name, bytes: 0, sha256: "" }
+    SourceFile { name, bytes: 0, sha256: "", blake3: "" }
 }
 
 /// Sixteen classes of 28 x 28 pixels.

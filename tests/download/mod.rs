@@ -36,7 +36,7 @@ fn idx(bytes: usize, seed: u64) -> Vec<u8> {
 }
 
 fn source(name: &'static str, bytes: &[u8]) -> SourceFile {
-    SourceFile { name, bytes: bytes.len() as u64, sha256: Box::leak(sha256::of(bytes).into_boxed_str()) }
+    SourceFile { name, bytes: bytes.len() as u64, sha256: Box::leak(sha256::of(bytes).into_boxed_str()), blake3: "" }
 }
 
 /// The file of most tests: `images`.

@@ -5,41 +5,18 @@
 //!
 //! Source: O'Connor, Aumasson, Neves, Wilcox-O'Hearn: BLAKE3: one function, fast everywhere, 2020.
 
-use super::sets::{MNIST, SYNTHETIC, SetKind};
+use super::sets::{SETS, SourceFile};
 use crate::sha256::Sha256;
 
-/// The BLAKE3 of each file of known sets, in hexadecimal, in the order of [`SetKind::files`].
-static KNOWN: [(&SetKind, [&str; 4]); 2] = [
-    (
-        &MNIST,
-        [
-            "c6e6fd8c67d07c8a9b7bffa7dd0413ff4b8af241607b049b7721107f379df9fd",
-            "8ebcfdf2fe191516f9cb37fceb75d2d19289d91ee92026534ed45e44144b5642",
-            "f8d502322cd9f186e155a74a3dff598ed56c1a7b5a5c8d312749ac47c4a2bec7",
-            "6d43ea317fa8f5851bb85404bb7358defd48b0294cf31f60cdcde8106fe2c3ad",
-        ],
-    ),
-    (
-        &SYNTHETIC,
-        [
-            "5f1e718c4024fcc60a408b035188d84b83c46f584db44f0bc3c55289412f91d4",
-            "8741185e2eda829267e634d0f98b9efb9c7984f9c0af1d8a40d320fa84c9a09d",
-            "36bf69245f94d110b473caccf87c81b34dd4e72c0b4b16d5e887773dfc976b5c",
-            "10500770146c0e2448ec521fd08627835537a0aff28cf25b513cad2269b22478",
-        ],
-    ),
-];
-
-/// The known files of `length` bytes: BLAKE3 and SHA-256 of each.
-fn known(length: u64) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let files = KNOWN.iter().flat_map(|(set, hashes)| set.files.iter().zip(hashes));
-    files.filter(move |(file, _)| file.bytes == length).map(|(file, blake3)| (*blake3, file.sha256))
+/// The files of `length` bytes of known sets.
+fn known(length: u64) -> impl Iterator<Item = &'static SourceFile> {
+    SETS.iter().flat_map(|set| &set.files).filter(move |file| file.bytes == length)
 }
 
 /// The SHA-256 of the known file that has `hash`.
 fn recognized(hash: &blake3::Hasher) -> Option<&'static str> {
     let found = hash.finalize().to_hex();
-    known(hash.count()).find(|(blake3, _)| *blake3 == found.as_str()).map(|(_, sha256)| sha256)
+    known(hash.count()).find(|file| file.blake3 == found.as_str()).map(|file| file.sha256)
 }
 
 /// The SHA-256 of a known file with these bytes, found by its BLAKE3.
@@ -92,6 +69,7 @@ impl FileDigest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::sets::MNIST;
     use crate::sha256;
 
     fn digest(length: u64, pieces: [&[u8]; 2]) -> String {
@@ -111,7 +89,7 @@ mod tests {
 
     #[test]
     fn every_known_file_has_hashes_of_its_own() {
-        let mut all: Vec<_> = KNOWN.iter().flat_map(|(_, hashes)| hashes).collect();
+        let mut all: Vec<_> = SETS.iter().flat_map(|set| &set.files).map(|file| file.blake3).collect();
         all.sort();
         all.dedup();
         assert!(all.len() == 8 && all.iter().all(|hash| hash.len() == 64));

@@ -20,6 +20,8 @@ pub struct SourceFile {
     pub bytes: u64,
     /// SHA-256 of the decompressed file, in hexadecimal.
     pub sha256: &'static str,
+    /// BLAKE3 of the same bytes, see [`super::file_digest`].
+    pub blake3: &'static str,
 }
 
 /// How a digit lies in its image.
@@ -79,21 +81,25 @@ pub static MNIST: SetKind = SetKind {
             name: "train-images-idx3-ubyte",
             bytes: 47_040_016,
             sha256: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            blake3: "c6e6fd8c67d07c8a9b7bffa7dd0413ff4b8af241607b049b7721107f379df9fd",
         },
         SourceFile {
             name: "train-labels-idx1-ubyte",
             bytes: 60_008,
             sha256: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            blake3: "8ebcfdf2fe191516f9cb37fceb75d2d19289d91ee92026534ed45e44144b5642",
         },
         SourceFile {
             name: "t10k-images-idx3-ubyte",
             bytes: 7_840_016,
             sha256: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            blake3: "f8d502322cd9f186e155a74a3dff598ed56c1a7b5a5c8d312749ac47c4a2bec7",
         },
         SourceFile {
             name: "t10k-labels-idx1-ubyte",
             bytes: 10_008,
             sha256: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+            blake3: "6d43ea317fa8f5851bb85404bb7358defd48b0294cf31f60cdcde8106fe2c3ad",
         },
     ],
     mirrors: &[
@@ -117,21 +123,25 @@ pub static SYNTHETIC: SetKind = SetKind {
             name: "train-images-idx3-ubyte",
             bytes: 47_040_016,
             sha256: "a7482c640952d2d2e5d797a7ecd1cdead5116ae287254561d4b394da14ab60bb",
+            blake3: "5f1e718c4024fcc60a408b035188d84b83c46f584db44f0bc3c55289412f91d4",
         },
         SourceFile {
             name: "train-labels-idx1-ubyte",
             bytes: 60_008,
             sha256: "9e9179c7bd66d9ca6297c5109d5bbe8ffa5d50ff0b6ae1ca77f016f09894b841",
+            blake3: "8741185e2eda829267e634d0f98b9efb9c7984f9c0af1d8a40d320fa84c9a09d",
         },
         SourceFile {
             name: "t10k-images-idx3-ubyte",
             bytes: 7_840_016,
             sha256: "50303388097bc425b0ff5f7de81eb47d2779c0c579fbba4bc9f30fe69a1a12f0",
+            blake3: "36bf69245f94d110b473caccf87c81b34dd4e72c0b4b16d5e887773dfc976b5c",
         },
         SourceFile {
             name: "t10k-labels-idx1-ubyte",
             bytes: 10_008,
             sha256: "468150b4caeb2cc76a4c8a65e7011266a6e2f81f4649963ce87dbed468938c88",
+            blake3: "10500770146c0e2448ec521fd08627835537a0aff28cf25b513cad2269b22478",
         },
     ],
     mirrors: &[],

@@ -98,7 +98,7 @@ mod tests {
     fn each_file_has_a_bar_until_it_is_there() {
         let screen = Screen::new(80);
         let multi = MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(screen.clone())));
-        let file = |name| SourceFile { name, bytes: 10, sha256: "" };
+        let file = |name| SourceFile { name, bytes: 10, sha256: "", blake3: "" };
         let files = [file("images"), file("labels-1"), file("labels-2"), file("labels-3")];
         let transfers = Transfers::new(&multi, || 79, &files);
         transfers.on(&files[0], &DownloadEvent::Started { mirror: "http://host", total: Some(2000) });

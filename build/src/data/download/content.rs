@@ -267,7 +267,7 @@ mod tests {
     fn receive(bytes: &[u8], piece: usize) -> Result<Vec<u8>, String> {
         let sha256 = Box::leak(sha256::of(idx()).into_boxed_str());
         let mut out = Vec::new();
-        let mut content = Content::new(SourceFile { name: "idx", bytes: 5000, sha256 }, &mut out);
+        let mut content = Content::new(SourceFile { name: "idx", bytes: 5000, sha256, blake3: "" }, &mut out);
         bytes.chunks(piece).try_for_each(|piece| content.push(piece)).map_err(|e| e.to_string())?;
         content.finish().map_err(|e| e.to_string())?;
         drop(content);
@@ -333,7 +333,7 @@ mod tests {
                 Ok(())
             }
         }
-        let mut content = Content::new(SourceFile { name: "idx", bytes: 5000, sha256: "" }, Full);
+        let mut content = Content::new(SourceFile { name: "idx", bytes: 5000, sha256: "", blake3: "" }, Full);
         let error = content.push(&gzip(&idx())).and_then(|()| content.finish()).unwrap_err();
         assert!(matches!(&error, Wrong::Write(e) if e.kind() == io::ErrorKind::StorageFull), "{error}");
     }
