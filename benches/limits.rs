@@ -22,8 +22,10 @@ use mnist::parameters::Parameters;
 use mnist::simd::{Block, InstructionSet, Job, LANES, Simd};
 use serde_json::{Value, json};
 
-/// Runs of which the highest rate counts, and of those in a turn.
+/// A rate is the highest of so many runs.
 const RUNS: usize = 15;
+
+/// The same for a rate within a turn.
 const RUNS_IN_A_TURN: usize = 3;
 
 /// Turns of rates and an epoch.
