@@ -14,8 +14,10 @@ x, y, x_test, y_test = load(f.data_dir)
 Tensor.manual_seed(f.seed)
 shuffle = np.random.default_rng(f.seed)
 widths = [784, *f.hidden, 10]
-layers = [nn.Linear(fan_in, fan_out) for fan_in, fan_out in zip(widths, widths[1:])]
-for layer, (fan_in, fan_out) in zip(layers, zip(widths, widths[1:])):
+layers = []
+for fan_in, fan_out in zip(widths, widths[1:]):
+    layer = nn.Linear(fan_in, fan_out)
+    layers.append(layer)
     layer.weight = Tensor.glorot_uniform(fan_out, fan_in)
     layer.bias = Tensor.zeros(fan_out).contiguous()
 
