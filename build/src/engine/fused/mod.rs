@@ -69,6 +69,8 @@
 mod access;
 mod barrier;
 mod bf16;
+#[cfg(target_arch = "x86_64")]
+mod compress;
 mod evaluate;
 mod first_layer;
 mod forward;

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+#[cfg(target_arch = "x86_64")]
+use super::compress::Compress;
 use crate::simd::{huge_pages, prefetch};
 use crate::threads;
 
@@ -90,6 +92,49 @@ fn flags_of(pixels: &[u8]) -> u64 {
     flags
 }
 
+/// Room for the nonzero pixels of a stretch, a filler, and what a [`Lister`] writes after them.
+const LIST: usize = 256;
+
+/// What lists the nonzero pixels of a stretch.
+#[derive(Debug, Clone, Copy)]
+enum Lister {
+    /// AVX-512.
+    #[cfg(target_arch = "x86_64")]
+    Compress(Compress),
+    /// The flags, one after the other.
+    Flags,
+}
+
+impl Lister {
+    /// The fastest that this processor has.
+    fn fastest() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(compress) = Compress::find() {
+            return Self::Compress(compress);
+        }
+        Self::Flags
+    }
+}
+
+/// As [`Compress::list`], by the `flags` of the image, of which `pixels` are a stretch that begins with pixel `first`.
+#[inline(always)]
+fn list_flagged(flags: &[u64], first: usize, pixels: &[u8], list: &mut [u16; LIST]) -> usize {
+    let end = first + pixels.len();
+    let mut count = 0;
+    for word in first / 64..end.div_ceil(64) {
+        // Without the flags of other stretches.
+        let (before, after) = (first.saturating_sub(64 * word), (64 * (word + 1)).saturating_sub(end));
+        let mut left = flags[word] >> before << before << after >> after;
+        while left != 0 {
+            let index = (64 * word + left.trailing_zeros() as usize) - first;
+            left &= left - 1;
+            list[count] = NonzeroPixel::new(index, pixels[index]).0;
+            count += 1;
+        }
+    }
+    count
+}
+
 /// The nonzero pixels of each image, stretch by stretch, in pairs. A filler completes the last pair of a stretch.
 #[derive(Debug, Default)]
 pub struct NonzeroPixels {
@@ -155,6 +200,10 @@ impl NonzeroPixels {
 
     /// Replaces the list by that of `pixels` (N,D), in the same memory.
     pub fn fill(&mut self, pixels: &[u8], d: usize) {
+        self.fill_by(Lister::fastest(), pixels, d);
+    }
+
+    fn fill_by(&mut self, lister: Lister, pixels: &[u8], d: usize) {
         self.pixels = d;
         self.stretches = d.div_ceil(STRETCH);
         self.words = d.div_ceil(64);
@@ -165,34 +214,27 @@ impl NonzeroPixels {
             let flags = self.flags.len();
             self.flags.extend(image.chunks(64).map(flags_of));
             self.begins.push(self.records.len());
-            self.list(image, flags);
+            self.list(lister, image, flags);
         }
     }
 
     /// Appends the record of `image`, whose flags begin at `flags`.
-    fn list(&mut self, image: &[u8], flags: usize) {
+    fn list(&mut self, lister: Lister, image: &[u8], flags: usize) {
         let begin = self.records.len();
         self.records.resize(begin + self.stretches, [NonzeroPixel::default(); 2]);
-        let mut list = [NonzeroPixel::default(); STRETCH + 1];
+        let mut list = [0; LIST];
         for (stretch, pixels) in image.chunks(STRETCH).enumerate() {
-            let (first, end) = (stretch * STRETCH, stretch * STRETCH + pixels.len());
-            let mut count = 0;
-            for word in first / 64..end.div_ceil(64) {
-                // Without the flags of other stretches.
-                let (before, after) = (first.saturating_sub(64 * word), (64 * (word + 1)).saturating_sub(end));
-                let mut left = self.flags[flags + word] >> before << before << after >> after;
-                while left != 0 {
-                    let index = (64 * word + left.trailing_zeros() as usize) - first;
-                    left &= left - 1;
-                    list[count] = NonzeroPixel::new(index, pixels[index]);
-                    count += 1;
-                }
-            }
+            let count = match lister {
+                #[cfg(target_arch = "x86_64")]
+                Lister::Compress(compress) => compress.list(pixels, &mut list),
+                Lister::Flags => list_flagged(&self.flags[flags..], stretch * STRETCH, pixels, &mut list),
+            };
             if count % 2 == 1 {
                 let zero = pixels.iter().position(|&value| value == 0);
-                list[count] = NonzeroPixel::new(zero.unwrap_or(pixels.len()), 0);
+                list[count] = NonzeroPixel::new(zero.unwrap_or(pixels.len()), 0).0;
             }
-            self.records.extend_from_slice(&list.as_chunks().0[..count.div_ceil(2)]);
+            let pairs = &list.as_chunks().0[..count.div_ceil(2)];
+            self.records.extend(pairs.iter().map(|&[a, b]| [NonzeroPixel(a), NonzeroPixel(b)]));
             self.records[begin + stretch] =
                 [NonzeroPixel((self.records.len() - begin) as u16), NonzeroPixel::default()];
         }
@@ -300,6 +342,21 @@ mod tests {
             let listed = NonzeroPixels::new(pixels.clone().into(), d, threads);
             assert!((0..images).all(|image| listed.of(image, 0) == whole.of(image, 0)), "{threads}");
             assert!(listed.flags == whole.flags, "{threads}");
+        }
+    }
+
+    #[test]
+    fn every_lister_gives_the_same_list() {
+        let mut stream = Stream::new(2, Purpose::Order, 0);
+        for d in [784, 1, 63, 64, 65, STRETCH, STRETCH + 1, 2 * STRETCH - 1] {
+            for share in [1, 2, 5, 1000] {
+                let pixels: Vec<u8> =
+                    (0..9 * d).map(|_| if stream.below(share) == 0 { stream.below(256) as u8 } else { 0 }).collect();
+                let [mut by_flags, mut fastest] = [NonzeroPixels::default(), NonzeroPixels::default()];
+                by_flags.fill_by(Lister::Flags, &pixels, d);
+                fastest.fill_by(Lister::fastest(), &pixels, d);
+                assert!(by_flags.records == fastest.records && by_flags.begins == fastest.begins, "{d} {share}");
+            }
         }
     }
 
