@@ -347,6 +347,9 @@ mod tests {
 
     #[test]
     fn every_lister_gives_the_same_list() {
+        if let Lister::Flags = Lister::fastest() {
+            return println!("skipped: this processor has no AVX-512 VBMI2");
+        }
         let mut stream = Stream::new(2, Purpose::Order, 0);
         for d in [784, 1, 63, 64, 65, STRETCH, STRETCH + 1, 2 * STRETCH - 1] {
             for share in [1, 2, 5, 1000] {
