@@ -1,4 +1,4 @@
-//! The nonzero pixels of a stretch by AVX-512: an instruction that moves the bytes together that a mask selects.
+//! The nonzero pixels of a stretch by AVX-512. `vpcompressb` takes the bytes that a mask selects and leaves no gaps.
 
 #![expect(unsafe_code, reason = "vector instructions, which the processor may lack")]
 
@@ -20,8 +20,8 @@ impl Compress {
         is_there.then_some(Self(()))
     }
 
-    /// Puts the index and the value of each of `pixels`, at most 192, that is not zero into the lower and the upper byte of a
-    /// number of `list`, in order. Returns how many those are; numbers after them change too.
+    /// Lists the nonzero ones of `pixels`, at most 192 in all, in their order. A number of `list` holds a pixel's index in its
+    /// lower byte and the value in its upper byte. Returns how many pixels it listed; numbers after them change too.
     pub fn list(self, pixels: &[u8], list: &mut [u16; 4 * WIDTH]) -> usize {
         // SAFETY: `find` found the instructions.
         unsafe { list_all(pixels, list) }

@@ -116,7 +116,8 @@ impl Lister {
     }
 }
 
-/// As [`Compress::list`], by the `flags` of the image, of which `pixels` are a stretch that begins with pixel `first`.
+/// Lists the same pixels as [`Compress::list`]. `first` is the number of the first of `pixels` in its image. The image's `flags`
+/// tell which are not zero.
 #[inline(always)]
 fn list_flagged(flags: &[u64], first: usize, pixels: &[u8], list: &mut [u16; LIST]) -> usize {
     let end = first + pixels.len();
