@@ -128,6 +128,11 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
+    fn nonzero(self, x: Self::F) -> u16 {
+        let [low, high] = halves!(h => _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NEQ_UQ>(x[h], _mm256_setzero_ps())));
+        (low | high << 8) as u16
+    }
+    #[inline(always)]
     fn where_positive(self, condition: Self::F, x: Self::F) -> Self::F {
         halves!(h => _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(condition[h], _mm256_setzero_ps()), x[h]))
     }

@@ -129,6 +129,10 @@ impl Simd for Avx512 {
         })
     }
     #[inline(always)]
+    fn nonzero(self, x: __m512) -> u16 {
+        avx512!(_mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(x, _mm512_setzero_ps()))
+    }
+    #[inline(always)]
     fn where_positive(self, condition: __m512, x: __m512) -> __m512 {
         avx512!(_mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(condition, _mm512_setzero_ps()), x))
     }

@@ -42,6 +42,12 @@ impl Block {
     pub const ZERO: Self = Self([0.0; LANES]);
 }
 
+/// The numbers of some blocks.
+pub fn numbers(blocks: &[Block]) -> &[f32] {
+    // SAFETY: a block is its sixteen numbers and nothing else: they fill its 64 bytes.
+    unsafe { std::slice::from_raw_parts(blocks.as_ptr().cast(), blocks.len() * LANES) }
+}
+
 /// The environment variable that names the instruction set to use.
 pub const VARIABLE: &str = "MNIST_INSTRUCTION_SET";
 
@@ -155,19 +161,6 @@ impl InstructionSet {
         self.1
     }
 
-    /// How many blocks its vector registers hold, see [`Simd::REGISTERS`].
-    pub fn registers(self) -> usize {
-        struct Registers;
-        impl Job for Registers {
-            type Output = usize;
-            #[inline(always)]
-            fn run<S: Simd>(self, _: S) -> usize {
-                S::REGISTERS
-            }
-        }
-        self.run(Registers)
-    }
-
     /// Does `job` with this instruction set.
     pub fn run<J: Job>(self, job: J) -> J::Output {
         match self.0 {
@@ -232,6 +225,8 @@ pub trait Simd: U32Lanes {
     fn max(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a / (sqrt(x) scale + offset)` for normal `x > 0`, to about four units in the last place.
     fn over_root(self, a: Self::F, x: Self::F, scale: f32, offset: f32) -> Self::F;
+    /// The lanes of `x` that are not zero, NaN among them: lane i is bit i.
+    fn nonzero(self, x: Self::F) -> u16;
     /// `x` where `condition > 0`, zero elsewhere.
     fn where_positive(self, condition: Self::F, x: Self::F) -> Self::F;
     /// `x` where `a >= b`, zero elsewhere.
@@ -324,6 +319,7 @@ mod tests {
                 ("mul_add", s.mul_add(a, b, s.splat(0.25))),
                 ("neg_mul_add", s.neg_mul_add(a, b, s.splat(0.25))),
                 ("max", s.max(a, b)),
+                ("nonzero", s.splat(s.nonzero(s.where_positive(a, b)).into())),
                 ("where_positive", s.where_positive(a, b)),
                 ("round", s.round(s.mul(a, s.splat(9.3)))),
                 ("pow2", pow2(s, s.round(s.mul(a, s.splat(9.3))))),
@@ -357,6 +353,8 @@ mod tests {
                         "mul_add" => x * y + 0.25,
                         "neg_mul_add" => 0.25 - x * y,
                         "max" => x.max(y),
+                        // Lanes 8 to 15, where a is positive, but for 11, where b is 0.
+                        "nonzero" => f64::from(0b1111_0111_0000_0000),
                         "where_positive" if x > 0.0 => y,
                         "where_positive" => 0.0,
                         "round" => (x * f64::from(9.3f32)).round(),

@@ -97,6 +97,10 @@ impl Simd for Portable {
         lanes!(i => a[i] / (x[i].sqrt() * scale + offset))
     }
     #[inline(always)]
+    fn nonzero(self, x: Self::F) -> u16 {
+        (0..LANES).fold(0, |mask, i| mask | u16::from(x[i] != 0.0) << i)
+    }
+    #[inline(always)]
     fn where_positive(self, condition: Self::F, x: Self::F) -> Self::F {
         lanes!(i => if condition[i] > 0.0 { x[i] } else { 0.0 })
     }

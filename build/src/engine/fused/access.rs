@@ -17,7 +17,7 @@
 use std::ops::Range;
 
 use super::barrier::{Barrier, Watch};
-use super::panel::{PanelBuffer, TileKind};
+use super::panel::{PanelBuffer, PanelKind};
 use super::shared::{Shared, View};
 use super::weights::{Columns, LayerLayout, Slab, SplitLayer, Weights};
 use crate::simd::Precision;
@@ -44,26 +44,23 @@ struct LayerExchange {
 impl Exchange {
     /// For `images` images at a time and the team that `weights` are laid out for, which trains.
     pub fn for_training(weights: &Weights, images: usize) -> Self {
-        Self::new(weights, images, images, weights.threads())
+        Self::new(weights, weights.precision, images, images, weights.threads())
     }
 
-    /// For `images` images at a time and one thread, which only answers.
+    /// For `images` images at a time and one thread, which only answers, in float32.
     pub fn for_answers(weights: &Weights, images: usize) -> Self {
-        Self::new(weights, images, 0, 1)
+        Self::new(weights, Precision::Float32, images, 0, 1)
     }
 
-    fn new(weights: &Weights, images: usize, gradients: usize, threads: usize) -> Self {
-        let panels = |layout: &LayerLayout, images: usize, kind: TileKind| {
-            let panel = |columns: &Columns| match weights.precision {
-                Precision::Float32 => PanelBuffer::new(images, columns.width),
-                Precision::Bf16 => PanelBuffer::tiled(images, columns.width, kind),
-            };
+    fn new(weights: &Weights, precision: Precision, images: usize, gradients: usize, threads: usize) -> Self {
+        let panels = |layout: &LayerLayout, images: usize, kind: PanelKind| {
+            let panel = |columns: &Columns| PanelBuffer::for_products(images, columns.width, kind, precision);
             Shared::new(layout.slabs.iter().map(panel).collect())
         };
         let last = weights.layers.len() - 1;
         let layers = weights.layers.iter().enumerate().map(|(l, SplitLayer { layout, .. })| LayerExchange {
-            activations: panels(layout, images, if l < last { TileKind::Activations } else { TileKind::Unread }),
-            gradients: panels(layout, gradients, if l > 0 { TileKind::Gradients } else { TileKind::FirstGradients }),
+            activations: panels(layout, images, if l < last { PanelKind::Activations } else { PanelKind::Unread }),
+            gradients: panels(layout, gradients, if l > 0 { PanelKind::Gradients } else { PanelKind::FirstGradients }),
         });
         let parts = logit_parts(weights, 0..weights.layers[weights.layers.len() - 1].layout.slabs.len()).end;
         Self {

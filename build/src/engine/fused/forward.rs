@@ -102,10 +102,13 @@ fn first_layer<S: Simd>(
                 break;
             }
             let before = n * FIRST_LAYER_IMAGES;
-            let z = layer.activations.get_mut(q).rows_mut(before..before + images.len());
+            let rows = before..before + images.len();
+            let panel = layer.activations.get_mut(q);
+            let z = panel.rows_mut(rows.clone());
             first_layer::forward(s, slab, inputs.nonzero, images, group.as_deref_mut(), z);
             if is_hidden {
                 activate(s, z, layer.layout, q, before, dropout);
+                panel.make_ready(s, rows);
             }
         }
     }
@@ -140,7 +143,7 @@ fn bf16_first_layer<S: Simd>(
         bf16::first_layer(s, layer.weights.get(q), multiplier, images, panel);
         if is_hidden {
             activate(s, panel.rows_mut(0..images), layer.layout, q, 0, dropout);
-            panel.round(s, 0..images);
+            panel.make_ready(s, 0..images);
         }
     }
 }
@@ -159,19 +162,12 @@ fn dense_layer<S: Simd>(
         if let Some(multiplier) = &mut multiplier {
             bf16::forward(s, &before, &mut layer, &part, multiplier);
         } else {
-            for inputs in hidden_layer::chunks(before.activations.panels(&part)) {
-                for q in layer.own.clone() {
-                    let z = layer.activations.get_mut(q).rows_mut(part.clone());
-                    hidden_layer::forward(s, layer.weights.get(q), &inputs, z);
-                }
-            }
+            hidden_layer::forward(s, &before, &mut layer, &part);
         }
         for q in layer.own.clone() {
             let panel = layer.activations.get_mut(q);
             activate(s, panel.rows_mut(part.clone()), layer.layout, q, part.start, dropout);
-            if multiplier.is_some() {
-                panel.round(s, part.clone());
-            }
+            panel.make_ready(s, part.clone());
         }
     }
 }

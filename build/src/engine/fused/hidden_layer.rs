@@ -1,27 +1,37 @@
-//! A hidden layer after the first: dense products, in tiles of sums that stay in registers.
+//! A hidden layer after the first: products with the activations and gradients that are not zero.
 //!
-//! The matrices are stored in slabs of a few columns, the order that matrix libraries copy them into first. Each sum
-//! adds its terms one by one, so that no bit depends on how the work is divided.
+//! ReLU and dropout leave less than half of a layer's activations, and of their gradients the same. Each of the three products
+//! of a layer is a sum of rows, one for each number of the left matrix that is not zero; masks say which these are:
+//!
+//! | product | for each | sum of rows of | by the numbers of |
+//! |---|---|---|---|
+//! | `z = a W + b` | image | W | its row of a |
+//! | `d_in = d W^T` | image | W^T | its row of d |
+//! | `gradient = a^T d` | input | d | its column of a |
+//!
+//! 64 rows at a time are in the first-level cache. Each sum adds its terms one by one, so that no bit depends on how the work is
+//! divided.
 
-#![expect(unsafe_code, reason = "one bounds check for a tile instead of one for each of its rows")]
+#![expect(unsafe_code, reason = "the innermost loop reads places that a mask is known to stay within")]
 
 use std::ops::Range;
 
-use super::panel::Panel;
-use super::weights::{Columns, Slab, dense_width};
+use super::access::LayerAccess;
+use super::panel::{MASK, Panel};
+use super::weights::{Columns, LayerLayout, Slab, WIDEST};
 use crate::interrupt;
 use crate::optim::vectors::StepRule;
-use crate::simd::{Block, LANES, Simd, add};
+use crate::simd::{Block, LANES, Simd, add, numbers};
 
-/// Column blocks of a matrix in one pass. 16 keep their activations for [`DENSE_IMAGES`] images in the second-level
-/// cache while every slab is visited, and 16 KB of a slab's weights in the first-level cache while every image is.
-const CHUNK: usize = 16;
-/// Images in one pass through a layer.
-pub const DENSE_IMAGES: usize = 256;
-/// Images whose part of a gradient is summed before the next: a block of a and one of d stay in the first-level cache.
-const IMAGES_PER_SUM: usize = 128;
+/// Images in one pass through a layer: their activations stay in the second-level cache.
+const DENSE_IMAGES: usize = 256;
 /// From so many images on, the backward pass transposes the weights: the faster products make up for it.
-pub const MANY_IMAGES: usize = 8;
+const MANY_IMAGES: usize = 8;
+/// The most slabs whose sums are in registers together.
+const TOGETHER: usize = 2;
+const _: () = assert!(WIDEST * LANES <= MASK && DENSE_IMAGES.is_multiple_of(MASK));
+/// Blocks of the gradient of a panel's inputs, for all slabs that are worked on together.
+pub const GRADIENT: usize = TOGETHER * MASK * WIDEST;
 
 /// `images` in parts of [`DENSE_IMAGES`]; no more after a signal.
 pub fn parts(images: usize) -> impl Iterator<Item = Range<usize>> {
@@ -29,235 +39,241 @@ pub fn parts(images: usize) -> impl Iterator<Item = Range<usize>> {
     parts.take_while(|_| !interrupt::is_received())
 }
 
-/// A block of columns of a [`Panel`].
-#[derive(Debug, Clone, Copy)]
-struct Column<'a> {
-    panel: Panel<'a>,
-    block: usize,
-}
-
-impl<'a> Column<'a> {
-    /// The rows of images `first` and following.
-    #[inline(always)]
-    fn images<const R: usize>(&self, first: usize) -> [&'a [f32; LANES]; R] {
-        let Panel { blocks, width } = self.panel;
-        assert!((first + R) * width <= blocks.len() && self.block < width);
-        let mut images = [&[0.0; LANES]; R];
-        for r in 0..R {
-            // SAFETY: `r` is below `R`, and the row of image `first + R - 1` lies within the panel, as asserted.
-            images[r] = unsafe { &blocks.get_unchecked((first + r) * width + self.block).0 };
-        }
-        images
-    }
-}
-
-/// Some column blocks of a matrix (B,I).
-#[derive(Debug)]
-pub struct Chunk<'a> {
-    /// The number of column blocks before it.
-    begin: usize,
-    columns: [Column<'a>; CHUNK],
-    count: usize,
-}
-
-impl<'a> Chunk<'a> {
-    #[inline(always)]
-    fn columns(&self) -> &[Column<'a>] {
-        &self.columns[..self.count]
-    }
-
-    /// Its column blocks, counted from the first of the matrix.
-    pub fn blocks(&self) -> Range<usize> {
-        self.begin..self.begin + self.count
-    }
-}
-
-/// A matrix, given as its panels, in pieces of [`CHUNK`] column blocks; no more after a signal.
+/// The slabs `own`, neighbours together where both are of the greatest width and the registers hold the sums of both.
 #[inline(always)]
-pub fn chunks<'a>(panels: impl Iterator<Item = Panel<'a>>) -> impl Iterator<Item = Chunk<'a>> {
-    let mut columns = panels.flat_map(|panel| (0..panel.width).map(move |block| Column { panel, block }));
-    let mut begin = 0;
+fn together<S: Simd>(layout: &LayerLayout, own: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let is_wide = |q: usize| S::MANY_REGISTERS && layout.slabs[q].width == WIDEST;
+    let Range { mut start, end } = own;
     std::iter::from_fn(move || {
-        let mut chunk = [Column { panel: Panel { blocks: &[], width: 0 }, block: 0 }; CHUNK];
-        let count = chunk.iter_mut().zip(&mut columns).map(|(place, column)| *place = column).count();
-        let chunk = Chunk { begin, columns: chunk, count };
-        begin += count;
-        (count > 0 && !interrupt::is_received()).then_some(chunk)
+        let count = if start + 1 < end && is_wide(start) && is_wide(start + 1) { TOGETHER } else { 1 };
+        let slabs = start..start + count;
+        start += count;
+        (slabs.end <= end).then_some(slabs)
     })
 }
 
-/// Adds to z (B,W) the products of `inputs`, the next chunk of a (B,I). After the last chunk `z = a W + b`, for the
-/// slab's columns.
+/// Calls a function that is generic over the blocks of columns in a slab and the number of slabs.
+macro_rules! for_slabs {
+    ($layout:expr, $slabs:expr, $function:ident::<$S:ident>($($argument:expr),*)) => {
+        match ($layout.slabs[$slabs.start].width, $slabs.len()) {
+            (WIDEST, TOGETHER) => $function::<$S, WIDEST, TOGETHER>($($argument),*),
+            (1, _) => $function::<$S, 1, 1>($($argument),*),
+            (2, _) => $function::<$S, 2, 1>($($argument),*),
+            (3, _) => $function::<$S, 3, 1>($($argument),*),
+            (_, _) => $function::<$S, WIDEST, 1>($($argument),*),
+        }
+    };
+}
+
+/// Adds to the `sums`, W blocks in each of N slabs, the products of numbers and rows: for each bit k of `mask`, that of
+/// `value(k)` and row k.
+///
+/// # Safety
+/// `mask` has no bit beyond the rows of any slab.
 #[inline(always)]
-pub fn forward<S: Simd>(s: S, slab: &Slab, inputs: &Chunk, z: &mut [Block]) {
-    let width = slab.width;
-    if inputs.begin == 0 {
-        let biases = &slab.weights[slab.weights.len() - width..];
-        for z in z.chunks_exact_mut(width) {
+unsafe fn add_rows<S: Simd, const W: usize, const N: usize>(
+    s: S,
+    mut mask: u64,
+    value: impl Fn(usize) -> f32,
+    rows: [&[[Block; W]]; N],
+    sums: &mut [[S::F; W]; N],
+) {
+    while mask != 0 {
+        let k = mask.trailing_zeros() as usize;
+        mask &= mask - 1;
+        let x = s.splat(value(k));
+        for n in 0..N {
+            // SAFETY: the mask has bit k, and no bit beyond the rows, as the caller promises.
+            let row = unsafe { rows[n].get_unchecked(k) };
+            for j in 0..W {
+                sums[n][j] = s.mul_add(x, s.load(&row[j]), sums[n][j]);
+            }
+        }
+    }
+}
+
+/// The bits of a mask for the rows of every slab.
+#[inline(always)]
+fn inside<const W: usize, const N: usize>(rows: [&[[Block; W]]; N]) -> u64 {
+    let count = rows.iter().map(|rows| rows.len()).min().unwrap_or(0).min(MASK);
+    u64::MAX.checked_shr((MASK - count) as u32).unwrap_or(0)
+}
+
+#[inline(always)]
+fn load_rows<S: Simd, const W: usize, const N: usize>(s: S, rows: [&[Block; W]; N]) -> [[S::F; W]; N] {
+    let mut values = [[s.splat(0.0); W]; N];
+    for n in 0..N {
+        for j in 0..W {
+            values[n][j] = s.load(&rows[n][j]);
+        }
+    }
+    values
+}
+
+/// Row `row` of each slab.
+#[inline(always)]
+fn store_rows<S: Simd, const W: usize, const N: usize>(
+    s: S,
+    values: [[S::F; W]; N],
+    slabs: &mut [&mut [[Block; W]]; N],
+    row: usize,
+) {
+    for n in 0..N {
+        let to = &mut slabs[n][row];
+        for j in 0..W {
+            s.store(values[n][j], &mut to[j]);
+        }
+    }
+}
+
+/// `z += a W` for N slabs, W blocks of columns each. `left` is a panel of a, and `rows` are those of W for its columns.
+#[inline(always)]
+fn add_product<S: Simd, const W: usize, const N: usize>(
+    s: S,
+    left: Panel,
+    rows: [&[[Block; W]]; N],
+    mut z: [&mut [[Block; W]]; N],
+) {
+    let inside = inside(rows) & (u64::MAX >> (MASK - left.width * LANES));
+    for (image, (a, mask)) in left.blocks.chunks_exact(left.width).zip(left.masks).enumerate() {
+        let a = numbers(a);
+        let mut sums = load_rows(s, z.each_ref().map(|z| &z[image]));
+        // SAFETY: the mask is for rows that are there, and for numbers of the panel's row.
+        unsafe { add_rows(s, mask & inside, |k| *a.get_unchecked(k), rows, &mut sums) };
+        store_rows(s, sums, &mut z, image);
+    }
+}
+
+/// A dense layer before ReLU and dropout, `z = a W + b`, for a part of the images.
+#[inline(always)]
+pub fn forward<S: Simd>(s: S, before: &LayerAccess, layer: &mut LayerAccess, part: &Range<usize>) {
+    for q in layer.own.clone() {
+        let slab = layer.weights.get(q);
+        let biases = &slab.weights[slab.weights.len() - slab.width..];
+        for z in layer.activations.get_mut(q).rows_mut(part.clone()).chunks_exact_mut(slab.width) {
             z.copy_from_slice(biases);
         }
     }
-    let Range { start, end } = inputs.blocks();
-    add_product(s, inputs, &slab.weights[start * LANES * width..end * LANES * width], width, z, width, 0);
-}
-
-/// `z += a W` for `width` blocks of columns of z (B,`stride`), from block `first` on. `inputs` are some columns of a,
-/// and `weights` their rows, `width` blocks each.
-#[inline(always)]
-fn add_product<S: Simd>(
-    s: S,
-    inputs: &Chunk,
-    weights: &[Block],
-    width: usize,
-    z: &mut [Block],
-    stride: usize,
-    first: usize,
-) {
-    // As many images in a tile as the registers hold sums for.
-    let inputs = inputs.columns();
-    match (S::REGISTERS, width) {
-        (32.., 2) => add_product_by::<S, 2, 12>(s, inputs, weights, z, stride, first),
-        (32.., _) => add_product_by::<S, 1, 12>(s, inputs, weights, z, stride, first),
-        // Slabs of a network that trains in bf16.
-        (_, 2) => add_product_by::<S, 2, 3>(s, inputs, weights, z, stride, first),
-        (8.., _) => add_product_by::<S, 1, 6>(s, inputs, weights, z, stride, first),
-        (_, _) => add_product_by::<S, 1, 3>(s, inputs, weights, z, stride, first),
-    }
-}
-
-/// In tiles of `R` images, whose sums for `W` blocks of columns are in registers. Each input adds `R` times `W`
-/// products, of `R` numbers of a and `W` blocks of the weights.
-#[inline(always)]
-fn add_product_by<S: Simd, const W: usize, const R: usize>(
-    s: S,
-    inputs: &[Column],
-    weights: &[Block],
-    z: &mut [Block],
-    stride: usize,
-    first: usize,
-) {
-    let images = z.len() / stride;
-    let weights = weights.as_chunks::<W>().0;
-    let tiled = images / R * R;
-    for image in (0..tiled).step_by(R) {
-        add_tile::<S, W, R>(s, inputs, weights, image, z, stride, first);
-    }
-    for image in tiled..images {
-        add_tile::<S, W, 1>(s, inputs, weights, image, z, stride, first);
-    }
-}
-
-#[inline(always)]
-fn add_tile<S: Simd, const W: usize, const R: usize>(
-    s: S,
-    inputs: &[Column],
-    weights: &[[Block; W]],
-    image: usize,
-    z: &mut [Block],
-    stride: usize,
-    first: usize,
-) {
-    let mut sums = [[s.splat(0.0); W]; R];
-    for r in 0..R {
-        let z = &z[(image + r) * stride + first..][..W];
-        for j in 0..W {
-            sums[r][j] = s.load(&z[j]);
+    for (a, inputs) in before.activations.panels(part).zip(&before.layout.slabs) {
+        if interrupt::is_received() {
+            return;
         }
-    }
-    for (column, weights) in inputs.iter().zip(weights.as_chunks::<LANES>().0) {
-        let a = column.images::<R>(image);
-        for lane in 0..LANES {
-            let mut w = [s.splat(0.0); W];
-            for j in 0..W {
-                w[j] = s.load(&weights[lane][j]);
-            }
-            for r in 0..R {
-                let x = s.splat(a[r][lane]);
-                for j in 0..W {
-                    sums[r][j] = s.mul_add(x, w[j], sums[r][j]);
-                }
-            }
-        }
-    }
-    for r in 0..R {
-        let z = &mut z[(image + r) * stride + first..][..W];
-        for j in 0..W {
-            s.store(sums[r][j], &mut z[j]);
+        for slabs in together::<S>(layer.layout, layer.own.clone()) {
+            for_slabs!(layer.layout, slabs, forward_by::<S>(s, a, *inputs, layer, slabs.start, part));
         }
     }
 }
 
-/// Adds to d_in (B,W) the products of `d`, the next chunk of d (B,O). After the last chunk `d_in = d W^T`: the gradient
-/// of the layer's inputs, for their `columns`.
+/// The products of one panel and N slabs from number `first` on.
+#[inline(always)]
+fn forward_by<S: Simd, const W: usize, const N: usize>(
+    s: S,
+    a: Panel,
+    inputs: Columns,
+    layer: &mut LayerAccess,
+    first: usize,
+    part: &Range<usize>,
+) {
+    let rows = inputs.begin * LANES..(inputs.begin + inputs.width) * LANES;
+    let weights = std::array::from_fn(|n| &layer.weights.get(first + n).weights.as_chunks::<W>().0[rows.clone()]);
+    let z = layer.activations.several_mut(first).map(|z| z.rows_mut(part.clone()).as_chunks_mut::<W>().0);
+    add_product::<S, W, N>(s, a, weights, z);
+}
+
+/// Backward through a dense layer: the gradient of the activations before, `d_in = d W^T`, for a part of the images.
 ///
-/// `weights` gives, for a column block of the layer's outputs, its slab and its number in the slab. `scratch` is memory
-/// for rows of `W^T`.
+/// `transposed` is scratch memory for rows of `W^T`.
 #[inline(always)]
-pub fn input_gradient<'a, S: Simd>(
+pub fn input_gradient<S: Simd>(
     s: S,
-    d: &Chunk,
-    weights: impl Fn(usize) -> (&'a Slab, usize),
-    columns: Columns,
-    scratch: &mut Vec<Block>,
-    d_in: &mut [Block],
+    before: &mut LayerAccess,
+    layer: &LayerAccess,
+    part: &Range<usize>,
+    transposed: &mut Vec<Block>,
 ) {
-    if d.begin == 0 {
-        d_in.fill(Block::ZERO);
+    if part.len() < MANY_IMAGES {
+        return input_gradient_of_few(s, before, layer, part);
     }
-    let Columns { begin, width } = columns;
-    let tile_width = dense_width(S::REGISTERS);
-    for block in (0..width).step_by(tile_width) {
-        let tile_width = tile_width.min(width - block);
-        scratch.clear();
-        for output in d.blocks() {
-            let (slab, column) = weights(output);
-            transpose(slab, column, (begin + block) * LANES, tile_width, scratch);
+    for q in before.own.clone() {
+        before.gradients.get_mut(q).rows_mut(part.clone()).fill(Block::ZERO);
+    }
+    for (q, d) in layer.gradients.panels(part).enumerate() {
+        if interrupt::is_received() {
+            return;
         }
-        add_product(s, d, scratch, tile_width, d_in, width, block);
+        let slab = layer.weights.get(q);
+        for slabs in together::<S>(before.layout, before.own.clone()) {
+            for_slabs!(before.layout, slabs, input_gradient_by::<S>(s, d, slab, before, slabs.start, part, transposed));
+        }
     }
 }
 
-/// Appends to `transposed` (O,`width`) the weights of a column block of the slab's outputs, from input `first` on.
+/// The products of one panel and N slabs from number `first` on. `slab` has the weights of the panel's columns.
 #[inline(always)]
-fn transpose(slab: &Slab, column: usize, first: usize, width: usize, transposed: &mut Vec<Block>) {
-    let begin = transposed.len();
-    transposed.resize(begin + LANES * width, Block::ZERO);
-    let transposed = &mut transposed[begin..];
-    for block in 0..width {
-        for i in 0..LANES {
-            let weights = &slab.weights[(first + block * LANES + i) * slab.width + column];
-            for o in 0..LANES {
-                transposed[o * width + block].0[i] = weights.0[o];
+fn input_gradient_by<S: Simd, const W: usize, const N: usize>(
+    s: S,
+    d: Panel,
+    slab: &Slab,
+    before: &mut LayerAccess,
+    first: usize,
+    part: &Range<usize>,
+    transposed: &mut Vec<Block>,
+) {
+    let outputs = d.width * LANES;
+    transposed.resize(GRADIENT, Block::ZERO);
+    for (n, rows) in transposed.chunks_exact_mut(outputs * W).take(N).enumerate() {
+        let inputs = before.layout.slabs[first + n].begin * LANES;
+        transpose::<S, W>(s, slab, inputs, rows.as_chunks_mut::<W>().0);
+    }
+    let rows = transposed.as_chunks::<W>().0;
+    let rows = std::array::from_fn(|n| &rows[n * outputs..(n + 1) * outputs]);
+    let d_in = before.gradients.several_mut(first).map(|d| d.rows_mut(part.clone()).as_chunks_mut::<W>().0);
+    add_product::<S, W, N>(s, d, rows, d_in);
+}
+
+/// The `transposed` (O,W) weights of all the slab's outputs and W blocks of inputs, from `first` on.
+#[inline(always)]
+fn transpose<S: Simd, const W: usize>(s: S, slab: &Slab, first: usize, transposed: &mut [[Block; W]]) {
+    for column in 0..slab.width {
+        for j in 0..W {
+            let mut square = [[0; LANES]; LANES];
+            for (i, row) in square.iter_mut().enumerate() {
+                let weights = &slab.weights[(first + j * LANES + i) * slab.width + column];
+                s.store_u32(s.bits(s.load(weights)), row);
+            }
+            s.transpose(&mut square);
+            for (to, row) in transposed[column * LANES..].iter_mut().zip(square) {
+                to[j] = Block(row.map(f32::from_bits));
             }
         }
     }
 }
 
-/// The same gradient as [`input_gradient`] over all chunks, for few images: the weights are read where they are.
-/// `outputs` are the layer's slabs, each with its panel of d.
+/// [`input_gradient`] for few images: the weights are read where they are.
 #[inline(always)]
-pub fn input_gradient_of_few<'a, S: Simd>(
-    s: S,
-    outputs: impl Iterator<Item = (&'a Slab, Panel<'a>)> + Clone,
-    columns: Columns,
-    d_in: &mut [Block],
-) {
+fn input_gradient_of_few<S: Simd>(s: S, before: &mut LayerAccess, layer: &LayerAccess, part: &Range<usize>) {
     const AT_A_TIME: usize = 4;
-    for (image, d_in) in d_in.chunks_exact_mut(columns.width).enumerate() {
-        for (block, d_in) in d_in.iter_mut().enumerate() {
-            for (n, d_in) in d_in.0.as_chunks_mut::<AT_A_TIME>().0.iter_mut().enumerate() {
-                let first = (columns.begin + block) * LANES + n * AT_A_TIME;
-                let mut sums = [s.splat(0.0); AT_A_TIME];
-                for (slab, d) in outputs.clone() {
-                    let d = &d.blocks[image * d.width..][..d.width];
-                    for i in 0..AT_A_TIME {
-                        for (d, w) in d.iter().zip(&slab.weights[(first + i) * slab.width..]) {
-                            sums[i] = s.mul_add(s.load(d), s.load(w), sums[i]);
+    let slabs = (0..layer.layout.slabs.len()).map(|q| layer.weights.get(q));
+    let outputs = slabs.zip(layer.gradients.panels(part));
+    for q in before.own.clone() {
+        let columns = before.layout.slabs[q];
+        let d_in = before.gradients.get_mut(q).rows_mut(part.clone());
+        for (image, d_in) in d_in.chunks_exact_mut(columns.width).enumerate() {
+            for (block, d_in) in d_in.iter_mut().enumerate() {
+                for (n, d_in) in d_in.0.as_chunks_mut::<AT_A_TIME>().0.iter_mut().enumerate() {
+                    let first = (columns.begin + block) * LANES + n * AT_A_TIME;
+                    let mut sums = [s.splat(0.0); AT_A_TIME];
+                    for (slab, d) in outputs.clone() {
+                        let d = &d.blocks[image * d.width..][..d.width];
+                        for i in 0..AT_A_TIME {
+                            for (d, w) in d.iter().zip(&slab.weights[(first + i) * slab.width..]) {
+                                sums[i] = s.mul_add(s.load(d), s.load(w), sums[i]);
+                            }
                         }
                     }
-                }
-                for i in 0..AT_A_TIME {
-                    d_in[i] = s.sum(sums[i]);
+                    for i in 0..AT_A_TIME {
+                        d_in[i] = s.sum(sums[i]);
+                    }
                 }
             }
         }
@@ -273,113 +289,78 @@ pub fn relu_backward<S: Simd>(s: S, a: &[Block], scale: f32, d: &mut [Block]) {
     }
 }
 
-/// The gradient of weights over some images of a batch.
-pub struct PartialGradient<'a> {
-    /// Whether these are the first images. Otherwise `gradient` holds the sum over those before.
-    pub is_first: bool,
-    /// The update that follows the last images.
-    pub rule: Option<&'a StepRule>,
-    /// All rows of a slab.
-    pub gradient: &'a mut [Block],
-}
-
-impl PartialGradient<'_> {
-    /// The same with the gradient from block `begin` on.
-    #[inline(always)]
-    pub fn at(&mut self, begin: usize) -> PartialGradient<'_> {
-        PartialGradient { is_first: self.is_first, rule: self.rule, gradient: &mut self.gradient[begin..] }
-    }
-}
-
-/// Adds to the `sum` of gradients that of some rows of the slab's weights over some images, `a^T d`. Then updates the
-/// rows, if these are the last images. `inputs` are the next chunk of a.
+/// The gradient `a^T d` of a dense layer's weights over `images` images, and their update. `gradient` is scratch memory.
 #[inline(always)]
-pub fn update<S: Simd>(s: S, slab: &mut Slab, inputs: &Chunk, d: &[Block], sum: PartialGradient) {
-    match (S::REGISTERS, slab.width) {
-        (32.., 2) => update_by::<S, 2, 8, 8>(s, slab, inputs, d, sum),
-        (32.., _) => update_by::<S, 1, 8, 8>(s, slab, inputs, d, sum),
-        (8.., _) => update_by::<S, 1, 6, 4>(s, slab, inputs, d, sum),
-        (_, _) => update_by::<S, 1, 2, 2>(s, slab, inputs, d, sum),
-    }
-}
-
-/// In parts of [`IMAGES_PER_SUM`] images, and tiles of `R` inputs whose sums for the slab's columns are in registers. A
-/// last tile of `L` inputs completes the 16 of a block.
-#[inline(always)]
-fn update_by<S: Simd, const W: usize, const R: usize, const L: usize>(
+pub fn update<S: Simd>(
     s: S,
-    slab: &mut Slab,
-    inputs: &Chunk,
-    d: &[Block],
-    sum: PartialGradient,
+    before: &LayerAccess,
+    layer: &mut LayerAccess,
+    images: usize,
+    rule: &StepRule,
+    gradient: &mut [Block],
 ) {
-    let PartialGradient { is_first, rule, gradient } = sum;
-    let (d, gradient) = (d.as_chunks::<W>().0, gradient.as_chunks_mut::<W>().0);
-    for (&column, block) in inputs.columns().iter().zip(inputs.blocks()) {
-        let rows = block * LANES..(block + 1) * LANES;
-        let gradient = &mut gradient[rows.clone()];
-        if is_first {
-            gradient.fill([Block::ZERO; W]);
-        }
-        for (part, d) in d.chunks(IMAGES_PER_SUM).enumerate() {
-            for lane in (0..LANES - L).step_by(R) {
-                gradient_tile::<S, W, R>(s, column, part * IMAGES_PER_SUM, lane, d, gradient);
+    for slabs in together::<S>(layer.layout, layer.own.clone()) {
+        for input in 0..before.layout.slabs.len() {
+            if interrupt::is_received() {
+                return;
             }
-            gradient_tile::<S, W, L>(s, column, part * IMAGES_PER_SUM, LANES - L, d, gradient);
+            for_slabs!(
+                layer.layout,
+                slabs,
+                update_by::<S>(s, before, input, layer, slabs.start, images, rule, gradient)
+            );
         }
-        if let Some(rule) = rule {
-            slab.update(s, rule, rows, gradient.as_flattened());
+    }
+    for q in layer.own.clone() {
+        let (slab, d) = (layer.weights.get_mut(q), layer.gradients.get(q).rows(0..images));
+        let sum = &mut gradient[..slab.width];
+        sum.fill(Block::ZERO);
+        for d in d.blocks.chunks_exact(slab.width) {
+            add(s, sum, d);
         }
+        let rows = slab.rows();
+        slab.update(s, rule, rows - 1..rows, sum);
     }
 }
 
-/// As [`update`], for the slab's biases, the last of the rows.
+/// The weights of the inputs in panel `input`, in N slabs from number `first` on.
 #[inline(always)]
-pub fn update_biases<S: Simd>(s: S, slab: &mut Slab, d: &[Block], sum: PartialGradient) {
-    let PartialGradient { is_first, rule, gradient } = sum;
-    let rows = slab.rows() - 1..slab.rows();
-    let gradient = &mut gradient[rows.start * slab.width..rows.end * slab.width];
-    if is_first {
-        gradient.fill(Block::ZERO);
-    }
-    for d in d.chunks_exact(slab.width) {
-        add(s, gradient, d);
-    }
-    if let Some(rule) = rule {
-        slab.update(s, rule, rows, gradient);
-    }
-}
-
-/// Adds to the gradient of `R` inputs, from `lane` of `column` on, that of images `first` and following.
-#[inline(always)]
-fn gradient_tile<S: Simd, const W: usize, const R: usize>(
+#[expect(clippy::too_many_arguments, reason = "a kernel takes the arrays that it reads and writes")]
+fn update_by<S: Simd, const W: usize, const N: usize>(
     s: S,
-    column: Column,
+    before: &LayerAccess,
+    input: usize,
+    layer: &mut LayerAccess,
     first: usize,
-    lane: usize,
-    d: &[[Block; W]],
-    gradient: &mut [[Block; W]],
+    images: usize,
+    rule: &StepRule,
+    gradient: &mut [Block],
 ) {
-    let gradient = &mut gradient[lane..lane + R];
-    let mut sums = [[s.splat(0.0); W]; R];
-    for r in 0..R {
-        for j in 0..W {
-            sums[r][j] = s.load(&gradient[r][j]);
-        }
-    }
-    let rows = column.panel.blocks[first * column.panel.width + column.block..].iter().step_by(column.panel.width);
-    for (a, d) in rows.zip(d) {
-        let a = &a.0[lane..lane + R];
-        for r in 0..R {
-            let x = s.splat(a[r]);
-            for j in 0..W {
-                sums[r][j] = s.mul_add(x, s.load(&d[j]), sums[r][j]);
+    let activations = before.activations.get(input);
+    let Columns { begin, width } = before.layout.slabs[input];
+    let inputs = width * LANES;
+    let gradient = &mut gradient.as_chunks_mut::<W>().0[..N * inputs];
+    gradient.fill([Block::ZERO; W]);
+    for group in (0..images).step_by(MASK) {
+        let group = group..images.min(group + MASK);
+        let d: [_; N] =
+            std::array::from_fn(|n| layer.gradients.get(first + n).rows(group.clone()).blocks.as_chunks::<W>().0);
+        let a = numbers(activations.rows(group.clone()).blocks);
+        let inside = inside(d) & (u64::MAX >> (MASK - a.len() / inputs));
+        for (i, mask) in activations.column_masks(group.start).iter().enumerate() {
+            let mut sums = load_rows(s, std::array::from_fn(|n| &gradient[n * inputs + i]));
+            // SAFETY: the mask is for images of the group, which have rows in d and a, and input i is a number of each row of a.
+            unsafe { add_rows(s, mask & inside, |k| *a.get_unchecked(k * inputs + i), d, &mut sums) };
+            for n in 0..N {
+                let to = &mut gradient[n * inputs + i];
+                for j in 0..W {
+                    s.store(sums[n][j], &mut to[j]);
+                }
             }
         }
     }
-    for r in 0..R {
-        for j in 0..W {
-            s.store(sums[r][j], &mut gradient[r][j]);
-        }
+    for (n, gradient) in gradient.chunks_exact(inputs).enumerate() {
+        let rows = begin * LANES..begin * LANES + inputs;
+        layer.weights.get_mut(first + n).update(s, rule, rows, gradient.as_flattened());
     }
 }

@@ -5,7 +5,7 @@
 //! | block | 16 numbers: a cache line, and the unit of all vector arithmetic ([`Block`]) |
 //! | slab | some neighbouring columns of a layer's weights, up to 64, with the optimizer's slots; one thread owns it |
 //! | panel | a matrix (B,W) that belongs to a slab: activations or their gradient |
-//! | chunk | some column blocks of a dense layer's input, used by all slabs before the next chunk |
+//! | mask | which of up to 64 numbers are not 0, a bit for each; dense layers use no others |
 //! | nonzero pixel | a pixel that is not 0; the first layer reads no others |
 //! | stretch | 158 neighbouring pixels, whose weights fit into the first-level cache |
 //! | group | up to 32 images of a batch, listed pixel by pixel for the gradient of the first layer |
@@ -38,7 +38,7 @@
 //! ```
 //!
 //! Dense layers (`hidden_layer`) have a barrier before each on the forward pass and on the backward pass, one before
-//! their weights change and one after. For batches of more than 32 images, the first layer's gradient is summed over
+//! their weights change and one after. They too use only what is not zero: ReLU and dropout leave a quarter to a half. For batches of more than 32 images, the first layer's gradient is summed over
 //! groups of 32 and kept in memory in between. Every sum has an order that depends neither on the number of threads nor
 //! on the columns that a thread owns, so neither does any bit of the result.
 //!
@@ -157,7 +157,7 @@ impl FusedNetwork {
     /// The shape is not supported, or a signal arrived.
     pub fn new(shape: &MlpShape, parameters: &[f32], threads: usize, set: InstructionSet) -> Result<Self> {
         supports(shape)?;
-        let mut weights = Weights::new(shape, None, threads, set)?;
+        let mut weights = Weights::new(shape, None, threads)?;
         weights.each_parameter(|index, mut place| *place.weight() = parameters[index]);
         interrupt::check().map(|()| Self { weights, set })
     }
@@ -213,16 +213,15 @@ impl FusedEngine {
         // Activations with their gradients, and the logits with their parts, twice.
         let units =
             2 * hidden.iter().sum::<usize>() + hidden.last().map_or(0, |&last| 2 * last / grain(last)) + 2 * LANES;
-        let layers = shape.layers();
-        let largest = layers.iter().map(|layer| layer.weights.len()).max().unwrap_or(0);
-        let gradient = if batch > GROUP { largest } else { 0 };
+        let gradient = if batch > GROUP { shape.layers()[0].weights.len() } else { 0 };
         let nonzero = NonzeroPixels::memory(&train.pixels, shape.inputs());
-        let tiles = match recipe.precision {
-            Precision::Float32 => 0,
+        let products = match recipe.precision {
+            // Masks: three bits for two numbers.
+            Precision::Float32 => batch * units / 4,
             // Two kinds of tiles of each panel.
             Precision::Bf16 => 2 * size_of::<f32>() * batch * units + recipe.threads * bf16::memory(batch, shape),
         };
-        (parameters + size_of::<f32>() * (batch * units + gradient) + nonzero + tiles) as u64
+        (parameters + size_of::<f32>() * (batch * units + gradient) + nonzero + products) as u64
     }
 
     /// The network of `recipe` at its beginning, to be trained on `train`, with the instruction set `set`. Images that are
@@ -233,7 +232,7 @@ impl FusedEngine {
     pub fn new(recipe: Recipe, train: Arc<Images>, set: InstructionSet) -> Result<Self> {
         Self::supports(&recipe)?;
         let initial = recipe.shape.initial_parameters(recipe.seed);
-        let mut weights = Weights::new(&recipe.shape, training(&recipe), recipe.threads, set)?;
+        let mut weights = Weights::new(&recipe.shape, training(&recipe), recipe.threads)?;
         weights.each_parameter(|index, mut place| *place.weight() = initial[index]);
         let (nonzero, labels) = listed(train, recipe.shape.inputs(), weights.threads());
         let (exchange, workers) = team(&recipe, &weights, labels.len());
@@ -251,7 +250,7 @@ impl FusedEngine {
             return Ok(());
         }
         let state = self.state()?;
-        let weights = Weights::new(&self.recipe.shape, training(&self.recipe), threads, self.set)?;
+        let weights = Weights::new(&self.recipe.shape, training(&self.recipe), threads)?;
         (self.exchange, self.workers) = team(&self.recipe, &weights, self.labels.len());
         self.weights = weights;
         self.load_state(&state)

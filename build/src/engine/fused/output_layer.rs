@@ -32,7 +32,7 @@ fn partial_logits_by<S: Simd, const R: usize>(
     weights: &[Block],
     logits: &mut [Block],
 ) {
-    let Panel { blocks: a, width } = a;
+    let Panel { blocks: a, width, .. } = a;
     let (tiles, rest) = logits.as_chunks_mut::<R>();
     let (tiled, a_rest) = a.split_at(tiles.len() * R * width);
     for (logits, a) in tiles.iter_mut().zip(tiled.chunks_exact(R * width)) {

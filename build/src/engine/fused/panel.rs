@@ -3,34 +3,56 @@
 use std::ops::Range;
 
 use crate::simd::tile::{Bf16Tile, DEPTH, ROWS, rounded};
-use crate::simd::{Block, LANES, Simd};
+use crate::simd::{Block, LANES, Precision, Simd};
+
+/// The bits of a mask: as many numbers as the widest row of a panel has.
+pub const MASK: usize = u64::BITS as usize;
 
 /// The memory of such a matrix.
 #[derive(Debug)]
 pub struct PanelBuffer {
     width: usize,
     blocks: Box<[Block]>,
-    /// The same numbers in bf16.
-    tiles: PanelTiles,
+    products: Products,
+}
+
+/// What the products that read a panel need beside its numbers.
+#[derive(Debug)]
+enum Products {
+    Nothing,
+    Masks(PanelMasks),
+    Tiles(PanelTiles),
 }
 
 impl PanelBuffer {
-    /// A matrix of zeros for `images` images and `width` blocks of columns.
+    /// A matrix of zeros for `images` images and `width` blocks of columns, which no product reads.
     pub fn new(images: usize, width: usize) -> Self {
-        Self { width, blocks: vec![Block::ZERO; images * width].into(), tiles: PanelTiles::default() }
+        Self { width, blocks: vec![Block::ZERO; images * width].into(), products: Products::Nothing }
     }
 
-    /// The same for products of bf16 numbers, which read it as `kind` says.
-    pub fn tiled(images: usize, width: usize, kind: TileKind) -> Self {
-        let images = images.next_multiple_of(ROWS);
-        Self { tiles: PanelTiles::new(images, width, kind), ..Self::new(images, width) }
+    /// The same for products of this precision, which read it as `kind` says.
+    pub fn for_products(images: usize, width: usize, kind: PanelKind, precision: Precision) -> Self {
+        match (precision, kind) {
+            (Precision::Float32, PanelKind::Unread | PanelKind::FirstGradients) => Self::new(images, width),
+            (Precision::Float32, PanelKind::Activations | PanelKind::Gradients) => {
+                Self { products: Products::Masks(PanelMasks::new(images, width, kind)), ..Self::new(images, width) }
+            }
+            (Precision::Bf16, _) => {
+                let images = images.next_multiple_of(ROWS);
+                Self { products: Products::Tiles(PanelTiles::new(images, width, kind)), ..Self::new(images, width) }
+            }
+        }
     }
 
     /// The rows of some images.
     #[inline(always)]
     pub fn rows(&self, images: Range<usize>) -> Panel<'_> {
+        let masks = match &self.products {
+            Products::Masks(masks) => &masks.rows[images.clone()],
+            _ => &[],
+        };
         let blocks = &self.blocks[images.start * self.width..images.end * self.width];
-        Panel { blocks, width: self.width }
+        Panel { blocks, width: self.width, masks }
     }
 
     /// The rows of some images, to be written.
@@ -39,18 +61,33 @@ impl PanelBuffer {
         &mut self.blocks[images.start * self.width..images.end * self.width]
     }
 
-    /// The tiles of the images that were rounded last.
-    pub fn tiles(&self) -> &PanelTiles {
-        &self.tiles
+    /// For each column, which of [`MASK`] images from `first` on, a multiple of it, are not zero. Activations have these masks.
+    #[inline(always)]
+    pub fn column_masks(&self, first: usize) -> &[u64] {
+        let Products::Masks(masks) = &self.products else { unreachable!("the panel has no masks") };
+        let columns = self.width * LANES;
+        &masks.columns[first / MASK * columns..][..columns]
     }
 
-    /// Rounds the rows of some images to bf16, and makes their tiles. They begin with a multiple of [`ROWS`].
+    /// The tiles of the images that were made ready last.
+    pub fn tiles(&self) -> &PanelTiles {
+        let Products::Tiles(tiles) = &self.products else { unreachable!("the panel has no tiles") };
+        tiles
+    }
+
+    /// Makes the rows of some images ready for the products that read them. They begin with a multiple of [`MASK`].
     #[inline(always)]
-    pub fn round<S: Simd>(&mut self, s: S, images: Range<usize>) {
-        for block in self.rows_mut(images.clone()) {
-            s.store(rounded(s, s.load(block)), block);
+    pub fn make_ready<S: Simd>(&mut self, s: S, images: Range<usize>) {
+        match &mut self.products {
+            Products::Nothing => {}
+            Products::Masks(masks) => masks.fill(s, &self.blocks, images),
+            Products::Tiles(tiles) => {
+                for block in &mut self.blocks[images.start * self.width..images.end * self.width] {
+                    s.store(rounded(s, s.load(block)), block);
+                }
+                tiles.fill(s, &self.blocks, images);
+            }
         }
-        self.tiles.fill(s, &self.blocks, images);
     }
 }
 
@@ -61,11 +98,13 @@ pub struct Panel<'a> {
     pub blocks: &'a [Block],
     /// W in blocks.
     pub width: usize,
+    /// Which numbers of each row are not zero: number i is bit i. Empty if no product of float32 numbers reads the panel.
+    pub masks: &'a [u64],
 }
 
 /// Which products read a panel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TileKind {
+pub enum PanelKind {
     /// None.
     Unread,
     /// Activations a: `a W` and `a^T d`.
@@ -74,6 +113,67 @@ pub enum TileKind {
     Gradients,
     /// Gradients d of the first layer: `x^T d`.
     FirstGradients,
+}
+
+/// Which numbers of a panel are not zero.
+#[derive(Debug)]
+struct PanelMasks {
+    /// W in blocks.
+    width: usize,
+    /// For each image (B), its columns.
+    rows: Vec<u64>,
+    /// For each column, some images: (B / `MASK`, W). Empty where no product reads them.
+    columns: Vec<u64>,
+}
+
+impl PanelMasks {
+    fn new(images: usize, width: usize, kind: PanelKind) -> Self {
+        let groups = if kind == PanelKind::Activations { images.div_ceil(MASK) } else { 0 };
+        Self { width, rows: vec![0; images], columns: vec![0; groups * width * LANES] }
+    }
+
+    /// Fills the masks of some images, which begin with a multiple of [`MASK`], from (B,W).
+    #[inline(always)]
+    fn fill<S: Simd>(&mut self, s: S, panel: &[Block], images: Range<usize>) {
+        let columns = self.width * LANES;
+        for first in images.clone().step_by(MASK) {
+            let group = first..images.end.min(first + MASK);
+            let panel = &panel[group.start * self.width..group.end * self.width];
+            let rows = &mut self.rows[group];
+            for (mask, row) in rows.iter_mut().zip(panel.chunks_exact(self.width)) {
+                *mask = 0;
+                for (n, block) in row.iter().enumerate() {
+                    *mask |= u64::from(s.nonzero(s.load(block))) << (n * LANES);
+                }
+            }
+            if !self.columns.is_empty() {
+                let mut square = [0; MASK];
+                square[..rows.len()].copy_from_slice(rows);
+                transpose(&mut square);
+                self.columns[first / MASK * columns..][..columns].copy_from_slice(&square[..columns]);
+            }
+        }
+    }
+}
+
+/// Exchanges rows and columns of bits: bit m of number i becomes bit i of number m.
+///
+/// Source: Warren: Hacker's Delight, second edition, section 7-3.
+#[inline(always)]
+fn transpose(rows: &mut [u64; MASK]) {
+    let mut size = MASK / 2;
+    let mut mask = u64::MAX >> size;
+    while size > 0 {
+        for first in (0..MASK).step_by(2 * size) {
+            for i in first..first + size {
+                let exchanged = (rows[i] >> size ^ rows[i + size]) & mask;
+                rows[i] ^= exchanged << size;
+                rows[i + size] ^= exchanged;
+            }
+        }
+        size /= 2;
+        mask ^= mask << size;
+    }
 }
 
 /// A panel in bf16.
@@ -91,14 +191,14 @@ pub struct PanelTiles {
 }
 
 impl PanelTiles {
-    fn new(images: usize, width: usize, kind: TileKind) -> Self {
+    fn new(images: usize, width: usize, kind: PanelKind) -> Self {
         let groups = images / DEPTH;
-        let has_rows = matches!(kind, TileKind::Activations | TileKind::Gradients);
+        let has_rows = matches!(kind, PanelKind::Activations | PanelKind::Gradients);
         let rows = if has_rows { images / LANES * width.div_ceil(2) } else { 0 };
-        let columns = if kind == TileKind::Unread { 0 } else { width * groups };
+        let columns = if kind == PanelKind::Unread { 0 } else { width * groups };
         Self {
             width,
-            is_transposed: kind == TileKind::Activations,
+            is_transposed: kind == PanelKind::Activations,
             rows: vec![Bf16Tile::ZERO; rows],
             columns: vec![Bf16Tile::ZERO; columns],
             groups,
@@ -159,6 +259,27 @@ impl PanelTiles {
                         tile.transpose(s);
                     }
                 }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_and_columns_of_bits_are_exchanged() {
+        let mut x = 1u64;
+        let rows: [u64; MASK] = std::array::from_fn(|_| {
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            x
+        });
+        let mut columns = rows;
+        transpose(&mut columns);
+        for i in 0..MASK {
+            for m in 0..MASK {
+                assert_eq!(columns[m] >> i & 1, rows[i] >> m & 1, "row {i}, column {m}");
             }
         }
     }

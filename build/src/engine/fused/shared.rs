@@ -76,6 +76,14 @@ impl<'p, T> View<'p, T> {
         // as it is borrowed.
         unsafe { &mut *self.values.0[q].get() }
     }
+
+    /// Value `first` and those after it, which are this thread's own and not published.
+    #[inline(always)]
+    pub fn several_mut<const N: usize>(&mut self, first: usize) -> [&mut T; N] {
+        assert!(!self.published && self.own.start <= first && first + N <= self.own.end);
+        // SAFETY: as for `get_mut`; these are different values.
+        std::array::from_fn(|n| unsafe { &mut *self.values.0[first + n].get() })
+    }
 }
 
 impl View<'_, PanelBuffer> {

@@ -7,10 +7,9 @@ use super::bf16::{self, TileMultiplier};
 use super::first_layer;
 use super::forward::{Inputs, StepDropout, forward};
 use super::group::{GROUP, ImageGroup};
-use super::hidden_layer::{self, PartialGradient};
+use super::hidden_layer;
 use super::nonzero::NonzeroPixels;
 use super::output_layer;
-use super::panel::PanelBuffer;
 use super::pixel_tiles::PixelTiles;
 use super::weights::{SplitLayer, WIDEST, Weights};
 use crate::engine::{EpochTotals, Recipe, dropout};
@@ -74,19 +73,14 @@ impl Worker {
     }
 }
 
-/// The blocks of the largest gradient that thread `rank` keeps. That is the gradient of a slab of a layer after the
-/// first, or of the slab's rows of the output layer. For batches in several parts it is that of all the thread's slabs
-/// of a layer.
+/// The blocks of the largest gradient that thread `rank` keeps: of all its slabs of the first layer for batches of several
+/// groups, else of some rows of other layers.
 fn largest_gradient(weights: &Weights, rank: usize, images: usize) -> usize {
-    if weights.precision == Precision::Bf16 {
-        return WIDEST * LANES;
-    }
-    let [first, others @ ..] = &weights.layers[..] else { unreachable!("a network has a layer") };
-    let own = |layer: &SplitLayer| layer.layout.width(layer.layout.own(rank, weights.threads()));
-    let first = if images > GROUP { weights.shape().inputs() * own(first) } else { 0 };
-    let several = images > hidden_layer::DENSE_IMAGES;
-    let others = others.iter().map(|layer| layer.layout.rows * if several { own(layer) } else { WIDEST });
-    first.max(others.max().unwrap_or(0)).max(WIDEST * LANES)
+    let SplitLayer { layout, .. } = &weights.layers[0];
+    let own = layout.width(layout.own(rank, weights.threads()));
+    let is_kept = weights.precision == Precision::Float32 && images > GROUP;
+    let first = if is_kept { weights.shape().inputs() * own } else { 0 };
+    first.max(hidden_layer::GRADIENT).max(WIDEST * LANES)
 }
 
 /// One thread's work in some steps.
@@ -243,7 +237,7 @@ impl<'a> TrainingStep<'a> {
         if hidden == 0 {
             let gradient = layer.gradients.get_mut(0);
             gradient.rows_mut(0..b).copy_from_slice(d_logits);
-            self.round(s, gradient, 0..b);
+            gradient.make_ready(s, 0..b);
             return totals;
         }
         for q in layer.own.clone() {
@@ -255,7 +249,7 @@ impl<'a> TrainingStep<'a> {
             let d = layer.gradients.get_mut(q).rows_mut(0..b);
             output_layer::hidden_gradient(s, d_logits, classes, &slab.weights, a, self.scale, transposed, d);
             output_layer::update(s, slab, a, d_logits, &self.rule, gradient);
-            self.round(s, layer.gradients.get_mut(q), 0..b);
+            layer.gradients.get_mut(q).make_ready(s, 0..b);
         }
         let sum = &mut gradient[..1];
         sum.fill(Block::ZERO);
@@ -275,41 +269,15 @@ impl<'a> TrainingStep<'a> {
                 let Worker { pixel_tiles: pixels, weight_tiles: weights, .. } = &mut *worker;
                 let mut multiplier = TileMultiplier { tiles, pixels, weights };
                 bf16::input_gradient(s, &mut before, &layer, &part, &mut multiplier);
-            } else if part.len() < hidden_layer::MANY_IMAGES {
-                let slabs = (0..layer.layout.slabs.len()).map(|q| layer.weights.get(q));
-                let outputs = slabs.zip(layer.gradients.panels(&part));
-                for q in before.own.clone() {
-                    let columns = before.layout.slabs[q];
-                    let d_in = before.gradients.get_mut(q).rows_mut(part.clone());
-                    hidden_layer::input_gradient_of_few(s, outputs.clone(), columns, d_in);
-                }
             } else {
-                let weights = |block| {
-                    let (q, column) = layer.layout.slab_of(block);
-                    (layer.weights.get(q), column)
-                };
-                for d in hidden_layer::chunks(layer.gradients.panels(&part)) {
-                    for q in before.own.clone() {
-                        let columns = before.layout.slabs[q];
-                        let d_in = before.gradients.get_mut(q).rows_mut(part.clone());
-                        hidden_layer::input_gradient(s, &d, weights, columns, &mut worker.transposed, d_in);
-                    }
-                }
+                hidden_layer::input_gradient(s, &mut before, &layer, &part, &mut worker.transposed);
             }
             for q in before.own.clone() {
                 let a = before.activations.get(q).rows(part.clone()).blocks;
                 let gradient = before.gradients.get_mut(q);
                 hidden_layer::relu_backward(s, a, self.scale, gradient.rows_mut(part.clone()));
-                self.round(s, gradient, part.clone());
+                gradient.make_ready(s, part.clone());
             }
-        }
-    }
-
-    /// Makes a gradient's rows ready for products of bf16 numbers, if the step has such.
-    #[inline(always)]
-    fn round<S: Simd>(&self, s: S, gradient: &mut PanelBuffer, images: Range<usize>) {
-        if self.tiles.is_some() {
-            gradient.round(s, images);
         }
     }
 
@@ -321,27 +289,7 @@ impl<'a> TrainingStep<'a> {
             return bf16::update(s, access, l, b, tiles, &self.rule);
         }
         let [before, mut layer] = access.pair(l);
-        let LayerAccess { layout, own, weights, gradients, .. } = &mut layer;
-        for part in hidden_layer::parts(b) {
-            // Between parts, the gradient of each slab is kept.
-            let several = b > hidden_layer::DENSE_IMAGES;
-            let begin = |q: usize| if several { layout.width(own.start..q) * layout.rows } else { 0 };
-            let mut sum = PartialGradient {
-                is_first: part.start == 0,
-                rule: (part.end == b).then_some(&self.rule),
-                gradient: &mut worker.gradient,
-            };
-            for inputs in hidden_layer::chunks(before.activations.panels(&part)) {
-                for q in own.clone() {
-                    let d = gradients.get(q).rows(part.clone()).blocks;
-                    hidden_layer::update(s, weights.get_mut(q), &inputs, d, sum.at(begin(q)));
-                }
-            }
-            for q in own.clone() {
-                let d = gradients.get(q).rows(part.clone()).blocks;
-                hidden_layer::update_biases(s, weights.get_mut(q), d, sum.at(begin(q)));
-            }
-        }
+        hidden_layer::update(s, &before, &mut layer, b, &self.rule, &mut worker.gradient);
     }
 
     /// The gradient of the first layer, and its update.

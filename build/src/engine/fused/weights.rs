@@ -9,7 +9,7 @@ use crate::model::{Layer, MlpShape};
 use crate::optim::vectors::BlockUpdate;
 use crate::optim::{MAX_SLOTS, OptimizerSettings};
 use crate::simd::tile::DEPTH;
-use crate::simd::{Block, InstructionSet, LANES, Precision, Simd};
+use crate::simd::{Block, LANES, Precision, Simd};
 
 /// The widest slab in blocks: 64 columns, whose sums stay in registers.
 pub const WIDEST: usize = 4;
@@ -145,12 +145,6 @@ impl LayerLayout {
         Self { rows, outputs, slabs: slabs.collect() }
     }
 
-    /// The slab that holds a block of columns, and the block's number in the slab.
-    pub fn slab_of(&self, block: usize) -> (usize, usize) {
-        let width = self.slabs[0].width;
-        (block / width, block % width)
-    }
-
     /// The slabs that thread `rank` of `threads` owns.
     pub fn own(&self, rank: usize, threads: usize) -> Range<usize> {
         let n = self.slabs.len();
@@ -184,12 +178,6 @@ pub fn grain(outputs: usize) -> usize {
 /// The width of a slab of a dense layer for products of bf16 numbers, in blocks: what a tile sums over.
 const TILED_WIDTH: usize = DEPTH / LANES;
 
-/// The width of a slab of a dense layer, in blocks: two if there are enough registers.
-#[inline(always)]
-pub const fn dense_width(registers: usize) -> usize {
-    if registers >= 32 { 2 } else { 1 }
-}
-
 /// All weights of a network, and in training the optimizer's slots for them.
 #[derive(Debug)]
 pub struct Weights {
@@ -208,25 +196,20 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Weights of zero for a network of `shape`, laid out for `set` and at most `threads` threads.
+    /// Weights of zero for a network of `shape`, laid out for at most `threads` threads.
     ///
     /// With an `optimizer` they can be trained, with products of that precision; without one there is no memory for that.
     ///
     /// # Errors
     /// A signal arrived.
-    pub fn new(
-        shape: &MlpShape,
-        training: Option<(&OptimizerSettings, Precision)>,
-        threads: usize,
-        set: InstructionSet,
-    ) -> Result<Self> {
+    pub fn new(shape: &MlpShape, training: Option<(&OptimizerSettings, Precision)>, threads: usize) -> Result<Self> {
         let (optimizer, precision) =
             (training.map(|(optimizer, _)| optimizer), training.map(|(_, precision)| precision));
         let precision = precision.unwrap_or(Precision::Float32);
         // Pairs of blocks are the same with any number of threads.
-        let (dense_width, least_width) = match precision {
-            Precision::Float32 => (dense_width(set.registers()), 1),
-            Precision::Bf16 => (TILED_WIDTH, TILED_WIDTH),
+        let least_width = match precision {
+            Precision::Float32 => 1,
+            Precision::Bf16 => TILED_WIDTH,
         };
         let all = shape.layers();
         let hidden = all.len() - 1;
@@ -239,9 +222,9 @@ impl Weights {
         for (l, layer) in split.iter().enumerate() {
             interrupt::check()?;
             let per_thread = layer.outputs.div_ceil(LANES).div_ceil(threads);
-            let width = match l {
-                0 => per_thread.next_multiple_of(grain(layer.outputs).max(least_width)).min(WIDEST),
-                _ => dense_width,
+            let width = match precision {
+                Precision::Bf16 if l > 0 => TILED_WIDTH,
+                _ => per_thread.next_multiple_of(grain(layer.outputs).max(least_width)).min(WIDEST),
             };
             let layout = LayerLayout::new(rows + 1, layer.outputs, width);
             let slab = |columns: &Columns| Slab::new(layout.rows, columns.width, optimizer);
@@ -260,7 +243,10 @@ impl Weights {
             threads,
             outputs: Shared::new(outputs.collect()),
             output_biases: Shared::new(vec![Slab::new(1, 1, optimizer); threads]),
-            grain: if hidden > 1 { dense_width } else { grain(last.outputs) },
+            grain: match precision {
+                Precision::Bf16 if hidden > 1 => TILED_WIDTH,
+                _ => grain(last.outputs),
+            },
             precision,
             layers,
         })
