@@ -313,9 +313,10 @@ class Bench:
             head += [f"fused, {threads}"] + (["PyTorch", "times"] if "pytorch" in self.peers else [])
         self.table(head, rows)
         if wide:
-            self.say("Network [1024, 1024] at large batches, as a multiple of the time that `gemm` needs for the required",
-                     "products alone: three of the second layer, the nonzero pixels' part of the first layer's, and the",
-                     "output layer's. The rate of `gemm` is that for (512, 1024) x (1024, 1024).")
+            self.say("Network [1024, 1024] at large batches, as a multiple of the time that `gemm` needs for the products",
+                     "alone: three of the second layer, the nonzero pixels' part of the first layer's, and the output",
+                     "layer's. The rate of `gemm` is that for (512, 1024) x (1024, 1024). It multiplies zeros too, which",
+                     "the engine skips, so that the multiple can be less than 1.")
             self.table(["batch", "threads", "µs per image", "µs for the products", "multiple"], wide)
 
     def growth_cell(self, widths, batch, threads):

@@ -295,21 +295,24 @@ fn weights_without_gradient_are_updated_from_the_slots() {
 
 #[test]
 fn the_number_of_threads_changes_no_bit() {
-    let shape = MlpShape::new(784, &[128, 33], 10);
-    let data = images(&shape, 500);
     let order: Vec<u32> = (0..500).collect();
-    for (name, build) in engines() {
-        let state = |threads: usize, skip_confident: f64| {
-            let recipe = recipe(shape.clone(), optimizers()[0].1, 128, 0.2);
-            let recipe = Recipe { threads, skip_confident, ..recipe };
-            let mut engine = build(recipe, data.clone());
-            engine.train_epoch(&order, &mut quiet).unwrap();
-            engine.state().unwrap()
-        };
-        for skip_confident in [0.0, 0.1] {
-            let one = state(1, skip_confident);
-            for threads in [2, 3, 8] {
-                assert!(state(threads, skip_confident) == one, "{name} with {threads} threads");
+    // 256 units: threads own one, two or four blocks of columns, alone or side by side.
+    for hidden in [&[128, 33], &[70, 256]] {
+        let shape = MlpShape::new(784, hidden, 10);
+        let data = images(&shape, 500);
+        for (name, build) in engines() {
+            let state = |threads: usize, skip_confident: f64| {
+                let recipe = recipe(shape.clone(), optimizers()[0].1, 128, 0.2);
+                let recipe = Recipe { threads, skip_confident, ..recipe };
+                let mut engine = build(recipe, data.clone());
+                engine.train_epoch(&order, &mut quiet).unwrap();
+                engine.state().unwrap()
+            };
+            for skip_confident in [0.0, 0.1] {
+                let one = state(1, skip_confident);
+                for threads in [2, 3, 8] {
+                    assert!(state(threads, skip_confident) == one, "{name}, {hidden:?} with {threads} threads");
+                }
             }
         }
     }

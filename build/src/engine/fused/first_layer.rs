@@ -2,9 +2,12 @@
 
 #![expect(unsafe_code, reason = "the innermost loops read places that the lists are known to stay within")]
 
+use std::ops::Range;
+
+use super::access::LayerAccess;
 use super::group::{GROUP, ImageGroup};
 use super::nonzero::{NonzeroPixels, STRETCH};
-use super::weights::{Slab, WIDEST};
+use super::weights::{Slab, TOGETHER, WIDEST, for_slabs};
 use crate::optim::lazy::LazyUpdates;
 use crate::optim::vectors::{BlockUpdate, StepRule};
 use crate::simd::{Block, Simd, add};
@@ -160,26 +163,50 @@ fn backward_wide<S: Simd, const W: usize>(
     let mut gradient = [Block::ZERO; W];
     for (&pixel, &mask) in group.pixels().iter().zip(group.masks()) {
         let pixel = usize::from(pixel);
-        let sums = pixel_gradient(s, [s.splat(0.0); W], group.values(pixel), mask, d_z);
+        let [sums] = pixel_gradient(s, [[s.splat(0.0); W]], group.values(pixel), mask, [d_z]);
         store_row(s, sums, &mut gradient);
         slab.update_row(s, rule, pixel, &gradient);
         slab.up_to[pixel] = lazy.steps() as u8 + 1;
     }
 }
 
-/// Adds to `gradient` (D,W) that of the images of `group`, a part of a batch. [`update`] follows when all are in it.
+/// Adds to `gradient`, (D,W) for each slab, that of the images of `group`, a part of a batch: those from `first` on. `slabs` are
+/// some that are worked on together. [`update`] follows when all are in it.
 #[inline(always)]
-pub fn accumulate<S: Simd>(s: S, width: usize, group: &ImageGroup, d_z: &[Block], gradient: &mut [Block]) {
-    for_width!(width, accumulate_wide::<S>(s, group, d_z, gradient))
+pub fn accumulate<S: Simd>(
+    s: S,
+    layer: &LayerAccess,
+    slabs: Range<usize>,
+    group: &ImageGroup,
+    images: Range<usize>,
+    gradient: &mut [Block],
+) {
+    for_slabs!(layer.layout, slabs, accumulate_by::<S>(s, layer, slabs.start, group, images, gradient))
 }
 
 #[inline(always)]
-fn accumulate_wide<S: Simd, const W: usize>(s: S, group: &ImageGroup, d_z: &[Block], gradient: &mut [Block]) {
-    let (d_z, gradient) = (d_z.as_chunks::<W>().0, gradient.as_chunks_mut::<W>().0);
+fn accumulate_by<S: Simd, const W: usize, const N: usize>(
+    s: S,
+    layer: &LayerAccess,
+    first: usize,
+    group: &ImageGroup,
+    images: Range<usize>,
+    gradient: &mut [Block],
+) {
+    let d_z: [_; N] =
+        std::array::from_fn(|n| layer.gradients.get(first + n).rows(images.clone()).blocks.as_chunks::<W>().0);
+    let gradient = gradient.as_chunks_mut::<W>().0;
+    let rows = gradient.len() / N;
     for (&pixel, &mask) in group.pixels().iter().zip(group.masks()) {
-        let gradient = &mut gradient[usize::from(pixel)];
-        let sums = pixel_gradient(s, load_row(s, gradient), group.values(pixel.into()), mask, d_z);
-        store_row(s, sums, gradient);
+        let pixel = usize::from(pixel);
+        let mut sums = [[s.splat(0.0); W]; N];
+        for n in 0..N {
+            sums[n] = load_row(s, &gradient[n * rows + pixel]);
+        }
+        let sums = pixel_gradient(s, sums, group.values(pixel), mask, d_z);
+        for n in 0..N {
+            store_row(s, sums[n], &mut gradient[n * rows + pixel]);
+        }
     }
 }
 
@@ -190,43 +217,59 @@ pub fn update<S: Simd>(s: S, slab: &mut Slab, gradient: &[Block], rule: &StepRul
     slab.up_to.fill(lazy.steps() as u8 + 1);
 }
 
-/// Adds to `sums`, for each image in `mask`, its value of a pixel times its row of d_z.
+/// Adds to `sums`, W blocks in each of N slabs, for each image in `mask`, its value of a pixel times its rows of d_z.
 #[inline(always)]
-fn pixel_gradient<S: Simd, const W: usize>(
+fn pixel_gradient<S: Simd, const W: usize, const N: usize>(
     s: S,
-    mut sums: [S::F; W],
+    mut sums: [[S::F; W]; N],
     values: &[u8; GROUP],
     mut mask: u32,
-    d_z: &[[Block; W]],
-) -> [S::F; W] {
-    let at = |mask: u32| {
-        let i = mask.trailing_zeros() as usize;
-        // SAFETY: `mask` is not zero, so it has a lowest bit, which is below `GROUP`. It stands for an image of the
-        // group, and d_z has a row for each.
-        let (value, d) = unsafe { (values.get_unchecked(i), d_z.get_unchecked(i)) };
-        (s.splat(SCALED[usize::from(*value)]), d)
-    };
-    let mut odd = [s.splat(0.0); W];
+    d_z: [&[[Block; W]]; N],
+) -> [[S::F; W]; N] {
+    let mut odd = [[s.splat(0.0); W]; N];
     while mask != 0 {
-        let (x, d) = at(mask);
+        // SAFETY: the mask stands for images of the group, and d_z has a row for each.
+        unsafe { add_image(s, mask, values, d_z, &mut sums) };
         mask &= mask - 1;
-        for j in 0..W {
-            sums[j] = s.mul_add(x, s.load(&d[j]), sums[j]);
-        }
         if S::MANY_REGISTERS && mask != 0 {
-            let (x, d) = at(mask);
+            // SAFETY: as before.
+            unsafe { add_image(s, mask, values, d_z, &mut odd) };
             mask &= mask - 1;
+        }
+    }
+    if S::MANY_REGISTERS {
+        for n in 0..N {
             for j in 0..W {
-                odd[j] = s.mul_add(x, s.load(&d[j]), odd[j]);
+                sums[n][j] = s.add(sums[n][j], odd[n][j]);
             }
         }
     }
-    for j in 0..W {
-        if S::MANY_REGISTERS {
-            sums[j] = s.add(sums[j], odd[j]);
+    sums
+}
+
+/// Adds to `sums` the first image in `mask`.
+///
+/// # Safety
+/// `mask` is not zero, and d_z has a row for each of its images, in every slab.
+#[inline(always)]
+unsafe fn add_image<S: Simd, const W: usize, const N: usize>(
+    s: S,
+    mask: u32,
+    values: &[u8; GROUP],
+    d_z: [&[[Block; W]]; N],
+    sums: &mut [[S::F; W]; N],
+) {
+    let i = mask.trailing_zeros() as usize;
+    // SAFETY: a mask that is not zero has a lowest bit, which is below `GROUP`.
+    let value = unsafe { *values.get_unchecked(i) };
+    let x = s.splat(SCALED[usize::from(value)]);
+    for n in 0..N {
+        // SAFETY: there is a row for each image, as the caller promises.
+        let d = unsafe { d_z[n].get_unchecked(i) };
+        for j in 0..W {
+            sums[n][j] = s.mul_add(x, s.load(&d[j]), sums[n][j]);
         }
     }
-    sums
 }
 
 /// The gradient of the slab's biases, the sum of all d_z, and their update by `rule`.

@@ -18,51 +18,21 @@ use std::ops::Range;
 
 use super::access::LayerAccess;
 use super::panel::{MASK, Panel};
-use super::weights::{Columns, LayerLayout, Slab, WIDEST};
+use super::weights::{Columns, Slab, TOGETHER, WIDEST, for_slabs};
 use crate::interrupt;
 use crate::optim::vectors::StepRule;
 use crate::simd::{Block, LANES, Simd, add, numbers};
 
 /// Images in one pass through a layer: their activations stay in the second-level cache.
 const DENSE_IMAGES: usize = 256;
-/// From so many images on, the backward pass transposes the weights: the faster products make up for it.
-const MANY_IMAGES: usize = 8;
-/// The most slabs whose sums are in registers together.
-const TOGETHER: usize = 2;
 const _: () = assert!(WIDEST * LANES <= MASK && DENSE_IMAGES.is_multiple_of(MASK));
-/// Blocks of the gradient of a panel's inputs, for all slabs that are worked on together.
-pub const GRADIENT: usize = TOGETHER * MASK * WIDEST;
+/// Blocks of the transposed weights of a panel's outputs, for all slabs that are worked on together.
+const TRANSPOSED: usize = TOGETHER * MASK * WIDEST;
 
 /// `images` in parts of [`DENSE_IMAGES`]; no more after a signal.
 pub fn parts(images: usize) -> impl Iterator<Item = Range<usize>> {
     let parts = (0..images).step_by(DENSE_IMAGES).map(move |begin| begin..(begin + DENSE_IMAGES).min(images));
     parts.take_while(|_| !interrupt::is_received())
-}
-
-/// The slabs `own`, neighbours together where both are of the greatest width and the registers hold the sums of both.
-#[inline(always)]
-fn together<S: Simd>(layout: &LayerLayout, own: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    let is_wide = |q: usize| S::MANY_REGISTERS && layout.slabs[q].width == WIDEST;
-    let Range { mut start, end } = own;
-    std::iter::from_fn(move || {
-        let count = if start + 1 < end && is_wide(start) && is_wide(start + 1) { TOGETHER } else { 1 };
-        let slabs = start..start + count;
-        start += count;
-        (slabs.end <= end).then_some(slabs)
-    })
-}
-
-/// Calls a function that is generic over the blocks of columns in a slab and the number of slabs.
-macro_rules! for_slabs {
-    ($layout:expr, $slabs:expr, $function:ident::<$S:ident>($($argument:expr),*)) => {
-        match ($layout.slabs[$slabs.start].width, $slabs.len()) {
-            (WIDEST, TOGETHER) => $function::<$S, WIDEST, TOGETHER>($($argument),*),
-            (1, _) => $function::<$S, 1, 1>($($argument),*),
-            (2, _) => $function::<$S, 2, 1>($($argument),*),
-            (3, _) => $function::<$S, 3, 1>($($argument),*),
-            (_, _) => $function::<$S, WIDEST, 1>($($argument),*),
-        }
-    };
 }
 
 /// Adds to the `sums`, W blocks in each of N slabs, the products of numbers and rows: for each bit k of `mask`, that of
@@ -158,7 +128,7 @@ pub fn forward<S: Simd>(s: S, before: &LayerAccess, layer: &mut LayerAccess, par
         if interrupt::is_received() {
             return;
         }
-        for slabs in together::<S>(layer.layout, layer.own.clone()) {
+        for slabs in layer.layout.together::<S>(layer.own.clone()) {
             for_slabs!(layer.layout, slabs, forward_by::<S>(s, a, *inputs, layer, slabs.start, part));
         }
     }
@@ -191,7 +161,7 @@ pub fn input_gradient<S: Simd>(
     part: &Range<usize>,
     transposed: &mut Vec<Block>,
 ) {
-    if part.len() < MANY_IMAGES {
+    if are_few(part.len(), layer.layout.outputs) {
         return input_gradient_of_few(s, before, layer, part);
     }
     for q in before.own.clone() {
@@ -202,7 +172,7 @@ pub fn input_gradient<S: Simd>(
             return;
         }
         let slab = layer.weights.get(q);
-        for slabs in together::<S>(before.layout, before.own.clone()) {
+        for slabs in before.layout.together::<S>(before.own.clone()) {
             for_slabs!(before.layout, slabs, input_gradient_by::<S>(s, d, slab, before, slabs.start, part, transposed));
         }
     }
@@ -220,7 +190,7 @@ fn input_gradient_by<S: Simd, const W: usize, const N: usize>(
     transposed: &mut Vec<Block>,
 ) {
     let outputs = d.width * LANES;
-    transposed.resize(GRADIENT, Block::ZERO);
+    transposed.resize(TRANSPOSED, Block::ZERO);
     for (n, rows) in transposed.chunks_exact_mut(outputs * W).take(N).enumerate() {
         let inputs = before.layout.slabs[first + n].begin * LANES;
         transpose::<S, W>(s, slab, inputs, rows.as_chunks_mut::<W>().0);
@@ -249,35 +219,76 @@ fn transpose<S: Simd, const W: usize>(s: S, slab: &Slab, first: usize, transpose
     }
 }
 
-/// [`input_gradient`] for few images: the weights are read where they are.
+/// Whether it pays for a part of `images` images to read the weights where they are, instead of transposing those of `outputs`.
+fn are_few(images: usize, outputs: usize) -> bool {
+    images < 8 || images <= MASK.min(outputs / 12)
+}
+
+/// [`input_gradient`] for few images: for each input, the products of its row of W and the rows of d of those images in which
+/// the input is not zero. ReLU leaves no others.
 #[inline(always)]
 fn input_gradient_of_few<S: Simd>(s: S, before: &mut LayerAccess, layer: &LayerAccess, part: &Range<usize>) {
-    const AT_A_TIME: usize = 4;
-    let slabs = (0..layer.layout.slabs.len()).map(|q| layer.weights.get(q));
-    let outputs = slabs.zip(layer.gradients.panels(part));
+    let slabs = (0..layer.layout.slabs.len()).map(|q| &layer.weights.get(q).weights[..]);
+    let outputs: Vec<_> = slabs.zip(layer.gradients.panels(part)).collect();
     for q in before.own.clone() {
-        let columns = before.layout.slabs[q];
+        if interrupt::is_received() {
+            return;
+        }
+        let Columns { begin, width } = before.layout.slabs[q];
         let d_in = before.gradients.get_mut(q).rows_mut(part.clone());
-        for (image, d_in) in d_in.chunks_exact_mut(columns.width).enumerate() {
-            for (block, d_in) in d_in.iter_mut().enumerate() {
-                for (n, d_in) in d_in.0.as_chunks_mut::<AT_A_TIME>().0.iter_mut().enumerate() {
-                    let first = (columns.begin + block) * LANES + n * AT_A_TIME;
-                    let mut sums = [s.splat(0.0); AT_A_TIME];
-                    for (slab, d) in outputs.clone() {
-                        let d = &d.blocks[image * d.width..][..d.width];
-                        for i in 0..AT_A_TIME {
-                            for (d, w) in d.iter().zip(&slab.weights[(first + i) * slab.width..]) {
-                                sums[i] = s.mul_add(s.load(d), s.load(w), sums[i]);
-                            }
-                        }
-                    }
-                    for i in 0..AT_A_TIME {
-                        d_in[i] = s.sum(sums[i]);
-                    }
-                }
+        for (i, &mask) in before.activations.get(q).column_masks(part.start).iter().enumerate() {
+            let (row, block, lane) = (begin * LANES + i, i / LANES, i % LANES);
+            let mut put = |image: usize, sum| d_in[image * width + block].0[lane] = sum;
+            let mut mask = mask;
+            while mask != 0 {
+                mask = match mask.count_ones() {
+                    4.. => row_products::<S, 4>(s, &outputs, row, mask, &mut put),
+                    2.. => row_products::<S, 2>(s, &outputs, row, mask, &mut put),
+                    _ => row_products::<S, 1>(s, &outputs, row, mask, &mut put),
+                };
             }
         }
     }
+}
+
+/// Gives `put` the lowest R images of `mask`, each with the product of its row of d and row `row` of W. `outputs` are the weights
+/// of each slab and its panel of d. Returns the other images.
+#[inline(always)]
+fn row_products<S: Simd, const R: usize>(
+    s: S,
+    outputs: &[(&[Block], Panel)],
+    row: usize,
+    mut mask: u64,
+    mut put: impl FnMut(usize, f32),
+) -> u64 {
+    let mut images = [0; R];
+    for r in 0..R {
+        images[r] = mask.trailing_zeros() as usize;
+        mask &= mask - 1;
+    }
+    let mut sums = [s.splat(0.0); R];
+    for (weights, d) in outputs {
+        let weights = &weights[row * d.width..][..d.width];
+        let mut rows = [weights; R];
+        for r in 0..R {
+            rows[r] = &d.blocks[images[r] * d.width..][..d.width];
+        }
+        for block in 0..weights.len() {
+            let w = s.load(&weights[block]);
+            for r in 0..R {
+                sums[r] = s.mul_add(s.load(&rows[r][block]), w, sums[r]);
+            }
+        }
+    }
+    for r in 0..R {
+        put(images[r], s.sum(sums[r]));
+    }
+    mask
+}
+
+/// Blocks of memory that [`update`] needs for the gradient of a layer with `rows` rows.
+pub fn gradient_blocks(rows: usize, images: usize) -> usize {
+    TOGETHER * WIDEST * if images > DENSE_IMAGES { rows } else { MASK }
 }
 
 /// Backward through ReLU and dropout, in place: `d scale` where `a > 0`, else 0.
@@ -299,16 +310,20 @@ pub fn update<S: Simd>(
     rule: &StepRule,
     gradient: &mut [Block],
 ) {
-    for slabs in together::<S>(layer.layout, layer.own.clone()) {
-        for input in 0..before.layout.slabs.len() {
-            if interrupt::is_received() {
-                return;
+    for slabs in layer.layout.together::<S>(layer.own.clone()) {
+        let width = layer.layout.width(slabs.clone());
+        for part in parts(images) {
+            let rule = (part.end == images).then_some(rule);
+            for (input, inputs) in before.layout.slabs.iter().enumerate() {
+                // Between parts, the gradient of all inputs is kept.
+                let begin = if images > DENSE_IMAGES { inputs.begin * LANES * width } else { 0 };
+                let gradient = &mut gradient[begin..];
+                for_slabs!(
+                    layer.layout,
+                    slabs,
+                    update_by::<S>(s, before, input, layer, slabs.start, &part, rule, gradient)
+                );
             }
-            for_slabs!(
-                layer.layout,
-                slabs,
-                update_by::<S>(s, before, input, layer, slabs.start, images, rule, gradient)
-            );
         }
     }
     for q in layer.own.clone() {
@@ -323,7 +338,8 @@ pub fn update<S: Simd>(
     }
 }
 
-/// The weights of the inputs in panel `input`, in N slabs from number `first` on.
+/// Adds to the `gradient` of the inputs in panel `input`, for N slabs from number `first` on, that over a part of the images.
+/// The last part has the `rule` of their update.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "a kernel takes the arrays that it reads and writes")]
 fn update_by<S: Simd, const W: usize, const N: usize>(
@@ -332,17 +348,19 @@ fn update_by<S: Simd, const W: usize, const N: usize>(
     input: usize,
     layer: &mut LayerAccess,
     first: usize,
-    images: usize,
-    rule: &StepRule,
+    part: &Range<usize>,
+    rule: Option<&StepRule>,
     gradient: &mut [Block],
 ) {
     let activations = before.activations.get(input);
     let Columns { begin, width } = before.layout.slabs[input];
     let inputs = width * LANES;
     let gradient = &mut gradient.as_chunks_mut::<W>().0[..N * inputs];
-    gradient.fill([Block::ZERO; W]);
-    for group in (0..images).step_by(MASK) {
-        let group = group..images.min(group + MASK);
+    if part.start == 0 {
+        gradient.fill([Block::ZERO; W]);
+    }
+    for group in part.clone().step_by(MASK) {
+        let group = group..part.end.min(group + MASK);
         let d: [_; N] =
             std::array::from_fn(|n| layer.gradients.get(first + n).rows(group.clone()).blocks.as_chunks::<W>().0);
         let a = numbers(activations.rows(group.clone()).blocks);
@@ -359,8 +377,10 @@ fn update_by<S: Simd, const W: usize, const N: usize>(
             }
         }
     }
-    for (n, gradient) in gradient.chunks_exact(inputs).enumerate() {
-        let rows = begin * LANES..begin * LANES + inputs;
-        layer.weights.get_mut(first + n).update(s, rule, rows, gradient.as_flattened());
+    if let Some(rule) = rule {
+        for (n, gradient) in gradient.chunks_exact(inputs).enumerate() {
+            let rows = begin * LANES..begin * LANES + inputs;
+            layer.weights.get_mut(first + n).update(s, rule, rows, gradient.as_flattened());
+        }
     }
 }

@@ -213,7 +213,9 @@ impl FusedEngine {
         // Activations with their gradients, and the logits with their parts, twice.
         let units =
             2 * hidden.iter().sum::<usize>() + hidden.last().map_or(0, |&last| 2 * last / grain(last)) + 2 * LANES;
-        let gradient = if batch > GROUP { shape.layers()[0].weights.len() } else { 0 };
+        let layers = shape.layers();
+        let largest = layers.iter().map(|layer| layer.weights.len()).max().unwrap_or(0);
+        let gradient = if batch > GROUP { largest } else { 0 };
         let nonzero = NonzeroPixels::memory(&train.pixels, shape.inputs());
         let products = match recipe.precision {
             // Masks: three bits for two numbers.

@@ -11,7 +11,7 @@ use super::hidden_layer;
 use super::nonzero::NonzeroPixels;
 use super::output_layer;
 use super::pixel_tiles::PixelTiles;
-use super::weights::{SplitLayer, WIDEST, Weights};
+use super::weights::{WIDEST, Weights};
 use crate::engine::{EpochTotals, Recipe, dropout};
 use crate::interrupt;
 use crate::optim::lazy::LazyUpdates;
@@ -74,13 +74,16 @@ impl Worker {
 }
 
 /// The blocks of the largest gradient that thread `rank` keeps: of all its slabs of the first layer for batches of several
-/// groups, else of some rows of other layers.
+/// groups, or of some slabs of a layer after it.
 fn largest_gradient(weights: &Weights, rank: usize, images: usize) -> usize {
-    let SplitLayer { layout, .. } = &weights.layers[0];
-    let own = layout.width(layout.own(rank, weights.threads()));
-    let is_kept = weights.precision == Precision::Float32 && images > GROUP;
-    let first = if is_kept { weights.shape().inputs() * own } else { 0 };
-    first.max(hidden_layer::GRADIENT).max(WIDEST * LANES)
+    if weights.precision == Precision::Bf16 {
+        return WIDEST * LANES;
+    }
+    let [first, others @ ..] = &weights.layers[..] else { unreachable!("a network has a layer") };
+    let own = first.layout.width(first.layout.own(rank, weights.threads()));
+    let first = if images > GROUP { weights.shape().inputs() * own } else { 0 };
+    let others = others.iter().map(|layer| hidden_layer::gradient_blocks(layer.layout.rows, images));
+    first.max(others.max().unwrap_or(0)).max(WIDEST * LANES)
 }
 
 /// One thread's work in some steps.
@@ -342,11 +345,11 @@ impl<'a> TrainingStep<'a> {
             }
             let images: Range<usize> = n * GROUP..n * GROUP + images.len();
             let mut gradient = &mut *gradient;
-            for q in layer.own.clone() {
-                let d = layer.gradients.get(q).rows(images.clone());
-                let own;
-                (own, gradient) = gradient.split_at_mut(self.data.recipe.shape.inputs() * d.width);
-                first_layer::accumulate(s, d.width, group, d.blocks, own);
+            for slabs in layer.layout.together::<S>(layer.own.clone()) {
+                let of_slabs;
+                let blocks = self.data.recipe.shape.inputs() * layer.layout.width(slabs.clone());
+                (of_slabs, gradient) = gradient.split_at_mut(blocks);
+                first_layer::accumulate(s, layer, slabs, group, images.clone(), of_slabs);
             }
         }
     }

@@ -14,6 +14,9 @@ use crate::simd::{Block, LANES, Precision, Simd};
 /// The widest slab in blocks: 64 columns, whose sums stay in registers.
 pub const WIDEST: usize = 4;
 
+/// The most slabs that are worked on together.
+pub const TOGETHER: usize = 2;
+
 /// Some columns of a layer, with the optimizer's slots for them.
 #[derive(Debug, Clone)]
 pub struct Slab {
@@ -151,11 +154,39 @@ impl LayerLayout {
         rank * n / threads..(rank + 1) * n / threads
     }
 
+    /// The slabs `own`, two neighbours together where both are as wide as can be and the registers hold the sums of both.
+    #[inline(always)]
+    pub fn together<S: Simd>(&self, own: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<'_, S> {
+        let is_wide = |q: usize| S::MANY_REGISTERS && self.slabs[q].width == WIDEST;
+        let Range { mut start, end } = own;
+        std::iter::from_fn(move || {
+            let count = if start + 1 < end && is_wide(start) && is_wide(start + 1) { TOGETHER } else { 1 };
+            let slabs = start..start + count;
+            start += count;
+            (slabs.end <= end).then_some(slabs)
+        })
+    }
+
     /// How many blocks of columns the slabs `slabs` have.
     pub fn width(&self, slabs: Range<usize>) -> usize {
         self.slabs[slabs].iter().map(|columns| columns.width).sum()
     }
 }
+
+/// Calls a function that is generic over the blocks of columns in a slab and the number of slabs, see
+/// [`LayerLayout::together`].
+macro_rules! for_slabs {
+    ($layout:expr, $slabs:expr, $function:ident::<$S:ident>($($argument:expr),*)) => {
+        match ($layout.slabs[$slabs.start].width, $slabs.len()) {
+            (WIDEST, TOGETHER) => $function::<$S, WIDEST, TOGETHER>($($argument),*),
+            (1, _) => $function::<$S, 1, 1>($($argument),*),
+            (2, _) => $function::<$S, 2, 1>($($argument),*),
+            (3, _) => $function::<$S, 3, 1>($($argument),*),
+            (_, _) => $function::<$S, WIDEST, 1>($($argument),*),
+        }
+    };
+}
+pub(super) use for_slabs;
 
 /// A layer whose columns are split over the threads.
 #[derive(Debug)]
