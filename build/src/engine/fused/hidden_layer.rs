@@ -1,6 +1,6 @@
 //! A hidden layer after the first: products with the activations and gradients that are not zero.
 //!
-//! ReLU and dropout leave less than half of a layer's activations, and of their gradients the same. Each of the three products
+//! ReLU and dropout leave some half of a layer's activations or less, and of their gradients the same. Each of the three products
 //! of a layer is a sum of rows, one for each number of the left matrix that is not zero; masks say which these are:
 //!
 //! | product | for each | sum of rows of | by the numbers of |

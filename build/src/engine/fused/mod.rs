@@ -38,9 +38,10 @@
 //! ```
 //!
 //! Dense layers (`hidden_layer`) have a barrier before each on the forward pass and on the backward pass, one before
-//! their weights change and one after. They too use only what is not zero: ReLU and dropout leave a quarter to a half. For batches of more than 32 images, the first layer's gradient is summed over
-//! groups of 32 and kept in memory in between. Every sum has an order that depends neither on the number of threads nor
-//! on the columns that a thread owns, so neither does any bit of the result.
+//! their weights change and one after. They too use only what is not zero: ReLU and dropout leave a quarter to some half.
+//! For batches of more than 32 images, the first layer's gradient is summed over groups of 32 and kept in memory in
+//! between. Every sum has an order that depends neither on the number of threads nor on the columns that a thread owns, so
+//! neither does any bit of the result.
 //!
 //! The work in a step for 784-128-10, B = 32 and Adam on MNIST. There, 150 pixels of an image are nonzero on average
 //! and 457 in any of 32 images; the weights of 37 of them are behind. `cargo bench --bench limits` counts this, and
