@@ -285,6 +285,35 @@ pub fn exp<S: Simd>(s: S, x: S::F) -> S::F {
     s.mul(p, pow2(s, n))
 }
 
+/// Reads a row of blocks from memory.
+#[inline(always)]
+pub fn load_row<S: Simd, const W: usize>(s: S, row: &[Block; W]) -> [S::F; W] {
+    let mut values = [s.splat(0.0); W];
+    for j in 0..W {
+        values[j] = s.load(&row[j]);
+    }
+    values
+}
+
+/// Writes a row of blocks to memory.
+#[inline(always)]
+pub fn store_row<S: Simd, const W: usize>(s: S, values: [S::F; W], row: &mut [Block; W]) {
+    for j in 0..W {
+        s.store(values[j], &mut row[j]);
+    }
+}
+
+/// The columns of sixteen rows.
+#[inline(always)]
+pub fn transposed<S: Simd>(s: S, rows: [S::F; LANES]) -> [Block; LANES] {
+    let mut square = [[0; LANES]; LANES];
+    for i in 0..LANES {
+        s.store_u32(s.bits(rows[i]), &mut square[i]);
+    }
+    s.transpose(&mut square);
+    square.map(|row| Block(row.map(f32::from_bits)))
+}
+
 /// `sums += part`, block by block.
 #[inline(always)]
 pub fn add<S: Simd>(s: S, sums: &mut [Block], part: &[Block]) {

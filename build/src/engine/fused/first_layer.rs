@@ -10,7 +10,7 @@ use super::nonzero::{NonzeroPixels, STRETCH};
 use super::weights::{Slab, TOGETHER, WIDEST, for_slabs};
 use crate::optim::lazy::LazyUpdates;
 use crate::optim::vectors::{BlockUpdate, StepRule};
-use crate::simd::{Block, Simd, add};
+use crate::simd::{Block, Simd, add, load_row, store_row};
 
 /// `pixel / 255`.
 static SCALED: [f32; 256] = {
@@ -170,8 +170,8 @@ fn backward_wide<S: Simd, const W: usize>(
     }
 }
 
-/// Adds to `gradient`, (D,W) for each slab, that of the images of `group`, a part of a batch: those from `first` on. `slabs` are
-/// some that are worked on together. [`update`] follows when all are in it.
+/// Adds to `gradient`, (D,W) for each of `slabs`, which are worked on together, that of some `images` of a batch, those of
+/// `group`. [`update`] follows when all are in it.
 #[inline(always)]
 pub fn accumulate<S: Simd>(
     s: S,
@@ -281,20 +281,4 @@ pub fn update_biases<S: Simd>(s: S, slab: &mut Slab, d_z: &[Block], rule: &StepR
     }
     let rows = slab.rows();
     slab.update(s, rule, rows - 1..rows, &gradient[..slab.width]);
-}
-
-#[inline(always)]
-fn load_row<S: Simd, const W: usize>(s: S, row: &[Block; W]) -> [S::F; W] {
-    let mut values = [s.splat(0.0); W];
-    for j in 0..W {
-        values[j] = s.load(&row[j]);
-    }
-    values
-}
-
-#[inline(always)]
-fn store_row<S: Simd, const W: usize>(s: S, values: [S::F; W], row: &mut [Block; W]) {
-    for j in 0..W {
-        s.store(values[j], &mut row[j]);
-    }
 }

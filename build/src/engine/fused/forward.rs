@@ -7,6 +7,7 @@ use super::group::ImageGroup;
 use super::hidden_layer;
 use super::nonzero::NonzeroPixels;
 use super::output_layer;
+use super::panel::MASK;
 use super::weights::LayerLayout;
 use crate::engine::dropout::{self, DropoutMask};
 use crate::interrupt;
@@ -14,6 +15,7 @@ use crate::simd::{Block, LANES, Simd, add};
 
 /// Images that pass the first layer together: their activations stay in the first-level cache.
 pub const FIRST_LAYER_IMAGES: usize = 64;
+const _: () = assert!(FIRST_LAYER_IMAGES.is_multiple_of(MASK));
 
 /// The images of a forward pass: indices into lists of nonzero pixels.
 #[derive(Clone, Copy)]

@@ -17,11 +17,12 @@
 use std::ops::Range;
 
 use super::access::LayerAccess;
+use super::first_layer;
 use super::panel::{MASK, Panel};
 use super::weights::{Columns, Slab, TOGETHER, WIDEST, for_slabs};
 use crate::interrupt;
 use crate::optim::vectors::StepRule;
-use crate::simd::{Block, LANES, Simd, add, numbers};
+use crate::simd::{self, Block, LANES, Simd, load_row, numbers, store_row};
 
 /// Images in one pass through a layer: their activations stay in the second-level cache.
 const DENSE_IMAGES: usize = 256;
@@ -69,48 +70,26 @@ fn inside<const W: usize, const N: usize>(rows: [&[[Block; W]]; N]) -> u64 {
     u64::MAX.checked_shr((MASK - count) as u32).unwrap_or(0)
 }
 
-#[inline(always)]
-fn load_rows<S: Simd, const W: usize, const N: usize>(s: S, rows: [&[Block; W]; N]) -> [[S::F; W]; N] {
-    let mut values = [[s.splat(0.0); W]; N];
-    for n in 0..N {
-        for j in 0..W {
-            values[n][j] = s.load(&rows[n][j]);
-        }
-    }
-    values
-}
-
-/// Row `row` of each slab.
-#[inline(always)]
-fn store_rows<S: Simd, const W: usize, const N: usize>(
-    s: S,
-    values: [[S::F; W]; N],
-    slabs: &mut [&mut [[Block; W]]; N],
-    row: usize,
-) {
-    for n in 0..N {
-        let to = &mut slabs[n][row];
-        for j in 0..W {
-            s.store(values[n][j], &mut to[j]);
-        }
-    }
-}
-
 /// `z += a W` for N slabs, W blocks of columns each. `left` is a panel of a, and `rows` are those of W for its columns.
 #[inline(always)]
 fn add_product<S: Simd, const W: usize, const N: usize>(
     s: S,
     left: Panel,
     rows: [&[[Block; W]]; N],
-    mut z: [&mut [[Block; W]]; N],
+    z: [&mut [[Block; W]]; N],
 ) {
     let inside = inside(rows) & (u64::MAX >> (MASK - left.width * LANES));
     for (image, (a, mask)) in left.blocks.chunks_exact(left.width).zip(left.masks).enumerate() {
         let a = numbers(a);
-        let mut sums = load_rows(s, z.each_ref().map(|z| &z[image]));
+        let mut sums = [[s.splat(0.0); W]; N];
+        for n in 0..N {
+            sums[n] = load_row(s, &z[n][image]);
+        }
         // SAFETY: the mask is for rows that are there, and for numbers of the panel's row.
         unsafe { add_rows(s, mask & inside, |k| *a.get_unchecked(k), rows, &mut sums) };
-        store_rows(s, sums, &mut z, image);
+        for n in 0..N {
+            store_row(s, sums[n], &mut z[n][image]);
+        }
     }
 }
 
@@ -206,14 +185,12 @@ fn input_gradient_by<S: Simd, const W: usize, const N: usize>(
 fn transpose<S: Simd, const W: usize>(s: S, slab: &Slab, first: usize, transposed: &mut [[Block; W]]) {
     for column in 0..slab.width {
         for j in 0..W {
-            let mut square = [[0; LANES]; LANES];
-            for (i, row) in square.iter_mut().enumerate() {
-                let weights = &slab.weights[(first + j * LANES + i) * slab.width + column];
-                s.store_u32(s.bits(s.load(weights)), row);
+            let mut rows = [s.splat(0.0); LANES];
+            for i in 0..LANES {
+                rows[i] = s.load(&slab.weights[(first + j * LANES + i) * slab.width + column]);
             }
-            s.transpose(&mut square);
-            for (to, row) in transposed[column * LANES..].iter_mut().zip(square) {
-                to[j] = Block(row.map(f32::from_bits));
+            for (to, row) in transposed[column * LANES..].iter_mut().zip(simd::transposed(s, rows)) {
+                to[j] = row;
             }
         }
     }
@@ -327,14 +304,8 @@ pub fn update<S: Simd>(
         }
     }
     for q in layer.own.clone() {
-        let (slab, d) = (layer.weights.get_mut(q), layer.gradients.get(q).rows(0..images));
-        let sum = &mut gradient[..slab.width];
-        sum.fill(Block::ZERO);
-        for d in d.blocks.chunks_exact(slab.width) {
-            add(s, sum, d);
-        }
-        let rows = slab.rows();
-        slab.update(s, rule, rows - 1..rows, sum);
+        let d = layer.gradients.get(q).rows(0..images).blocks;
+        first_layer::update_biases(s, layer.weights.get_mut(q), d, rule);
     }
 }
 
@@ -366,14 +337,14 @@ fn update_by<S: Simd, const W: usize, const N: usize>(
         let a = numbers(activations.rows(group.clone()).blocks);
         let inside = inside(d) & (u64::MAX >> (MASK - a.len() / inputs));
         for (i, mask) in activations.column_masks(group.start).iter().enumerate() {
-            let mut sums = load_rows(s, std::array::from_fn(|n| &gradient[n * inputs + i]));
+            let mut sums = [[s.splat(0.0); W]; N];
+            for n in 0..N {
+                sums[n] = load_row(s, &gradient[n * inputs + i]);
+            }
             // SAFETY: the mask is for images of the group, which have rows in d and a, and input i is a number of each row of a.
             unsafe { add_rows(s, mask & inside, |k| *a.get_unchecked(k * inputs + i), d, &mut sums) };
             for n in 0..N {
-                let to = &mut gradient[n * inputs + i];
-                for j in 0..W {
-                    s.store(sums[n][j], &mut to[j]);
-                }
+                store_row(s, sums[n], &mut gradient[n * inputs + i]);
             }
         }
     }

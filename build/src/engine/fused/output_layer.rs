@@ -10,7 +10,7 @@ use super::panel::Panel;
 use super::weights::Slab;
 use crate::engine::EpochTotals;
 use crate::optim::vectors::StepRule;
-use crate::simd::{Block, LANES, Simd, exp};
+use crate::simd::{self, Block, LANES, Simd, exp};
 
 /// A part of the logits (B): `a W` over some column blocks of a slab. `weights` are the output layer's rows for the
 /// slab.
@@ -200,13 +200,12 @@ fn hidden_gradient_wide<S: Simd, const W: usize>(
     transposed.resize(LANES * W, Block::ZERO);
     let transposed = transposed.as_chunks_mut::<W>().0;
     for (block, rows) in weights.as_chunks::<LANES>().0.iter().enumerate() {
-        let mut square = [[0; LANES]; LANES];
-        for (to, row) in square.iter_mut().zip(rows) {
-            s.store_u32(s.bits(s.mul(s.load(row), s.splat(scale))), to);
+        let mut scaled = [s.splat(0.0); LANES];
+        for i in 0..LANES {
+            scaled[i] = s.mul(s.load(&rows[i]), s.splat(scale));
         }
-        s.transpose(&mut square);
-        for (to, row) in transposed[..classes].iter_mut().zip(square) {
-            to[block] = Block(row.map(f32::from_bits));
+        for (to, row) in transposed[..classes].iter_mut().zip(simd::transposed(s, scaled)) {
+            to[block] = row;
         }
     }
     let (a, d) = (a.as_chunks::<W>().0, d.as_chunks_mut::<W>().0);
