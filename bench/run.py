@@ -7,7 +7,7 @@ DATA_DIR holds MNIST as `mnist download` leaves it. Each peer is given as the Py
 numpy`, `pip install jax optax`, `pip install tensorflow-cpu`, `pip install scikit-learn`, `pip install tinygrad numpy`);
 a peer that is not given is left out. PyTorch compiles with g++, tinygrad with clang. A run takes some twenty minutes
 on two cores, which nothing else should use. `--only=epoch,process` runs some parts. On a machine with a GPU,
-`--only=gpu,networks --gpu=gpu` measures the GPU instead, with a PyTorch and a JAX for CUDA (`mnist devices` lists values for `--gpu`).
+`--only=gpu,networks,kernels --gpu=gpu` measures the GPU instead, with a PyTorch and a JAX for CUDA (`mnist devices` lists values for `--gpu`).
 Where there is no cargo, `--mnist=PROGRAM` names a program that is built already.
 
 Programs take turns, so that a machine that slows down slows all of them. Figures are medians of RUNS runs. The record goes
@@ -36,9 +36,9 @@ PROGRAM = ROOT / "target/release/mnist"
 RUNS = 5
 PARTS = ["limits", "epoch", "process", "sets", "growth", "wide", "seeds", "threads"]
 PEERS = ["pytorch", "jax", "keras", "sklearn", "tinygrad"]
-GPU_PARTS = ["gpu", "networks"]
+GPU_PARTS = ["gpu", "networks", "kernels"]
 # Features of the crate that a part needs.
-FEATURES = {"epoch": "burn", "gpu": "gpu", "networks": "gpu"}
+FEATURES = {"epoch": "burn", **dict.fromkeys(GPU_PARTS, "gpu")}
 
 # The rows of the tables: our program's flags, and for each peer its mode.
 FUSED = "fused, 2 threads"
@@ -69,6 +69,8 @@ GPU_CELLS = [(hidden, batch) for hidden in ("128", "800", "1024,1024") for batch
 GPU_COMPILED = [("128", 32), ("1024,1024", 1024)]
 # How many networks are trained at a time, and on how many images.
 NETWORKS, NETWORKS_IMAGES = [1, 4, 16, 64], 12000
+# Steps of an epoch whose kernels are timed. In longer epochs the program records steps, and a recording has no time of its kernels.
+KERNEL_STEPS = 16
 # Images for each batch size: enough for a steady time, few enough that no cell takes minutes.
 GROWTH_IMAGES = {1: 1000, 8: 4000, 32: 12000, 256: 12000, 4096: 12288}
 GROWTH_WIDTHS = ["32", "128", "512", "2048", "1024,1024"]
@@ -88,6 +90,16 @@ def steady(metrics):
 def reached_by(rates, step):
     """Seconds of a step by the rates of the cache, in which alone its operations can be done."""
     return step["products"] / rates["cached_fma_per_s"] + step["updates"] / rates["adam_per_s"]
+
+
+def kernel_times(log, steps):
+    """The kernels that each of `steps` steps launches, in their order, with the median of their seconds."""
+    units, seconds = {"ns": 1e-9, "µs": 1e-6, "ms": 1e-3, "s": 1}, collections.defaultdict(list)
+    for number, unit, name in re.findall(r"^\| ([\d.]+)(ns|µs|ms|s) *\| (\w+)$", log, re.MULTILINE):
+        seconds[name].append(float(number) * units[unit])
+    # An evaluation's kernels are fewer.
+    words = lambda name: re.sub(r"(?<!^)(?=[A-Z])", "_", name.rsplit("_", 1)[0]).lower()
+    return [(words(name), statistics.median(of)) for name, of in seconds.items() if len(of) >= steps]
 
 
 class Samples:
@@ -143,13 +155,13 @@ class Bench:
         return [self.program, "train", f"--data_dir={data_dir}", f"--log_dir={logs}", f"--model_dir={model}",
                 f"--parameters_file={self.parameters}"]
 
-    def mnist(self, *flags, data_dir=None, set_=None):
-        """Trains; returns metrics, seconds and peak memory of the whole process, and the model's bytes."""
+    def mnist(self, *flags, data_dir=None, set_=None, cwd=None):
+        """Trains in directory `cwd`; returns metrics, seconds and peak memory of the whole process, and the model's bytes."""
         model = self.work / "model"
         command = [*self.command(data_dir or self.data_dir, self.work / "logs", model), *flags]
         environment = {**os.environ, **({"MNIST_INSTRUCTION_SET": set_} if set_ else {})}
         begin = datetime.datetime.now()
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, cwd=cwd)
         error = child.stderr.read().decode()
         _, status, usage = os.wait4(child.pid, 0)
         seconds = (datetime.datetime.now() - begin).total_seconds()
@@ -449,6 +461,34 @@ class Bench:
         self.table(["networks", "runs", *self.on_each],
                    [[str(count), str(len(samples.seconds[FUSED_GPU])), *(rate(count, samples, name) for name in self.on_each)]
                     for count, samples in cells.items() if samples.seconds])
+
+    def kernels(self):
+        """The kernels of a step on the GPU, timed by the device, over networks and batches until the time is up."""
+        end, rows, backend = time.monotonic() + 60 * self.minutes, [], ""
+        # The library that launches the kernels reads this file where the program runs.
+        directory, log = self.work / "kernels", self.work / "kernels/kernels.log"
+        directory.mkdir()
+        (directory / "cubecl.toml").write_text(f'[profiling]\nlogger = {{ level = "medium", file = "{log}" }}\n')
+        for hidden, batch in GPU_CELLS:
+            if rows and time.monotonic() > end:
+                break
+            flags = [f"--hidden_layers={hidden}", f"--batch_size={batch}", "--train_epochs=3", *self.on_each[FUSED_GPU]]
+            metrics, *_ = self.mnist(*flags)
+            backend, images = metrics["backend"], metrics["data"]["train_images"]
+            step = steady(metrics) / -(-images // batch)
+            few = min(images, KERNEL_STEPS * batch)
+            log.unlink(missing_ok=True)
+            self.mnist(*flags, data_dir=self.subset(few), cwd=directory)
+            times = kernel_times(log.read_text(), 3 * -(-few // batch))
+            total = sum(seconds for _, seconds in times)
+            self.note("kernels", FUSED_GPU, hidden=hidden, batch=batch, step=step, kernels=times)
+            each = ", ".join(f"{name} {1e6 * seconds:.1f}" for name, seconds in times)
+            rows.append([f"[{hidden.replace(',', ', ')}]", str(batch), f"{1e6 * step:.1f}", f"{1e6 * total:.1f}", each])
+        self.say(f"## The kernels of a step: {backend}", "",
+                 "Microseconds of each kernel of a step in the order of their launches, by the device's timestamps where its driver has",
+                 f"them: medians over the steps of three epochs of {KERNEL_STEPS} steps. Beside their sum, a step as it is in training: the",
+                 "median of epochs 2 and 3 over all images, without timing the kernels.")
+        self.table(["hidden layers", "batch", "a step", "its kernels", "each kernel"], rows)
 
     def gpu_table(self, cells, backend):
         self.say(f"## On a GPU: {backend}", "",
