@@ -1,7 +1,8 @@
 //! Answers: logits without dropout, for images that may be new.
 
 use super::access::{Access, Exchange};
-use super::forward::{FIRST_LAYER_IMAGES, Inputs, forward};
+use super::first_layer::FIRST_LAYER_IMAGES;
+use super::forward::{Inputs, forward};
 use super::nonzero::NonzeroPixels;
 use super::weights::Weights;
 use crate::error::Result;

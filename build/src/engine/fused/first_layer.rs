@@ -6,11 +6,14 @@ use std::ops::Range;
 
 use super::access::LayerAccess;
 use super::group::{GROUP, ImageGroup};
-use super::nonzero::{NonzeroPixels, STRETCH};
+use super::nonzero::{Lists, NonzeroPixels, STRETCH};
 use super::weights::{Slab, TOGETHER, WIDEST, for_slabs};
 use crate::optim::lazy::LazyUpdates;
 use crate::optim::vectors::{BlockUpdate, StepRule};
 use crate::simd::{Block, Simd, add, load_row, store_row};
+
+/// The most images that pass the first layer together: their activations stay in the first-level cache.
+pub const FIRST_LAYER_IMAGES: usize = 64;
 
 /// `pixel / 255`.
 static SCALED: [f32; 256] = {
@@ -69,12 +72,17 @@ fn forward_wide<S: Simd, const W: usize>(
     let rows = slab.weights.as_chunks::<W>().0;
     let biases = rows.last().expect("a slab has a row of biases");
     let z = z.as_chunks_mut::<W>().0;
+    let mut lists = [Lists::default(); FIRST_LAYER_IMAGES];
+    let lists = &mut lists[..images.len()];
+    for (lists, &image) in lists.iter_mut().zip(images) {
+        *lists = nonzero.lists(image as usize);
+    }
     for stretch in 0..nonzero.stretches() {
         let rows = &rows[stretch * STRETCH..];
-        let mut list = nonzero.of(images[0] as usize, stretch);
+        let mut list = lists[0].next_stretch();
         for (i, z) in z.iter_mut().enumerate() {
             // Looked up one image in advance: the length of a list is known before the loop over it begins.
-            let next = images.get(i + 1).map_or(&[][..], |&image| nonzero.of(image as usize, stretch));
+            let next = lists.get_mut(i + 1).map_or(&[][..], Lists::next_stretch);
             let mut even = load_row(s, if stretch == 0 { biases } else { z });
             // Two sums, where the registers hold them: twice as many products are in flight.
             let mut odd = [s.splat(0.0); W];

@@ -2,7 +2,7 @@
 
 use super::access::Access;
 use super::bf16::{self, TileMultiplier};
-use super::first_layer;
+use super::first_layer::{self, FIRST_LAYER_IMAGES};
 use super::group::ImageGroup;
 use super::hidden_layer;
 use super::nonzero::NonzeroPixels;
@@ -13,8 +13,6 @@ use crate::engine::dropout::{self, DropoutMask};
 use crate::interrupt;
 use crate::simd::{Block, LANES, Simd, add};
 
-/// Images that pass the first layer together: their activations stay in the first-level cache.
-pub const FIRST_LAYER_IMAGES: usize = 64;
 const _: () = assert!(FIRST_LAYER_IMAGES.is_multiple_of(MASK));
 
 /// The images of a forward pass: indices into lists of nonzero pixels.

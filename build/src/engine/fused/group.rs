@@ -93,8 +93,9 @@ impl ImageGroup {
     pub fn put_all(&mut self, nonzero: &NonzeroPixels, images: &[u32]) {
         assert!(images.len() <= GROUP && nonzero.stretches() * STRETCH < self.values.len());
         for (i, &image) in images.iter().enumerate() {
+            let mut lists = nonzero.lists(image as usize);
             for stretch in 0..nonzero.stretches() {
-                for &pixel in nonzero.of(image as usize, stretch).as_flattened() {
+                for &pixel in lists.next_stretch().as_flattened() {
                     // SAFETY: the pixel comes from that list, and there are at most `GROUP` images, as asserted.
                     unsafe { self.put(i, stretch, pixel) };
                 }

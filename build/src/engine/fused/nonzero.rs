@@ -142,9 +142,9 @@ pub struct NonzeroPixels {
     /// D.
     pixels: usize,
     stretches: usize,
-    /// Image by image: where its stretches end, counted in pairs from here on, then its pairs.
+    /// Image by image and stretch by stretch: the number of pairs, then the pairs.
     records: Vec<[NonzeroPixel; 2]>,
-    /// Where each image begins in `records` (N).
+    /// Where the lists of each image begin in `records` (N).
     begins: Vec<usize>,
     words: usize,
     /// Which pixels are not zero: (N, `words`) of 64 each.
@@ -219,10 +219,8 @@ impl NonzeroPixels {
         }
     }
 
-    /// Appends the record of `image`, whose flags begin at `flags`.
+    /// Appends the lists of `image`, whose flags begin at `flags`.
     fn list(&mut self, lister: Lister, image: &[u8], flags: usize) {
-        let begin = self.records.len();
-        self.records.resize(begin + self.stretches, [NonzeroPixel::default(); 2]);
         let mut list = [0; LIST];
         for (stretch, pixels) in image.chunks(STRETCH).enumerate() {
             let count = match lister {
@@ -235,9 +233,8 @@ impl NonzeroPixels {
                 list[count] = NonzeroPixel::new(zero.unwrap_or(pixels.len()), 0).0;
             }
             let pairs = &list.as_chunks().0[..count.div_ceil(2)];
+            self.records.push([NonzeroPixel(pairs.len() as u16), NonzeroPixel::default()]);
             self.records.extend(pairs.iter().map(|&[a, b]| [NonzeroPixel(a), NonzeroPixel(b)]));
-            self.records[begin + stretch] =
-                [NonzeroPixel((self.records.len() - begin) as u16), NonzeroPixel::default()];
         }
     }
 
@@ -251,19 +248,18 @@ impl NonzeroPixels {
         self.stretches
     }
 
-    /// The nonzero pixels of stretch `stretch` of image `image`.
+    /// The lists of image `image`, from that of its first stretch on.
     #[inline(always)]
-    pub fn of(&self, image: usize, stretch: usize) -> &[[NonzeroPixel; 2]] {
-        let record = &self.records[self.begins[image]..];
-        let first = if stretch == 0 { self.stretches } else { record[stretch - 1][0].0.into() };
-        &record[first..record[stretch][0].0.into()]
+    pub fn lists(&self, image: usize) -> Lists<'_> {
+        Lists(&self.records[self.begins[image]..])
     }
 
     /// Calls `visit` with the number and the value of each nonzero pixel of image `image`.
     #[inline(always)]
     pub fn each(&self, image: usize, mut visit: impl FnMut(usize, u8)) {
+        let mut lists = self.lists(image);
         for stretch in 0..self.stretches {
-            for pixel in self.of(image, stretch).as_flattened() {
+            for pixel in lists.next_stretch().as_flattened() {
                 if pixel.value() != 0 {
                     visit(stretch * STRETCH + pixel.index(), pixel.value());
                 }
@@ -300,6 +296,21 @@ impl NonzeroPixels {
     }
 }
 
+/// An image's lists that are not read yet.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Lists<'a>(&'a [[NonzeroPixel; 2]]);
+
+impl<'a> Lists<'a> {
+    /// The nonzero pixels of the next stretch.
+    #[inline(always)]
+    pub fn next_stretch(&mut self) -> &'a [[NonzeroPixel; 2]] {
+        let (count, rest) = self.0.split_first().expect("an image has a list for each stretch");
+        let list;
+        (list, self.0) = rest.split_at(count[0].0.into());
+        list
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -317,8 +328,9 @@ mod tests {
             let nonzero = NonzeroPixels::new((&pixels).into(), d, 3);
             let mut found = vec![0; pixels.len()];
             for image in 0..=n {
+                let mut lists = nonzero.lists(image);
                 for stretch in 0..nonzero.stretches() {
-                    for pixel in nonzero.of(image, stretch).as_flattened() {
+                    for pixel in lists.next_stretch().as_flattened() {
                         found[image * d + stretch * STRETCH + pixel.index()] += pixel.value();
                     }
                 }
@@ -341,7 +353,8 @@ mod tests {
         whole.fill(&pixels, d);
         for threads in [1, 2, 5] {
             let listed = NonzeroPixels::new(pixels.clone().into(), d, threads);
-            assert!((0..images).all(|image| listed.of(image, 0) == whole.of(image, 0)), "{threads}");
+            let same = |image| listed.lists(image).next_stretch() == whole.lists(image).next_stretch();
+            assert!((0..images).all(same), "{threads}");
             assert!(listed.flags == whole.flags, "{threads}");
         }
     }
