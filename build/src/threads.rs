@@ -4,7 +4,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError, mpsc};
+use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError, mpsc};
 use std::thread::{self, Builder, JoinHandle, ScopedJoinHandle, available_parallelism};
 
 use tracing::warn;
@@ -25,9 +25,10 @@ pub fn most() -> usize {
     }
 }
 
-/// How many processors this process may use.
+/// How many processors this process may use. Asked once: the answer takes some system calls and files of control groups.
 pub fn processors() -> usize {
-    available_parallelism().map_or(1, |n| n.get())
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| available_parallelism().map_or(1, |n| n.get()))
 }
 
 /// Starts `work` on a thread of its own, which nobody waits for.

@@ -10,6 +10,9 @@ use crate::interrupt;
 use crate::simd::{Block, FlushDenormals, InstructionSet, Job, Simd};
 use crate::threads;
 
+/// Parts of the images for each thread: where one is slower than another, it takes fewer.
+const PARTS: usize = 8;
+
 /// The logits (N,K) of `pixels` (N,D), by all threads.
 ///
 /// # Errors
@@ -18,8 +21,8 @@ pub fn logits(weights: &Weights, set: InstructionSet, pixels: &[u8]) -> Result<V
     let (d, classes) = (weights.shape().inputs(), weights.shape().classes());
     let images = pixels.len() / d;
     let mut logits = vec![0.0; images * classes];
-    let per_thread = images.div_ceil(weights.threads()).max(1);
-    let parts = pixels.chunks(per_thread * d).zip(logits.chunks_mut(per_thread * classes));
+    let part = images.div_ceil(PARTS * weights.threads()).next_multiple_of(FIRST_LAYER_IMAGES).max(1);
+    let parts = pixels.chunks(part * d).zip(logits.chunks_mut(part * classes));
     threads::side_by_side(weights.threads(), parts, |(pixels, logits)| {
         let _flush = FlushDenormals::begin();
         set.run(LogitsJob { weights, pixels, logits });
