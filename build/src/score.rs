@@ -38,16 +38,11 @@ impl Score {
         let mut loss_sum = 0.0;
         // In each range of confidence, the sum of the confidences less the number of right answers.
         let mut differences = [0.0; CONFIDENCE_RANGES];
-        let rows = logits.chunks_exact(classes);
-        let part = |rows: &[f32]| -> Vec<_> {
-            rows.chunks_exact(classes).map(|row| (argmax(row), sum_of_exponentials(row))).collect()
-        };
-        let answers = threads::side_by_side(threads::most(), logits.chunks(AT_ONCE * classes), part);
-        for ((row, &label), (answer, (highest, sum))) in rows.zip(labels).zip(answers.into_iter().flatten()) {
-            confusion[usize::from(label)][answer] += 1;
-            let (confidence, right) = (1.0 / sum, answer == usize::from(label));
+        for ((row, &label), answer) in logits.chunks_exact(classes).zip(labels).zip(classify(logits, classes)) {
+            confusion[usize::from(label)][answer.class] += 1;
+            let (confidence, right) = (answer.confidence(), answer.class == usize::from(label));
             differences[confidence_range(confidence)] += confidence - f64::from(u8::from(right));
-            loss_sum += sum.ln() - (f64::from(row[usize::from(label)]) - f64::from(highest));
+            loss_sum += answer.sum.ln() - (f64::from(row[usize::from(label)]) - f64::from(answer.highest));
         }
         let images = labels.len();
         let right: u32 = (0..classes).map(|k| confusion[k][k]).sum();
@@ -70,6 +65,36 @@ impl Score {
     pub fn recall(&self, class: usize) -> Option<f64> {
         share(self.confusion[class][class], self.confusion[class].iter().sum())
     }
+}
+
+/// What a network says of an image.
+#[derive(Debug, Clone, Copy)]
+pub struct Classification {
+    /// The class that it chooses.
+    pub class: usize,
+    /// The logit of that class.
+    highest: f32,
+    /// The sum of `exp(z - highest)` over all logits z.
+    sum: f64,
+}
+
+impl Classification {
+    /// Of the image with these `logits` (K).
+    fn new(logits: &[f32]) -> Self {
+        let (highest, sum) = sum_of_exponentials(logits);
+        Self { class: argmax(logits), highest, sum }
+    }
+
+    /// The probability that the network gives to its class.
+    pub fn confidence(&self) -> f64 {
+        1.0 / self.sum
+    }
+}
+
+/// The answers (N) that `logits` (N,K) give for `classes` classes, by all processors.
+pub fn classify(logits: &[f32], classes: usize) -> Vec<Classification> {
+    let part = |rows: &[f32]| -> Vec<_> { rows.chunks_exact(classes).map(Classification::new).collect() };
+    threads::side_by_side(threads::most(), logits.chunks(AT_ONCE * classes), part).concat()
 }
 
 /// Which of the [`CONFIDENCE_RANGES`] a confidence is in.

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::percent;
 use crate::output::finished::{Calibration, Trained};
-use crate::score::{CONFIDENCE_RANGES, argmax, confidence_range, softmax};
+use crate::score::{CONFIDENCE_RANGES, Classification, confidence_range};
 use crate::text::grouped;
 
 /// The calibration of the model as the page shows it.
@@ -38,8 +38,8 @@ struct Dot {
 const RADII: [f64; 2] = [9.0, 2.5];
 
 impl Confidence {
-    /// Of the model in `trained`, by its answers to the images with these `labels`.
-    pub fn new(trained: &Trained, labels: &[u8]) -> Self {
+    /// Of the model in `trained`, by its `answers` (N) to the images with these `labels`.
+    pub fn new(trained: &Trained, answers: &[Classification], labels: &[u8]) -> Self {
         let evaluation = trained.final_evaluation();
         let calibrated = |Calibration { temperature, error_before }| Calibrated {
             temperature: format!("{temperature:.2}"),
@@ -48,21 +48,20 @@ impl Confidence {
         Self {
             error: percent(evaluation.score.calibration_error),
             calibrated: trained.calibration.map(calibrated),
-            dots: dots(&evaluation.logits, labels, evaluation.score.classes()),
+            dots: dots(answers, labels),
         }
     }
 }
 
-/// A dot for each range of confidence that has answers among `logits` (N,K).
-fn dots(logits: &[f32], labels: &[u8], classes: usize) -> Vec<Dot> {
+/// A dot for each range of confidence that has some of the `answers`.
+fn dots(answers: &[Classification], labels: &[u8]) -> Vec<Dot> {
     let mut ranges = [(0usize, 0.0, 0.0); CONFIDENCE_RANGES];
-    for (row, &label) in logits.chunks_exact(classes).zip(labels) {
-        let answer = argmax(row);
-        let confidence = softmax(row)[answer];
+    for (answer, &label) in answers.iter().zip(labels) {
+        let confidence = answer.confidence();
         let (answers, confidences, right) = &mut ranges[confidence_range(confidence)];
         *answers += 1;
         *confidences += confidence;
-        *right += f64::from(u8::from(answer == usize::from(label)));
+        *right += f64::from(u8::from(answer.class == usize::from(label)));
     }
     let dot = |(answers, confidences, right): (usize, f64, f64)| {
         let [confidence, right] = [confidences, right].map(|sum| sum / answers as f64);
@@ -85,13 +84,14 @@ fn hundredths(value: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::score::classify;
 
     #[test]
     fn a_dot_compares_confidence_with_right_answers() {
         let sure = |logit: f32| vec![logit, 0.0];
         // Three answers with a confidence of 73 %, two of them right, and one that is nearly certain.
         let logits = [sure(1.0), sure(1.0), sure(1.0), sure(20.0)].concat();
-        let dots = dots(&logits, &[0, 1, 0, 0], 2);
+        let dots = dots(&classify(&logits, 2), &[0, 1, 0, 0]);
         let [few, certain] = &dots[..] else { panic!("{}", dots.len()) };
         assert_eq!((few.confidence, few.right, certain.confidence, certain.right), (73.11, 66.67, 100.0, 100.0));
         assert_eq!(few.words, "3 answers: 73.11\u{a0}% sure on average, 66.67\u{a0}% right");

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::images::{self, Mistaken};
 use super::{percent, rate};
 use crate::data::dataset::Images;
-use crate::score::{Score, argmax, softmax};
+use crate::score::{Classification, Score};
 use crate::text::grouped;
 
 /// How many mistakes are shown of each class.
@@ -35,12 +35,12 @@ struct Example {
     confidence: String,
 }
 
-/// All classes of `score`, with examples from its images, whose answers are `logits` (N,K). `mistaken` are the mistakes,
-/// the worst first.
-pub fn all(score: &Score, logits: &[f32], mistaken: &[Mistaken], images: &Images) -> Vec<Digit> {
+/// All classes of `score`, with examples from its images, which got these `answers` (N). `mistaken` are the mistakes, the worst
+/// first.
+pub fn all(score: &Score, answers: &[Classification], mistaken: &[Mistaken], images: &Images) -> Vec<Digit> {
     let error = |class: usize| score.recall(class).map_or(0.0, |recall| 1.0 - recall);
     let most = (0..score.classes()).map(error).fold(0.0, f64::max);
-    let right = surest_and_least_sure(logits, images, score.classes());
+    let right = surest_and_least_sure(answers, images, score.classes());
     let digit = |(class, ends): (usize, &Option<[RightAnswer; 2]>)| {
         let of_class: u32 = score.confusion[class].iter().sum();
         Digit {
@@ -79,14 +79,14 @@ struct RightAnswer {
 }
 
 /// Of each class the right answers with the most and the least confidence; none without a right answer.
-fn surest_and_least_sure(logits: &[f32], images: &Images, classes: usize) -> Vec<Option<[RightAnswer; 2]>> {
+fn surest_and_least_sure(answers: &[Classification], images: &Images, classes: usize) -> Vec<Option<[RightAnswer; 2]>> {
     let mut ends: Vec<Option<[RightAnswer; 2]>> = vec![None; classes];
-    for (index, (row, &label)) in logits.chunks_exact(classes).zip(&images.labels).enumerate() {
+    for (index, (answer, &label)) in answers.iter().zip(&images.labels).enumerate() {
         let class = usize::from(label);
-        if argmax(row) != class {
+        if answer.class != class {
             continue;
         }
-        let answer = RightAnswer { index, confidence: softmax(row)[class] };
+        let answer = RightAnswer { index, confidence: answer.confidence() };
         let [surest, least] = ends[class].get_or_insert([answer; 2]);
         if answer.confidence > surest.confidence {
             *surest = answer;

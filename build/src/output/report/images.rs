@@ -10,7 +10,7 @@ use crate::data::augment::sheet::Sheet;
 use crate::data::dataset::Images;
 use crate::data::picture;
 use crate::output::finished::Finished;
-use crate::score::{argmax, softmax};
+use crate::score::{Classification, softmax};
 use crate::simd::InstructionSet;
 
 /// How many mistakes are shown.
@@ -77,12 +77,15 @@ pub struct Mistaken {
     pub shares: Vec<f64>,
 }
 
-/// All mistakes of `logits` (N,K) against `labels` (N) of `classes` classes (K), those with the most confidence first.
-pub fn mistaken(logits: &[f32], labels: &[u8], classes: usize) -> Vec<Mistaken> {
-    let mut all: Vec<Mistaken> = (logits.chunks_exact(classes).zip(labels).enumerate())
-        .map(|(index, (row, &label))| (index, row, argmax(row), label))
-        .filter(|&(_, _, said, label)| said != usize::from(label))
-        .map(|(index, row, said, _)| Mistaken { index, said, shares: softmax(row) })
+/// All mistakes among `answers` (N), which `logits` (N,K) gave, against `labels` (N): those with the most confidence first.
+pub fn mistaken(answers: &[Classification], logits: &[f32], labels: &[u8]) -> Vec<Mistaken> {
+    let classes = logits.len() / labels.len().max(1);
+    let mut all: Vec<Mistaken> = (answers.iter().zip(labels).enumerate())
+        .filter(|(_, (answer, label))| answer.class != usize::from(**label))
+        .map(|(index, (answer, _))| {
+            let shares = softmax(&logits[index * classes..][..classes]);
+            Mistaken { index, said: answer.class, shares }
+        })
         .collect();
     all.sort_by(|a, b| b.shares[b.said].total_cmp(&a.shares[a.said]));
     all

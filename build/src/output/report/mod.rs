@@ -33,7 +33,7 @@ use crate::output::artifact::Artifact;
 use crate::output::event::EpochRecord;
 use crate::output::finished::{Finished, Trained, training_seconds};
 use crate::output::machine;
-use crate::score::Score;
+use crate::score::{self, Score};
 use crate::text::{self, grouped, utc};
 
 /// The file.
@@ -167,7 +167,8 @@ impl Page {
         let data = &dataset.provenance;
         let (evaluation, evaluated) = finished.final_evaluation();
         let score = &evaluation.score;
-        let mistaken = images::mistaken(&evaluation.logits, &evaluated.labels, score.classes());
+        let answers = score::classify(&evaluation.logits, score.classes());
+        let mistaken = images::mistaken(&answers, &evaluation.logits, &evaluated.labels);
         let digits = evaluated.classes == MNIST.classes;
         let frame = data.source.0.map_or_else(|| Frame::like_mnist(evaluated.side), |set| set.frame);
         Self {
@@ -204,10 +205,10 @@ impl Page {
             charts: [Axis::LOSS, Axis::ACCURACY].map(|axis| Chart::new(epochs, &axis, &marked(finished))),
             epochs: epochs.iter().map(|epoch| EpochRow::new(epoch, epoch.epoch == trained.epoch)).collect(),
             confusion: confusion(score),
-            digits: digits::all(score, &evaluation.logits, &mistaken, evaluated),
+            digits: digits::all(score, &answers, &mistaken, evaluated),
             wrong: grouped(mistaken.len()),
             mistakes: images::worst(&mistaken, evaluated),
-            confidence: Confidence::new(trained, &evaluated.labels),
+            confidence: Confidence::new(trained, &answers, &evaluated.labels),
             network: PageNetwork::new(model),
             samples: images::samples(evaluated),
             units: Units::new(model, &evaluated.pixels),
