@@ -16,6 +16,7 @@ use crate::open;
 use crate::output::artifact::{Artifact, MODEL_SHA256};
 use crate::output::finished::Finished;
 use crate::output::{metrics, onnx, origin, report};
+use crate::threads;
 
 /// All of them, in the order in which they are written and named in the summary: the model first.
 pub const ALL: &[&Artifact] = &[&WEIGHTS, &metrics::ARTIFACT, &PARAMETERS, &report::ARTIFACT, &onnx::ARTIFACT];
@@ -126,19 +127,28 @@ pub fn write_all(finished: &Finished, directory: &Path, lock: Option<&DirectoryL
     let mut set = FileSet::new(directory, lock);
     let mut written = Written::default();
     let mut left_out = vec![];
-    for Artifact { name, file_name, essential, encode } in ALL {
-        match encode(finished).map(|bytes| set.add(file_name, &bytes)) {
-            Some(Ok(path)) => written.files.push((name, path)),
-            Some(Err(problem)) if *essential => return Err(set.keep_after(problem)),
+    let mut failed = None;
+    let write = |(artifact, bytes): (&Artifact, Option<Vec<u8>>)| {
+        if failed.is_some() {
+            return;
+        }
+        match bytes.map(|bytes| set.add(artifact.file_name, &bytes)) {
+            Some(Ok(path)) => written.files.push((artifact.name, path)),
+            Some(Err(problem)) if artifact.essential => failed = Some(problem),
             Some(Err(problem)) => {
-                left_out.push(*file_name);
+                left_out.push(artifact.file_name);
                 match written.failure {
                     None => written.failure = Some(problem),
                     Some(_) => warn!("{problem}"),
                 }
             }
-            None => left_out.push(*file_name),
+            None => left_out.push(artifact.file_name),
         }
+    };
+    // The system writes a file while the next is made.
+    threads::one_ahead(|write| ALL.iter().for_each(|artifact| write((artifact, (artifact.encode)(finished)))), write);
+    if let Some(problem) = failed {
+        return Err(set.keep_after(problem));
     }
     // Looked at again, since the user may have put something there.
     if let Err(problem) =
