@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::access::LayerAccess;
 use super::group::{GROUP, ImageGroup};
-use super::nonzero::{Lists, NonzeroPixels, STRETCH};
+use super::nonzero::{Lists, NonzeroPixel, NonzeroPixels, STRETCH};
 use super::weights::{Slab, TOGETHER, WIDEST, for_slabs};
 use crate::optim::lazy::LazyUpdates;
 use crate::optim::vectors::{BlockUpdate, StepRule};
@@ -86,7 +86,8 @@ fn forward_wide<S: Simd, const W: usize>(
             let mut even = load_row(s, if stretch == 0 { biases } else { z });
             // Two sums, where the registers hold them: twice as many products are in flight.
             let mut odd = [s.splat(0.0); W];
-            for &[a, b] in std::mem::replace(&mut list, next) {
+            for &pair in std::mem::replace(&mut list, next) {
+                let [a, b] = pair.map(NonzeroPixel);
                 if let Some(group) = &mut group {
                     // SAFETY: the pixels come from that list, and there are at most `GROUP` images, as asserted.
                     unsafe {

@@ -97,7 +97,7 @@ impl ImageGroup {
             for stretch in 0..nonzero.stretches() {
                 for &pixel in lists.next_stretch().as_flattened() {
                     // SAFETY: the pixel comes from that list, and there are at most `GROUP` images, as asserted.
-                    unsafe { self.put(i, stretch, pixel) };
+                    unsafe { self.put(i, stretch, NonzeroPixel(pixel)) };
                 }
             }
         }

@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "vector instructions that read memory")]
 
 use std::borrow::Cow;
+use std::sync::Mutex;
 
 #[cfg(target_arch = "x86_64")]
 use super::compress::Compress;
@@ -20,9 +21,12 @@ pub const STRETCH: usize = 158;
 /// Images that are listed before their pixels give their memory back: some megabytes.
 const LISTED_AT_ONCE: usize = 8192;
 
+/// Images that a thread lists before it takes the next ones: their lists stay in its caches until they are copied.
+const PART: usize = 64;
+
 /// A nonzero pixel of an image: its index within its stretch, and its value.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct NonzeroPixel(u16);
+#[derive(Debug, Clone, Copy)]
+pub struct NonzeroPixel(pub u16);
 
 impl NonzeroPixel {
     fn new(index: usize, value: u8) -> Self {
@@ -143,7 +147,7 @@ pub struct NonzeroPixels {
     pixels: usize,
     stretches: usize,
     /// Image by image and stretch by stretch: the number of pairs, then the pairs.
-    records: Vec<[NonzeroPixel; 2]>,
+    records: Vec<[u16; 2]>,
     /// Where the lists of each image begin in `records` (N).
     begins: Vec<usize>,
     words: usize,
@@ -157,37 +161,53 @@ impl NonzeroPixels {
     pub fn new(mut pixels: Cow<[u8]>, d: usize, threads: usize) -> Self {
         let images = pixels.len() / d;
         let mut all = Self { pixels: d, stretches: d.div_ceil(STRETCH), words: d.div_ceil(64), ..Self::default() };
+        // At most so many pairs and lengths of an image.
+        let most = (d + all.stretches) / 2 + all.stretches;
+        let expected = Self::memory(&pixels, d) / size_of::<[u16; 2]>() + most * images.min(LISTED_AT_ONCE);
         all.begins = vec![0; images];
         all.flags = vec![0; images * all.words];
-        all.records = Vec::with_capacity(Self::memory(&pixels, d) / size_of::<[NonzeroPixel; 2]>());
+        // The system gives memory that is zero where it is used first: by all threads, and none for what stays unused.
+        all.records = vec![[0; 2]; expected];
         huge_pages(all.flags.as_ptr_range());
-        huge_pages(all.records.spare_capacity_mut().as_ptr_range());
-        let mut lists: Vec<Self> = (0..threads).map(|_| Self::default()).collect();
-        let mut end = images;
+        huge_pages(all.records.as_ptr_range());
+        let (mut used, mut end) = (0, images);
         while end > 0 {
             let first = end.saturating_sub(LISTED_AT_ONCE);
-            let each = (end - first).div_ceil(threads);
-            let parts = pixels[first * d..].chunks(each * d).zip(&mut lists);
-            threads::side_by_side(threads, parts, |(part, list)| list.fill(part, d));
-            for (number, list) in (0..(end - first).div_ceil(each)).zip(&lists) {
-                all.insert(first + number * each, list);
+            let room = used + most * (end - first);
+            if all.records.len() < room {
+                all.records.resize(room, [0; 2]);
             }
+            used = all.insert(first, &pixels[first * d..], used, threads);
             end = first;
             if let Cow::Owned(pixels) = &mut pixels {
                 pixels.truncate(end * d);
                 pixels.shrink_to_fit();
             }
         }
+        all.records.truncate(used);
         all
     }
 
-    /// Takes over the images of `list`; the first of them is number `first`.
-    fn insert(&mut self, first: usize, list: &Self) {
-        for (begin, of_list) in self.begins[first..].iter_mut().zip(&list.begins) {
-            *begin = self.records.len() + of_list;
-        }
-        self.records.extend_from_slice(&list.records);
-        self.flags[first * self.words..][..list.flags.len()].copy_from_slice(&list.flags);
+    /// Lists `pixels` (N,D), those of the images from number `first` on, with `threads` threads. The records before `used` are
+    /// used; returns the number of those that are used now.
+    fn insert(&mut self, first: usize, pixels: &[u8], used: usize, threads: usize) -> usize {
+        let (d, words) = (self.pixels, self.words);
+        let parts = pixels.chunks(PART * d);
+        let parts = parts.zip(self.flags[first * words..].chunks_mut(PART * words));
+        let parts = parts.zip(self.begins[first..].chunks_mut(PART));
+        // Whoever has listed a part takes the next records, whichever part that is.
+        let free = Mutex::new((used, &mut self.records[used..]));
+        threads::side_by_side(threads, parts, |((pixels, flags), begins)| {
+            let mut part = Self::default();
+            part.fill(pixels, d);
+            flags[..part.flags.len()].copy_from_slice(&part.flags);
+            let (begin, records) = take(&free, part.records.len());
+            records.copy_from_slice(&part.records);
+            for (to, of_part) in begins.iter_mut().zip(&part.begins) {
+                *to = begin + of_part;
+            }
+        });
+        threads::lock(&free).0
     }
 
     /// About how many bytes the list of `pixels` (N,D) takes.
@@ -233,8 +253,8 @@ impl NonzeroPixels {
                 list[count] = NonzeroPixel::new(zero.unwrap_or(pixels.len()), 0).0;
             }
             let pairs = &list.as_chunks().0[..count.div_ceil(2)];
-            self.records.push([NonzeroPixel(pairs.len() as u16), NonzeroPixel::default()]);
-            self.records.extend(pairs.iter().map(|&[a, b]| [NonzeroPixel(a), NonzeroPixel(b)]));
+            self.records.push([pairs.len() as u16, 0]);
+            self.records.extend_from_slice(pairs);
         }
     }
 
@@ -259,7 +279,8 @@ impl NonzeroPixels {
     pub fn each(&self, image: usize, mut visit: impl FnMut(usize, u8)) {
         let mut lists = self.lists(image);
         for stretch in 0..self.stretches {
-            for pixel in lists.next_stretch().as_flattened() {
+            for &pixel in lists.next_stretch().as_flattened() {
+                let pixel = NonzeroPixel(pixel);
                 if pixel.value() != 0 {
                     visit(stretch * STRETCH + pixel.index(), pixel.value());
                 }
@@ -287,7 +308,7 @@ impl NonzeroPixels {
         for &image in images {
             let begin = self.begins[image as usize];
             for offset in (0..BYTES).step_by(64) {
-                prefetch(self.records.get(begin + offset / size_of::<[NonzeroPixel; 2]>()));
+                prefetch(self.records.get(begin + offset / size_of::<[u16; 2]>()));
             }
             let flags = image as usize * self.words;
             prefetch(self.flags.get(flags));
@@ -296,17 +317,25 @@ impl NonzeroPixels {
     }
 }
 
+/// The first `count` of the free records, no longer free, and the number of the first.
+fn take<'a>(free: &Mutex<(usize, &'a mut [[u16; 2]])>, count: usize) -> (usize, &'a mut [[u16; 2]]) {
+    let (begin, records) = &mut *threads::lock(free);
+    let (taken, rest) = std::mem::take(records).split_at_mut(count);
+    *records = rest;
+    (std::mem::replace(begin, *begin + count), taken)
+}
+
 /// An image's lists that are not read yet.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Lists<'a>(&'a [[NonzeroPixel; 2]]);
+pub struct Lists<'a>(&'a [[u16; 2]]);
 
 impl<'a> Lists<'a> {
-    /// The nonzero pixels of the next stretch.
+    /// The nonzero pixels of the next stretch, in pairs: the number of each is that in a [`NonzeroPixel`].
     #[inline(always)]
-    pub fn next_stretch(&mut self) -> &'a [[NonzeroPixel; 2]] {
+    pub fn next_stretch(&mut self) -> &'a [[u16; 2]] {
         let (count, rest) = self.0.split_first().expect("an image has a list for each stretch");
         let list;
-        (list, self.0) = rest.split_at(count[0].0.into());
+        (list, self.0) = rest.split_at(count[0].into());
         list
     }
 }
@@ -330,7 +359,7 @@ mod tests {
             for image in 0..=n {
                 let mut lists = nonzero.lists(image);
                 for stretch in 0..nonzero.stretches() {
-                    for pixel in lists.next_stretch().as_flattened() {
+                    for pixel in lists.next_stretch().as_flattened().iter().copied().map(NonzeroPixel) {
                         found[image * d + stretch * STRETCH + pixel.index()] += pixel.value();
                     }
                 }
