@@ -146,7 +146,7 @@ pub fn write_all(finished: &Finished, directory: &Path, lock: Option<&DirectoryL
         }
     };
     // The system writes a file while the next is made.
-    threads::one_ahead(|write| ALL.iter().for_each(|artifact| write((artifact, (artifact.encode)(finished)))), write);
+    threads::one_ahead(|made| ALL.iter().for_each(|artifact| made((artifact, (artifact.encode)(finished)))), write);
     if let Some(problem) = failed {
         return Err(set.keep_after(problem));
     }

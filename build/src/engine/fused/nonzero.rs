@@ -161,7 +161,7 @@ impl NonzeroPixels {
     pub fn new(mut pixels: Cow<[u8]>, d: usize, threads: usize) -> Self {
         let images = pixels.len() / d;
         let mut all = Self { pixels: d, stretches: d.div_ceil(STRETCH), words: d.div_ceil(64), ..Self::default() };
-        // At most so many pairs and lengths of an image.
+        // An image has at most so many pairs and lengths: every pixel, and a filler in each stretch.
         let most = (d + all.stretches) / 2 + all.stretches;
         let expected = Self::memory(&pixels, d) / size_of::<[u16; 2]>() + most * images.min(LISTED_AT_ONCE);
         all.begins = vec![0; images];
@@ -177,7 +177,7 @@ impl NonzeroPixels {
             if all.records.len() < room {
                 all.records.resize(room, [0; 2]);
             }
-            used = all.insert(first, &pixels[first * d..], used, threads);
+            used = all.insert(first, &pixels[first * d..end * d], used, threads);
             end = first;
             if let Cow::Owned(pixels) = &mut pixels {
                 pixels.truncate(end * d);
@@ -377,14 +377,21 @@ mod tests {
     #[test]
     fn lists_in_several_parts_are_those_of_one() {
         let (images, d) = (2 * LISTED_AT_ONCE + 5, 3);
-        let pixels: Vec<u8> = (0..images * d).map(|at| (at % 7 * (at % 5)) as u8).collect();
-        let mut whole = NonzeroPixels::default();
-        whole.fill(&pixels, d);
-        for threads in [1, 2, 5] {
-            let listed = NonzeroPixels::new(pixels.clone().into(), d, threads);
-            let same = |image| listed.lists(image).next_stretch() == whole.lists(image).next_stretch();
-            assert!((0..images).all(same), "{threads}");
-            assert!(listed.flags == whole.flags, "{threads}");
+        let usual = |at: usize| (at % 7 * (at % 5)) as u8;
+        // More pairs than the few pixels let expect that tell the share of all.
+        let unexpected = |at: usize| u8::from(at % 4999 > 0);
+        for pixels in [(0..images * d).map(usual).collect::<Vec<u8>>(), (0..images * d).map(unexpected).collect()] {
+            let mut whole = NonzeroPixels::default();
+            whole.fill(&pixels, d);
+            for threads in [1, 2, 5] {
+                for pixels in [Cow::Borrowed(&pixels[..]), Cow::Owned(pixels.clone())] {
+                    let listed = NonzeroPixels::new(pixels, d, threads);
+                    let same = |image| listed.lists(image).next_stretch() == whole.lists(image).next_stretch();
+                    assert!((0..images).all(same), "{threads}");
+                    assert!(listed.flags == whole.flags, "{threads}");
+                    assert_eq!(listed.records.len(), whole.records.len(), "{threads}");
+                }
+            }
         }
     }
 
