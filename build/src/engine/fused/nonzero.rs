@@ -376,11 +376,12 @@ mod tests {
 
     #[test]
     fn lists_in_several_parts_are_those_of_one() {
-        let (images, d) = (2 * LISTED_AT_ONCE + 5, 3);
-        let usual = |at: usize| (at % 7 * (at % 5)) as u8;
-        // More pairs than the few pixels let expect that tell the share of all.
-        let unexpected = |at: usize| u8::from(at % 4999 > 0);
-        for pixels in [(0..images * d).map(usual).collect::<Vec<u8>>(), (0..images * d).map(unexpected).collect()] {
+        let images = 2 * LISTED_AT_ONCE + 5;
+        let usual: fn(usize) -> u8 = |at| (at % 7 * (at % 5)) as u8;
+        // More pairs than those few pixels let expect that tell the share of all.
+        let unexpected: fn(usize) -> u8 = |at| u8::from(at % 4999 > 0);
+        for (d, pixel) in [(3, usual), (64, unexpected)] {
+            let pixels: Vec<u8> = (0..images * d).map(pixel).collect();
             let mut whole = NonzeroPixels::default();
             whole.fill(&pixels, d);
             for threads in [1, 2, 5] {
