@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use cubecl::wgpu::wgpu::{self, Backend, DeviceDescriptor, DeviceType, Features, Instance, InstanceDescriptor};
 use cubecl::wgpu::{
@@ -13,6 +13,7 @@ use tracing::info;
 
 use super::device::{AdapterChoice, GpuCount};
 use crate::error::{Error, Result};
+use crate::threads;
 
 /// A GPU, or a program that does a GPU's work on the processor, with the graphics API by which it is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,7 +177,7 @@ impl Adapter {
     /// # Errors
     /// The driver refuses.
     pub fn open(&self) -> Result<WgpuDevice> {
-        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opened = threads::lock(&OPENED);
         let opened = opened.get_or_insert_default();
         let failed = |problem: String| Error::Device { problem: format!("{self}: {problem}") };
         let options =

@@ -66,9 +66,7 @@ impl Trainer for Ensemble<dyn Trainer> {
         let shared = Mutex::new(Reports { progress, members: vec![None; self.members.len()], failure: None });
         let numbered = self.members.iter_mut().enumerate();
         let totals = threads::side_by_side(self.at_once, numbered, |(number, member)| {
-            member.train_epoch(order, &mut |progress| {
-                shared.lock().unwrap_or_else(PoisonError::into_inner).report(number, progress)
-            })
+            member.train_epoch(order, &mut |progress| threads::lock(&shared).report(number, progress))
         });
         if let Some(failure) = shared.into_inner().unwrap_or_else(PoisonError::into_inner).failure {
             return Err(failure);

@@ -3,7 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use tracing::{info, warn};
@@ -12,6 +12,7 @@ use super::atomic::{TEMPORARY, sync, temporary};
 use super::lock::DirectoryLock;
 use super::{directory_of, give_to_owner_of, is_unsupported, set};
 use crate::error::{Error, Result};
+use crate::threads;
 
 /// Where a file system has no locks, temporary files older than this are leftovers: nothing here takes a day to write.
 const STALE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -172,7 +173,7 @@ fn real(path: &Path) -> PathBuf {
 static MADE: Mutex<Vec<PathBuf>> = Mutex::new(vec![]);
 
 fn all_made() -> MutexGuard<'static, Vec<PathBuf>> {
-    MADE.lock().unwrap_or_else(PoisonError::into_inner)
+    threads::lock(&MADE)
 }
 
 /// Removes the directories that this process made and wrote nothing into: what a failed task leaves is of use.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressDrawTarget};
@@ -103,7 +103,7 @@ impl Console {
     /// The file cannot be written.
     pub fn open_log(&self, log_dir: &Path, task: &str) -> Result<()> {
         let file = AtomicFile::create(log_dir.join(names::log(task)))?;
-        *lock(&self.log) = Some(LogFile { file, error: None });
+        *threads::lock(&self.log) = Some(LogFile { file, error: None });
         Ok(())
     }
 
@@ -112,7 +112,7 @@ impl Console {
     /// # Errors
     /// A message could not be written, or the file cannot be finished.
     pub fn close_log(&self) -> Result<()> {
-        match lock(&self.log).take() {
+        match threads::lock(&self.log).take() {
             None => Ok(()),
             Some(LogFile { file, error: None }) => file.commit(),
             Some(LogFile { file, error: Some(error) }) => Err(Error::io("write", file.target())(error)),
@@ -175,10 +175,6 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The message alone, after `warning: ` or `error: ` where it is one.
 struct MessageOnly;
 
@@ -227,7 +223,7 @@ struct Logs(Arc<Mutex<Option<LogFile>>>);
 impl<'a> MakeWriter<'a> for Logs {
     type Writer = LogWriter<'a>;
     fn make_writer(&'a self) -> LogWriter<'a> {
-        LogWriter(lock(&self.0))
+        LogWriter(threads::lock(&self.0))
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tracing::{info, warn};
 
 use crate::data::sets::SourceFile;
 use crate::text::{LOG, PROGRESS};
+use crate::threads;
 
 /// Where one of the files is from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +118,7 @@ impl<'a> Reporter<'a> {
     }
 
     fn is_new(&self, mirror: &str, answer: &str) -> bool {
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = threads::lock(&self.shown);
         let answer = (mirror.to_string(), answer.to_string());
         let new = !shown.contains(&answer);
         shown.push(answer);

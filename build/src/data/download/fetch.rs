@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::mpsc::RecvTimeoutError;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use crate::data::sets::SourceFile;
 use crate::error::Error;
 use crate::files::AtomicFile;
 use crate::interrupt;
+use crate::threads;
 
 /// How often a wait checks for a signal.
 const TICK: Duration = Duration::from_millis(50);
@@ -245,7 +246,7 @@ impl<'a> Fetcher<'a> {
     }
 
     fn so_far(&self) -> MutexGuard<'_, HashMap<(String, &'static str), u64>> {
-        self.delivered.lock().unwrap_or_else(PoisonError::into_inner)
+        threads::lock(&self.delivered)
     }
 
     fn unanswered(&self, last: Option<String>) -> Failure {

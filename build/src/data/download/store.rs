@@ -16,6 +16,7 @@ use crate::files::AtomicFile;
 use crate::files::atomic::unused_name;
 use crate::open;
 use crate::sha256::Sha256;
+use crate::threads;
 
 /// How a directory holds one of the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +117,7 @@ impl<'a> Placing<'a> {
     pub fn settle(&self, part: AtomicFile, file: &SourceFile) -> Result<()> {
         match &self.waiting {
             Some(waiting) => {
-                waiting.lock().unwrap_or_else(PoisonError::into_inner).push((part, *file));
+                threads::lock(waiting).push((part, *file));
                 Ok(())
             }
             None => self.place(part, file),

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use crate::threads;
+
 /// How often a waiting thread polls before it sleeps: some ten microseconds, many times the wait in a balanced step.
 const SPINS: u32 = 500;
 
@@ -82,7 +84,7 @@ impl Barrier {
 
     #[cold]
     fn sleep(&self, meeting: usize) {
-        let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = threads::lock(&self.lock);
         // Counted before the last poll: either the last thread to arrive sees the count, or this poll sees the meeting.
         self.sleeping.fetch_add(1, Ordering::SeqCst);
         while self.meetings.load(Ordering::SeqCst) == meeting && !self.broken.load(Ordering::SeqCst) {
@@ -95,7 +97,7 @@ impl Barrier {
 
     #[cold]
     fn wake_all(&self) {
-        let _guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = threads::lock(&self.lock);
         self.all_met.notify_all();
     }
 
