@@ -92,13 +92,18 @@ def reached_by(rates, step):
     return step["products"] / rates["cached_fma_per_s"] + step["updates"] / rates["adam_per_s"]
 
 
+def layers(hidden):
+    """Hidden layers as the documents write them."""
+    return f"[{hidden.replace(',', ', ')}]"
+
+
 def kernel_times(log, steps):
     """The kernels that each of `steps` steps launches, in their order, with the median of their seconds."""
     units, seconds = {"ns": 1e-9, "µs": 1e-6, "ms": 1e-3, "s": 1}, collections.defaultdict(list)
     for number, unit, name in re.findall(r"^\| ([\d.]+)(ns|µs|ms|s) *\| (\w+)$", log, re.MULTILINE):
         seconds[name].append(float(number) * units[unit])
-    # An evaluation's kernels are fewer.
     words = lambda name: re.sub(r"(?<!^)(?=[A-Z])", "_", name.rsplit("_", 1)[0]).lower()
+    # An evaluation's kernels are fewer.
     return [(words(name), statistics.median(of)) for name, of in seconds.items() if len(of) >= steps]
 
 
@@ -308,7 +313,7 @@ class Bench:
         rows, wide = [], []
         for widths in GROWTH_WIDTHS:
             for batch in GROWTH_IMAGES:
-                row = [f"[{widths.replace(',', ', ')}]", str(batch)]
+                row = [layers(widths), str(batch)]
                 for threads in (1, 2):
                     ours, theirs = self.growth_cell(widths, batch, threads)
                     row.append(f"{ours:.2f}")
@@ -383,7 +388,7 @@ class Bench:
         for (hidden, batch), samples in cells.items():
             cell = [f"{samples.median(name):.1f} ({100 * samples.accuracy[name]:.1f} %)" for name in names]
             gain = samples.median("float32") / samples.median("bf16")
-            rows.append([f"[{hidden.replace(',', ', ')}]", str(batch), str(len(samples.seconds["bf16"])), *cell, f"{gain:.2f}"])
+            rows.append([layers(hidden), str(batch), str(len(samples.seconds["bf16"])), *cell, f"{gain:.2f}"])
         self.table(["hidden layers", "batch", "runs", *names, "float32 / bf16"], rows)
 
     def seeds(self):
@@ -483,7 +488,7 @@ class Bench:
             total = sum(seconds for _, seconds in times)
             self.note("kernels", FUSED_GPU, hidden=hidden, batch=batch, step=step, kernels=times)
             each = ", ".join(f"{name} {1e6 * seconds:.1f}" for name, seconds in times)
-            rows.append([f"[{hidden.replace(',', ', ')}]", str(batch), f"{1e6 * step:.1f}", f"{1e6 * total:.1f}", each])
+            rows.append([layers(hidden), str(batch), f"{1e6 * step:.1f}", f"{1e6 * total:.1f}", each])
         self.say(f"## The kernels of a step: {backend}", "",
                  "Microseconds of each kernel of a step in the order of their launches, by the device's timestamps where its driver has",
                  f"them: medians over the steps of three epochs of {KERNEL_STEPS} steps. Beside their sum, a step as it is in training: the",
@@ -498,7 +503,7 @@ class Bench:
         names = [FUSED_GPU, FUSED_ALL, *GPU_PEERS]
         rows, scores = [], []
         for (hidden, batch), samples in cells.items():
-            cell = [f"[{hidden.replace(',', ', ')}]", str(batch)]
+            cell = [layers(hidden), str(batch)]
             base = samples.median(FUSED_GPU)
             times = lambda name: f"{samples.median(name):.4f} ({samples.median(name) / base:.1f})" if name in samples.seconds else ""
             rows.append([*cell, str(len(samples.seconds[FUSED_GPU])), *(times(name) for name in names)])

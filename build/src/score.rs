@@ -67,7 +67,7 @@ impl Score {
     }
 }
 
-/// What a network says of an image.
+/// The answer of a network to an image.
 #[derive(Debug, Clone, Copy)]
 pub struct Classification {
     /// The class that it chooses.

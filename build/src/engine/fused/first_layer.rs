@@ -74,8 +74,8 @@ fn forward_wide<S: Simd, const W: usize>(
     let z = z.as_chunks_mut::<W>().0;
     let mut lists = [Lists::default(); FIRST_LAYER_IMAGES];
     let lists = &mut lists[..images.len()];
-    for (lists, &image) in lists.iter_mut().zip(images) {
-        *lists = nonzero.lists(image as usize);
+    for (of_image, &image) in lists.iter_mut().zip(images) {
+        *of_image = nonzero.lists(image as usize);
     }
     for stretch in 0..nonzero.stretches() {
         let rows = &rows[stretch * STRETCH..];

@@ -77,15 +77,12 @@ pub struct Mistaken {
     pub shares: Vec<f64>,
 }
 
-/// All mistakes among `answers` (N), which `logits` (N,K) gave, against `labels` (N): those with the most confidence first.
-pub fn mistaken(answers: &[Classification], logits: &[f32], labels: &[u8]) -> Vec<Mistaken> {
-    let classes = logits.len() / labels.len().max(1);
-    let mut all: Vec<Mistaken> = (answers.iter().zip(labels).enumerate())
-        .filter(|(_, (answer, label))| answer.class != usize::from(**label))
-        .map(|(index, (answer, _))| {
-            let shares = softmax(&logits[index * classes..][..classes]);
-            Mistaken { index, said: answer.class, shares }
-        })
+/// All mistakes among the `answers` (N) that `logits` (N,K) give for `classes` classes (K), against `labels` (N): those with
+/// the most confidence first.
+pub fn mistaken(answers: &[Classification], logits: &[f32], labels: &[u8], classes: usize) -> Vec<Mistaken> {
+    let mut all: Vec<Mistaken> = (answers.iter().zip(logits.chunks_exact(classes)).zip(labels).enumerate())
+        .filter(|(_, ((answer, _), label))| answer.class != usize::from(**label))
+        .map(|(index, ((answer, row), _))| Mistaken { index, said: answer.class, shares: softmax(row) })
         .collect();
     all.sort_by(|a, b| b.shares[b.said].total_cmp(&a.shares[a.said]));
     all

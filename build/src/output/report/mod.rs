@@ -168,7 +168,7 @@ impl Page {
         let (evaluation, evaluated) = finished.final_evaluation();
         let score = &evaluation.score;
         let answers = score::classify(&evaluation.logits, score.classes());
-        let mistaken = images::mistaken(&answers, &evaluation.logits, &evaluated.labels);
+        let mistaken = images::mistaken(&answers, &evaluation.logits, &evaluated.labels, score.classes());
         let digits = evaluated.classes == MNIST.classes;
         let frame = data.source.0.map_or_else(|| Frame::like_mnist(evaluated.side), |set| set.frame);
         Self {
