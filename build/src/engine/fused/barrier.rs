@@ -1,9 +1,9 @@
 //! A barrier for the threads that take a training step together.
+//!
+//! It uses nothing else of this crate, so that ThreadSanitizer can be built around this file alone.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
-
-use crate::threads;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// How often a waiting thread polls before it sleeps: some ten microseconds, many times the wait in a balanced step.
 const SPINS: u32 = 500;
@@ -84,7 +84,7 @@ impl Barrier {
 
     #[cold]
     fn sleep(&self, meeting: usize) {
-        let mut guard = threads::lock(&self.lock);
+        let mut guard = self.lock();
         // Counted before the last poll: either the last thread to arrive sees the count, or this poll sees the meeting.
         self.sleeping.fetch_add(1, Ordering::SeqCst);
         while self.meetings.load(Ordering::SeqCst) == meeting && !self.broken.load(Ordering::SeqCst) {
@@ -97,8 +97,12 @@ impl Barrier {
 
     #[cold]
     fn wake_all(&self) {
-        let _guard = threads::lock(&self.lock);
+        let _guard = self.lock();
         self.all_met.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A guard for each thread to hold: when the thread panics, it makes the waiting threads panic too.
