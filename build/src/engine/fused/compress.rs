@@ -4,6 +4,8 @@
 
 use std::arch::x86_64::*;
 
+use super::lists;
+
 /// Pixels that are looked at together.
 const WIDTH: usize = 64;
 
@@ -20,21 +22,30 @@ impl Compress {
         is_there.then_some(Self(()))
     }
 
-    /// Lists the nonzero ones of `pixels`, at most 192 in all, in their order. A number of `list` holds a pixel's index in its
-    /// lower byte and the value in its upper byte. Returns how many pixels it listed; numbers after them change too.
-    pub fn list(self, pixels: &[u8], list: &mut [u16; 4 * WIDTH]) -> usize {
+    /// See [`Lister::list`](super::lister::Lister::list).
+    pub fn list(self, image: &[u8], flags: &mut [u64], records: &mut [[u16; 2]]) -> usize {
         // SAFETY: `find` found the instructions.
-        unsafe { list_all(pixels, list) }
+        unsafe { list_image(image, flags, records) }
     }
 }
 
 #[target_feature(enable = "avx512bw,avx512vbmi2,popcnt")]
-fn list_all(pixels: &[u8], list: &mut [u16; 4 * WIDTH]) -> usize {
+fn list_image(image: &[u8], flags: &mut [u64], records: &mut [[u16; 2]]) -> usize {
+    for (flags, pixels) in flags.iter_mut().zip(image.chunks(WIDTH)) {
+        let values = load(pixels);
+        *flags = _mm512_test_epi8_mask(values, values);
+    }
+    lists::write(image, records, |_, pixels, list| list_all(pixels, list))
+}
+
+/// Lists the nonzero ones of `pixels`, at most 192 in all, in their order. A number of `list` holds a pixel's index in its
+/// lower byte and the value in its upper byte. Returns how many pixels it listed; numbers after them change too.
+#[inline]
+#[target_feature(enable = "avx512bw,avx512vbmi2,popcnt")]
+fn list_all(pixels: &[u8], list: &mut [u16]) -> usize {
     let mut count = 0;
     for (n, pixels) in pixels.chunks(WIDTH).enumerate() {
-        let there = u64::MAX >> (WIDTH - pixels.len());
-        // SAFETY: the mask selects the bytes of `pixels`; others are not read.
-        let values = unsafe { _mm512_maskz_loadu_epi8(there, pixels.as_ptr().cast()) };
+        let values = load(pixels);
         let nonzero = _mm512_test_epi8_mask(values, values);
         let indices = _mm512_add_epi8(numbers(), _mm512_set1_epi8((n * WIDTH) as i8));
         let indices = _mm512_maskz_compress_epi8(nonzero, indices);
@@ -45,6 +56,15 @@ fn list_all(pixels: &[u8], list: &mut [u16; 4 * WIDTH]) -> usize {
         count += nonzero.count_ones() as usize;
     }
     count
+}
+
+/// Up to 64 `pixels`, and zeros.
+#[inline]
+#[target_feature(enable = "avx512bw")]
+fn load(pixels: &[u8]) -> __m512i {
+    let there = u64::MAX >> (WIDTH - pixels.len());
+    // SAFETY: the mask selects the bytes of `pixels`; others are not read.
+    unsafe { _mm512_maskz_loadu_epi8(there, pixels.as_ptr().cast()) }
 }
 
 /// The bytes 0 to 63.

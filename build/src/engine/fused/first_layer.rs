@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use super::access::LayerAccess;
 use super::group::{GROUP, ImageGroup};
-use super::nonzero::{Lists, NonzeroPixel, NonzeroPixels, STRETCH};
+use super::lists::{Lists, NonzeroPixel, STRETCH};
+use super::nonzero::NonzeroPixels;
 use super::weights::{Slab, TOGETHER, WIDEST, for_slabs};
 use crate::optim::lazy::LazyUpdates;
 use crate::optim::vectors::{BlockUpdate, StepRule};

@@ -2,7 +2,9 @@
 
 #![expect(unsafe_code, reason = "the innermost loop writes to places that the lists are known to stay within")]
 
-use super::nonzero::{NonzeroPixel, NonzeroPixels, STRETCH, nonzero_of_32};
+use super::lister::nonzero_of_32;
+use super::lists::{NonzeroPixel, STRETCH};
+use super::nonzero::NonzeroPixels;
 
 /// The most images in a group: a mask has one bit for each.
 pub const GROUP: usize = 32;

@@ -79,6 +79,8 @@ mod group;
 #[cfg(test)]
 mod helgrind;
 mod hidden_layer;
+mod lister;
+mod lists;
 mod nonzero;
 mod output_layer;
 mod panel;
