@@ -1,6 +1,7 @@
 //! A row of the table of parameters: how a value is named, checked, stored, shown and explained.
 
 use std::ops::{Bound, RangeBounds};
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
@@ -113,8 +114,10 @@ impl Key {
         if let Some(words) = self.default {
             return words.into();
         }
-        match self.value(&Parameters::default()) {
-            Value::String(text) => text,
+        // All keys at once: every start of the program needs them, for its help.
+        static DEFAULTS: LazyLock<Value> = LazyLock::new(|| Parameters::default().to_json());
+        match &DEFAULTS[self.name] {
+            Value::String(text) => text.clone(),
             Value::Number(number) if number.is_f64() => number.as_f64().unwrap_or_default().to_string(),
             Value::Array(items) => items.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
             other => other.to_string(),
