@@ -29,16 +29,21 @@ pub struct Score {
 pub const CONFIDENCE_RANGES: usize = 15;
 
 /// Answers that a thread looks at before it takes the next ones.
-const AT_ONCE: usize = 2048;
+const AT_ONCE: usize = 512;
 
 impl Score {
-    /// Scores `logits` (N,K) against `labels` (N) of `classes` classes (K); sums in f64, in the order of the images.
+    /// Scores `logits` (N,K) against `labels` (N) of `classes` classes (K).
     pub fn new(logits: &[f32], labels: &[u8], classes: usize) -> Self {
+        Self::of_answers(&classify(logits, classes), logits, labels, classes)
+    }
+
+    /// Scores `answers` (N), those that `logits` give; sums in f64, in the order of the images.
+    pub fn of_answers(answers: &[Classification], logits: &[f32], labels: &[u8], classes: usize) -> Self {
         let mut confusion = vec![vec![0; classes]; classes];
         let mut loss_sum = 0.0;
         // In each range of confidence, the sum of the confidences less the number of right answers.
         let mut differences = [0.0; CONFIDENCE_RANGES];
-        for ((row, &label), answer) in logits.chunks_exact(classes).zip(labels).zip(classify(logits, classes)) {
+        for ((row, &label), answer) in logits.chunks_exact(classes).zip(labels).zip(answers) {
             confusion[usize::from(label)][answer.class] += 1;
             let (confidence, right) = (answer.confidence(), answer.class == usize::from(label));
             differences[confidence_range(confidence)] += confidence - f64::from(u8::from(right));
@@ -68,7 +73,7 @@ impl Score {
 }
 
 /// The answer of a network to an image.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Classification {
     /// The class that it chooses.
     pub class: usize,

@@ -105,6 +105,19 @@ pub fn one_ahead<T: Send, R>(produce: impl FnOnce(&mut dyn FnMut(T)) -> R, mut c
     })
 }
 
+/// Calls both functions at the same time: the second on a thread of its own, if [`most`] allows it and the system starts one.
+pub fn both<A, B: Send>(first: impl FnOnce() -> A, second: impl FnOnce() -> B + Send) -> (A, B) {
+    let (mut second, mut result) = (Some(second), None);
+    let first_result = one_ahead(
+        |begin| {
+            begin(());
+            first()
+        },
+        |()| result = second.take().map(|second| second()),
+    );
+    (first_result, result.unwrap_or_else(|| unreachable!("it was given one piece of work")))
+}
+
 /// Does the `work` of all members at the same time, each on a thread of its own, the first on the calling one. They may
 /// wait for each other. Returns the result of the first.
 ///
@@ -177,6 +190,13 @@ mod tests {
             |piece| consumed.push(piece),
         );
         assert_eq!((produced, consumed), ("all", (0..1000).collect()));
+    }
+
+    #[test]
+    fn both_results_come_back() {
+        let mut first = 0;
+        assert_eq!(both(|| first += 1, || "second"), ((), "second"));
+        assert_eq!(first, 1);
     }
 
     #[test]

@@ -119,10 +119,10 @@ pub fn encode(model: &Model) -> Vec<u8> {
         for (l, layer) in model.shape.layers().into_iter().enumerate() {
             let (inputs, outputs) = (layer.inputs, layer.outputs);
             let weights = &parameters[layer.weights];
-            let transposed = (0..outputs).flat_map(|o| (0..inputs).map(move |i| weights[i * outputs + o]));
-            let biases = parameters[layer.biases].iter().copied();
-            tensors.push((format!("{prefix}layers.{l}.weight"), vec![outputs, inputs], bytes(transposed)));
-            tensors.push((format!("{prefix}layers.{l}.bias"), vec![outputs], bytes(biases)));
+            let mut transposed = Vec::with_capacity(weights.len());
+            (0..outputs).for_each(|output| transposed.extend(weights[output..].iter().step_by(outputs)));
+            tensors.push((format!("{prefix}layers.{l}.weight"), vec![outputs, inputs], bytes(&transposed)));
+            tensors.push((format!("{prefix}layers.{l}.bias"), vec![outputs], bytes(&parameters[layer.biases])));
         }
     }
     let metadata = serde_json::to_string(&metadata).unwrap_or_else(|e| unreachable!("plain fields become JSON: {e}"));
@@ -276,9 +276,9 @@ fn shape_of(layers: &[usize]) -> std::result::Result<MlpShape, String> {
 }
 
 /// The bytes of `values` in all files of this program: little-endian.
-pub fn bytes(values: impl Iterator<Item = f32>) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(values.size_hint().0 * size_of::<f32>());
-    values.for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
+pub fn bytes(values: &[f32]) -> Vec<u8> {
+    let mut bytes = vec![0; size_of_val(values)];
+    bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(to, value)| *to = value.to_le_bytes());
     bytes
 }
 

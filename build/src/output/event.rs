@@ -10,7 +10,7 @@ use crate::data::sets::DataSource;
 use crate::engine::Progress;
 use crate::error::Error;
 use crate::parameters::Parameters;
-use crate::score::Score;
+use crate::score::{self, Classification, Score};
 
 /// A network's answers to one split of the data set, such as `test`, and their score.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,11 +19,19 @@ pub struct Evaluation {
     pub split: &'static str,
     /// How well the answers fit.
     pub score: Score,
-    /// The answers, (N,K).
+    /// (N,K).
     pub logits: Vec<f32>,
+    /// What they choose (N).
+    pub answers: Vec<Classification>,
 }
 
 impl Evaluation {
+    /// That of `logits` (N,K) for images with these `labels` (N) of `classes` classes (K).
+    pub fn new(split: &'static str, logits: Vec<f32>, labels: &[u8], classes: usize) -> Self {
+        let answers = score::classify(&logits, classes);
+        Self { split, score: Score::of_answers(&answers, &logits, labels, classes), logits, answers }
+    }
+
     /// The part of it that is kept for every epoch.
     pub fn summary(&self) -> SplitScore {
         SplitScore { split: self.split, loss: self.score.loss, accuracy: self.score.accuracy }

@@ -229,7 +229,7 @@ impl Tensor {
             dims: shape.iter().map(|&width| width as i64).collect(),
             kind: FLOAT,
             name: name.into(),
-            raw: weights::bytes(values.iter().copied()),
+            raw: weights::bytes(values),
         }
     }
 }

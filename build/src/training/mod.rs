@@ -30,7 +30,6 @@ use crate::model::file::{Model, Unfinished};
 use crate::output::event::{EpochRecord, Evaluation, Listener, RunEvent};
 use crate::output::finished::{Calibration, Trained};
 use crate::parameters::{Keep, Parameters};
-use crate::score::Score;
 use crate::text;
 
 /// As many images are evaluated between two looks at the clock and at signals. Burn takes as many at a time, and the other
@@ -170,7 +169,7 @@ impl Training<'_> {
             let logits = logits(choice::network(shape, parameters)?.as_mut(), &images.pixels, images.inputs(), || {
                 check(deadline)
             })?;
-            Ok(Evaluation { split, score: Score::new(&logits, &images.labels, images.classes.len()), logits })
+            Ok(Evaluation::new(split, logits, &images.labels, images.classes.len()))
         };
         let calibration = match temperature {
             Some(temperature) => {
@@ -321,7 +320,7 @@ pub fn evaluate<N: Network + ?Sized>(
 ) -> Result<Evaluation> {
     listener.on(RunEvent::EvaluationStarted { split, epoch });
     let logits = logits(network, &images.pixels, images.inputs(), || check(deadline))?;
-    let evaluation = Evaluation { split, score: Score::new(&logits, &images.labels, images.classes.len()), logits };
+    let evaluation = Evaluation::new(split, logits, &images.labels, images.classes.len());
     if let Some(epoch) = epoch {
         check_finite(epoch, "the loss", evaluation.score.loss)?;
     }

@@ -30,11 +30,12 @@ use crate::data::sets::{Frame, MNIST};
 use crate::engine::EngineInfo;
 use crate::model::file::{self as weights, Model, Unfinished};
 use crate::output::artifact::Artifact;
-use crate::output::event::EpochRecord;
+use crate::output::event::{EpochRecord, Evaluation};
 use crate::output::finished::{Finished, Trained, training_seconds};
 use crate::output::machine;
-use crate::score::{self, Score};
+use crate::score::Score;
 use crate::text::{self, grouped, utc};
+use crate::threads;
 
 /// The file.
 pub const ARTIFACT: Artifact = Artifact {
@@ -49,13 +50,30 @@ const MOST_PARAMETERS: usize = 2_000_000;
 
 /// The page's text.
 fn render(finished: &Finished) -> String {
+    let (model, (_, evaluated)) = (&finished.trained.model, finished.final_evaluation());
+    let beside = || (template(), Units::new(model, &evaluated.pixels));
+    let (page, (template, units)) = threads::both(|| Page::new(finished), beside);
+    (template.and_then(|pages| pages.get_template(TEMPLATE)?.render(Serde(Filled { page, units }))))
+        .unwrap_or_else(|e| unreachable!("the page's own template, which the tests fill: {e:#}"))
+}
+
+const TEMPLATE: &str = "page.html";
+
+/// [`TEMPLATE`], with what it needs.
+fn template() -> Result<Environment<'static>, minijinja::Error> {
     let mut pages = Environment::empty();
     pages.set_auto_escape_callback(|_| minijinja::AutoEscape::Html);
     pages.add_filter("safe", minijinja::filters::safe);
     pages.add_filter("length", minijinja::filters::length);
-    (pages.add_template("page.html", include_str!("page.html")))
-        .and_then(|()| pages.get_template("page.html")?.render(Serde(Page::new(finished))))
-        .unwrap_or_else(|e| unreachable!("the page's own template, which the tests fill: {e:#}"))
+    pages.add_template(TEMPLATE, include_str!("page.html")).map(|()| pages)
+}
+
+/// All that is filled in.
+#[derive(Serialize)]
+struct Filled {
+    #[serde(flatten)]
+    page: Page,
+    units: Units,
 }
 
 /// The values in the page.
@@ -109,7 +127,6 @@ struct Page {
     network: Option<PageNetwork>,
     /// One image of each digit.
     samples: Vec<Sample>,
-    units: Units,
     /// None where training saw the images as they are.
     augmented: Option<Augmented>,
     /// Those of the command that trains the same model again.
@@ -166,9 +183,8 @@ impl Page {
         let model = &trained.model;
         let data = &dataset.provenance;
         let (evaluation, evaluated) = finished.final_evaluation();
-        let score = &evaluation.score;
-        let answers = score::classify(&evaluation.logits, score.classes());
-        let mistaken = images::mistaken(&answers, &evaluation.logits, &evaluated.labels, score.classes());
+        let Evaluation { score, answers, logits, .. } = evaluation;
+        let mistaken = images::mistaken(answers, logits, &evaluated.labels, score.classes());
         let digits = evaluated.classes == MNIST.classes;
         let frame = data.source.0.map_or_else(|| Frame::like_mnist(evaluated.side), |set| set.frame);
         Self {
@@ -205,13 +221,12 @@ impl Page {
             charts: [Axis::LOSS, Axis::ACCURACY].map(|axis| Chart::new(epochs, &axis, &marked(finished))),
             epochs: epochs.iter().map(|epoch| EpochRow::new(epoch, epoch.epoch == trained.epoch)).collect(),
             confusion: confusion(score),
-            digits: digits::all(score, &answers, &mistaken, evaluated),
+            digits: digits::all(score, answers, &mistaken, evaluated),
             wrong: grouped(mistaken.len()),
             mistakes: images::worst(&mistaken, evaluated),
-            confidence: Confidence::new(trained, &answers, &evaluated.labels),
+            confidence: Confidence::new(trained, answers, &evaluated.labels),
             network: PageNetwork::new(model),
             samples: images::samples(evaluated),
-            units: Units::new(model, &evaluated.pixels),
             augmented: Augmented::new(finished),
             flags: repeat::command(finished),
             same_bytes: repeat::same_bytes(finished),
@@ -241,7 +256,7 @@ impl PageNetwork {
     fn new(model: &Model) -> Option<Self> {
         (model.parameters.len() <= MOST_PARAMETERS).then(|| Self {
             widths: format!("[{}]", widths(model).join(", ")),
-            parameters: BASE64.encode(weights::bytes(model.parameters.iter().copied())),
+            parameters: BASE64.encode(weights::bytes(&model.parameters)),
         })
     }
 }
@@ -322,7 +337,7 @@ mod tests {
     use crate::engine::EngineInfo;
     use crate::engine::choice::DeviceChoice;
     use crate::model::MlpShape;
-    use crate::output::event::{Evaluation, SplitScore};
+    use crate::output::event::SplitScore;
     use crate::parameters::Parameters;
 
     /// The page of a network with `hidden` layers and these `logits` for images of the digits `labels`.
@@ -366,7 +381,7 @@ mod tests {
             splits: vec![SplitScore { split: TEST, loss: 1.0, accuracy: 0.25 }],
             finished: SystemTime::UNIX_EPOCH,
         };
-        let evaluation = Evaluation { split: TEST, score: Score::new(&logits, labels, 10), logits };
+        let evaluation = Evaluation::new(TEST, logits, labels, 10);
         let trained = Trained { model, epoch: 1, evaluations: vec![evaluation], calibration: None, unfinished: None };
         let finished = Finished {
             parameters: &parameters,
