@@ -161,7 +161,7 @@ impl FusedNetwork {
     pub fn new(shape: &MlpShape, parameters: &[f32], threads: usize, set: InstructionSet) -> Result<Self> {
         supports(shape)?;
         let mut weights = Weights::new(shape, None, threads)?;
-        weights.each_parameter(|index, mut place| *place.weight() = parameters[index]);
+        weights.each_parameter(|at, mut place| place.weights().copy_from_slice(&parameters[at]));
         interrupt::check().map(|()| Self { weights, set })
     }
 }
@@ -238,7 +238,7 @@ impl FusedEngine {
         Self::supports(&recipe)?;
         let initial = recipe.shape.initial_parameters(recipe.seed);
         let mut weights = Weights::new(&recipe.shape, training(&recipe), recipe.threads)?;
-        weights.each_parameter(|index, mut place| *place.weight() = initial[index]);
+        weights.each_parameter(|at, mut place| place.weights().copy_from_slice(&initial[at]));
         let (nonzero, labels) = listed(train, recipe.shape.inputs(), weights.threads());
         let (exchange, workers) = team(&recipe, &weights, labels.len());
         let (step, steps_per_round, search) = (0, 1, None);
@@ -372,10 +372,10 @@ impl Trainer for FusedEngine {
         let recipe = &self.recipe;
         let mut state = TrainingState::new(&recipe.optimizer, vec![0.0; recipe.shape.parameter_count()]);
         state.step = self.step;
-        self.weights.each_parameter(|index, mut place| {
-            state.parameters[index] = *place.weight();
+        self.weights.each_parameter(|at, mut place| {
+            state.parameters[at.clone()].copy_from_slice(place.weights());
             for (slot, values) in state.slots.iter_mut().enumerate() {
-                values[index] = *place.slot(slot);
+                values[at.clone()].copy_from_slice(place.slot(slot));
             }
         });
         interrupt::check().map(|()| state)
@@ -383,15 +383,15 @@ impl Trainer for FusedEngine {
 
     fn parameters(&mut self) -> Result<Vec<f32>> {
         let mut parameters = vec![0.0; self.recipe.shape.parameter_count()];
-        self.weights.each_parameter(|index, mut place| parameters[index] = *place.weight());
+        self.weights.each_parameter(|at, mut place| parameters[at].copy_from_slice(place.weights()));
         interrupt::check().map(|()| parameters)
     }
 
     fn load_state(&mut self, state: &TrainingState) -> Result<()> {
-        self.weights.each_parameter(|index, mut place| {
-            *place.weight() = state.parameters[index];
+        self.weights.each_parameter(|at, mut place| {
+            place.weights().copy_from_slice(&state.parameters[at.clone()]);
             for (slot, values) in state.slots.iter().enumerate() {
-                *place.slot(slot) = values[index];
+                place.slot(slot).copy_from_slice(&values[at.clone()]);
             }
         });
         self.step = state.step;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::shared::Shared;
 use crate::error::Result;
 use crate::interrupt;
-use crate::model::{Layer, MlpShape};
+use crate::model::MlpShape;
 use crate::optim::vectors::BlockUpdate;
 use crate::optim::{MAX_SLOTS, OptimizerSettings};
 use crate::simd::tile::DEPTH;
@@ -88,28 +88,22 @@ fn slot_rows<'a>(slot: &'a mut [Block], range: &Range<usize>) -> &'a mut [Block]
     if slot.is_empty() { slot } else { &mut slot[range.start..range.end] }
 }
 
-/// Where a parameter lies in a slab.
+/// Where some neighbouring parameters lie in a slab, at most a block.
 pub struct ParameterPlace<'a> {
     slab: &'a mut Slab,
-    row: usize,
-    column: usize,
+    block: usize,
+    count: usize,
 }
 
 impl ParameterPlace<'_> {
-    /// The parameter.
-    pub fn weight(&mut self) -> &mut f32 {
-        let index = self.block();
-        &mut self.slab.weights[index].0[self.column % LANES]
+    /// The parameters.
+    pub fn weights(&mut self) -> &mut [f32] {
+        &mut self.slab.weights[self.block].0[..self.count]
     }
 
-    /// The optimizer's slot number `slot` for the parameter.
-    pub fn slot(&mut self, slot: usize) -> &mut f32 {
-        let index = self.block();
-        &mut self.slab.slots[slot][index].0[self.column % LANES]
-    }
-
-    fn block(&self) -> usize {
-        self.row * self.slab.width + self.column / LANES
+    /// The optimizer's slot number `slot` for them.
+    pub fn slot(&mut self, slot: usize) -> &mut [f32] {
+        &mut self.slab.slots[slot][self.block].0[..self.count]
     }
 }
 
@@ -304,48 +298,48 @@ impl Weights {
         self.shape.widths().len() - 2
     }
 
-    /// Calls `visit` with the index of each parameter in the flat block, and its place here; no more after a signal.
-    pub fn each_parameter(&mut self, mut visit: impl FnMut(usize, ParameterPlace)) {
+    /// Calls `visit` with the indices of all parameters in the flat block, some neighbours at a time, and their place here; no
+    /// more after a signal.
+    pub fn each_parameter(&mut self, mut visit: impl FnMut(Range<usize>, ParameterPlace)) {
         let layers = self.shape.layers();
         for (layer, split) in layers.iter().zip(&mut self.layers) {
             for (slab, &columns) in split.slabs.iter_mut().zip(&split.layout.slabs) {
                 if interrupt::is_received() {
                     return;
                 }
-                visit_columns(layer, slab, columns, &mut visit);
+                let (outputs, bias_row) = (columns.numbers(layer.outputs), slab.rows() - 1);
+                let of_row = |start: usize| start + outputs.start..start + outputs.end;
+                // Row by row, as both lie in memory.
+                for row in 0..layer.inputs {
+                    visit_row(slab, row, of_row(layer.weights.start + row * layer.outputs), &mut visit);
+                }
+                visit_row(slab, bias_row, of_row(layer.biases.start), &mut visit);
             }
         }
         let Some(layer) = layers.get(self.layers.len()) else { return };
         let last = &self.layers[self.layers.len() - 1].layout;
         for (slab, columns) in self.outputs.iter_mut().zip(&last.slabs) {
-            let inputs = columns.numbers(layer.inputs);
-            for input in inputs.clone() {
-                for column in 0..layer.outputs {
-                    let index = layer.weights.start + input * layer.outputs + column;
-                    visit(index, ParameterPlace { slab, row: input - inputs.start, column });
-                }
+            for (row, input) in columns.numbers(layer.inputs).enumerate() {
+                let start = layer.weights.start + input * layer.outputs;
+                visit_row(slab, row, start..start + layer.outputs, &mut visit);
             }
         }
         for slab in self.output_biases.iter_mut() {
-            for column in 0..layer.outputs {
-                visit(layer.biases.start + column, ParameterPlace { slab, row: 0, column });
-            }
+            visit_row(slab, 0, layer.biases.clone(), &mut visit);
         }
     }
 }
 
-/// Calls `visit` for the parameters in some columns of a split layer.
-fn visit_columns(layer: &Layer, slab: &mut Slab, columns: Columns, visit: &mut impl FnMut(usize, ParameterPlace)) {
-    let bias_row = slab.rows() - 1;
-    let outputs = columns.numbers(layer.outputs);
-    // Row by row, as both lie in memory.
-    for row in 0..layer.inputs {
-        for output in outputs.clone() {
-            let index = layer.weights.start + row * layer.outputs + output;
-            visit(index, ParameterPlace { slab, row, column: output - outputs.start });
-        }
-    }
-    for output in outputs.clone() {
-        visit(layer.biases.start + output, ParameterPlace { slab, row: bias_row, column: output - outputs.start });
+/// Calls `visit` for the `parameters` in row `row` of a slab, block by block.
+fn visit_row(
+    slab: &mut Slab,
+    row: usize,
+    parameters: Range<usize>,
+    visit: &mut impl FnMut(Range<usize>, ParameterPlace),
+) {
+    for (n, begin) in parameters.clone().step_by(LANES).enumerate() {
+        let end = parameters.end.min(begin + LANES);
+        let block = row * slab.width + n;
+        visit(begin..end, ParameterPlace { slab, block, count: end - begin });
     }
 }
