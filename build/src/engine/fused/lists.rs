@@ -31,7 +31,7 @@ impl NonzeroPixel {
     }
 }
 
-/// Numbers after those of a stretch that a lister may change before it knows how many there are.
+/// Records after the last list: a lister may write so many before it knows how many pixels there are.
 const BEYOND: usize = 64;
 
 /// At most how many pairs and lengths the lists of an image of `d` pixels have: every pixel, and a filler in each stretch.
