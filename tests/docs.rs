@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use mnist::output::artifacts;
 use mnist::output::tensorboard;
-use mnist::parameters::Parameters;
 use mnist::parameters::table::KEYS;
 use serde_json::Value;
 
@@ -48,8 +47,8 @@ fn parameters_lists_the_parameters_with_their_defaults() {
     let rows: Vec<_> = cells.collect();
     assert_eq!(rows.iter().map(|row| row[0]).collect::<Vec<_>>(), KEYS.each_ref().map(|key| key.name));
     for (row, key) in rows.iter().zip(&KEYS) {
-        let value = match key.value(&Parameters::default()) {
-            Value::String(text) => text,
+        let value = match key.default_value() {
+            Value::String(text) => text.clone(),
             Value::Number(number) => number.as_f64().unwrap().to_string(),
             Value::Null => "none".into(),
             other => other.to_string(),

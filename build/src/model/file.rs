@@ -278,7 +278,7 @@ fn shape_of(layers: &[usize]) -> std::result::Result<MlpShape, String> {
 /// The bytes of `values` in all files of this program: little-endian.
 pub fn bytes(values: &[f32]) -> Vec<u8> {
     let mut bytes = vec![0; size_of_val(values)];
-    bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(to, value)| *to = value.to_le_bytes());
+    tensors::put_bytes(values, &mut bytes);
     bytes
 }
 

@@ -216,10 +216,13 @@ fn in_pieces(tensors: &[(String, &[f32])], mut each: impl FnMut(&[u8]) -> io::Re
     let mut piece = [0; 4 * PIECE];
     for values in tensors.iter().flat_map(|(_, values)| values.chunks(PIECE)) {
         let bytes = &mut piece[..4 * values.len()];
-        for (to, value) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(values) {
-            *to = value.to_le_bytes();
-        }
+        put_bytes(values, bytes);
         each(bytes)?;
     }
     Ok(())
+}
+
+/// Puts the bytes of `values` into `bytes`, as all files of this program have them: little-endian.
+pub fn put_bytes(values: &[f32], bytes: &mut [u8]) {
+    bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(to, value)| *to = value.to_le_bytes());
 }

@@ -21,7 +21,8 @@ use crate::parameters::table::KEYS;
 /// The key and the value of a line for each hyper-parameter: the logged rows of the table of parameters, the warmup for
 /// epochs of `images` training images, then the optimizer's own settings.
 fn hyper_parameters(parameters: &Parameters, images: usize) -> Vec<(String, Value)> {
-    let logged = KEYS.iter().filter_map(|key| Some((key.mllog?.to_string(), key.value(parameters))));
+    let values = parameters.to_json();
+    let logged = KEYS.iter().filter_map(|key| Some((key.mllog?.to_string(), values[key.name].clone())));
     // A parameter that the others leave no place for has no value.
     let mut lines: Vec<(String, Value)> = logged.filter(|(_, value)| !value.is_null()).collect();
     let warmup_steps = parameters.schedule(images).warmup_steps;

@@ -114,9 +114,7 @@ impl Key {
         if let Some(words) = self.default {
             return words.into();
         }
-        // All keys at once: every start of the program needs them, for its help.
-        static DEFAULTS: LazyLock<Value> = LazyLock::new(|| Parameters::default().to_json());
-        match &DEFAULTS[self.name] {
+        match self.default_value() {
             Value::String(text) => text.clone(),
             Value::Number(number) if number.is_f64() => number.as_f64().unwrap_or_default().to_string(),
             Value::Array(items) => items.iter().map(Value::to_string).collect::<Vec<_>>().join(","),
@@ -124,9 +122,11 @@ impl Key {
         }
     }
 
-    /// The value that `parameters` have for it.
-    pub fn value(&self, parameters: &Parameters) -> Value {
-        parameters.to_json()[self.name].take()
+    /// The default value; none for one that is not set.
+    pub fn default_value(&self) -> &'static Value {
+        // All keys at once: every start of the program needs them, for its help.
+        static DEFAULTS: LazyLock<Value> = LazyLock::new(|| Parameters::default().to_json());
+        &DEFAULTS[self.name]
     }
 
     /// Checks `given` and stores it.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::key::{Key, ValueKind, names};
 use super::table::KEYS;
-use super::values::{DISTORTIONS, Parameters};
+use super::values::DISTORTIONS;
 use crate::data::augment::AugmentKind;
 use crate::engine::choice::GpuCount;
 use crate::model::{MOST_HIDDEN_LAYERS, MOST_UNITS};
@@ -101,7 +101,7 @@ fn property(key: &Key) -> Value {
         Some(words) => format!("{}. Default: {words}", key.help).into(),
     };
     if key.default.is_none() {
-        property["default"] = key.value(&Parameters::default());
+        property["default"] = key.default_value().clone();
     }
     property
 }
