@@ -25,14 +25,14 @@ use crate::optim::vectors::StepRule;
 use crate::simd::{self, Block, LANES, Simd, load_row, numbers, store_row};
 
 /// Images in one pass through a layer: their activations stay in the second-level cache.
-const DENSE_IMAGES: usize = 256;
-const _: () = assert!(WIDEST * LANES <= MASK && DENSE_IMAGES.is_multiple_of(MASK));
+pub const PART_IMAGES: usize = 256;
+const _: () = assert!(WIDEST * LANES <= MASK && PART_IMAGES.is_multiple_of(MASK));
 /// Blocks of the transposed weights of a panel's outputs, for all slabs that are worked on together.
 const TRANSPOSED: usize = TOGETHER * MASK * WIDEST;
 
-/// `images` in parts of [`DENSE_IMAGES`]; no more after a signal.
+/// `images` in parts of [`PART_IMAGES`]; no more after a signal.
 pub fn parts(images: usize) -> impl Iterator<Item = Range<usize>> {
-    let parts = (0..images).step_by(DENSE_IMAGES).map(move |begin| begin..(begin + DENSE_IMAGES).min(images));
+    let parts = (0..images).step_by(PART_IMAGES).map(move |begin| begin..(begin + PART_IMAGES).min(images));
     parts.take_while(|_| !interrupt::is_received())
 }
 
@@ -265,7 +265,7 @@ fn row_products<S: Simd, const R: usize>(
 
 /// Blocks of memory that [`update`] needs for the gradient of a layer with `rows` rows.
 pub fn gradient_blocks(rows: usize, images: usize) -> usize {
-    TOGETHER * WIDEST * if images > DENSE_IMAGES { rows } else { MASK }
+    TOGETHER * WIDEST * if images > PART_IMAGES { rows } else { MASK }
 }
 
 /// Backward through ReLU and dropout, in place: `d scale` where `a > 0`, else 0.
@@ -293,7 +293,7 @@ pub fn update<S: Simd>(
             let rule = (part.end == images).then_some(rule);
             for (input, inputs) in before.layout.slabs.iter().enumerate() {
                 // Between parts, the gradient of all inputs is kept.
-                let begin = if images > DENSE_IMAGES { inputs.begin * LANES * width } else { 0 };
+                let begin = if images > PART_IMAGES { inputs.begin * LANES * width } else { 0 };
                 let gradient = &mut gradient[begin..];
                 for_slabs!(
                     layer.layout,

@@ -7,11 +7,11 @@ use super::bf16::{self, TileMultiplier};
 use super::first_layer;
 use super::forward::{Inputs, StepDropout, forward};
 use super::group::{GROUP, ImageGroup};
-use super::hidden_layer;
+use super::hidden_layer::{self, PART_IMAGES};
 use super::nonzero::NonzeroPixels;
 use super::output_layer;
 use super::pixel_tiles::PixelTiles;
-use super::weights::{WIDEST, Weights};
+use super::weights::{TOGETHER, WIDEST, Weights};
 use crate::engine::{EpochTotals, Recipe, dropout};
 use crate::interrupt;
 use crate::optim::lazy::LazyUpdates;
@@ -33,8 +33,8 @@ pub struct TrainingData<'a> {
 pub struct Worker {
     /// The lazy update of the first layer's weights.
     lazy: LazyUpdates,
-    /// The images of the batch, or of a part of it.
-    group: ImageGroup,
+    /// The images of the batch, or of a part of it. The first is the only one of a batch that is a single group.
+    groups: Vec<ImageGroup>,
     /// Logits, then their gradient (B).
     logits: Vec<Block>,
     /// The images of the batch that have a gradient: a bit for each, 32 in a number. With `skip_confident` only.
@@ -51,13 +51,14 @@ pub struct Worker {
 impl Worker {
     /// Thread `rank` of those that `weights` are laid out for, for batches of `images`.
     pub fn new(recipe: &Recipe, weights: &Weights, rank: usize, images: usize) -> Self {
-        let pixel_tiles = match recipe.precision {
-            Precision::Float32 => PixelTiles::default(),
-            Precision::Bf16 => PixelTiles::new(images, recipe.shape.inputs()),
+        let inputs = recipe.shape.inputs();
+        let (groups, pixel_tiles) = match recipe.precision {
+            Precision::Float32 => (images.clamp(1, PART_IMAGES).div_ceil(GROUP), PixelTiles::default()),
+            Precision::Bf16 => (1, PixelTiles::new(images, inputs)),
         };
         Self {
             lazy: LazyUpdates::new(recipe.optimizer),
-            group: ImageGroup::new(recipe.shape.inputs()),
+            groups: (0..groups).map(|_| ImageGroup::new(inputs)).collect(),
             logits: vec![Block::ZERO; images],
             kept: vec![],
             gradient: vec![Block::ZERO; largest_gradient(weights, rank, images)],
@@ -73,15 +74,20 @@ impl Worker {
     }
 }
 
-/// The blocks of the largest gradient that thread `rank` keeps: of all its slabs of the first layer for batches of several
-/// groups, or of some slabs of a layer after it.
+/// The blocks of the largest gradient that thread `rank` keeps: of slabs of the first layer that are worked on together for
+/// batches of several groups, of all its slabs for batches of several parts; or of some slabs of a layer after it.
 fn largest_gradient(weights: &Weights, rank: usize, images: usize) -> usize {
     if weights.precision == Precision::Bf16 {
         return WIDEST * LANES;
     }
     let [first, others @ ..] = &weights.layers[..] else { unreachable!("a network has a layer") };
     let own = first.layout.width(first.layout.own(rank, weights.threads()));
-    let first = if images > GROUP { weights.shape().inputs() * own } else { 0 };
+    let kept = match images {
+        ..=GROUP => 0,
+        ..=PART_IMAGES => own.min(TOGETHER * WIDEST),
+        _ => own,
+    };
+    let first = weights.shape().inputs() * kept;
     let others = others.iter().map(|layer| hidden_layer::gradient_blocks(layer.layout.rows, images));
     first.max(others.max().unwrap_or(0)).max(WIDEST * LANES)
 }
@@ -192,7 +198,8 @@ impl<'a> TrainingStep<'a> {
     /// Begins the batch's group, if it is a single one. Brings the weights up to date that the batch uses.
     #[inline(always)]
     fn catch_up<S: Simd>(&self, s: S, access: &mut Access, worker: &mut Worker) {
-        let Worker { group, lazy, .. } = worker;
+        let Worker { groups, lazy, .. } = worker;
+        let group = &mut groups[0];
         if self.is_one_group() {
             group.begin(self.data.nonzero, self.images);
         }
@@ -211,12 +218,12 @@ impl<'a> TrainingStep<'a> {
     #[inline(always)]
     fn forward<S: Simd>(&self, s: S, access: &mut Access, worker: &mut Worker) {
         let TrainingData { recipe, nonzero, .. } = self.data;
-        let Worker { group, logits, pixel_tiles: pixels, weight_tiles: weights, .. } = worker;
+        let Worker { groups, logits, pixel_tiles: pixels, weight_tiles: weights, .. } = worker;
         let multiplier = self.tiles.map(|tiles| TileMultiplier { tiles, pixels, weights });
         let rate = recipe.dropout;
         let dropout = StepDropout { rate, seed: recipe.seed, steps_before: self.steps_before };
         let dropout = (rate > 0.0).then_some(dropout);
-        let group = self.is_one_group().then_some(group);
+        let group = groups.first_mut().filter(|_| self.is_one_group());
         let inputs = Inputs { nonzero, images: self.images, next: self.next };
         forward(s, access, inputs, dropout, group, multiplier, &mut logits[..self.images.len()]);
     }
@@ -299,58 +306,77 @@ impl<'a> TrainingStep<'a> {
     #[inline(always)]
     fn first_layer_backward<S: Simd>(&self, s: S, access: &mut Access, worker: &mut Worker) {
         let b = self.images.len();
-        let Worker { lazy, group, kept, gradient, pixel_tiles, .. } = worker;
+        let Worker { lazy, groups, kept, pixel_tiles, .. } = worker;
         if let Some(tiles) = self.tiles {
             return bf16::update_first_layer(s, access, b, (tiles, pixel_tiles), &self.rule, lazy);
         }
         let mut layer = access.layer(0);
         if !self.is_one_group() {
-            self.first_layer_gradient(s, &layer, group, kept, gradient);
-        } else if let [kept] = kept[..] {
+            return self.first_layer_backward_in_parts(s, &mut layer, worker);
+        }
+        let group = &mut groups[0];
+        if let [kept] = kept[..] {
             group.keep(kept);
         }
-        let mut gradient = &gradient[..];
         for q in layer.own.clone() {
             let slab = layer.weights.get_mut(q);
             let d = layer.gradients.get(q).rows(0..b).blocks;
-            if self.is_one_group() {
-                first_layer::backward(s, slab, group, d, &self.rule, lazy);
-            } else {
-                let own;
-                (own, gradient) = gradient.split_at(slab.up_to.len() * slab.width);
-                first_layer::update(s, slab, own, &self.rule, lazy);
-            }
+            first_layer::backward(s, slab, group, d, &self.rule, lazy);
             first_layer::update_biases(s, slab, d, &self.rule);
         }
     }
 
-    /// The gradients of the thread's slabs of the first layer, one after the other, over all groups of the batch.
+    /// [`first_layer_backward`](Self::first_layer_backward) for a batch of several groups. The gradient of some slabs over the
+    /// groups of a part stays in the second-level cache; between parts, that of all slabs is kept.
     #[inline(always)]
-    fn first_layer_gradient<S: Simd>(
-        &self,
-        s: S,
-        layer: &LayerAccess,
-        group: &mut ImageGroup,
-        kept: &[u32],
-        gradient: &mut [Block],
-    ) {
-        gradient.fill(Block::ZERO);
-        for (n, images) in self.images.chunks(GROUP).enumerate() {
-            if interrupt::is_received() {
-                break;
-            }
-            group.fill(self.data.nonzero, images);
-            if let Some(&kept) = kept.get(n) {
-                group.keep(kept);
-            }
-            let images: Range<usize> = n * GROUP..n * GROUP + images.len();
-            let mut gradient = &mut *gradient;
-            for slabs in layer.layout.together::<S>(layer.own.clone()) {
-                let of_slabs;
-                let blocks = self.data.recipe.shape.inputs() * layer.layout.width(slabs.clone());
-                (of_slabs, gradient) = gradient.split_at_mut(blocks);
-                first_layer::accumulate(s, layer, slabs, group, images.clone(), of_slabs);
+    fn first_layer_backward_in_parts<S: Simd>(&self, s: S, layer: &mut LayerAccess, worker: &mut Worker) {
+        let b = self.images.len();
+        let (layout, inputs) = (layer.layout, self.data.recipe.shape.inputs());
+        let Worker { lazy, groups, kept, gradient, .. } = worker;
+        for part in hidden_layer::parts(b) {
+            self.fill_groups(groups, kept, &part);
+            let mut rest = &mut gradient[..];
+            for slabs in layout.together::<S>(layer.own.clone()) {
+                let blocks = inputs * layout.width(slabs.clone());
+                let gradient;
+                if b > PART_IMAGES {
+                    (gradient, rest) = rest.split_at_mut(blocks)
+                } else {
+                    gradient = &mut rest[..blocks]
+                }
+                if part.start == 0 {
+                    gradient.fill(Block::ZERO);
+                }
+                for (group, images) in groups.iter().zip(in_groups(&part)) {
+                    first_layer::accumulate(s, layer, slabs.clone(), group, images, gradient);
+                }
+                if part.end == b {
+                    for (gradient, q) in gradient.chunks_exact(blocks / slabs.len()).zip(slabs) {
+                        let slab = layer.weights.get_mut(q);
+                        first_layer::update(s, slab, gradient, &self.rule, lazy);
+                        first_layer::update_biases(s, slab, layer.gradients.get(q).rows(0..b).blocks, &self.rule);
+                    }
+                }
             }
         }
     }
+
+    /// Fills `groups` with the images of a part of the batch, those that are `kept`.
+    #[inline(always)]
+    fn fill_groups(&self, groups: &mut [ImageGroup], kept: &[u32], part: &Range<usize>) {
+        for (group, images) in groups.iter_mut().zip(in_groups(part)) {
+            let number = images.start / GROUP;
+            group.fill(self.data.nonzero, &self.images[images]);
+            if let Some(&kept) = kept.get(number) {
+                group.keep(kept);
+            }
+        }
+    }
+}
+
+/// The images of a part of a batch, group by group.
+#[inline(always)]
+fn in_groups(part: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let Range { start, end } = *part;
+    (start..end).step_by(GROUP).map(move |first| first..end.min(first + GROUP))
 }
