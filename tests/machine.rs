@@ -134,7 +134,7 @@ fn too_little_memory_is_an_error_that_names_what_it_is_for() {
     let sandbox = Sandbox::with_data();
     let wide = format!("{TRAIN} --hidden_layers=4096,4096,4096,4096");
     let ended = limited(&sandbox, "ulimit -v 500000", &wide);
-    assert!(ended.stderr.contains("error: training: expected 1.3 GB of memory, found "), "{ended:#?}");
+    assert!(ended.stderr.contains("error: training: expected 1.1 GB of memory, found "), "{ended:#?}");
     assert!(ended.stderr.contains("\nhint: take fewer hidden units"), "{ended:#?}");
     assert_eq!(ended.code, Some(1));
     assert!(!sandbox.path("model/model.safetensors").exists());
@@ -179,7 +179,7 @@ fn training_says_how_much_memory_it_takes() {
     let sandbox = Sandbox::with_data();
     let ended = sandbox.train("--hidden_layers=1024,1024 --optimizer=adam").done();
     // (784 + 1024) x 1024 weights, with two moments, and their copies.
-    assert!(ended.stderr.contains("\nmemory: about 61 MB\n"), "{ended:#?}");
+    assert!(ended.stderr.contains("\nmemory: about 54 MB\n"), "{ended:#?}");
 }
 
 #[test]

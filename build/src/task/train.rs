@@ -34,6 +34,7 @@ use crate::simd::InstructionSet;
 use crate::task::verdict;
 use crate::text;
 use crate::threads;
+use crate::training::average::INTERVAL;
 use crate::training::course::Course;
 use crate::training::recorder::Recorder;
 use crate::training::snapshot::Snapshot;
@@ -189,7 +190,16 @@ pub fn prepare(
 
 /// Says which parameters hardly make sense for so many training `images`, though they can be used.
 fn warn_of_odd(parameters: &Parameters, images: usize) {
-    let Parameters { batch_size, learning_rate, optimizer, .. } = *parameters;
+    let Parameters { batch_size, learning_rate, optimizer, ema, train_epochs, .. } = *parameters;
+    let steps = images.div_ceil(batch_size);
+    if ema > 0.0 && train_epochs == 1 && steps <= INTERVAL {
+        warn!(
+            "ema: {} changes nothing in {} of training: the average begins with the weights after {INTERVAL} steps, or after \
+             the first epoch if it has fewer",
+            text::number(ema),
+            text::counted(steps, "step")
+        );
+    }
     if batch_size > images {
         warn!(
             "batch_size: {batch_size} is more than the {} training images: an epoch is one step",
@@ -337,12 +347,14 @@ pub fn carry_out(mut plan: Plan, listener: &mut dyn Listener, results: &mut Stri
     let run = training.run();
     // A trained model, and snapshots that wait for a slow disk, are worth more than an end within a second.
     interrupt::acknowledge();
+    let engine = plan.trainer.info();
+    drop(plan.trainer); // the files take memory too
     let trained = run.result?;
     let weights = model_file::encode(&trained.model);
     let finished = Finished {
         parameters: &plan.parameters,
         dataset: &plan.dataset,
-        engine: &plan.trainer.info(),
+        engine: &engine,
         init: init.as_ref(),
         epochs: &run.epochs,
         before,

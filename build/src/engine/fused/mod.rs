@@ -211,8 +211,8 @@ impl FusedEngine {
         let batch = recipe.batch_size.min(train.len());
         let widths = shape.widths();
         let hidden = &widths[1..widths.len() - 1];
-        // Weights and slots, the parameters of the last two epochs, and a file that is made from them.
-        let parameters = size_of::<f32>() * shape.parameter_count() * (1 + recipe.optimizer.slots().len() + 3);
+        // Weights and slots, and the parameters of the last two epochs. Files are made of these when the rest is gone.
+        let parameters = size_of::<f32>() * shape.parameter_count() * (1 + recipe.optimizer.slots().len() + 2);
         // Activations with their gradients, and the logits with their parts, twice.
         let units =
             2 * hidden.iter().sum::<usize>() + hidden.last().map_or(0, |&last| 2 * last / grain(last)) + 2 * LANES;
@@ -239,7 +239,7 @@ impl FusedEngine {
         let initial = recipe.shape.initial_parameters(recipe.seed);
         let mut weights = Weights::new(&recipe.shape, training(&recipe), recipe.threads)?;
         weights.each_parameter(|at, mut place| place.weights().copy_from_slice(&initial[at]));
-        let (nonzero, labels) = listed(train, recipe.shape.inputs(), weights.threads());
+        let (nonzero, labels) = listed(train, recipe.shape.inputs(), weights.threads())?;
         let (exchange, workers) = team(&recipe, &weights, labels.len());
         let (step, steps_per_round, search) = (0, 1, None);
         let mut engine =
@@ -364,7 +364,7 @@ impl Trainer for FusedEngine {
 
     fn set_images(&mut self, train: Arc<Images>) -> Result<()> {
         debug_assert_eq!(train.len(), self.labels.len());
-        (self.nonzero, self.labels) = listed(train, self.recipe.shape.inputs(), self.weights.threads());
+        (self.nonzero, self.labels) = listed(train, self.recipe.shape.inputs(), self.weights.threads())?;
         Ok(())
     }
 
@@ -412,9 +412,12 @@ fn team(recipe: &Recipe, weights: &Weights, images: usize) -> (Exchange, Vec<Wor
 }
 
 /// The nonzero pixels of `images`, whose inputs are D, and their labels.
-fn listed(images: Arc<Images>, d: usize, threads: usize) -> (NonzeroPixels, Vec<u8>) {
-    match Arc::try_unwrap(images) {
-        Ok(images) => (NonzeroPixels::new(images.pixels.into(), d, threads), images.labels),
-        Err(shared) => (NonzeroPixels::new((&shared.pixels).into(), d, threads), shared.labels.clone()),
-    }
+///
+/// # Errors
+/// There is not so much memory.
+fn listed(images: Arc<Images>, d: usize, threads: usize) -> Result<(NonzeroPixels, Vec<u8>)> {
+    Ok(match Arc::try_unwrap(images) {
+        Ok(images) => (NonzeroPixels::new(images.pixels.into(), d, threads)?, images.labels),
+        Err(shared) => (NonzeroPixels::new((&shared.pixels).into(), d, threads)?, shared.labels.clone()),
+    })
 }

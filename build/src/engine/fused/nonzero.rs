@@ -7,11 +7,18 @@ use std::sync::Mutex;
 
 use super::lister::Lister;
 use super::lists::{self, Lists, NonzeroPixel, STRETCH};
+use crate::error::Result;
+use crate::memory;
 use crate::simd::{huge_pages, prefetch};
 use crate::threads;
 
 /// Images that are listed before their pixels give their memory back: some megabytes.
 const LISTED_AT_ONCE: usize = 8192;
+
+/// What the memory is for, in errors.
+const PURPOSE: &str = "the nonzero pixels of the training images";
+
+const RECORD_BYTES: usize = size_of::<[u16; 2]>();
 
 /// Images that a thread lists before it takes the next ones: their lists stay in its caches until they are copied.
 const PART: usize = 64;
@@ -34,15 +41,18 @@ pub struct NonzeroPixels {
 impl NonzeroPixels {
     /// Lists the nonzero ones of `pixels` (N,D), with `threads` threads. Pixels that are nobody else's give their memory
     /// back as they are listed: from the last to the first.
-    pub fn new(mut pixels: Cow<[u8]>, d: usize, threads: usize) -> Self {
+    ///
+    /// # Errors
+    /// There is not so much memory.
+    pub fn new(mut pixels: Cow<[u8]>, d: usize, threads: usize) -> Result<Self> {
         let images = pixels.len() / d;
-        let mut all = Self { pixels: d, stretches: d.div_ceil(STRETCH), words: d.div_ceil(64), ..Self::default() };
+        memory::require(Self::memory(&pixels, d) as u64, PURPOSE)?;
+        let mut all = Self::empty(d);
         let most = lists::most_records(d);
-        let expected = Self::memory(&pixels, d) / size_of::<[u16; 2]>() + most * images.min(LISTED_AT_ONCE);
         all.begins = vec![0; images];
         all.flags = vec![0; images * all.words];
         // The system gives memory that is zero where it is used first: by all threads, and none for what stays unused.
-        all.records = vec![[0; 2]; expected];
+        all.records = vec![[0; 2]; expected_records(&pixels, d)];
         huge_pages(all.flags.as_ptr_range());
         huge_pages(all.records.as_ptr_range());
         let (mut used, mut end) = (0, images);
@@ -50,6 +60,8 @@ impl NonzeroPixels {
             let first = end.saturating_sub(LISTED_AT_ONCE);
             let room = used + most * (end - first);
             if all.records.len() < room {
+                // Until the records are moved, there are both.
+                memory::require((room * RECORD_BYTES) as u64, PURPOSE)?;
                 all.records.resize(room, [0; 2]);
             }
             used = all.insert(first, &pixels[first * d..end * d], used, threads);
@@ -60,7 +72,12 @@ impl NonzeroPixels {
             }
         }
         all.records.truncate(used);
-        all
+        Ok(all)
+    }
+
+    /// No images of `d` pixels.
+    fn empty(d: usize) -> Self {
+        Self { pixels: d, stretches: d.div_ceil(STRETCH), words: d.div_ceil(64), ..Self::default() }
     }
 
     /// Lists `pixels` (N,D), those of the images from number `first` on, with `threads` threads. The records before `used` are
@@ -88,20 +105,15 @@ impl NonzeroPixels {
         threads::lock(&free).0
     }
 
-    /// About how many bytes the list of `pixels` (N,D) takes.
+    /// About how many bytes the lists of `pixels` (N,D) take at most.
     pub fn memory(pixels: &[u8], d: usize) -> usize {
-        // Every so many pixels tell the share of all; no divisor of the usual D, so that all places are seen.
-        const APART: usize = 4999;
-        let nonzero = pixels.iter().step_by(APART).filter(|&&pixel| pixel > 0).count() * APART;
-        let words = 1 + d.div_ceil(64) + d.div_ceil(STRETCH);
-        nonzero * size_of::<NonzeroPixel>() + pixels.len() / d * words * size_of::<u64>()
+        let flags = pixels.len() / d * (1 + d.div_ceil(64)) * size_of::<u64>();
+        expected_records(pixels, d) * RECORD_BYTES + flags
     }
 
     /// Replaces the lists by those of `pixels` (N,D), in the same memory.
     pub fn fill(&mut self, pixels: &[u8], d: usize) {
-        self.pixels = d;
-        self.stretches = d.div_ceil(STRETCH);
-        self.words = d.div_ceil(64);
+        (self.pixels, self.stretches, self.words) = (d, d.div_ceil(STRETCH), d.div_ceil(64));
         self.begins.clear();
         self.flags.resize(pixels.len() / d * self.words, 0);
         let (lister, room, mut used) = (Lister::fastest(), lists::room(d), 0);
@@ -174,6 +186,17 @@ impl NonzeroPixels {
     }
 }
 
+/// About how many records the lists of `pixels` (N,D) have, and room for those of the last images that are listed at once.
+fn expected_records(pixels: &[u8], d: usize) -> usize {
+    // Every so many pixels tell the share of all; no divisor of the usual D, so that all places are seen.
+    const APART: usize = 4999;
+    let nonzero = pixels.iter().step_by(APART).filter(|&&pixel| pixel > 0).count() * APART;
+    let images = pixels.len() / d;
+    // The share is not exact.
+    let pairs = (nonzero + nonzero / 16) / 2;
+    pairs + images * 2 * d.div_ceil(STRETCH) + lists::most_records(d) * images.min(LISTED_AT_ONCE)
+}
+
 /// The first `count` of the free records, no longer free, and the number of the first.
 fn take<'a>(free: &Mutex<(usize, &'a mut [[u16; 2]])>, count: usize) -> (usize, &'a mut [[u16; 2]]) {
     let (begin, records) = &mut *threads::lock(free);
@@ -196,7 +219,7 @@ mod tests {
                 .map(|_| if stream.below(share) == 0 { stream.below(256) as u8 } else { 0 })
                 .chain(vec![0; d])
                 .collect();
-            let nonzero = NonzeroPixels::new((&pixels).into(), d, 3);
+            let nonzero = NonzeroPixels::new((&pixels).into(), d, 3).unwrap();
             let mut found = vec![0; pixels.len()];
             for image in 0..=n {
                 let mut lists = nonzero.lists(image);
@@ -228,7 +251,7 @@ mod tests {
             whole.fill(&pixels, d);
             for threads in [1, 2, 5] {
                 for pixels in [Cow::Borrowed(&pixels[..]), Cow::Owned(pixels.clone())] {
-                    let listed = NonzeroPixels::new(pixels, d, threads);
+                    let listed = NonzeroPixels::new(pixels, d, threads).unwrap();
                     let same = |image| listed.lists(image).next_stretch() == whole.lists(image).next_stretch();
                     assert!((0..images).all(same), "{threads}");
                     assert!(listed.flags == whole.flags, "{threads}");
