@@ -144,6 +144,18 @@ fn help_goes_to_stdout_and_tells_the_exit_codes() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn an_answer_that_cannot_be_written_is_a_failure() {
+    let sandbox = Sandbox::new();
+    for arguments in ["--version", "--help", "train --help", "schema parameters"] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = sandbox.program();
+        let status = command.args(arguments.split(' ')).stdout(full).stderr(Stdio::null()).status().unwrap();
+        assert_eq!(status.code(), Some(1), "{arguments}");
+    }
+}
+
+#[test]
 fn results_go_to_stdout_and_messages_to_stderr_without_colour() {
     let sandbox = Sandbox::with_data();
     let ended = sandbox.train("").done();

@@ -503,12 +503,14 @@ fn counts_that_differ_are_refused() {
 #[test]
 fn a_gzip_file_that_is_cut_or_corrupt_is_refused() {
     let whole = common::gzip(&idx::encode_labels(&[1; 100]));
+    let padded = [&whole[..], &[0; 512]].concat();
     let mut corrupt = whole.clone();
     let crc = corrupt.len() - 8;
     corrupt[crc] ^= 1;
     for (contents, problem) in [
         (&whole[..whole.len() - 12], "incomplete deflate stream"),
         (&corrupt, "corrupt gzip stream does not have a matching checksum"),
+        (&padded, "bytes follow the compressed data that are not gzip"),
     ] {
         let sandbox = Sandbox::with_data();
         fs::remove_file(sandbox.path("data").join(TEST_LABELS)).unwrap();

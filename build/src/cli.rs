@@ -9,6 +9,7 @@ mod values;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::exit;
 
 use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue};
@@ -85,7 +86,10 @@ pub fn parse() -> Cli {
                 }
             }
         }
-        error.exit()
+        if error.print().is_err() {
+            exit(1); // nobody can read what was asked for
+        }
+        exit(error.exit_code())
     })
 }
 
@@ -250,7 +254,7 @@ pub struct Predict {
     /// Write what the network sees of each image into this directory, as IMAGE.28x28.png
     #[arg(long, value_name = "DIR", value_parser = path())]
     pub show: Option<PathBuf>,
-    /// PNG, JPEG, GIF, BMP or PGM of one digit each, of any size, dark on light or light on dark; - reads one from stdin
+    /// PNG, JPEG, GIF, BMP or PGM of one digit each, at least 8 x 8 pixels, dark on light or light on dark; - reads one from stdin
     #[arg(value_name = "IMAGE", required = true, value_parser = path())]
     pub images: Vec<PathBuf>,
 }

@@ -41,6 +41,10 @@ pub fn read(path: &Path, kind: &str) -> io::Result<Result<String, Problem>> {
 
 /// The text that `bytes` are in UTF-8.
 fn decoded(bytes: &[u8]) -> Result<String, Problem> {
+    if let [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] = bytes {
+        let how = "with `iconv -f UTF-32 -t UTF-8`";
+        return Err(Problem::of_file(format!("expected UTF-8, found UTF-32: save it as UTF-8 ({how})")));
+    }
     if is_utf_16(bytes) {
         let how = "with `iconv -f UTF-16 -t UTF-8`, or in PowerShell with `Set-Content -Encoding utf8`";
         return Err(Problem::of_file(format!("expected UTF-8, found UTF-16: save it as UTF-8 ({how})")));
@@ -190,6 +194,10 @@ mod tests {
                 let problem = decoded(&bytes).unwrap_err();
                 assert!(problem.text.starts_with("expected UTF-8, found UTF-16: "), "{bytes:?}: {problem:?}");
             }
+        }
+        for bytes in [&b"\xff\xfe\0\0a\0\0\0"[..], b"\0\0\xfe\xff\0\0\0a"] {
+            let problem = decoded(bytes).unwrap_err();
+            assert!(problem.text.starts_with("expected UTF-8, found UTF-32: "), "{bytes:?}: {problem:?}");
         }
         for (bytes, found) in [(&b"x\0\xff"[..], 0xff), (b"\0x\0\xff\xff\xff", 0xff), (b"a: \x80\0\0", 0x80)] {
             let expected = format!("expected UTF-8, found the byte 0x{found:02x} that is not part of it: ");

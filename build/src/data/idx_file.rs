@@ -123,7 +123,14 @@ impl IdxFile {
             let next = left.min(bytes.len().max(FIRST_BYTES));
             memory::reserve(&mut bytes, next, &self.path.display().to_string())?;
             let read = self.reader.by_ref().take(next as u64).read_to_end(&mut bytes);
-            if read.map_err(|source| self.unreadable(source))? < next || next == left {
+            let read = read.map_err(|source| match source.to_string().as_str() {
+                // That of a member after the first.
+                "invalid gzip header" => {
+                    self.unreadable(io::Error::other("bytes follow the compressed data that are not gzip"))
+                }
+                _ => self.unreadable(source),
+            })?;
+            if read < next || next == left {
                 break;
             }
         }

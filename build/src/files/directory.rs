@@ -12,6 +12,7 @@ use super::atomic::{TEMPORARY, sync, temporary};
 use super::lock::DirectoryLock;
 use super::{directory_of, give_to_owner_of, is_unsupported, set};
 use crate::error::{Error, Result};
+use crate::open;
 use crate::threads;
 
 /// Where a file system has no locks, temporary files older than this are leftovers: nothing here takes a day to write.
@@ -134,8 +135,9 @@ fn make(path: &Path, note: impl Fn(&Path)) -> Result<()> {
         return Err(Error::DanglingLink { path: link.to_path_buf(), target });
     }
     if let Some(file) = path.ancestors().find(|part| part.exists()).filter(|part| !part.is_dir()) {
-        let found = io::Error::new(io::ErrorKind::NotADirectory, "expected a directory, found a file");
-        return Err(Error::io("create the directory", file)(found));
+        let found = file.metadata().map_or("a file", |found| open::kind(found.file_type()));
+        let problem = io::Error::new(io::ErrorKind::NotADirectory, format!("expected a directory, found {found}"));
+        return Err(Error::io("create the directory", file)(problem));
     }
     let created = fs::create_dir_all(path);
     for made in missing.iter().rev().filter(|made| made.is_dir()) {

@@ -28,6 +28,7 @@ impl fmt::Display for Given {
             Given::Truth(value) => write!(f, "{value}"),
             Given::Whole(value) => write!(f, "{value}"),
             Given::Number(value) if value.is_nan() => f.write_str(".nan"),
+            Given::Number(value) if value.is_infinite() => f.write_str(if *value > 0.0 { ".inf" } else { "-.inf" }),
             Given::Number(value) => write!(f, "{value:?}"),
             Given::Text(text) => write!(f, "the text {:?}", shortened(text)),
             Given::List(list) => {

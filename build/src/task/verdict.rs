@@ -24,13 +24,14 @@ pub fn warn_of(finished: &Finished, model_dir: &Path) {
     let images = |class: &Vec<u32>| class.iter().sum::<u32>();
     let confusion = &evaluation.score.confusion;
     let largest = confusion.iter().map(images).max().unwrap_or(0);
-    // Who always answers with the most frequent class is right as often.
-    if accuracy <= f64::from(largest) / f64::from(confusion.iter().map(images).sum::<u32>().max(1)) {
+    let all = confusion.iter().map(images).sum::<u32>();
+    // Who always answers with the most frequent class is right as often. Where all are of one class, that says nothing.
+    if largest < all && accuracy <= f64::from(largest) / f64::from(all) {
         let accuracy = text::percent(accuracy);
         warn!("the model is no better than chance: {split} accuracy {accuracy}; try another learning_rate");
     }
     let replaces = split == TEST && finished.trained.model.unfinished.is_none();
-    let before = replaces.then(|| accuracy_before(model_dir, finished.trained.model.data.as_str())).flatten();
+    let before = replaces.then(|| accuracy_before(model_dir, finished)).flatten();
     if let Some(before) = before.filter(|before| before - accuracy > MUCH_WORSE) {
         let [accuracy, before] = [accuracy, before].map(text::percent);
         warn!(
@@ -40,10 +41,11 @@ pub fn warn_of(finished: &Finished, model_dir: &Path) {
     }
 }
 
-/// The test accuracy of the finished model in `model_dir`, if it was trained on `data`.
-fn accuracy_before(model_dir: &Path, data: &str) -> Option<f64> {
+/// The test accuracy of the finished model in `model_dir`, if it had the same data as the `finished` training.
+fn accuracy_before(model_dir: &Path, finished: &Finished) -> Option<f64> {
     let metrics = metrics::read(model_dir)?;
-    if metrics["trained_on"] != data {
+    let files = serde_json::to_value(&finished.dataset.provenance.files).ok()?;
+    if metrics["trained_on"] != finished.trained.model.data.as_str() || metrics["data"]["files"] != files {
         return None;
     }
     metrics[TEST]["accuracy"].as_f64()

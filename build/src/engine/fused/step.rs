@@ -82,10 +82,12 @@ fn largest_gradient(weights: &Weights, rank: usize, images: usize) -> usize {
     }
     let [first, others @ ..] = &weights.layers[..] else { unreachable!("a network has a layer") };
     let own = first.layout.width(first.layout.own(rank, weights.threads()));
-    let kept = match images {
-        ..=GROUP => 0,
-        ..=PART_IMAGES => own.min(TOGETHER * WIDEST),
-        _ => own,
+    let kept = if images <= GROUP {
+        0
+    } else if images <= PART_IMAGES {
+        own.min(TOGETHER * WIDEST)
+    } else {
+        own
     };
     let first = weights.shape().inputs() * kept;
     let others = others.iter().map(|layer| hidden_layer::gradient_blocks(layer.layout.rows, images));
