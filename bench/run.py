@@ -8,7 +8,8 @@ numpy`, `pip install jax optax`, `pip install tensorflow-cpu`, `pip install scik
 a peer that is not given is left out. PyTorch compiles with g++, tinygrad with clang. A run takes some twenty minutes
 on two cores, which nothing else should use. `--only=epoch,process` runs some parts. On a machine with a GPU,
 `--only=gpu,networks,kernels --gpu=gpu` measures the GPU instead, with a PyTorch and a JAX for CUDA (`mnist devices` lists values for `--gpu`).
-Where there is no cargo, `--mnist=PROGRAM` names a program that is built already.
+Where there is no cargo, `--mnist=PROGRAM` names a program that is built already; without the feature burn, the part epoch
+leaves out that engine, and the parts for GPUs need the feature gpu.
 
 Programs take turns, so that a machine that slows down slows all of them. Figures are medians of RUNS runs. The record goes
 into bench/records/DATE-CPU/ (or --out): README.md with the tables, raw.jsonl with each run.
@@ -23,6 +24,7 @@ import os
 import pathlib
 import platform
 import re
+import shutil
 import statistics
 import struct
 import subprocess
@@ -132,6 +134,7 @@ class Bench:
     def __init__(self, flags, work):
         self.data_dir, self.work, self.out = flags.data_dir, work, flags.out
         self.program, self.minutes = flags.mnist, flags.minutes
+        self.features = features_of(self.program)
         self.on_each = {FUSED_GPU: [f"--device={flags.gpu}"], FUSED_ALL: ["--device=cpu"]}
         self.peers = {name: getattr(flags, name) for name in PEERS if getattr(flags, name)}
         self.lines, self.versions, self.rates = [], {}, None
@@ -227,6 +230,8 @@ class Bench:
             if turn and time.monotonic() > end:
                 break
             for name, flags in EPOCH_ROWS.items():
+                if "--engine=burn" in flags and "burn" not in self.features:
+                    continue
                 metrics, *_ = self.mnist(*flags)
                 add(name, steady(metrics), metrics["test"]["accuracy"])
             for name, (peer, mode) in EPOCH_PEERS.items():
@@ -529,7 +534,10 @@ def arguments():
     flags.parts = flags.only.split(",")
     if unknown := set(flags.parts) - set(PARTS + GPU_PARTS):
         parser.error(f"--only: expected some of {','.join(PARTS + GPU_PARTS)}, found {','.join(unknown)}")
-    flags.out = flags.out or record(f"{os.cpu_count()}-cores")
+    if not flags.out:
+        flags.out = record(f"{os.cpu_count()}-cores")
+        if flags.out.exists():
+            parser.error(f"{flags.out}: is a record of today already: name another directory with --out, or remove it")
     return flags
 
 
@@ -544,6 +552,11 @@ def heading(versions):
     ]
 
 
+def features_of(program):
+    """The features that our program was built with."""
+    return re.search(r"^features: (.*)$", output(program, "--version"), re.MULTILINE)[1].split(", ")
+
+
 def build(parts):
     features = {FEATURES[part] for part in parts if part in FEATURES}
     command = ["cargo", "build", "--release", "--locked", "--quiet", f"--features={','.join(sorted(features))}"]
@@ -554,7 +567,10 @@ def main():
     flags = arguments()
     if not flags.mnist:
         build(flags.parts)
-    flags.mnist = os.path.abspath(flags.mnist or PROGRAM)
+    flags.mnist = os.path.abspath(shutil.which(flags.mnist or PROGRAM) or sys.exit(f"{flags.mnist}: expected a program"))
+    for part in GPU_PARTS:
+        if part in flags.parts and "gpu" not in features_of(flags.mnist):
+            sys.exit(f"{flags.mnist}: expected a program built with the feature gpu, for the part {part}")
     # The limits first: other parts compare with them.
     parts = [part for part in flags.parts if part == "limits"] + [part for part in flags.parts if part != "limits"]
     with tempfile.TemporaryDirectory() as work:
