@@ -150,8 +150,10 @@ fn an_answer_that_cannot_be_written_is_a_failure() {
     for arguments in ["--version", "--help", "train --help", "schema parameters"] {
         let full = fs::File::options().write(true).open("/dev/full").unwrap();
         let mut command = sandbox.program();
-        let status = command.args(arguments.split(' ')).stdout(full).stderr(Stdio::null()).status().unwrap();
-        assert_eq!(status.code(), Some(1), "{arguments}");
+        let output = command.args(arguments.split(' ')).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.starts_with("error: stdout: cannot write: "), "{arguments}: {error}");
+        assert_eq!(output.status.code(), Some(1), "{arguments}");
     }
 }
 
@@ -179,12 +181,14 @@ fn results_go_to_stdout_and_messages_to_stderr_without_colour() {
 fn a_closed_pipe_is_no_failure() {
     let sandbox = Sandbox::with_data();
     sandbox.train("").done();
-    let mut command = sandbox.program();
-    command.args(["evaluate", "--data_dir=data", "--log_dir=logs", "--model_dir=model"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    for arguments in ["evaluate --data_dir=data --log_dir=logs --model_dir=model", "train --help"] {
+        let mut command = sandbox.program();
+        command.args(arguments.split(' '));
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 #[test]

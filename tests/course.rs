@@ -234,6 +234,16 @@ fn a_training_may_begin_with_a_model() {
 }
 
 #[test]
+fn an_average_that_cannot_move_is_named() {
+    let sandbox = Sandbox::with_data();
+    let message = "warning: ema: 0.9 changes nothing in ";
+    for (epochs, named) in [("1", true), ("2", false)] {
+        let ended = sandbox.train(&format!("--ema=0.9 --train_epochs={epochs}")).done();
+        assert_eq!(ended.stderr.contains(message), named, "{ended:#?}");
+    }
+}
+
+#[test]
 fn a_model_that_is_no_good_is_named() {
     let sandbox = Sandbox::with_data();
     sandbox.train("--train_epochs=10 --learning_rate=0.01").done();

@@ -8,6 +8,7 @@ mod tips;
 mod values;
 
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::exit;
 
@@ -28,6 +29,7 @@ pub use self::job::JobCommand;
 pub use self::medperf::{InferArgs, MedPerf, PrepareArgs, PreparedArgs, ScoreArgs, StatisticsArgs, VOLUMES};
 use self::values::{count, path, url_or_path};
 use crate::cube::check::TaskFlags;
+use crate::error::Error;
 use crate::output::console::Verbosity;
 use crate::parameters::Setting;
 use crate::parameters::key::Key;
@@ -86,10 +88,14 @@ pub fn parse() -> Cli {
                 }
             }
         }
-        if error.print().is_err() {
-            exit(1); // nobody can read what was asked for
+        match error.print() {
+            // As [`console::print`](crate::output::console::print) does, before there is a console.
+            Err(failure) if !error.use_stderr() && failure.kind() != io::ErrorKind::BrokenPipe => {
+                _ = writeln!(io::stderr(), "error: {}", Error::io("write", "stdout")(failure));
+                exit(1)
+            }
+            _ => exit(error.exit_code()),
         }
-        exit(error.exit_code())
     })
 }
 
