@@ -103,12 +103,14 @@ def of_accuracies(record, lines):
         row = [link(record), machine(record), f"{target} %"]
         for who in ("mnist", "PyTorch"):
             runs = [line for line in lines if (line["target"], line["who"]) == (target, who)]
-            median = statistics.median(line["seconds"] for line in runs) if runs else 0
-            mean = 100 * statistics.mean(line["accuracy"] for line in runs) if runs else 0
-            row += [f"{median:.2f}", f"{mean:.2f} %", str(len(runs))] if runs else ["", "", ""]
+            if not runs:
+                row += ["", "", ""]
+                continue
+            median = statistics.median(line["seconds"] for line in runs)
+            mean = 100 * statistics.mean(line["accuracy"] for line in runs)
             # Whoever did not reach it took that long nevertheless.
-            if runs and mean < float(target):
-                row[-2] += ", not reached"
+            missed = ", not reached" if mean < float(target) else ""
+            row += [f"{median:.2f}", f"{mean:.2f} %{missed}", str(len(runs))]
         yield row
 
 

@@ -134,7 +134,7 @@ class Bench:
     def __init__(self, flags, work):
         self.data_dir, self.work, self.out = flags.data_dir, work, flags.out
         self.program, self.minutes = flags.mnist, flags.minutes
-        self.features = features_of(self.program)
+        self.features = flags.features
         self.on_each = {FUSED_GPU: [f"--device={flags.gpu}"], FUSED_ALL: ["--device=cpu"]}
         self.peers = {name: getattr(flags, name) for name in PEERS if getattr(flags, name)}
         self.lines, self.versions, self.rates = [], {}, None
@@ -567,10 +567,12 @@ def main():
     flags = arguments()
     if not flags.mnist:
         build(flags.parts)
-    flags.mnist = os.path.abspath(shutil.which(flags.mnist or PROGRAM) or sys.exit(f"{flags.mnist}: expected a program"))
-    for part in GPU_PARTS:
-        if part in flags.parts and "gpu" not in features_of(flags.mnist):
-            sys.exit(f"{flags.mnist}: expected a program built with the feature gpu, for the part {part}")
+    program = flags.mnist or PROGRAM
+    flags.mnist = os.path.abspath(shutil.which(program) or sys.exit(f"{program}: expected a program"))
+    flags.features = features_of(flags.mnist)
+    for part in flags.parts:
+        if part in GPU_PARTS and FEATURES[part] not in flags.features:
+            sys.exit(f"{flags.mnist}: expected a program built with the feature {FEATURES[part]}, for the part {part}")
     # The limits first: other parts compare with them.
     parts = [part for part in flags.parts if part == "limits"] + [part for part in flags.parts if part != "limits"]
     with tempfile.TemporaryDirectory() as work:

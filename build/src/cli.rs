@@ -29,8 +29,7 @@ pub use self::job::JobCommand;
 pub use self::medperf::{InferArgs, MedPerf, PrepareArgs, PreparedArgs, ScoreArgs, StatisticsArgs, VOLUMES};
 use self::values::{count, path, url_or_path};
 use crate::cube::check::TaskFlags;
-use crate::error::Error;
-use crate::output::console::Verbosity;
+use crate::output::console::{self, Verbosity};
 use crate::parameters::Setting;
 use crate::parameters::key::Key;
 use crate::parameters::table::KEYS;
@@ -88,14 +87,15 @@ pub fn parse() -> Cli {
                 }
             }
         }
-        match error.print() {
-            // As [`console::print`](crate::output::console::print) does, before there is a console.
-            Err(failure) if !error.use_stderr() && failure.kind() != io::ErrorKind::BrokenPipe => {
-                _ = writeln!(io::stderr(), "error: {}", Error::io("write", "stdout")(failure));
-                exit(1)
-            }
-            _ => exit(error.exit_code()),
+        let printed = error.print();
+        if !error.use_stderr()
+            && let Err(failure) = console::written(printed)
+        {
+            // There is no console yet.
+            _ = writeln!(io::stderr(), "error: {failure}");
+            exit(1);
         }
+        exit(error.exit_code())
     })
 }
 

@@ -41,13 +41,13 @@ pub fn read(path: &Path, kind: &str) -> io::Result<Result<String, Problem>> {
 
 /// The text that `bytes` are in UTF-8.
 fn decoded(bytes: &[u8]) -> Result<String, Problem> {
-    if let [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] = bytes {
-        let how = "with `iconv -f UTF-32 -t UTF-8`";
-        return Err(Problem::of_file(format!("expected UTF-8, found UTF-32: save it as UTF-8 ({how})")));
-    }
-    if is_utf_16(bytes) {
-        let how = "with `iconv -f UTF-16 -t UTF-8`, or in PowerShell with `Set-Content -Encoding utf8`";
-        return Err(Problem::of_file(format!("expected UTF-8, found UTF-16: save it as UTF-8 ({how})")));
+    let other = match bytes {
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Some("UTF-32"),
+        _ => is_utf_16(bytes).then_some("UTF-16"),
+    };
+    if let Some(found) = other {
+        let how = format!("with `iconv -f {found} -t UTF-8`, or in PowerShell with `Set-Content -Encoding utf8`");
+        return Err(Problem::of_file(format!("expected UTF-8, found {found}: save it as UTF-8 ({how})")));
     }
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     std::str::from_utf8(bytes).map(str::to_string).map_err(|error| {

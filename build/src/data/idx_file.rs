@@ -123,14 +123,7 @@ impl IdxFile {
             let next = left.min(bytes.len().max(FIRST_BYTES));
             memory::reserve(&mut bytes, next, &self.path.display().to_string())?;
             let read = self.reader.by_ref().take(next as u64).read_to_end(&mut bytes);
-            let read = read.map_err(|source| match source.to_string().as_str() {
-                // That of a member after the first.
-                "invalid gzip header" => {
-                    self.unreadable(io::Error::other("bytes follow the compressed data that are not gzip"))
-                }
-                _ => self.unreadable(source),
-            })?;
-            if read < next || next == left {
+            if read.map_err(|source| self.unreadable(source))? < next || next == left {
                 break;
             }
         }
@@ -156,11 +149,17 @@ impl IdxFile {
     }
 
     fn unreadable(&self, source: io::Error) -> Error {
-        if self.zipped {
-            Error::Gzip { path: self.path.clone(), problem: source.to_string() }
-        } else {
-            Error::io("read", &self.path)(source)
+        if !self.zipped {
+            return Error::io("read", &self.path)(source);
         }
+        let problem = match source.to_string() {
+            // That of a member after the first.
+            text if text == "invalid gzip header" && !self.header.is_empty() => {
+                "bytes follow the compressed data that are not gzip".into()
+            }
+            text => text,
+        };
+        Error::Gzip { path: self.path.clone(), problem }
     }
 }
 

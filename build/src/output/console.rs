@@ -169,7 +169,15 @@ pub fn confirm(question: &str) -> Result<bool> {
 /// Stdout cannot be written for another reason.
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text::escaped_lines(&host_paths::of_host(text)).as_bytes()).and_then(|()| stdout.flush()) {
+    written(stdout.write_all(text::escaped_lines(&host_paths::of_host(text)).as_bytes()).and_then(|()| stdout.flush()))
+}
+
+/// What came of writing to stdout. A closed pipe is no error.
+///
+/// # Errors
+/// It failed for another reason.
+pub fn written(result: io::Result<()>) -> Result<()> {
+    match result {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::io("write", "stdout")(error)),
         _ => Ok(()),
     }

@@ -34,12 +34,11 @@ use crate::simd::InstructionSet;
 use crate::task::verdict;
 use crate::text;
 use crate::threads;
-use crate::training::average::INTERVAL;
 use crate::training::course::Course;
 use crate::training::recorder::Recorder;
 use crate::training::snapshot::Snapshot;
 use crate::training::snapshots;
-use crate::training::{self, Deadline, Training};
+use crate::training::{self, Deadline, Training, average};
 use crate::workspace;
 
 /// The memory of the program without data and network.
@@ -192,12 +191,13 @@ pub fn prepare(
 fn warn_of_odd(parameters: &Parameters, images: usize) {
     let Parameters { batch_size, learning_rate, optimizer, ema, train_epochs, .. } = *parameters;
     let steps = images.div_ceil(batch_size);
-    if ema > 0.0 && train_epochs == 1 && steps <= INTERVAL {
+    if ema > 0.0 && train_epochs == 1 && steps <= average::INTERVAL {
         warn!(
-            "ema: {} changes nothing in {} of training: the average begins with the weights after {INTERVAL} steps, or after \
-             the first epoch if it has fewer",
+            "ema: {} changes nothing in {} of training: the average begins with the weights after {} steps, or after the \
+             first epoch if it has fewer",
             text::number(ema),
-            text::counted(steps, "step")
+            text::counted(steps, "step"),
+            average::INTERVAL
         );
     }
     if batch_size > images {

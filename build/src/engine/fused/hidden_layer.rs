@@ -32,8 +32,14 @@ const TRANSPOSED: usize = TOGETHER * MASK * WIDEST;
 
 /// `images` in parts of [`PART_IMAGES`]; no more after a signal.
 pub fn parts(images: usize) -> impl Iterator<Item = Range<usize>> {
-    let parts = (0..images).step_by(PART_IMAGES).map(move |begin| begin..(begin + PART_IMAGES).min(images));
-    parts.take_while(|_| !interrupt::is_received())
+    in_ranges(0..images, PART_IMAGES).take_while(|_| !interrupt::is_received())
+}
+
+/// `images` in their order, at most `most` at a time.
+#[inline(always)]
+pub fn in_ranges(images: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = images.end;
+    images.step_by(most).map(move |begin| begin..end.min(begin + most))
 }
 
 /// Adds to the `sums`, W blocks in each of N slabs, the products of numbers and rows: for each bit k of `mask`, that of
@@ -330,8 +336,7 @@ fn update_by<S: Simd, const W: usize, const N: usize>(
     if part.start == 0 {
         gradient.fill([Block::ZERO; W]);
     }
-    for group in part.clone().step_by(MASK) {
-        let group = group..part.end.min(group + MASK);
+    for group in in_ranges(part.clone(), MASK) {
         let d: [_; N] =
             std::array::from_fn(|n| layer.gradients.get(first + n).rows(group.clone()).blocks.as_chunks::<W>().0);
         let a = numbers(activations.rows(group.clone()).blocks);

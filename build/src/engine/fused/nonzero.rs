@@ -46,13 +46,15 @@ impl NonzeroPixels {
     /// There is not so much memory.
     pub fn new(mut pixels: Cow<[u8]>, d: usize, threads: usize) -> Result<Self> {
         let images = pixels.len() / d;
-        memory::require(Self::memory(&pixels, d) as u64, PURPOSE)?;
-        let mut all = Self::empty(d);
+        let expected = expected_records(&pixels, d);
+        memory::require(bytes(expected, images, d) as u64, PURPOSE)?;
+        let mut all = Self::default();
+        all.set_pixels(d);
         let most = lists::most_records(d);
         all.begins = vec![0; images];
         all.flags = vec![0; images * all.words];
         // The system gives memory that is zero where it is used first: by all threads, and none for what stays unused.
-        all.records = vec![[0; 2]; expected_records(&pixels, d)];
+        all.records = vec![[0; 2]; expected];
         huge_pages(all.flags.as_ptr_range());
         huge_pages(all.records.as_ptr_range());
         let (mut used, mut end) = (0, images);
@@ -75,9 +77,9 @@ impl NonzeroPixels {
         Ok(all)
     }
 
-    /// No images of `d` pixels.
-    fn empty(d: usize) -> Self {
-        Self { pixels: d, stretches: d.div_ceil(STRETCH), words: d.div_ceil(64), ..Self::default() }
+    /// Says that an image has `d` pixels.
+    fn set_pixels(&mut self, d: usize) {
+        (self.pixels, self.stretches, self.words) = (d, d.div_ceil(STRETCH), d.div_ceil(64));
     }
 
     /// Lists `pixels` (N,D), those of the images from number `first` on, with `threads` threads. The records before `used` are
@@ -107,13 +109,12 @@ impl NonzeroPixels {
 
     /// About how many bytes the lists of `pixels` (N,D) take at most.
     pub fn memory(pixels: &[u8], d: usize) -> usize {
-        let flags = pixels.len() / d * (1 + d.div_ceil(64)) * size_of::<u64>();
-        expected_records(pixels, d) * RECORD_BYTES + flags
+        bytes(expected_records(pixels, d), pixels.len() / d, d)
     }
 
     /// Replaces the lists by those of `pixels` (N,D), in the same memory.
     pub fn fill(&mut self, pixels: &[u8], d: usize) {
-        (self.pixels, self.stretches, self.words) = (d, d.div_ceil(STRETCH), d.div_ceil(64));
+        self.set_pixels(d);
         self.begins.clear();
         self.flags.resize(pixels.len() / d * self.words, 0);
         let (lister, room, mut used) = (Lister::fastest(), lists::room(d), 0);
@@ -195,6 +196,11 @@ fn expected_records(pixels: &[u8], d: usize) -> usize {
     // The share is not exact.
     let pairs = (nonzero + nonzero / 16) / 2;
     pairs + images * 2 * d.div_ceil(STRETCH) + lists::most_records(d) * images.min(LISTED_AT_ONCE)
+}
+
+/// The bytes of so many `records` of `images` of `d` pixels, with their places and flags.
+fn bytes(records: usize, images: usize, d: usize) -> usize {
+    records * RECORD_BYTES + images * (size_of::<usize>() + d.div_ceil(64) * size_of::<u64>())
 }
 
 /// The first `count` of the free records, no longer free, and the number of the first.

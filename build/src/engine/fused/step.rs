@@ -7,7 +7,7 @@ use super::bf16::{self, TileMultiplier};
 use super::first_layer;
 use super::forward::{Inputs, StepDropout, forward};
 use super::group::{GROUP, ImageGroup};
-use super::hidden_layer::{self, PART_IMAGES};
+use super::hidden_layer::{self, PART_IMAGES, in_ranges};
 use super::nonzero::NonzeroPixels;
 use super::output_layer;
 use super::pixel_tiles::PixelTiles;
@@ -349,7 +349,7 @@ impl<'a> TrainingStep<'a> {
                 if part.start == 0 {
                     gradient.fill(Block::ZERO);
                 }
-                for (group, images) in groups.iter().zip(in_groups(&part)) {
+                for (group, images) in groups.iter().zip(in_ranges(part.clone(), GROUP)) {
                     first_layer::accumulate(s, layer, slabs.clone(), group, images, gradient);
                 }
                 if part.end == b {
@@ -366,7 +366,7 @@ impl<'a> TrainingStep<'a> {
     /// Fills `groups` with the images of a part of the batch, those that are `kept`.
     #[inline(always)]
     fn fill_groups(&self, groups: &mut [ImageGroup], kept: &[u32], part: &Range<usize>) {
-        for (group, images) in groups.iter_mut().zip(in_groups(part)) {
+        for (group, images) in groups.iter_mut().zip(in_ranges(part.clone(), GROUP)) {
             let number = images.start / GROUP;
             group.fill(self.data.nonzero, &self.images[images]);
             if let Some(&kept) = kept.get(number) {
@@ -374,11 +374,4 @@ impl<'a> TrainingStep<'a> {
             }
         }
     }
-}
-
-/// The images of a part of a batch, group by group.
-#[inline(always)]
-fn in_groups(part: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    let Range { start, end } = *part;
-    (start..end).step_by(GROUP).map(move |first| first..end.min(first + GROUP))
 }
