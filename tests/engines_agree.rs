@@ -241,9 +241,13 @@ fn every_engine_agrees_with_the_truth() {
 #[test]
 fn every_engine_agrees_beyond_its_blocks() {
     for (name, build) in engines() {
-        for (inputs, hidden, n) in
-            [(170, &[300, 33][..], 600), (170, &[300, 33], 9), (40, &[33, 300, 20], 130), (400, &[530], 70)]
-        {
+        for (inputs, hidden, n) in [
+            (170, &[300, 33][..], 600),
+            (90, &[], 600),
+            (170, &[300, 33], 9),
+            (40, &[33, 300, 20], 130),
+            (400, &[530], 70),
+        ] {
             let shape = MlpShape::new(inputs, hidden, 10);
             for options in [[0.2, 0.0, 0.0], [0.2, 0.1, 0.0], [0.2, 0.1, 0.1]] {
                 let agree = compare_a_step(&build, &shape, n, options);
@@ -301,17 +305,18 @@ fn the_number_of_threads_changes_no_bit() {
         let shape = MlpShape::new(784, hidden, 10);
         let data = images(&shape, 500);
         for (name, build) in engines() {
-            let state = |threads: usize, skip_confident: f64| {
-                let recipe = recipe(shape.clone(), optimizers()[0].1, 128, 0.2);
+            let state = |threads: usize, batch_size: usize, skip_confident: f64| {
+                let recipe = recipe(shape.clone(), optimizers()[0].1, batch_size, 0.2);
                 let recipe = Recipe { threads, skip_confident, ..recipe };
                 let mut engine = build(recipe, data.clone());
                 engine.train_epoch(&order, &mut quiet).unwrap();
                 engine.state().unwrap()
             };
-            for skip_confident in [0.0, 0.1] {
-                let one = state(1, skip_confident);
+            for (batch_size, skip_confident) in [(128, 0.0), (128, 0.1), (400, 0.1)] {
+                let one = state(1, batch_size, skip_confident);
                 for threads in [2, 3, 8] {
-                    assert!(state(threads, skip_confident) == one, "{name}, {hidden:?} with {threads} threads");
+                    let state = state(threads, batch_size, skip_confident);
+                    assert!(state == one, "{name}, {hidden:?} by {batch_size} with {threads} threads");
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Which thread may use which memory in which phase of a step.
 //!
-//! All threads of a team go through the same phases, with a barrier between most of them:
+//! All threads of a team go through the same phases for each micro-batch, with a barrier between most of them:
 //!
 //! | phase | each thread writes, for its own columns | all threads read |
 //! |---|---|---|
@@ -27,8 +27,8 @@ use crate::threads;
 #[derive(Debug)]
 pub struct Exchange {
     layers: Vec<LayerExchange>,
-    /// The logits' parts (B), one for each `grain` columns of the last hidden layer. Steps take turns at the two, so
-    /// that one thread may write the next step's parts while another still reads.
+    /// The logits' parts (B), one for each `grain` columns of the last hidden layer. Micro-batches take turns at the two, so
+    /// that one thread may write the next one's parts while another still reads.
     logit_parts: [Shared<PanelBuffer>; 2],
     barrier: Barrier,
 }
@@ -89,7 +89,7 @@ fn logit_parts(weights: &Weights, own: Range<usize>) -> Range<usize> {
     part_of(own.start)..part_of(own.end)
 }
 
-/// Where a thread is in a step. The layers are hidden layers, from 0.
+/// Where a thread is in a micro-batch. The layers are hidden layers, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Forward(usize),
@@ -106,7 +106,7 @@ pub struct Access<'n> {
     threads: usize,
     trains: bool,
     phase: Phase,
-    /// Which of the two sets of the logits' parts this step uses.
+    /// Which of the two sets of the logits' parts this micro-batch uses.
     turn: usize,
 }
 
@@ -141,7 +141,7 @@ pub struct OutputAccess<'p> {
 }
 
 impl<'n> Access<'n> {
-    /// One access for each thread of the team, at the beginning of a step.
+    /// One access for each thread of the team, at the beginning of a micro-batch.
     pub fn for_team(weights: &'n mut Weights, exchange: &'n mut Exchange) -> Vec<Self> {
         let threads = weights.threads();
         assert_eq!(threads, exchange.barrier.threads());
@@ -168,7 +168,7 @@ impl<'n> Access<'n> {
     }
 
     /// Goes to the next phase: forward through each hidden layer, loss, backward through each dense layer, update. A
-    /// network without dense layers goes from the loss to the next step at once, and so does a thread that answers.
+    /// network without dense layers goes from the loss to the next micro-batch at once, and so does a thread that answers.
     ///
     /// Waits for the other threads, unless the two phases are the same for them.
     #[inline(always)]
@@ -180,7 +180,7 @@ impl<'n> Access<'n> {
             Phase::Loss if last > 0 && self.trains => Phase::Backward(last),
             Phase::Loss => {
                 // No barrier: without dense layers the only memory that others read are the parts of the logits, and
-                // the next step writes the other set. The barrier of the next loss comes before this set's next use.
+                // the next micro-batch writes the other set. The barrier of the next loss comes before this set's next use.
                 self.turn = 1 - self.turn;
                 self.phase = Phase::Forward(0);
                 return;

@@ -251,7 +251,8 @@ pub fn update<S: Simd>(s: S, access: &mut Access, l: usize, images: usize, tiles
             slab.update(s, rule, rows.clone(), &gradient[..rows.len() * width]);
             first = rows.end;
         }
-        first_layer::update_biases(s, slab, d.rows(0..images).blocks, rule);
+        let biases = &mut [Block::ZERO; WIDEST][..width];
+        first_layer::update_biases(s, slab, d.rows(0..images).blocks, Some(rule), biases);
     }
 }
 
@@ -288,7 +289,8 @@ pub fn update_first_layer<S: Simd>(
                 None => update_rows(s, slab, pixels, gradient, rule, lazy),
             }
         }
-        first_layer::update_biases(s, slab, d.rows(0..images).blocks, rule);
+        let biases = &mut [Block::ZERO; WIDEST][..width];
+        first_layer::update_biases(s, slab, d.rows(0..images).blocks, Some(rule), biases);
     }
 }
 

@@ -58,7 +58,7 @@ impl Job for LogitsJob<'_> {
             }
             let images = pixels.len() / d;
             nonzero.fill(pixels, d);
-            let inputs = Inputs { nonzero: &nonzero, images: &order[..images], next: &[] };
+            let inputs = Inputs { nonzero: &nonzero, images: &order[..images], before: 0, next: &[] };
             forward(s, &mut access, inputs, None, None, None, &mut blocks[..images]);
             access.next();
             for (logits, block) in logits.chunks_exact_mut(classes).zip(&blocks) {

@@ -282,13 +282,14 @@ unsafe fn add_image<S: Simd, const W: usize, const N: usize>(
     }
 }
 
-/// The gradient of the slab's biases, the sum of all d_z, and their update by `rule`.
+/// Adds to the `gradient` of the slab's biases that of some images, the sum of d_z. The last have the `rule` of the update.
 #[inline(always)]
-pub fn update_biases<S: Simd>(s: S, slab: &mut Slab, d_z: &[Block], rule: &StepRule) {
-    let mut gradient = [Block::ZERO; WIDEST];
+pub fn update_biases<S: Simd>(s: S, slab: &mut Slab, d_z: &[Block], rule: Option<&StepRule>, gradient: &mut [Block]) {
     for d_z in d_z.chunks_exact(slab.width) {
-        add(s, &mut gradient[..slab.width], d_z);
+        add(s, gradient, d_z);
     }
-    let rows = slab.rows();
-    slab.update(s, rule, rows - 1..rows, &gradient[..slab.width]);
+    if let Some(rule) = rule {
+        let rows = slab.rows();
+        slab.update(s, rule, rows - 1..rows, gradient);
+    }
 }

@@ -5,6 +5,7 @@ use super::bf16::{self, TileMultiplier};
 use super::first_layer::{self, FIRST_LAYER_IMAGES};
 use super::group::ImageGroup;
 use super::hidden_layer;
+use super::micro_batch::{in_ranges, passes};
 use super::nonzero::NonzeroPixels;
 use super::output_layer;
 use super::panel::MASK;
@@ -22,6 +23,8 @@ pub struct Inputs<'a> {
     pub nonzero: &'a NonzeroPixels,
     /// (B).
     pub images: &'a [u32],
+    /// How many images of their batch come before them.
+    pub before: usize,
     /// The images of the next forward pass: prefetched before the thread waits for others.
     pub next: &'a [u32],
 }
@@ -74,7 +77,7 @@ pub fn forward<S: Simd>(
     let images = inputs.images.len();
     for l in 1..access.hidden() {
         access.next();
-        dense_layer(s, access, l, images, dropout.map(|dropout| dropout.after(l)), multiplier.as_mut());
+        dense_layer(s, access, l, inputs, dropout.map(|dropout| dropout.after(l)), multiplier.as_mut());
     }
     partial_logits(s, access, images);
     inputs.nonzero.prefetch(inputs.next);
@@ -97,17 +100,16 @@ fn first_layer<S: Simd>(
         let slab = layer.weights.get(q);
         // The first slab's pass over the pixels puts them into the group.
         let mut group = group.as_deref_mut().filter(|_| n == 0);
-        for (n, images) in inputs.images.chunks(FIRST_LAYER_IMAGES).enumerate() {
+        for rows in in_ranges(inputs.images.len(), FIRST_LAYER_IMAGES) {
             if interrupt::is_received() {
                 break;
             }
-            let before = n * FIRST_LAYER_IMAGES;
-            let rows = before..before + images.len();
             let panel = layer.activations.get_mut(q);
             let z = panel.rows_mut(rows.clone());
+            let images = &inputs.images[rows.clone()];
             first_layer::forward(s, slab, inputs.nonzero, images, group.as_deref_mut(), z);
             if is_hidden {
-                activate(s, z, layer.layout, q, before, dropout);
+                activate(s, z, layer.layout, q, inputs.before + rows.start, dropout);
                 panel.make_ready(s, rows);
             }
         }
@@ -142,7 +144,7 @@ fn bf16_first_layer<S: Simd>(
         let panel = layer.activations.get_mut(q);
         bf16::first_layer(s, layer.weights.get(q), multiplier, images, panel);
         if is_hidden {
-            activate(s, panel.rows_mut(0..images), layer.layout, q, 0, dropout);
+            activate(s, panel.rows_mut(0..images), layer.layout, q, inputs.before, dropout);
             panel.make_ready(s, 0..images);
         }
     }
@@ -153,11 +155,11 @@ fn dense_layer<S: Simd>(
     s: S,
     access: &mut Access,
     l: usize,
-    images: usize,
+    inputs: Inputs,
     dropout: Option<LayerDropout>,
     mut multiplier: Option<&mut TileMultiplier>,
 ) {
-    for part in hidden_layer::parts(images) {
+    for part in passes(inputs.images.len()) {
         let [before, mut layer] = access.pair(l);
         if let Some(multiplier) = &mut multiplier {
             bf16::forward(s, &before, &mut layer, &part, multiplier);
@@ -166,13 +168,13 @@ fn dense_layer<S: Simd>(
         }
         for q in layer.own.clone() {
             let panel = layer.activations.get_mut(q);
-            activate(s, panel.rows_mut(part.clone()), layer.layout, q, part.start, dropout);
+            activate(s, panel.rows_mut(part.clone()), layer.layout, q, inputs.before + part.start, dropout);
             panel.make_ready(s, part.clone());
         }
     }
 }
 
-/// ReLU and dropout in place on z (B,W), of slab `q` of a layer; its first image has `before` others before it.
+/// ReLU and dropout in place on z (B,W), of slab `q` of a layer; `before` images of the batch come before its first.
 #[inline(always)]
 fn activate<S: Simd>(
     s: S,

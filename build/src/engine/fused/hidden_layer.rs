@@ -18,29 +18,17 @@ use std::ops::Range;
 
 use super::access::LayerAccess;
 use super::first_layer;
+use super::gradient_sums::GradientSums;
+use super::micro_batch::in_ranges;
 use super::panel::{MASK, Panel};
 use super::weights::{Columns, Slab, TOGETHER, WIDEST, for_slabs};
 use crate::interrupt;
 use crate::optim::vectors::StepRule;
 use crate::simd::{self, Block, LANES, Simd, load_row, numbers, store_row};
 
-/// Images in one pass through a layer: their activations stay in the second-level cache.
-pub const PART_IMAGES: usize = 256;
-const _: () = assert!(WIDEST * LANES <= MASK && PART_IMAGES.is_multiple_of(MASK));
+const _: () = assert!(WIDEST * LANES <= MASK);
 /// Blocks of the transposed weights of a panel's outputs, for all slabs that are worked on together.
 const TRANSPOSED: usize = TOGETHER * MASK * WIDEST;
-
-/// `images` in parts of [`PART_IMAGES`]; no more after a signal.
-pub fn parts(images: usize) -> impl Iterator<Item = Range<usize>> {
-    in_ranges(0..images, PART_IMAGES).take_while(|_| !interrupt::is_received())
-}
-
-/// `images` in their order, at most `most` at a time.
-#[inline(always)]
-pub fn in_ranges(images: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
-    let end = images.end;
-    images.step_by(most).map(move |begin| begin..end.min(begin + most))
-}
 
 /// Adds to the `sums`, W blocks in each of N slabs, the products of numbers and rows: for each bit k of `mask`, that of
 /// `value(k)` and row k.
@@ -269,11 +257,6 @@ fn row_products<S: Simd, const R: usize>(
     mask
 }
 
-/// Blocks of memory that [`update`] needs for the gradient of a layer with `rows` rows.
-pub fn gradient_blocks(rows: usize, images: usize) -> usize {
-    TOGETHER * WIDEST * if images > PART_IMAGES { rows } else { MASK }
-}
-
 /// Backward through ReLU and dropout, in place: `d scale` where `a > 0`, else 0.
 #[inline(always)]
 pub fn relu_backward<S: Simd>(s: S, a: &[Block], scale: f32, d: &mut [Block]) {
@@ -283,40 +266,38 @@ pub fn relu_backward<S: Simd>(s: S, a: &[Block], scale: f32, d: &mut [Block]) {
     }
 }
 
-/// The gradient `a^T d` of a dense layer's weights over `images` images, and their update. `gradient` is scratch memory.
+/// Adds to the gradient of a dense layer's weights that of the micro-batch, `a^T d` over `images` images. The last micro-batch
+/// has the `rule` of the update.
 #[inline(always)]
 pub fn update<S: Simd>(
     s: S,
     before: &LayerAccess,
     layer: &mut LayerAccess,
     images: usize,
-    rule: &StepRule,
-    gradient: &mut [Block],
+    rule: Option<&StepRule>,
+    sums: &mut GradientSums,
 ) {
     for slabs in layer.layout.together::<S>(layer.own.clone()) {
         let width = layer.layout.width(slabs.clone());
-        for part in parts(images) {
-            let rule = (part.end == images).then_some(rule);
-            for (input, inputs) in before.layout.slabs.iter().enumerate() {
-                // Between parts, the gradient of all inputs is kept.
-                let begin = if images > PART_IMAGES { inputs.begin * LANES * width } else { 0 };
-                let gradient = &mut gradient[begin..];
-                for_slabs!(
-                    layer.layout,
-                    slabs,
-                    update_by::<S>(s, before, input, layer, slabs.start, &part, rule, gradient)
-                );
+        for (input, inputs) in before.layout.slabs.iter().enumerate() {
+            if interrupt::is_received() {
+                return;
             }
+            let gradient = sums.next(inputs.width * LANES * width);
+            for_slabs!(
+                layer.layout,
+                slabs,
+                update_by::<S>(s, before, input, layer, slabs.start, images, rule, gradient)
+            );
         }
     }
     for q in layer.own.clone() {
-        let d = layer.gradients.get(q).rows(0..images).blocks;
-        first_layer::update_biases(s, layer.weights.get_mut(q), d, rule);
+        let (slab, d) = (layer.weights.get_mut(q), layer.gradients.get(q).rows(0..images).blocks);
+        first_layer::update_biases(s, slab, d, rule, sums.next(slab.width));
     }
 }
 
-/// Adds to the `gradient` of the inputs in panel `input`, for N slabs from number `first` on, that over a part of the images.
-/// The last part has the `rule` of their update.
+/// [`update`] for the inputs in panel `input`, and N slabs from number `first` on.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "a kernel takes the arrays that it reads and writes")]
 fn update_by<S: Simd, const W: usize, const N: usize>(
@@ -325,18 +306,15 @@ fn update_by<S: Simd, const W: usize, const N: usize>(
     input: usize,
     layer: &mut LayerAccess,
     first: usize,
-    part: &Range<usize>,
+    images: usize,
     rule: Option<&StepRule>,
     gradient: &mut [Block],
 ) {
     let activations = before.activations.get(input);
     let Columns { begin, width } = before.layout.slabs[input];
     let inputs = width * LANES;
-    let gradient = &mut gradient.as_chunks_mut::<W>().0[..N * inputs];
-    if part.start == 0 {
-        gradient.fill([Block::ZERO; W]);
-    }
-    for group in in_ranges(part.clone(), MASK) {
+    let gradient = gradient.as_chunks_mut::<W>().0;
+    for group in in_ranges(images, MASK) {
         let d: [_; N] =
             std::array::from_fn(|n| layer.gradients.get(first + n).rows(group.clone()).blocks.as_chunks::<W>().0);
         let a = numbers(activations.rows(group.clone()).blocks);

@@ -8,7 +8,8 @@
 //! | mask | which of up to 64 numbers are not 0, a bit for each; dense layers use no others |
 //! | nonzero pixel | a pixel that is not 0; the first layer reads no others |
 //! | stretch | 158 neighbouring pixels, whose weights fit into the first-level cache |
-//! | group | up to 32 images of a batch, listed pixel by pixel for the gradient of the first layer |
+//! | micro-batch | up to 256 images of a batch, which pass all layers forward and backward before the next |
+//! | group | up to 32 images of a micro-batch, listed pixel by pixel for the gradient of the first layer |
 //! | lazy update | weights of pixels that are zero in the whole batch are not touched in the step |
 //! | catch up | to apply the updates that such weights missed, before they are used again |
 //! | dense layer | a hidden layer after the first |
@@ -40,7 +41,7 @@
 //! Dense layers (`hidden_layer`) have a barrier before each on the forward pass and on the backward pass, one before
 //! their weights change and one after. They too use only what is not zero: ReLU and dropout leave a quarter to some half.
 //! For batches of more than 32 images, the first layer's gradient is summed over groups of 32 and kept in memory in
-//! between. Every sum has an order that depends neither on the number of threads nor on the columns that a thread owns, so
+//! between; for those of more than 256, all gradients are, from micro-batch to micro-batch. Every sum has an order that depends neither on the number of threads nor on the columns that a thread owns, so
 //! neither does any bit of the result.
 //!
 //! The work in a step for 784-128-10, B = 32 and Adam on MNIST. There, 150 pixels of an image are nonzero on average
@@ -75,12 +76,14 @@ mod compress;
 mod evaluate;
 mod first_layer;
 mod forward;
+mod gradient_sums;
 mod group;
 #[cfg(test)]
 mod helgrind;
 mod hidden_layer;
 mod lister;
 mod lists;
+mod micro_batch;
 mod nonzero;
 mod output_layer;
 mod panel;
@@ -218,15 +221,20 @@ impl FusedEngine {
             2 * hidden.iter().sum::<usize>() + hidden.last().map_or(0, |&last| 2 * last / grain(last)) + 2 * LANES;
         let layers = shape.layers();
         let largest = layers.iter().map(|layer| layer.weights.len()).max().unwrap_or(0);
-        let gradient = if batch > GROUP { largest } else { 0 };
+        let images = micro_batch::size(batch, recipe.precision);
+        let gradients = match batch {
+            ..=GROUP => 0,
+            _ if batch == images => largest,
+            _ => shape.parameter_count(),
+        };
         let nonzero = NonzeroPixels::memory(&train.pixels, shape.inputs());
         let products = match recipe.precision {
             // Masks: three bits for two numbers.
-            Precision::Float32 => batch * units / 4,
+            Precision::Float32 => images * units / 4,
             // Two kinds of tiles of each panel.
-            Precision::Bf16 => 2 * size_of::<f32>() * batch * units + recipe.threads * bf16::memory(batch, shape),
+            Precision::Bf16 => 2 * size_of::<f32>() * images * units + recipe.threads * bf16::memory(images, shape),
         };
-        (parameters + size_of::<f32>() * (batch * units + gradient) + nonzero + products) as u64
+        (parameters + size_of::<f32>() * (images * units + gradients) + nonzero + products) as u64
     }
 
     /// The network of `recipe` at its beginning, to be trained on `train`, with the instruction set `set`. Images that are
@@ -293,8 +301,9 @@ impl FusedEngine {
         self.weights.reduce_threads(threads);
         self.exchange.reduce_threads(threads);
         self.workers.truncate(threads);
+        let batch = self.recipe.batch_size.min(self.labels.len());
         for (rank, worker) in self.workers.iter_mut().enumerate() {
-            worker.take_more(&self.weights, rank);
+            worker.take_more(&self.weights, rank, batch);
         }
     }
 
@@ -408,7 +417,7 @@ fn training(recipe: &Recipe) -> Option<(&OptimizerSettings, Precision)> {
 fn team(recipe: &Recipe, weights: &Weights, images: usize) -> (Exchange, Vec<Worker>) {
     let batch = recipe.batch_size.min(images);
     let workers = (0..weights.threads()).map(|rank| Worker::new(recipe, weights, rank, batch)).collect();
-    (Exchange::for_training(weights, batch), workers)
+    (Exchange::for_training(weights, micro_batch::size(batch, recipe.precision)), workers)
 }
 
 /// The nonzero pixels of `images`, whose inputs are D, and their labels.

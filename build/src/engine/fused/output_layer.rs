@@ -71,22 +71,23 @@ fn partial_logits_tile<S: Simd, const R: usize>(
     }
 }
 
-/// Replaces logits z (B) by their gradient `(softmax(z) - target) / B`, zero in the lanes from `classes` on. The target is
-/// `(1 - smoothing) onehot(label) + smoothing / K`.
+/// Replaces the logits z of some images by their gradient `(softmax(z) - target) / B`, zero in the lanes from `classes` on. The
+/// target is `(1 - smoothing) onehot(label) + smoothing / K`, and B is the whole batch's size.
 ///
-/// Returns loss and right answers of the batch.
+/// Returns loss and right answers of the images.
 #[inline(always)]
 pub fn softmax_gradient<S: Simd>(
     s: S,
     logits: &mut [Block],
     labels: impl Iterator<Item = u8>,
+    batch: usize,
     classes: usize,
     smoothing: f32,
 ) -> EpochTotals {
     if smoothing > 0.0 {
-        softmax_gradient_by::<S, true>(s, logits, labels, classes, smoothing)
+        softmax_gradient_by::<S, true>(s, logits, labels, batch, classes, smoothing)
     } else {
-        softmax_gradient_by::<S, false>(s, logits, labels, classes, 0.0)
+        softmax_gradient_by::<S, false>(s, logits, labels, batch, classes, 0.0)
     }
 }
 
@@ -96,6 +97,7 @@ fn softmax_gradient_by<S: Simd, const SMOOTHED: bool>(
     s: S,
     logits: &mut [Block],
     labels: impl Iterator<Item = u8>,
+    batch: usize,
     classes: usize,
     smoothing: f32,
 ) -> EpochTotals {
@@ -104,7 +106,7 @@ fn softmax_gradient_by<S: Simd, const SMOOTHED: bool>(
     inside.0[..classes].fill(1.0);
     outside.0[classes..].fill(-1e30);
     let (inside, outside) = (s.load(&inside), s.load(&outside));
-    let per_image = 1.0 / logits.len() as f32;
+    let per_image = 1.0 / batch as f32;
     let per_label = per_image * (1.0 - smoothing);
     let per_class = s.mul(inside, s.splat(per_image * smoothing / classes as f32));
     // The product of some images' sums, so that one logarithm does for all of them. Each sum is from 1 to 16.
@@ -139,17 +141,18 @@ fn softmax_gradient_by<S: Simd, const SMOOTHED: bool>(
     totals
 }
 
-/// Makes the gradient of an image zero if its label has at least the probability `least`; the label's target is `target`.
-/// Bit i % 32 of number i / 32 of `kept` says whether image i keeps its gradient.
+/// Makes the gradient of an image of a batch zero if its label has at least the probability `least`; the label's target is
+/// `target`. Bit i % 32 of number i / 32 of `kept` says whether image i keeps its gradient.
 pub fn skip_confident(
     d_logits: &mut [Block],
     labels: impl Iterator<Item = u8>,
+    batch: usize,
     target: f32,
     least: f32,
     kept: &mut Vec<u32>,
 ) {
     // d = (p - target) / B
-    let least = (least - target) / d_logits.len() as f32;
+    let least = (least - target) / batch as f32;
     kept.clear();
     kept.resize(d_logits.len().div_ceil(GROUP), 0);
     for (i, (d, label)) in d_logits.iter_mut().zip(labels).enumerate() {
@@ -223,14 +226,15 @@ fn hidden_gradient_wide<S: Simd, const W: usize>(
     }
 }
 
-/// The gradient `a^T d_logits` of the output weights of a hidden slab, and their update. `slab` holds their rows.
+/// Adds to the `gradient` of the output weights of a hidden slab that of some images, `a^T d_logits`. The last have the `rule`
+/// of the update. `slab` holds the rows of the weights.
 #[inline(always)]
 pub fn update<S: Simd>(
     s: S,
     slab: &mut Slab,
     a: &[Block],
     d_logits: &[Block],
-    rule: &StepRule,
+    rule: Option<&StepRule>,
     gradient: &mut [Block],
 ) {
     if S::MANY_REGISTERS {
@@ -247,13 +251,17 @@ fn update_by<S: Simd, const R: usize>(
     slab: &mut Slab,
     a: &[Block],
     d_logits: &[Block],
-    rule: &StepRule,
+    rule: Option<&StepRule>,
     gradient: &mut [Block],
 ) {
     let width = slab.rows() / LANES;
     for block in 0..width {
         for first in (0..LANES).step_by(R) {
+            let gradient = &mut gradient[block * LANES + first..][..R];
             let mut sums = [s.splat(0.0); R];
+            for r in 0..R {
+                sums[r] = s.load(&gradient[r]);
+            }
             for (d, a) in d_logits.iter().zip(a.chunks_exact(width)) {
                 let d = s.load(d);
                 let a = &a[block].0[first..first + R];
@@ -261,11 +269,12 @@ fn update_by<S: Simd, const R: usize>(
                     sums[r] = s.mul_add(s.splat(a[r]), d, sums[r]);
                 }
             }
-            let gradient = &mut gradient[block * LANES + first..][..R];
             for r in 0..R {
                 s.store(sums[r], &mut gradient[r]);
             }
         }
     }
-    slab.update(s, rule, 0..width * LANES, gradient);
+    if let Some(rule) = rule {
+        slab.update(s, rule, 0..width * LANES, gradient);
+    }
 }

@@ -73,3 +73,8 @@ fn valgrind_dense_layers() {
 fn valgrind_batches_of_several_groups() {
     compare(&[33, 18], 70, 100);
 }
+
+#[test]
+fn valgrind_batches_of_several_micro_batches() {
+    compare(&[33, 18], 270, 300);
+}

@@ -1,0 +1,65 @@
+//! The gradients of a thread's weights, summed over the micro-batches of a batch.
+
+use super::group::GROUP;
+use super::micro_batch;
+use super::panel::MASK;
+use super::weights::{LayerLayout, TOGETHER, WIDEST, Weights};
+use crate::simd::{Block, LANES, Precision};
+
+/// Memory for the sums. In batches of several micro-batches every gradient has a place of its own, from one to the next; else
+/// all take turns in one place.
+pub struct GradientSums {
+    blocks: Vec<Block>,
+    are_kept: bool,
+    is_first: bool,
+    /// The blocks given since the micro-batch began.
+    given: usize,
+}
+
+impl GradientSums {
+    /// For the weights of thread `rank` and batches of `batch` images.
+    pub fn new(weights: &Weights, rank: usize, batch: usize) -> Self {
+        let are_kept = batch > micro_batch::size(batch, weights.precision);
+        let blocks = if are_kept { all(weights, rank) } else { largest(weights, rank, batch) };
+        Self { blocks: vec![Block::ZERO; blocks], are_kept, is_first: true, given: 0 }
+    }
+
+    /// Begins a micro-batch, the batch's first or another.
+    pub fn begin(&mut self, is_first: bool) {
+        (self.is_first, self.given) = (is_first, 0);
+    }
+
+    /// The sum for the next weights, `blocks` of them, over the micro-batches before: zero in the first. Every micro-batch asks
+    /// for the same weights in the same order.
+    #[inline(always)]
+    pub fn next(&mut self, blocks: usize) -> &mut [Block] {
+        let sum = &mut self.blocks[self.given..][..blocks];
+        if self.are_kept {
+            self.given += blocks;
+        }
+        if self.is_first {
+            sum.fill(Block::ZERO);
+        }
+        sum
+    }
+}
+
+/// The blocks of all gradients of thread `rank`.
+fn all(weights: &Weights, rank: usize) -> usize {
+    let own = |layout: &LayerLayout| layout.width(layout.own(rank, weights.threads()));
+    let layers = weights.layers.iter().map(|layer| layer.layout.rows * own(&layer.layout));
+    let output = weights.layers.last().map_or(0, |last| own(&last.layout) * LANES + 1);
+    layers.sum::<usize>() + output
+}
+
+/// The blocks of the largest gradient of thread `rank` in batches of one micro-batch: of slabs of the first layer that are
+/// worked on together for several groups of images, or of those of a layer after it and one panel of its inputs.
+fn largest(weights: &Weights, rank: usize, batch: usize) -> usize {
+    if weights.precision == Precision::Bf16 {
+        return WIDEST * LANES;
+    }
+    let first = &weights.layers[0].layout;
+    let own = first.width(first.own(rank, weights.threads()));
+    let together = if batch > GROUP { own.min(TOGETHER * WIDEST) } else { 0 };
+    (weights.shape().inputs() * together).max(TOGETHER * WIDEST * MASK)
+}
