@@ -17,6 +17,15 @@ def cpu():
         return platform.processor() or platform.machine()
 
 
+def multiplies_bf16():
+    """Whether the processor has instructions for products of bf16 numbers."""
+    try:
+        text = pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return re.search(r"^(flags|Features)\s*:.*\b(avx512_bf16|bf16)\b", text, re.MULTILINE) is not None
+
+
 def output(*command):
     """What a program prints; "unknown" where there is no such program."""
     try:
