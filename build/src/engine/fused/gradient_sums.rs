@@ -10,6 +10,8 @@ use crate::simd::{Block, LANES, Precision};
 /// all take turns in one place.
 pub struct GradientSums {
     blocks: Vec<Block>,
+    /// The images of a batch.
+    batch: usize,
     are_kept: bool,
     is_first: bool,
     /// The blocks given since the micro-batch began.
@@ -21,7 +23,12 @@ impl GradientSums {
     pub fn new(weights: &Weights, rank: usize, batch: usize) -> Self {
         let are_kept = batch > micro_batch::size(batch, weights.precision);
         let blocks = if are_kept { all(weights, rank) } else { largest(weights, rank, batch) };
-        Self { blocks: vec![Block::ZERO; blocks], are_kept, is_first: true, given: 0 }
+        Self { blocks: vec![Block::ZERO; blocks], batch, are_kept, is_first: true, given: 0 }
+    }
+
+    /// Takes memory for the share that is left to thread `rank` since there are fewer threads.
+    pub fn take_more(&mut self, weights: &Weights, rank: usize) {
+        *self = Self::new(weights, rank, self.batch);
     }
 
     /// Begins a micro-batch, the batch's first or another.

@@ -15,8 +15,8 @@ use crate::simd::Precision;
 const MICRO_BATCH: usize = 256;
 const _: () = assert!(MICRO_BATCH.is_multiple_of(MASK));
 
-/// The images of a micro-batch, but for the last, where batches have `batch` images. Products of bf16 numbers are so fast that
-/// adding up the gradients of several would take much of a step.
+/// The images of a micro-batch, but for the last, where batches have `batch` images. In bf16 a batch is a single one: tiles sum
+/// a gradient over all its images before it goes to memory.
 pub fn size(batch: usize, precision: Precision) -> usize {
     match precision {
         Precision::Float32 => batch.min(MICRO_BATCH),

@@ -41,8 +41,8 @@
 //! Dense layers (`hidden_layer`) have a barrier before each on the forward pass and on the backward pass, one before
 //! their weights change and one after. They too use only what is not zero: ReLU and dropout leave a quarter to some half.
 //! For batches of more than 32 images, the first layer's gradient is summed over groups of 32 and kept in memory in
-//! between; for those of more than 256, all gradients are, from micro-batch to micro-batch. Every sum has an order that depends neither on the number of threads nor on the columns that a thread owns, so
-//! neither does any bit of the result.
+//! between; for those of more than 256, all gradients are, from micro-batch to micro-batch. Every sum has an order that
+//! depends neither on the number of threads nor on the columns that a thread owns, so neither does any bit of the result.
 //!
 //! The work in a step for 784-128-10, B = 32 and Adam on MNIST. There, 150 pixels of an image are nonzero on average
 //! and 457 in any of 32 images; the weights of 37 of them are behind. `cargo bench --bench limits` counts this, and
@@ -301,9 +301,8 @@ impl FusedEngine {
         self.weights.reduce_threads(threads);
         self.exchange.reduce_threads(threads);
         self.workers.truncate(threads);
-        let batch = self.recipe.batch_size.min(self.labels.len());
         for (rank, worker) in self.workers.iter_mut().enumerate() {
-            worker.take_more(&self.weights, rank, batch);
+            worker.take_more(&self.weights, rank);
         }
     }
 

@@ -70,8 +70,8 @@ impl Worker {
     }
 
     /// Takes memory for the share that is left to thread `rank` since there are fewer threads.
-    pub fn take_more(&mut self, weights: &Weights, rank: usize, batch: usize) {
-        self.sums = GradientSums::new(weights, rank, batch);
+    pub fn take_more(&mut self, weights: &Weights, rank: usize) {
+        self.sums.take_more(weights, rank);
     }
 }
 
