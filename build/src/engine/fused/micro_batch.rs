@@ -1,7 +1,7 @@
 //! The images that pass all layers together, forward and backward.
 //!
-//! A batch is one micro-batch or several, whose gradients are summed before the update. So activations stay in the second-level
-//! cache from layer to layer, and a large batch takes no more memory for them than a smaller one.
+//! A batch is one micro-batch or several, whose gradients are summed before the update. So a large batch takes no more memory
+//! for activations than a smaller one, and they are still in a cache when the next layer reads them.
 //!
 //! Source: Huang and others: GPipe: Efficient Training of Giant Neural Networks using Pipeline Parallelism, 2019, for the word.
 
