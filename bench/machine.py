@@ -9,21 +9,23 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
+def cpuinfo():
+    """What Linux says of the processor; nothing elsewhere."""
+    try:
+        return pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+
+
 def cpu():
     """The processor's name."""
-    try:
-        return re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())[1].strip()
-    except (OSError, TypeError):
-        return platform.processor() or platform.machine()
+    name = re.search(r"model name\s*: (.*)", cpuinfo())
+    return name[1].strip() if name else platform.processor() or platform.machine()
 
 
 def multiplies_bf16():
     """Whether the processor has instructions for products of bf16 numbers."""
-    try:
-        text = pathlib.Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return re.search(r"^(flags|Features)\s*:.*\b(avx512_bf16|bf16)\b", text, re.MULTILINE) is not None
+    return re.search(r"^(flags|Features)\s*:.*\b(avx512_bf16|bf16)\b", cpuinfo(), re.MULTILINE) is not None
 
 
 def output(*command):
