@@ -8,8 +8,8 @@ use super::*;
 /// values. A number that lies between two bf16 numbers may be rounded to either, which moves a few values by 1/256 at most.
 const TOLERANCE: f64 = 3e-4;
 
-/// Networks and batches that leave a rest in every tile, and one beyond a pass of 256 images.
-const CASES: [(usize, &[usize], usize, usize); 8] = [
+/// Networks and batches that leave a rest in every tile, one beyond a pass of 256 images, and some of several micro-batches.
+const CASES: [(usize, &[usize], usize, usize); 11] = [
     (20, &[7], 4, 9),
     (12, &[9, 5], 3, 33),
     (6, &[], 10, 40),
@@ -18,6 +18,9 @@ const CASES: [(usize, &[usize], usize, usize); 8] = [
     (40, &[33, 300, 20], 10, 130),
     (400, &[530], 10, 70),
     (784, &[96, 64], 10, 64),
+    (20, &[7], 4, 1030),
+    (12, &[], 3, 1100),
+    (12, &[9, 5], 3, 2100),
 ];
 
 fn build(set: InstructionSet, recipe: &Recipe, data: &Arc<Images>) -> FusedEngine {

@@ -8,7 +8,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 /// How often a waiting thread polls before it sleeps: some ten microseconds, many times the wait in a balanced step.
 const SPINS: u32 = 500;
 
-/// A barrier: each thread waits here for all others, about a microsecond where each has a processor to itself.
+/// A barrier: each thread waits here for all others, less than a microsecond where each has a processor to itself.
 ///
 /// A waiting thread polls for a while and then sleeps, so that other threads get its processor.
 #[derive(Debug)]

@@ -17,8 +17,8 @@
 
 use std::ops::Range;
 
-use super::access::{Access, LayerAccess};
-use super::first_layer;
+use super::access::LayerAccess;
+use super::gradient_sums::GradientSums;
 use super::panel::{PanelBuffer, PanelTiles};
 use super::pixel_tiles::{Left, PixelTiles};
 use super::weights::{Columns, Slab, WIDEST};
@@ -228,11 +228,19 @@ fn pack_transposed<S: Simd>(s: S, slab: &Slab, first: usize, tiles: &mut Vec<Bf1
     tiles.push(tile);
 }
 
-/// The gradient of the weights of hidden layer `l`, from 1, over `images` images, and their update.
+/// Adds to the gradient of a dense layer's weights, without the biases, that of the micro-batch, `a^T d` over `images` images.
+/// The last micro-batch has the `rule` of the update.
 #[inline(always)]
-pub fn update<S: Simd>(s: S, access: &mut Access, l: usize, images: usize, tiles: &Tiles, rule: &StepRule) {
-    let [before, mut layer] = access.pair(l);
-    let LayerAccess { own, weights, gradients, .. } = &mut layer;
+pub fn update<S: Simd>(
+    s: S,
+    before: &LayerAccess,
+    layer: &mut LayerAccess,
+    images: usize,
+    tiles: &Tiles,
+    rule: Option<&StepRule>,
+    sums: &mut GradientSums,
+) {
+    let LayerAccess { own, weights, gradients, .. } = layer;
     let inputs = pairs((0..before.layout.slabs.len()).map(|q| before.activations.get(q)));
     let lefts = left_columns(&inputs, images);
     let mut product = Product::new(tiles);
@@ -244,31 +252,30 @@ pub fn update<S: Simd>(s: S, access: &mut Access, l: usize, images: usize, tiles
         let width = slab.width;
         let mut first = 0;
         for ((input, pair), left) in inputs.iter().zip(&lefts) {
-            let mut gradient = [Block::ZERO; ROWS * 2];
-            let gradient = &mut gradient[..ROWS * width];
+            let gradient = sums.next(ROWS * width);
             product.add(s, left, |group, c| d.tiles().columns(group, c), gradient, width);
             let rows = first..first + input.blocks(*pair).len() * LANES;
-            slab.update(s, rule, rows.clone(), &gradient[..rows.len() * width]);
+            if let Some(rule) = rule {
+                slab.update(s, rule, rows.clone(), &gradient[..rows.len() * width]);
+            }
             first = rows.end;
         }
-        let biases = &mut [Block::ZERO; WIDEST][..width];
-        first_layer::update_biases(s, slab, d.rows(0..images).blocks, Some(rule), biases);
     }
 }
 
-/// The gradient of the first layer's weights over `images` images, and their update. Weights of pixels that take no part
-/// are left to the lazy update.
+/// Adds to the gradient of the first layer's weights, without the biases, that of the micro-batch, over `images` images. The last
+/// micro-batch has the `rule` of the update. Weights of pixels that take no part are left to the lazy update.
 #[inline(always)]
 pub fn update_first_layer<S: Simd>(
     s: S,
-    access: &mut Access,
+    layer: &mut LayerAccess,
     images: usize,
     (tiles, pixels): (&Tiles, &PixelTiles),
-    rule: &StepRule,
+    rule: Option<&StepRule>,
     lazy: &LazyUpdates,
+    sums: &mut GradientSums,
 ) {
-    let mut layer = access.layer(0);
-    let LayerAccess { own, weights, gradients, .. } = &mut layer;
+    let LayerAccess { own, weights, gradients, .. } = layer;
     let lefts = pixels.left_columns(images);
     let mut product = Product::new(tiles);
     for q in own.clone() {
@@ -278,9 +285,9 @@ pub fn update_first_layer<S: Simd>(
             if interrupt::is_received() {
                 return;
             }
-            let mut gradient = [Block::ZERO; ROWS * WIDEST];
-            let gradient = &mut gradient[..ROWS * width];
+            let gradient = sums.next(ROWS * width);
             product.add(s, left, |group, c| d.tiles().columns(group, c), gradient, width);
+            let Some(rule) = rule else { continue };
             for g in &mut *gradient {
                 s.store(s.mul(s.load(g), s.splat(1.0 / 255.0)), g);
             }
@@ -289,8 +296,6 @@ pub fn update_first_layer<S: Simd>(
                 None => update_rows(s, slab, pixels, gradient, rule, lazy),
             }
         }
-        let biases = &mut [Block::ZERO; WIDEST][..width];
-        first_layer::update_biases(s, slab, d.rows(0..images).blocks, Some(rule), biases);
     }
 }
 

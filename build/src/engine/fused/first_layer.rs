@@ -11,7 +11,7 @@ use super::nonzero::NonzeroPixels;
 use super::weights::{Slab, TOGETHER, WIDEST, for_slabs};
 use crate::optim::lazy::LazyUpdates;
 use crate::optim::vectors::{BlockUpdate, StepRule};
-use crate::simd::{Block, Simd, add, load_row, store_row};
+use crate::simd::{Block, Simd, load_row, store_row};
 
 /// The most images that pass the first layer together: their activations stay in the first-level cache.
 pub const FIRST_LAYER_IMAGES: usize = 64;
@@ -279,17 +279,5 @@ unsafe fn add_image<S: Simd, const W: usize, const N: usize>(
         for j in 0..W {
             sums[n][j] = s.mul_add(x, s.load(&d[j]), sums[n][j]);
         }
-    }
-}
-
-/// Adds to the `gradient` of the slab's biases that of some images, the sum of d_z. The last have the `rule` of the update.
-#[inline(always)]
-pub fn update_biases<S: Simd>(s: S, slab: &mut Slab, d_z: &[Block], rule: Option<&StepRule>, gradient: &mut [Block]) {
-    for d_z in d_z.chunks_exact(slab.width) {
-        add(s, gradient, d_z);
-    }
-    if let Some(rule) = rule {
-        let rows = slab.rows();
-        slab.update(s, rule, rows - 1..rows, gradient);
     }
 }

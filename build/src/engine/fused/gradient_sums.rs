@@ -4,6 +4,7 @@ use super::group::GROUP;
 use super::micro_batch;
 use super::panel::MASK;
 use super::weights::{LayerLayout, TOGETHER, WIDEST, Weights};
+use crate::simd::tile::ROWS;
 use crate::simd::{Block, LANES, Precision};
 
 /// Memory for the sums. In batches of several micro-batches every gradient has a place of its own, from one to the next; else
@@ -54,16 +55,25 @@ impl GradientSums {
 /// The blocks of all gradients of thread `rank`.
 fn all(weights: &Weights, rank: usize) -> usize {
     let own = |layout: &LayerLayout| layout.width(layout.own(rank, weights.threads()));
-    let layers = weights.layers.iter().map(|layer| layer.layout.rows * own(&layer.layout));
+    let rows = |l: usize| match weights.precision {
+        Precision::Float32 => weights.layers[l].layout.rows,
+        // The rows of tiles, and one for the biases.
+        Precision::Bf16 if l == 0 => weights.shape().inputs().next_multiple_of(ROWS) + 1,
+        Precision::Bf16 => {
+            weights.layers[l - 1].layout.slabs.iter().map(|slab| slab.width.div_ceil(2) * ROWS).sum::<usize>() + 1
+        }
+    };
+    let layers = weights.layers.iter().enumerate().map(|(l, layer)| rows(l) * own(&layer.layout));
     let output = weights.layers.last().map_or(0, |last| own(&last.layout) * LANES + 1);
     layers.sum::<usize>() + output
 }
 
 /// The blocks of the largest gradient of thread `rank` in batches of one micro-batch: of slabs of the first layer that are
-/// worked on together for several groups of images, or of those of a layer after it and one panel of its inputs.
+/// worked on together for several groups of images, or of those of a layer after it and one panel of its inputs; in bf16, of
+/// two tiles.
 fn largest(weights: &Weights, rank: usize, batch: usize) -> usize {
     if weights.precision == Precision::Bf16 {
-        return WIDEST * LANES;
+        return WIDEST * ROWS;
     }
     let first = &weights.layers[0].layout;
     let own = first.width(first.own(rank, weights.threads()));

@@ -17,7 +17,6 @@
 use std::ops::Range;
 
 use super::access::LayerAccess;
-use super::first_layer;
 use super::gradient_sums::GradientSums;
 use super::micro_batch::in_ranges;
 use super::panel::{MASK, Panel};
@@ -266,8 +265,8 @@ pub fn relu_backward<S: Simd>(s: S, a: &[Block], scale: f32, d: &mut [Block]) {
     }
 }
 
-/// Adds to the gradient of a dense layer's weights that of the micro-batch, `a^T d` over `images` images. The last micro-batch
-/// has the `rule` of the update.
+/// Adds to the gradient of a dense layer's weights, without the biases, that of the micro-batch, `a^T d` over `images` images.
+/// The last micro-batch has the `rule` of the update.
 #[inline(always)]
 pub fn update<S: Simd>(
     s: S,
@@ -290,10 +289,6 @@ pub fn update<S: Simd>(
                 update_by::<S>(s, before, input, layer, slabs.start, images, rule, gradient)
             );
         }
-    }
-    for q in layer.own.clone() {
-        let (slab, d) = (layer.weights.get_mut(q), layer.gradients.get(q).rows(0..images).blocks);
-        first_layer::update_biases(s, slab, d, rule, sums.next(slab.width));
     }
 }
 

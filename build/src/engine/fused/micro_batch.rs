@@ -10,18 +10,20 @@ use std::ops::Range;
 use super::panel::MASK;
 use crate::interrupt;
 use crate::simd::Precision;
+use crate::simd::tile::DEPTH;
 
-/// The images of a micro-batch of float32 numbers.
-const MICRO_BATCH: usize = 256;
-const _: () = assert!(MICRO_BATCH.is_multiple_of(MASK));
+/// The images that pass a dense layer together, and the micro-batch of float32 numbers.
+const PASS: usize = 256;
+/// The micro-batch of bf16 numbers. It is larger, since tiles sum a gradient much faster than it goes to memory and back.
+const BF16: usize = 1024;
+const _: () = assert!(PASS.is_multiple_of(MASK) && BF16.is_multiple_of(PASS) && PASS.is_multiple_of(DEPTH));
 
-/// The images of a micro-batch, but for the last, where batches have `batch` images. In bf16 a batch is a single one: tiles sum
-/// a gradient over all its images before it goes to memory.
+/// The images of a micro-batch, but for the last, where batches have `batch` images.
 pub fn size(batch: usize, precision: Precision) -> usize {
-    match precision {
-        Precision::Float32 => batch.min(MICRO_BATCH),
-        Precision::Bf16 => batch,
-    }
+    batch.min(match precision {
+        Precision::Float32 => PASS,
+        Precision::Bf16 => BF16,
+    })
 }
 
 /// `images` images in their order, at most `most` at a time.
@@ -32,5 +34,5 @@ pub fn in_ranges(images: usize, most: usize) -> impl Iterator<Item = Range<usize
 
 /// The images of a micro-batch that pass a dense layer together; no more after a signal.
 pub fn passes(images: usize) -> impl Iterator<Item = Range<usize>> {
-    in_ranges(images, MICRO_BATCH).take_while(|_| !interrupt::is_received())
+    in_ranges(images, PASS).take_while(|_| !interrupt::is_received())
 }

@@ -8,7 +8,7 @@
 //! | mask | which of up to 64 numbers are not 0, a bit for each; dense layers use no others |
 //! | nonzero pixel | a pixel that is not 0; the first layer reads no others |
 //! | stretch | 158 neighbouring pixels, whose weights fit into the first-level cache |
-//! | micro-batch | up to 256 images of a batch, which pass all layers forward and backward before the next |
+//! | micro-batch | up to 256 images of a batch, in bf16 1,024, which pass all layers forward and backward before the next |
 //! | group | up to 32 images of a micro-batch, listed pixel by pixel for the gradient of the first layer |
 //! | lazy update | weights of pixels that are zero in the whole batch are not touched in the step |
 //! | catch up | to apply the updates that such weights missed, before they are used again |
@@ -41,12 +41,12 @@
 //! Dense layers (`hidden_layer`) have a barrier before each on the forward pass and on the backward pass, one before
 //! their weights change and one after. They too use only what is not zero: ReLU and dropout leave a quarter to some half.
 //! For batches of more than 32 images, the first layer's gradient is summed over groups of 32 and kept in memory in
-//! between; for those of more than 256, all gradients are, from micro-batch to micro-batch. Every sum has an order that
+//! between; for those of several micro-batches, all gradients are, from one to the next. Every sum has an order that
 //! depends neither on the number of threads nor on the columns that a thread owns, so neither does any bit of the result.
 //!
 //! The work in a step for 784-128-10, B = 32 and Adam on MNIST. There, 150 pixels of an image are nonzero on average
-//! and 457 in any of 32 images; the weights of 37 of them are behind. `cargo bench --bench limits` counts this, and
-//! measures the rates of the machine.
+//! and 457 in any of 32 images; the weights of 37 of them are behind. `cargo bench --features bench --bench limits -- DATA_DIR`
+//! counts this, and measures the rates of the machine.
 //!
 //! | operations on single numbers, a multiply-add being one | |
 //! |---|---|
@@ -224,8 +224,8 @@ impl FusedEngine {
         let images = micro_batch::size(batch, recipe.precision);
         let gradients = match batch {
             ..=GROUP => 0,
-            _ if batch == images => largest,
-            _ => shape.parameter_count(),
+            _ if batch > images => shape.parameter_count(),
+            _ => largest,
         };
         let nonzero = NonzeroPixels::memory(&train.pixels, shape.inputs());
         let products = match recipe.precision {

@@ -266,7 +266,7 @@ impl MicroBatch<'_> {
             output_layer::update(s, slab, a, d_logits, self.rule(), sums.next(slab.rows()));
             layer.gradients.get_mut(q).make_ready(s, 0..b);
         }
-        first_layer::update_biases(s, output.biases.get_mut(output.rank), d_logits, self.rule(), sums.next(1));
+        output.biases.get_mut(output.rank).update_biases(s, d_logits, self.rule(), sums.next(1));
         totals
     }
 
@@ -295,41 +295,49 @@ impl MicroBatch<'_> {
     #[inline(always)]
     fn dense_update<S: Simd>(&self, s: S, access: &mut Access, worker: &mut Worker, l: usize) {
         let b = self.images.len();
-        if let Some(tiles) = self.step.tiles {
-            return bf16::update(s, access, l, b, tiles, &self.step.rule);
-        }
         let [before, mut layer] = access.pair(l);
-        hidden_layer::update(s, &before, &mut layer, b, self.rule(), &mut worker.sums);
+        if let Some(tiles) = self.step.tiles {
+            bf16::update(s, &before, &mut layer, b, tiles, self.rule(), &mut worker.sums);
+        } else {
+            hidden_layer::update(s, &before, &mut layer, b, self.rule(), &mut worker.sums);
+        }
+        self.update_biases(s, &mut layer, &mut worker.sums);
     }
 
     /// The gradient of the first layer, and its update.
     #[inline(always)]
     fn first_layer_backward<S: Simd>(&self, s: S, access: &mut Access, worker: &mut Worker) {
-        let b = self.images.len();
-        let Worker { lazy, groups, kept, sums, pixel_tiles, .. } = worker;
-        if let Some(tiles) = self.step.tiles {
-            return bf16::update_first_layer(s, access, b, (tiles, pixel_tiles), &self.step.rule, lazy);
-        }
         let mut layer = access.layer(0);
-        if !self.is_one_group() {
-            return self.first_layer_backward_by_groups(s, &mut layer, worker);
+        if let Some(tiles) = self.step.tiles {
+            let Worker { lazy, pixel_tiles, sums, .. } = &mut *worker;
+            let (b, rule) = (self.images.len(), self.rule());
+            bf16::update_first_layer(s, &mut layer, b, (tiles, pixel_tiles), rule, lazy, sums);
+        } else if self.is_one_group() {
+            self.first_layer_by_pixels(s, &mut layer, worker);
+        } else {
+            self.first_layer_by_groups(s, &mut layer, worker);
         }
+        self.update_biases(s, &mut layer, &mut worker.sums);
+    }
+
+    /// [`first_layer_backward`](Self::first_layer_backward) without the biases, for a batch that is a single group.
+    #[inline(always)]
+    fn first_layer_by_pixels<S: Simd>(&self, s: S, layer: &mut LayerAccess, worker: &mut Worker) {
+        let Worker { lazy, groups, kept, .. } = worker;
         let group = &mut groups[0];
         if let [kept] = kept[..] {
             group.keep(kept);
         }
         for q in layer.own.clone() {
-            let slab = layer.weights.get_mut(q);
-            let d = layer.gradients.get(q).rows(0..b).blocks;
-            first_layer::backward(s, slab, group, d, &self.step.rule, lazy);
-            first_layer::update_biases(s, slab, d, self.rule(), sums.next(slab.width));
+            let d = layer.gradients.get(q).rows(0..self.images.len()).blocks;
+            first_layer::backward(s, layer.weights.get_mut(q), group, d, &self.step.rule, lazy);
         }
     }
 
-    /// [`first_layer_backward`](Self::first_layer_backward) for a batch of several groups. The gradient of some slabs stays in
-    /// the second-level cache over all groups of the micro-batch.
+    /// [`first_layer_backward`](Self::first_layer_backward) without the biases, for a batch of several groups. The gradient of
+    /// some slabs stays in the second-level cache over all groups of the micro-batch.
     #[inline(always)]
-    fn first_layer_backward_by_groups<S: Simd>(&self, s: S, layer: &mut LayerAccess, worker: &mut Worker) {
+    fn first_layer_by_groups<S: Simd>(&self, s: S, layer: &mut LayerAccess, worker: &mut Worker) {
         let (b, inputs) = (self.images.len(), self.step.data.recipe.shape.inputs());
         let Worker { lazy, groups, kept, sums, .. } = worker;
         self.fill_groups(groups, kept);
@@ -347,9 +355,14 @@ impl MicroBatch<'_> {
                 }
             }
         }
+    }
+
+    /// The gradient of a hidden layer's biases, and their update.
+    #[inline(always)]
+    fn update_biases<S: Simd>(&self, s: S, layer: &mut LayerAccess, sums: &mut GradientSums) {
         for q in layer.own.clone() {
-            let (slab, d) = (layer.weights.get_mut(q), layer.gradients.get(q).rows(0..b).blocks);
-            first_layer::update_biases(s, slab, d, self.rule(), sums.next(slab.width));
+            let (slab, d) = (layer.weights.get_mut(q), layer.gradients.get(q).rows(0..self.images.len()).blocks);
+            slab.update_biases(s, d, self.rule(), sums.next(slab.width));
         }
     }
 

@@ -92,6 +92,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn fewer_threads_than_the_network_was_laid_out_for_change_no_bit() {
+        // Batches of one group, of several, and of several micro-batches.
+        for (batch_size, images) in [(5, 15), (70, 100), (270, 300)] {
+            for set in InstructionSet::available() {
+                let order: Vec<u32> = (0..images as u32).collect();
+                let results = [3, 2, 1].map(|threads| {
+                    let (mut engine, _) = engine(set, &[37, 40], batch_size, images, 3);
+                    if threads < 3 {
+                        engine.reduce_threads(threads);
+                    }
+                    let totals = engine.train_round(&order, true, EpochTotals::default());
+                    (engine.state().unwrap(), totals.loss_sum)
+                });
+                assert!(results[0] == results[1] && results[1] == results[2], "{set:?}, batches of {batch_size}");
+            }
+        }
+    }
+
     /// What the search finds, and the threads of all its measurements, if a step of so many threads takes so many
     /// microseconds.
     fn found(threads: usize, micros: impl Fn(usize) -> u64) -> (usize, Vec<usize>) {

@@ -6,10 +6,10 @@ use super::shared::Shared;
 use crate::error::Result;
 use crate::interrupt;
 use crate::model::MlpShape;
-use crate::optim::vectors::BlockUpdate;
+use crate::optim::vectors::{BlockUpdate, StepRule};
 use crate::optim::{MAX_SLOTS, OptimizerSettings};
 use crate::simd::tile::DEPTH;
-use crate::simd::{Block, LANES, Precision, Simd};
+use crate::simd::{Block, LANES, Precision, Simd, add};
 
 /// The widest slab in blocks: 64 columns, whose sums stay in registers.
 pub const WIDEST: usize = 4;
@@ -59,6 +59,19 @@ impl Slab {
     pub fn update<S: Simd>(&mut self, s: S, rule: &impl BlockUpdate, rows: Range<usize>, gradient: &[Block]) {
         let (weights, slots) = self.rows_mut(rows);
         rule.apply(s, weights, slots, gradient);
+    }
+
+    /// Adds to the `gradient` of the biases that of some images, the sum of their rows of d (B,W). The last images have the
+    /// `rule` of the update.
+    #[inline(always)]
+    pub fn update_biases<S: Simd>(&mut self, s: S, d: &[Block], rule: Option<&StepRule>, gradient: &mut [Block]) {
+        for d in d.chunks_exact(self.width) {
+            add(s, gradient, d);
+        }
+        if let Some(rule) = rule {
+            let rows = self.rows();
+            self.update(s, rule, rows - 1..rows, gradient);
+        }
     }
 
     /// Updates row `row` of a slab of `W` blocks by its gradient, which stays in registers since `W` is a constant.
