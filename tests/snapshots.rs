@@ -155,6 +155,21 @@ fn an_old_snapshot_that_cannot_be_removed_is_named_and_no_new_one_is_lost() {
 }
 
 #[test]
+fn a_snapshot_that_does_not_fit_takes_no_space_from_the_model() {
+    let sandbox = Sandbox::with_data();
+    sandbox.train("--train_epochs=1 --snapshots=1").done();
+    let pages = fs::metadata(sandbox.path("model/snapshots/epoch-001.safetensors")).unwrap().len().div_ceil(4096);
+    reset(&sandbox);
+    let Some(_mount) = tmpfs(&sandbox.path("model"), &format!("size={}k", 4 * (pages + pages * 3 / 5))) else { return };
+    // The second one fails, and its part of a file goes so much later. Meanwhile the training ends.
+    let options = ["-e", "inject=unlink:delay_enter=300000"];
+    let Some(ended) = train(&sandbox, &options, "--train_epochs=3 --snapshots=1") else { return };
+    assert_eq!(ended.code, Some(1), "{ended:#?}");
+    assert!(ended.stderr.contains("the training goes on without the snapshot after epoch 2\n"), "{ended:#?}");
+    assert!(sandbox.path("model/model.safetensors").exists(), "{ended:#?}");
+}
+
+#[test]
 fn where_snapshots_have_filled_the_disk_the_message_says_how_to_come_to_the_model() {
     let sandbox = Sandbox::with_data();
     sandbox.train("--train_epochs=2 --snapshots=1").done();

@@ -99,6 +99,11 @@ impl Recorder {
         self.lost.is_none()
     }
 
+    /// Waits until all snapshots so far are written, before other files are: one that does not fit takes space until it fails.
+    pub fn settle(&mut self) {
+        self.writer.settle();
+    }
+
     /// Writes the state after the last whole epoch, and waits until all snapshots are written.
     ///
     /// # Errors

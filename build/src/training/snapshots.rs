@@ -184,16 +184,14 @@ impl SnapshotWriter {
         self.end()
     }
 
+    /// Waits until all snapshots so far are written. One that does not fit takes space until it fails.
+    pub fn settle(&mut self) {
+        self.writing = self.writing.take().map(|writing| Writing::Here(writing.end()));
+    }
+
     fn end(&mut self) -> Result<()> {
-        let files = match self.writing.take() {
-            None => return Ok(()),
-            Some(Writing::Here(files)) => files,
-            Some(Writing::Thread(sender, thread)) => {
-                drop(sender);
-                threads::end(thread)
-            }
-        };
-        files.failure.map_or(Ok(()), Err)
+        let failure = self.writing.take().and_then(|writing| writing.end().failure);
+        failure.map_or(Ok(()), Err)
     }
 }
 
@@ -216,6 +214,17 @@ impl Writing {
             Err(error) => {
                 threads::refused(&error.to_string());
                 Self::Here(SnapshotFiles::new(directory))
+            }
+        }
+    }
+
+    /// Waits until all are written.
+    fn end(self) -> SnapshotFiles {
+        match self {
+            Self::Here(files) => files,
+            Self::Thread(sender, thread) => {
+                drop(sender);
+                threads::end(thread)
             }
         }
     }
