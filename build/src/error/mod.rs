@@ -15,6 +15,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// The purpose of the memory of [`Error::Memory`] that parameters change.
 const TRAINING: &str = "training";
+/// What [`Error::Memory`] calls that of its files.
+const FILES: &str = "the files of the model";
 
 /// One variant per cause. `Display` names the file, field or URL in one line; [`Error::hint`] adds the next step.
 #[derive(Debug, thiserror::Error)]
@@ -296,8 +298,11 @@ impl Error {
             Error::NoRename { .. } => Some("choose an empty directory, or one on another file system".into()),
             Error::DanglingLink { .. } => Some("make the directory that it leads to, or give another one".into()),
             Error::Memory { purpose, .. } => {
-                let less =
-                    if purpose == TRAINING { "take fewer hidden units or a smaller batch_size, or " } else { "" };
+                let less = match purpose.as_str() {
+                    TRAINING => "take fewer hidden units or a smaller batch_size, or ",
+                    FILES => "take fewer hidden units, or ",
+                    _ => "",
+                };
                 let limit = "the limit may be that of `ulimit -v`, of the container, or the machine's";
                 Some(format!("{less}give the program more memory; {limit}"))
             }
@@ -462,6 +467,7 @@ mod tests {
     fn only_the_memory_of_a_training_depends_on_its_parameters() {
         let hint = |purpose: &str| Error::Memory { purpose: purpose.into(), expected: 2, found: 1 }.hint().unwrap();
         assert!(hint("training").starts_with("take fewer hidden units or a smaller batch_size, or give the program"));
+        assert!(hint("the files of the model").starts_with("take fewer hidden units, or give the program"));
         for purpose in ["the network", "train-images-idx3-ubyte", "drawing the digits"] {
             assert!(hint(purpose).starts_with("give the program more memory; the limit may be "), "{purpose}");
         }

@@ -1,5 +1,7 @@
 //! The kind of file that a training run leaves in MODEL_DIR. [`artifacts`](super::artifacts) lists them.
 
+use std::borrow::Cow;
+
 use crate::output::finished::Finished;
 
 /// Before the SHA-256 of the model's file in every other file, as its format writes names and values: somebody may copy a
@@ -17,5 +19,5 @@ pub struct Artifact {
     /// another one costs only that file.
     pub essential: bool,
     /// The file's contents; none where this run has no such file.
-    pub encode: fn(&Finished) -> Option<Vec<u8>>,
+    pub encode: for<'f> fn(&Finished<'f>) -> Option<Cow<'f, [u8]>>,
 }

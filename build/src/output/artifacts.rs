@@ -3,6 +3,7 @@
 //! A new kind of file is a module of its own with an [`Artifact`], and an entry in [`ALL`]. `train` checks and writes the
 //! list, `demo` looks for it, and tests compare it with docs/files.md.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use tracing::warn;
@@ -26,7 +27,7 @@ pub const WEIGHTS: Artifact = Artifact {
     name: "model",
     file_name: weights::FILE_NAME,
     essential: true,
-    encode: |finished| Some(finished.weights.to_vec()),
+    encode: |finished| Some(finished.weights.into()),
 };
 
 /// `parameters.yaml`: every parameter with the value it had.
@@ -36,7 +37,7 @@ pub const PARAMETERS: Artifact = Artifact {
     essential: true,
     encode: |finished| {
         let origin = format!("# {MODEL_SHA256}: {}\n", finished.model_sha256);
-        Some((finished.parameters.to_yaml() + &origin).into_bytes())
+        Some((finished.parameters.to_yaml() + &origin).into_bytes().into())
     },
 };
 
@@ -47,6 +48,13 @@ pub struct Written {
     pub files: Vec<(&'static str, PathBuf)>,
     /// The first failure among the files that are not essential.
     pub failure: Option<Error>,
+}
+
+/// About how many bytes the files of a network with so many parameters take at most while they are made, with the network
+/// itself: the model's file, the report, which is written meanwhile, and ONNX's constants with their file. The allocator keeps
+/// about as much as the parameters once more.
+pub fn memory(parameters: usize) -> u64 {
+    (5 * size_of::<f32>() * parameters + report::memory(parameters)) as u64
 }
 
 /// The names of the files.
@@ -128,7 +136,7 @@ pub fn write_all(finished: &Finished, directory: &Path, lock: Option<&DirectoryL
     let mut written = Written::default();
     let mut left_out = vec![];
     let mut failed = None;
-    let write = |(artifact, bytes): (&Artifact, Option<Vec<u8>>)| {
+    let write = |(artifact, bytes): (&Artifact, Option<Cow<[u8]>>)| {
         if failed.is_some() {
             return;
         }

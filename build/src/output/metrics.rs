@@ -31,7 +31,7 @@ pub const ARTIFACT: Artifact = Artifact {
     name: "metrics",
     file_name: FILE_NAME,
     essential: true,
-    encode: |finished| Some(Metrics::of(finished).encode()),
+    encode: |finished| Some(Metrics::of(finished).encode().into()),
 };
 
 /// The results of `train` or `evaluate`.

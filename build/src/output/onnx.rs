@@ -21,7 +21,7 @@ pub const ARTIFACT: Artifact = Artifact {
     name: "ONNX",
     file_name: "model.onnx",
     essential: false,
-    encode: |finished| encode(&finished.trained.model, finished.model_sha256),
+    encode: |finished| encode(&finished.trained.model, finished.model_sha256).map(Into::into),
 };
 
 /// The version of the format that belongs to [`OPSET`], of 2021. Readers of newer versions accept it.

@@ -30,7 +30,8 @@ use crate::output::tensorboard::EventFiles;
 use crate::output::unfinished::UnfinishedDirectory;
 use crate::parameters::{Parameters, Setting};
 use crate::sha256;
-use crate::simd::InstructionSet;
+use crate::simd::tile::TileUnit;
+use crate::simd::{InstructionSet, Precision};
 use crate::task::verdict;
 use crate::text;
 use crate::threads;
@@ -180,8 +181,11 @@ pub fn prepare(
     let validation = dataset.validation.as_ref().map_or(0, Images::len);
     let extra = training::memory(&used, &recipe, validation) + distorted;
     memory::require(extra, "distorted images, averages, the best model, snapshots and the calibration")?;
+    // When they are made, the engine has given its memory back.
+    let files = artifacts::memory(recipe.parameter_count());
+    memory::require(files.saturating_sub(needed), "the files of the model")?;
     let others = dataset.splits().skip(1).map(|(_, images)| images.pixels.len() as u64).sum::<u64>();
-    info!("memory: about {}", text::bytes(PROGRAM_BYTES + others + needed + extra));
+    info!("memory: about {}", text::bytes(PROGRAM_BYTES + others + (needed + extra).max(files)));
     let model_dir = args.model_dir.clone();
     let augmenter = augmenter(&used, &dataset.train, trainer.info().threads)?;
     Ok(Plan { parameters, used, dataset, trainer, augmenter, course, recorder, model_dir, lock, unfinished, begin })
@@ -332,8 +336,7 @@ pub fn carry_out(mut plan: Plan, listener: &mut dyn Listener, results: &mut Stri
     listener.on(RunEvent::Data { source: plan.dataset.provenance.source, images: &images });
     listener.on(RunEvent::Parameters(&plan.used));
     listener.on(RunEvent::RunStarted);
-    let before = plan.course.epochs.len();
-    let init = plan.course.init.clone();
+    let (before, init) = (plan.course.epochs.len(), plan.course.init.clone());
     let training = Training {
         parameters: &plan.used,
         dataset: &plan.dataset,
@@ -366,6 +369,7 @@ pub fn carry_out(mut plan: Plan, listener: &mut dyn Listener, results: &mut Stri
     };
     let model_dir = &plan.model_dir;
     verdict::warn_of(&finished, model_dir);
+    plan.recorder.iter_mut().for_each(Recorder::settle);
     let written = write_files(&finished, model_dir, plan.lock.as_deref(), plan.unfinished);
     // Even if they cannot be written: a training that goes on from the snapshot writes them.
     let snapshots = plan.recorder.map(Recorder::close);
@@ -460,6 +464,11 @@ fn announce(parameters: &Parameters, data: &Provenance, engine: &engine::EngineI
     );
     if let Some(original) = data.source.stands_in_for() {
         warn!("this is the synthetic stand-in: nothing trained on it says anything about {}", original.title);
+    }
+    let units = InstructionSet::choose_for(parameters.precision).map(InstructionSet::tile_unit);
+    if parameters.precision == Precision::Bf16 && units.is_ok_and(|unit| unit == TileUnit::VECTORS) {
+        let set = &engine.instruction_set;
+        warn!("precision: {set} has no products of bf16 numbers: float32 is two to four times as fast");
     }
     if let Some(warning) = parameters.optimizer.warning(&parameters.optimizer_options()) {
         warn!("{warning}");

@@ -42,19 +42,51 @@ pub const ARTIFACT: Artifact = Artifact {
     name: "report",
     file_name: "report.html",
     essential: false,
-    encode: |finished| Some(render(finished).into_bytes()),
+    encode: |finished| Some(render(finished).into_bytes().into()),
 };
 
 /// The most parameters that the page holds: 11 MB of text.
 const MOST_PARAMETERS: usize = 2_000_000;
+
+/// About how many bytes the page of a network with so many parameters takes at most.
+pub fn memory(parameters: usize) -> usize {
+    PAGE_BYTES + if parameters <= MOST_PARAMETERS { base64_length(parameters) } else { 0 }
+}
+
+/// The page with its images, without the parameters, and what it is filled from.
+const PAGE_BYTES: usize = 8_000_000;
+
+/// Where the parameters go into the page when it is filled: they are most of it, and would be copied from value to value.
+const PARAMETERS: &str = "\u{e000}parameters\u{e000}";
 
 /// The page's text.
 fn render(finished: &Finished) -> String {
     let (model, (_, evaluated)) = (&finished.trained.model, finished.final_evaluation());
     let beside = || (template(), Units::new(model, &evaluated.pixels));
     let (page, (template, units)) = threads::both(|| Page::new(finished), beside);
-    (template.and_then(|pages| pages.get_template(TEMPLATE)?.render(Serde(Filled { page, units }))))
-        .unwrap_or_else(|e| unreachable!("the page's own template, which the tests fill: {e:#}"))
+    let filled = (template.and_then(|pages| pages.get_template(TEMPLATE)?.render(Serde(Filled { page, units }))))
+        .unwrap_or_else(|e| unreachable!("the page's own template, which the tests fill: {e:#}"));
+    match filled.split_once(PARAMETERS) {
+        Some((before, after)) => with_parameters(before, &model.parameters, after),
+        None => filled,
+    }
+}
+
+/// `parameters` in base64, as little-endian float32, between two parts of the page.
+fn with_parameters(before: &str, parameters: &[f32], after: &str) -> String {
+    let mut page = String::with_capacity(before.len() + base64_length(parameters.len()) + after.len());
+    page.push_str(before);
+    // Three numbers are sixteen characters, so that parts need no filling in between.
+    for part in parameters.chunks(3 * 1024) {
+        BASE64.encode_string(weights::bytes(part), &mut page);
+    }
+    page.push_str(after);
+    page
+}
+
+/// The characters of so many float32 numbers in base64.
+fn base64_length(numbers: usize) -> usize {
+    (size_of::<f32>() * numbers).div_ceil(3) * 4
 }
 
 const TEMPLATE: &str = "page.html";
@@ -172,8 +204,8 @@ struct Cell {
 #[derive(Serialize)]
 struct PageNetwork {
     widths: String,
-    /// (P) float32, little-endian, in base64.
-    parameters: String,
+    /// Where those go: (P) float32, little-endian, in base64.
+    parameters: &'static str,
 }
 
 impl Page {
@@ -254,10 +286,8 @@ impl EpochRow {
 
 impl PageNetwork {
     fn new(model: &Model) -> Option<Self> {
-        (model.parameters.len() <= MOST_PARAMETERS).then(|| Self {
-            widths: format!("[{}]", widths(model).join(", ")),
-            parameters: BASE64.encode(weights::bytes(&model.parameters)),
-        })
+        (model.parameters.len() <= MOST_PARAMETERS)
+            .then(|| Self { widths: format!("[{}]", widths(model).join(", ")), parameters: PARAMETERS })
     }
 }
 
