@@ -175,8 +175,13 @@ impl Key {
             ValueKind::Text { .. } => return Given::Text(text.into()),
             // Without a value it is a mistake, such as a variable that is not set, and no empty list.
             ValueKind::Widths { .. } if !text.trim().is_empty() && !text.starts_with('[') => {
-                let widths = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|width| !width.is_empty());
-                format!("[{}]", widths.collect::<Vec<_>>().join(","))
+                let widths = text.split(',').map(|widths| widths.split_whitespace().collect::<Vec<_>>().join(","));
+                let widths: Vec<_> = widths.collect();
+                // One that is missing between commas is a mistake too, and no network with a layer less.
+                if widths.iter().any(String::is_empty) {
+                    return Given::Text(text.into());
+                }
+                format!("[{}]", widths.join(","))
             }
             _ => text.to_string(),
         };
