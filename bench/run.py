@@ -5,11 +5,11 @@
 
 DATA_DIR holds MNIST as `mnist download` leaves it. Each peer is given as the Python that has it (`pip install torch
 numpy`, `pip install jax optax`, `pip install tensorflow-cpu`, `pip install scikit-learn`, `pip install tinygrad numpy`);
-a peer that is not given is left out. PyTorch compiles with g++, tinygrad with clang. A run takes some twenty minutes
-on two cores, which nothing else should use. `--only=epoch,process` runs some parts. On a machine with a GPU,
+a peer that is not given is left out. PyTorch compiles with g++, tinygrad with clang. All parts take up to an hour on two
+cores, which nothing else should use. `--only=epoch,process` runs some. On a machine with a GPU,
 `--only=gpu,networks,kernels --gpu=gpu` measures the GPU instead, with a PyTorch and a JAX for CUDA (`mnist devices` lists values for `--gpu`).
-Where there is no cargo, `--mnist=PROGRAM` names a program that is built already; without the feature burn, the part epoch
-leaves out that engine, and the parts for GPUs need the feature gpu.
+Where there is no cargo, `--mnist=PROGRAM` names a program that is built already, and the part limits is left out; without
+the feature burn, the part epoch leaves out that engine, and the parts for GPUs need the feature gpu.
 
 Programs take turns, so that a machine that slows down slows all of them. Figures are medians of RUNS runs. The record goes
 into bench/records/DATE-CPU/ (or --out): README.md with the tables, raw.jsonl with each run.
@@ -32,10 +32,13 @@ import sys
 import tempfile
 import time
 
+import limit
 from machine import ROOT, cpu, invocation, multiplies_bf16, output, record, revision
 
 PROGRAM = ROOT / "target/release/mnist"
 RUNS = 5
+# Runs of tasks that take milliseconds.
+ANSWERS = 31
 PARTS = ["limits", "epoch", "process", "sets", "growth", "wide", "seeds", "threads"]
 PEERS = ["pytorch", "jax", "keras", "sklearn", "tinygrad"]
 GPU_PARTS = ["gpu", "networks", "kernels"]
@@ -82,16 +85,13 @@ WIDE_CELLS = [(hidden, batch) for hidden in ("2048", WIDE, "1500,1000,500") for 
 WIDE_ROWS = {"float32": ["--precision=float32"], "bf16": ["--precision=bf16"]}
 WIDE_PEERS = {"PyTorch": "ftz", "PyTorch, bf16": "bf16"}
 WIDE_IMAGES = 12288
+# Where numbers of threads are compared: small and large steps of a small and of a wide network.
+THREADS_CELLS = [("128", 32), ("128", 4096), (WIDE, 32), (WIDE, 1024)]
 
 
 def steady(metrics):
     """The median seconds of an epoch, without the first one."""
     return statistics.median(epoch["seconds"] for epoch in metrics["epochs"][1:])
-
-
-def reached_by(rates, step):
-    """Seconds of a step by the rates of the cache, in which alone its operations can be done."""
-    return step["products"] / rates["cached_fma_per_s"] + step["updates"] / rates["adam_per_s"]
 
 
 def layers(hidden):
@@ -211,6 +211,9 @@ class Bench:
 
     def limits(self):
         """The rates of this machine, and the operations and bytes of a step."""
+        if not shutil.which("cargo"):
+            self.say("There is no cargo on this machine, so its rates were not measured.", "")
+            return
         flags = ["--locked", "--quiet", "--features=bench", "--bench", "limits"]
         command = ["cargo", "bench", *flags, "--", self.data_dir]
         out = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
@@ -248,8 +251,8 @@ class Bench:
     def distance(self, seconds):
         """How far an epoch of `seconds` is from the limits of this machine."""
         rates, step = self.rates["rates"][-1], self.rates["step"]
-        operations, moved = step["operations"] / rates["fma_per_s"], step["l2_bytes"] / rates["l2_bytes_per_s"]
-        reached = reached_by(rates, step)
+        operations, moved = limit.in_registers(rates, step)
+        reached = limit.by_the_cache(rates, step)
         measured = seconds / step["steps_per_epoch"]
         self.say("### The distance to the limit", "",
                  f"A step needs {step['operations'] / 1e6:.2f} million operations (a multiply-add counts as one):",
@@ -269,18 +272,24 @@ class Bench:
 
     def turns(self):
         """The same by rates of the moment before each epoch."""
-        turns, step = collections.defaultdict(list), self.rates["step"]
-        for turn in self.rates["turns"]:
-            turns[turn["threads"]].append(turn)
-        ratios = {threads: sorted(turn["epoch_seconds"] / step["steps_per_epoch"] / reached_by(turn, step) for turn in of)
-                  for threads, of in turns.items()}
+        turns = limit.in_turns(self.rates)
+        ratios = {threads: sorted(ratio for _, ratio in of) for threads, of in turns.items()}
         threads, alone = max(turns), turns[1]
-        gains = [one["epoch_seconds"] / team["epoch_seconds"] for one, team in zip(alone, turns[threads])]
+        gains = [one / team for (one, _), (team, _) in zip(alone, turns[threads])]
         self.say("Other programs on the same processor slow an epoch, but not the highest of many rates. So the rates of the cache and of",
                  f"Adam were also measured right before each of {len(alone)} epochs. An epoch took",
                  "; ".join(f"**{statistics.median(of):.2f} times** ({of[0]:.2f} to {of[-1]:.2f}) as long as by them with"
                            f" {n} thread{'s' * (n > 1)}" for n, of in ratios.items()) + ".",
                  f"{threads} threads were {statistics.median(gains):.2f} times as fast as one, the median of those turns.", "")
+        self.undisturbed()
+
+    def undisturbed(self):
+        """The same by the fastest steps and the highest rates: both are of moments in which nobody else used the processor."""
+        fastest = limit.undisturbed(self.rates)
+        self.say("The fastest 75 steps in a row, of 40 epochs, by the highest rates:",
+                 "; ".join(f"{1e6 * seconds:.1f} µs a step with {n} thread{'s' * (n > 1)}, **{ratio:.2f} times** the least"
+                           for n, (seconds, ratio) in fastest.items()) + ".",
+                 f"There {max(fastest)} threads are {fastest[1][0] / fastest[max(fastest)][0]:.2f} times as fast as one.", "")
 
     def process(self):
         """The whole process with the default parameters."""
@@ -288,6 +297,9 @@ class Bench:
         for metrics, seconds, megabytes, _ in runs:
             self.note("process", "default.parameters.yaml", seconds=seconds, megabytes=megabytes,
                       accuracy=metrics["test"]["accuracy"])
+        model = f"--model_dir={self.work / 'model'}"
+        evaluate = self.answers("evaluate", f"--data_dir={self.data_dir}", f"--log_dir={self.work / 'logs'}", model)
+        predict = self.answers("predict", model, ROOT / "examples/seven.png")
         seconds, memory = [run[1] for run in runs], max(run[2] for run in runs)
         median = statistics.median(seconds)
         self.say("## The whole process", "",
@@ -295,7 +307,19 @@ class Bench:
                  f"synced: **{median:.2f} s** ({min(seconds):.2f} to {max(seconds):.2f}), peak memory **{memory:.0f} MB**,"
                  f" test accuracy {100 * runs[-1][0]['test']['accuracy']:.2f} %.",
                  f"The original `mnist.py` on TensorFlow 2.1 took 15.5 s, {15.5 / median:.0f} times as long, and 1,120 MB,"
-                 " on another machine with two cores.", "")
+                 " on another machine with two cores.", "",
+                 f"Medians of {ANSWERS} runs from start to exit: `evaluate` **{evaluate:.1f} ms**, `predict` of one image"
+                 f" **{predict:.1f} ms**.", "")
+
+    def answers(self, task, *flags):
+        """The median milliseconds from start to exit of a task that answers."""
+        times = []
+        for _ in range(ANSWERS):
+            begin = time.perf_counter()
+            subprocess.run([self.program, task, *flags], check=True, capture_output=True)
+            times.append(1e3 * (time.perf_counter() - begin))
+        self.note("answers", task, milliseconds=times)
+        return statistics.median(times)
 
     def sets(self):
         """One thread against two, and each instruction set against the others."""
@@ -315,9 +339,11 @@ class Bench:
 
     def growth(self):
         """Against PyTorch over widths, batches and threads."""
-        rows, wide = [], []
-        for widths in GROWTH_WIDTHS:
-            for batch in GROWTH_IMAGES:
+        rows, wide, end = [], [], time.monotonic() + 60 * self.minutes
+        for batch in GROWTH_IMAGES:
+            for widths in GROWTH_WIDTHS:
+                if time.monotonic() > end:
+                    break
                 row = [layers(widths), str(batch)]
                 for threads in (1, 2):
                     ours, theirs = self.growth_cell(widths, batch, threads)
@@ -329,7 +355,8 @@ class Bench:
                 rows.append(row)
         self.say("## Widths and batches", "",
                  "Microseconds per training image: medians of epochs 2 to 6, on the first images of MNIST (1,000 for batch 1,",
-                 "4,000 for batch 8, 12,000 for larger ones). PyTorch with fused Adam and denormals flushed.")
+                 "4,000 for batch 8, 12,000 for larger ones). PyTorch with fused Adam and denormals flushed. Cells for which there was",
+                 "no time are left out.")
         head = ["hidden layers", "batch"]
         for threads in ("1 thread", "2 threads"):
             head += [f"fused, {threads}"] + (["PyTorch", "times"] if "pytorch" in self.peers else [])
@@ -420,10 +447,33 @@ class Bench:
             self.say(f"The means differ by {gap:+.3f} percentage points (standard error {error:.3f}).", "")
 
     def threads(self):
+        """Small and large steps with 1, 2, 4 and more threads, as many as the machine runs, and with the number that the program
+        chooses; in turns until the time is up."""
+        counts = [1 << n for n in range(os.cpu_count().bit_length()) if 1 << n <= os.cpu_count()] + [0]
+        cells, end = {cell: Samples() for cell in THREADS_CELLS}, time.monotonic() + 60 * self.minutes
+        for turn in range(RUNS):
+            for (hidden, batch), samples in cells.items():
+                if turn and time.monotonic() > end:
+                    break
+                for count in counts:
+                    metrics, *_ = self.mnist(f"--hidden_layers={hidden}", f"--batch_size={batch}", f"--threads={count}")
+                    samples.add(count, steady(metrics), metrics["test"]["accuracy"])
+                    self.note("threads", hidden, batch=batch, threads=count, trained_with=metrics["threads"],
+                              seconds=steady(metrics), accuracy=metrics["test"]["accuracy"])
+        self.say("## Threads", "",
+                 "Seconds per epoch, the median of epochs 2 to 5, of 60,000 images; where there were several runs, their median. With",
+                 "`threads: 0` the program measures in the first epoch which number is fastest. The accuracy is the same for all.")
+        names = [f"{count} thread{'s' * (count > 1)}" for count in counts[:-1]] + ["threads: 0"]
+        rows = [[layers(hidden), str(batch), str(len(samples.seconds[0])), *(f"{samples.median(count):.4f}" for count in counts),
+                 f"{100 * samples.accuracy[0]:.2f} %"] for (hidden, batch), samples in cells.items()]
+        self.table(["hidden layers", "batch", "runs", *names, "accuracy"], rows)
+        self.same_bytes()
+
+    def same_bytes(self):
         """The model's bytes with several numbers of threads."""
         counts = (1, 2, 3, 8)
         hashes = {threads: hashlib.sha256(self.mnist(f"--threads={threads}")[3]).hexdigest() for threads in counts}
-        self.note("threads", "model.safetensors", sha256=hashes)
+        self.note("bytes", "model.safetensors", sha256=hashes)
         same = len(set(hashes.values())) == 1
         result = f"the same, `{hashes[1][:16]}…`." if same else f"NOT the same: {hashes}"
         self.say("## The same bytes", "", f"SHA-256 of `model.safetensors` with 1, 2, 3 and 8 threads: {result}", "")
@@ -530,7 +580,7 @@ def arguments():
     parser.add_argument("--only", default=",".join(PARTS), metavar="PART,...")
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--gpu", default="gpu", metavar="DEVICE")
-    parser.add_argument("--minutes", type=float, default=8, help="after which the parts epoch, wide, gpu and networks begin nothing further")
+    parser.add_argument("--minutes", type=float, default=8, help="after which a part that has turns or cells begins no further one")
     parser.add_argument("--mnist", metavar="PROGRAM", help="a program that is built already, where there is no cargo")
     flags = parser.parse_args()
     flags.data_dir = os.path.abspath(flags.data_dir)

@@ -31,6 +31,12 @@ const RUNS_IN_A_TURN: usize = 3;
 /// Turns of rates and an epoch.
 const TURNS: usize = 25;
 
+/// Steps in a row that are timed together: a few milliseconds, in which nobody else may use the processor.
+const IN_A_ROW: usize = 75;
+
+/// Epochs that are timed so.
+const EPOCHS_OF_ROWS: usize = 40;
+
 fn main() {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let set = InstructionSet::choose().expect("an instruction set");
@@ -45,6 +51,7 @@ fn main() {
         let train = Arc::new(Dataset::load(Path::new(&data_dir)).expect("the data set").train);
         figures["step"] = step_of_mnist(&train, 32, 128);
         figures["turns"] = turns(&train, threads, set).into();
+        figures["undisturbed"] = undisturbed(&train, threads, set);
     }
     println!("{figures}");
 }
@@ -60,12 +67,17 @@ fn rates(threads: usize, set: InstructionSet, runs: usize) -> Value {
     })
 }
 
-/// The rates, and the seconds of an epoch of the default network right after: with one thread and with `threads`, in turns.
-fn turns(train: &Arc<Images>, threads: usize, set: InstructionSet) -> Vec<Value> {
-    let mut engines = [1, threads].map(|threads| {
+/// The default network for one thread and for `threads`.
+fn engines(train: &Arc<Images>, threads: usize, set: InstructionSet) -> [(usize, FusedEngine); 2] {
+    [1, threads].map(|threads| {
         let recipe = Recipe { threads, ..Parameters::default().recipe(train) };
         (threads, FusedEngine::new(recipe, train.clone(), set).expect("a network"))
-    });
+    })
+}
+
+/// The rates, and the seconds of an epoch of the default network right after: with one thread and with `threads`, in turns.
+fn turns(train: &Arc<Images>, threads: usize, set: InstructionSet) -> Vec<Value> {
+    let mut engines = engines(train, threads, set);
     let mut turns = vec![];
     for turn in 0..=TURNS {
         let order = epoch_order(42, turn as u64, train.len());
@@ -81,6 +93,25 @@ fn turns(train: &Arc<Images>, threads: usize, set: InstructionSet) -> Vec<Value>
         }
     }
     turns
+}
+
+/// The seconds of a step, by the fastest [`IN_A_ROW`] of many: the counterpart of the highest rates. With one thread and with
+/// `threads`.
+fn undisturbed(train: &Arc<Images>, threads: usize, set: InstructionSet) -> Value {
+    let mut fastest = [f64::INFINITY; 2];
+    let mut engines = engines(train, threads, set);
+    for epoch in 0..EPOCHS_OF_ROWS as u64 {
+        let order = epoch_order(42, epoch, train.len());
+        for ((_, engine), fastest) in engines.iter_mut().zip(&mut fastest) {
+            for images in order.chunks_exact(32 * IN_A_ROW) {
+                let begin = Instant::now();
+                engine.train_epoch(images, &mut |_| Ok(())).expect("some steps");
+                *fastest = begin.elapsed().as_secs_f64().min(*fastest);
+            }
+        }
+    }
+    let of = |(threads, _): &(usize, _), seconds| json!({ "threads": threads, "seconds": seconds / IN_A_ROW as f64 });
+    engines.iter().zip(fastest).map(|(engine, seconds)| of(engine, seconds)).collect()
 }
 
 /// Runs `work`, which returns a rate, on `threads` threads at once. Returns the sum of their rates: the highest of `runs`.

@@ -1,0 +1,31 @@
+"""How far a training step is from what a machine can do at most, by the figures of `cargo bench --bench limits`."""
+import collections
+
+
+def in_registers(rates, step):
+    """Seconds of a step by the rate of multiply-adds in registers, and by what it moves between two caches: no program reaches
+    the first."""
+    return step["operations"] / rates["fma_per_s"], step["l2_bytes"] / rates["l2_bytes_per_s"]
+
+
+def by_the_cache(rates, step):
+    """Seconds of a step by the rates of the cache, in which alone its operations can be done."""
+    return step["products"] / rates["cached_fma_per_s"] + step["updates"] / rates["adam_per_s"]
+
+
+def in_turns(limits):
+    """For each number of threads, the seconds of epochs, and how many times `by_the_cache` they took by the rates of the
+    moment before each."""
+    step, turns = limits["step"], collections.defaultdict(list)
+    for turn in limits.get("turns", []):
+        seconds = turn["epoch_seconds"]
+        turns[turn["threads"]].append((seconds, seconds / step["steps_per_epoch"] / by_the_cache(turn, step)))
+    return turns
+
+
+def undisturbed(limits):
+    """For each number of threads, the seconds of a step by the fastest steps in a row, and how many times `by_the_cache` they
+    took by the highest rates: both are of moments in which nobody else used the processor."""
+    fastest = limits.get("undisturbed", [])
+    return {of["threads"]: (of["seconds"], of["seconds"] / by_the_cache(rates, limits["step"]))
+            for of, rates in zip(fastest, limits["rates"])}
