@@ -138,6 +138,10 @@ fn too_little_memory_is_an_error_that_names_what_it_is_for() {
     assert!(ended.stderr.contains("\nhint: take fewer hidden units"), "{ended:#?}");
     assert_eq!(ended.code, Some(1));
     assert!(!sandbox.path("model/model.safetensors").exists());
+    // Without moments, the files take more than the training.
+    let ended = limited(&sandbox, "ulimit -v 450000", &format!("{TRAIN} --hidden_layers=4096,4096 --optimizer=sgd"));
+    assert!(ended.stderr.contains("error: the files of the model: expected 409 MB of memory, found "), "{ended:#?}");
+    assert!(ended.stderr.contains("\nhint: take fewer hidden units, or give"), "{ended:#?}");
 
     sandbox.train("").done();
     // Below that the system cannot load the program with its libraries.
@@ -178,7 +182,7 @@ fn too_little_memory_for_images_is_no_matter_of_the_network() {
 fn training_says_how_much_memory_it_takes() {
     let sandbox = Sandbox::with_data();
     let ended = sandbox.train("--hidden_layers=1024,1024 --optimizer=adam").done();
-    // (784 + 1024) x 1024 weights, and the files that are made from them, one in base64.
+    // (784 + 1024) x 1024 weights, the files that are made from them, one in base64, and 23 MB for program and report.
     assert!(ended.stderr.contains("\nmemory: about 71 MB\n"), "{ended:#?}");
     let ended = sandbox.train("--hidden_layers=1024,1024 --optimizer=adam --snapshots=1").done();
     // With two moments, and three snapshots.

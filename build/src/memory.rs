@@ -29,7 +29,15 @@ const VERSION_2: GroupFiles =
 /// # Errors
 /// There are fewer. Where the system does not say, there is no error.
 pub fn require(bytes: u64, purpose: &str) -> Result<()> {
-    match available() {
+    require_of(available(), bytes, purpose)
+}
+
+/// [`require`] where `found` bytes are left.
+///
+/// # Errors
+/// There are fewer.
+pub fn require_of(found: Option<u64>, bytes: u64, purpose: &str) -> Result<()> {
+    match found {
         Some(found) if found < bytes => Err(Error::Memory { purpose: purpose.into(), expected: bytes, found }),
         _ => Ok(()),
     }

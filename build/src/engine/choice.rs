@@ -15,7 +15,7 @@ use super::fused::{FusedEngine, FusedNetwork};
 use super::fused_gpu::FusedGpuEngine;
 use super::{Network, Recipe, Trainer};
 use crate::data::dataset::Images;
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::memory;
 use crate::model::MlpShape;
 use crate::simd::{InstructionSet, Precision};
@@ -187,7 +187,7 @@ fn number(gpus: GpuCount) -> usize {
 
 /// Builds the trainer that `choice` names, in which no `auto` is left, of all networks of the `recipe`.
 fn build_all(recipe: &Recipe, choice: &Choice, train: Arc<Images>) -> Result<Box<dyn Trainer>> {
-    memory::require(memory(recipe, choice, &train), "training")?;
+    memory::require(memory(recipe, choice, &train), error::TRAINING)?;
     let each = together(recipe, choice, train.len())?;
     if each == recipe.ensemble {
         return build(recipe, choice, train);

@@ -13,10 +13,10 @@ pub use medperf::MedPerfError;
 /// Shorthand for results whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// The purpose of the memory of [`Error::Memory`] that parameters change.
-const TRAINING: &str = "training";
-/// What [`Error::Memory`] calls that of its files.
-const FILES: &str = "the files of the model";
+/// The purpose of the memory in which a network is trained, see [`Error::Memory`].
+pub const TRAINING: &str = "training";
+/// The purpose of the memory in which its files are made.
+pub const FILES: &str = "the files of the model";
 
 /// One variant per cause. `Display` names the file, field or URL in one line; [`Error::hint`] adds the next step.
 #[derive(Debug, thiserror::Error)]
@@ -464,10 +464,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_memory_of_a_training_depends_on_its_parameters() {
+    fn only_the_memory_of_a_training_and_of_its_files_depends_on_its_parameters() {
         let hint = |purpose: &str| Error::Memory { purpose: purpose.into(), expected: 2, found: 1 }.hint().unwrap();
-        assert!(hint("training").starts_with("take fewer hidden units or a smaller batch_size, or give the program"));
-        assert!(hint("the files of the model").starts_with("take fewer hidden units, or give the program"));
+        assert!(hint(TRAINING).starts_with("take fewer hidden units or a smaller batch_size, or give the program"));
+        assert!(hint(FILES).starts_with("take fewer hidden units, or give the program"));
         for purpose in ["the network", "train-images-idx3-ubyte", "drawing the digits"] {
             assert!(hint(purpose).starts_with("give the program more memory; the limit may be "), "{purpose}");
         }

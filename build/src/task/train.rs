@@ -12,7 +12,7 @@ use crate::data::augment::augmenter::Augmenter;
 use crate::data::dataset::{Dataset, Images, Provenance};
 use crate::engine::choice::{self, Chosen};
 use crate::engine::{self, Recipe, Trainer, TrainingState};
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
 use crate::files::OutputDirectory;
 use crate::files::lock::DirectoryLock;
 use crate::interrupt;
@@ -158,6 +158,7 @@ pub fn prepare(
     let recipe = used.recipe(&dataset.train);
     let resumed = resumed(args, &used)?;
     let choice = resumed.as_ref().map_or_else(|| used.choice(), |(_, snapshot)| snapshot.choice(used.choice()));
+    let (left, images) = (memory::available(), dataset.train.pixels.len() as u64);
     let train = if used.augmentation().is_some() { dataset.train.clone() } else { dataset.give_train() };
     let Chosen { mut trainer, choice, memory: needed } = choice::trainer(&recipe, &choice, used.train_epochs, train)?;
     (used.engine, used.device, used.gpus) = (choice.engine, choice.device, choice.gpus);
@@ -181,11 +182,12 @@ pub fn prepare(
     let validation = dataset.validation.as_ref().map_or(0, Images::len);
     let extra = training::memory(&used, &recipe, validation) + distorted;
     memory::require(extra, "distorted images, averages, the best model, snapshots and the calibration")?;
-    // When they are made, the engine has given its memory back.
+    // When the files are made, the engine has given back its memory and the images that it got.
+    let kept = dataset.train.pixels.len() as u64;
     let files = artifacts::memory(recipe.parameter_count());
-    memory::require(files.saturating_sub(needed), "the files of the model")?;
+    memory::require_of(left.map(|left| left + images - kept), files, error::FILES)?;
     let others = dataset.splits().skip(1).map(|(_, images)| images.pixels.len() as u64).sum::<u64>();
-    info!("memory: about {}", text::bytes(PROGRAM_BYTES + others + (needed + extra).max(files)));
+    info!("memory: about {}", text::bytes(PROGRAM_BYTES + others + (needed + extra).max(files + kept)));
     let model_dir = args.model_dir.clone();
     let augmenter = augmenter(&used, &dataset.train, trainer.info().threads)?;
     Ok(Plan { parameters, used, dataset, trainer, augmenter, course, recorder, model_dir, lock, unfinished, begin })
@@ -369,7 +371,7 @@ pub fn carry_out(mut plan: Plan, listener: &mut dyn Listener, results: &mut Stri
     };
     let model_dir = &plan.model_dir;
     verdict::warn_of(&finished, model_dir);
-    plan.recorder.iter_mut().for_each(Recorder::settle);
+    plan.recorder.iter_mut().for_each(Recorder::settle); // one that does not fit takes space until it fails
     let written = write_files(&finished, model_dir, plan.lock.as_deref(), plan.unfinished);
     // Even if they cannot be written: a training that goes on from the snapshot writes them.
     let snapshots = plan.recorder.map(Recorder::close);
@@ -465,10 +467,9 @@ fn announce(parameters: &Parameters, data: &Provenance, engine: &engine::EngineI
     if let Some(original) = data.source.stands_in_for() {
         warn!("this is the synthetic stand-in: nothing trained on it says anything about {}", original.title);
     }
-    let units = InstructionSet::choose_for(parameters.precision).map(InstructionSet::tile_unit);
-    if parameters.precision == Precision::Bf16 && units.is_ok_and(|unit| unit == TileUnit::VECTORS) {
-        let set = &engine.instruction_set;
-        warn!("precision: {set} has no products of bf16 numbers: float32 is two to four times as fast");
+    let unit = InstructionSet::choose_for(parameters.precision).map(InstructionSet::tile_unit);
+    if parameters.precision == Precision::Bf16 && unit.is_ok_and(|unit| unit == TileUnit::VECTORS) {
+        warn!("precision: {} has no products of bf16 numbers: float32 is faster", engine.instruction_set);
     }
     if let Some(warning) = parameters.optimizer.warning(&parameters.optimizer_options()) {
         warn!("{warning}");

@@ -99,7 +99,7 @@ impl Recorder {
         self.lost.is_none()
     }
 
-    /// Waits until all snapshots so far are written, before other files are: one that does not fit takes space until it fails.
+    /// Waits until all snapshots so far are written.
     pub fn settle(&mut self) {
         self.writer.settle();
     }

@@ -1,7 +1,9 @@
 //! The snapshots in `MODEL_DIR/snapshots`: which is the newest, and how new ones are written while the training goes on.
 
+use std::any::Any;
 use std::fs::{self, File};
 use std::io;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::thread::{self, JoinHandle};
@@ -138,6 +140,8 @@ pub struct SnapshotWriter {
 enum Writing {
     Thread(SyncSender<Snapshot>, JoinHandle<SnapshotFiles>),
     Here(SnapshotFiles),
+    /// The thread panicked, which [`SnapshotWriter::close`] passes on.
+    Panicked(Box<dyn Any + Send>),
 }
 
 impl SnapshotWriter {
@@ -161,11 +165,12 @@ impl SnapshotWriter {
                 match sender.try_send(snapshot) {
                     Err(TrySendError::Full(waiting)) if interrupt::is_received() => return Some(waiting),
                     Err(TrySendError::Full(waiting)) => snapshot = waiting,
-                    Ok(()) | Err(TrySendError::Disconnected(_)) => return None, // after a panic, which `close` passes on
+                    Ok(()) | Err(TrySendError::Disconnected(_)) => return None, // the thread panicked
                 }
                 thread::sleep(TICK);
             },
             Writing::Here(files) => files.add(&snapshot),
+            Writing::Panicked(_) => {}
         }
         None
     }
@@ -179,19 +184,24 @@ impl SnapshotWriter {
             match self.writing.get_or_insert_with(|| Writing::begin(&self.directory)) {
                 Writing::Thread(sender, _) => drop(sender.send(last)),
                 Writing::Here(files) => files.add(&last),
+                Writing::Panicked(_) => {}
             }
         }
         self.end()
     }
 
-    /// Waits until all snapshots so far are written. One that does not fit takes space until it fails.
+    /// Waits until all snapshots so far are written. Others would be written by the calling thread.
     pub fn settle(&mut self) {
-        self.writing = self.writing.take().map(|writing| Writing::Here(writing.end()));
+        self.writing = self.writing.take().map(Writing::settled);
     }
 
     fn end(&mut self) -> Result<()> {
-        let failure = self.writing.take().and_then(|writing| writing.end().failure);
-        failure.map_or(Ok(()), Err)
+        self.settle();
+        match self.writing.take() {
+            Some(Writing::Here(SnapshotFiles { failure: Some(failure), .. })) => Err(failure),
+            Some(Writing::Panicked(panic)) => resume_unwind(panic),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -219,14 +229,10 @@ impl Writing {
     }
 
     /// Waits until all are written.
-    fn end(self) -> SnapshotFiles {
-        match self {
-            Self::Here(files) => files,
-            Self::Thread(sender, thread) => {
-                drop(sender);
-                threads::end(thread)
-            }
-        }
+    fn settled(self) -> Self {
+        let Self::Thread(sender, thread) = self else { return self };
+        drop(sender);
+        thread.join().map_or_else(Self::Panicked, Self::Here)
     }
 }
 

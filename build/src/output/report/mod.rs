@@ -64,12 +64,16 @@ fn render(finished: &Finished) -> String {
     let (model, (_, evaluated)) = (&finished.trained.model, finished.final_evaluation());
     let beside = || (template(), Units::new(model, &evaluated.pixels));
     let (page, (template, units)) = threads::both(|| Page::new(finished), beside);
+    let has_network = page.network.is_some();
     let filled = (template.and_then(|pages| pages.get_template(TEMPLATE)?.render(Serde(Filled { page, units }))))
         .unwrap_or_else(|e| unreachable!("the page's own template, which the tests fill: {e:#}"));
-    match filled.split_once(PARAMETERS) {
-        Some((before, after)) => with_parameters(before, &model.parameters, after),
-        None => filled,
+    if !has_network {
+        return filled;
     }
+    // The last one: what comes before may be a user's.
+    let (before, after) =
+        filled.rsplit_once(PARAMETERS).unwrap_or_else(|| unreachable!("{TEMPLATE} has a place for the parameters"));
+    with_parameters(before, &model.parameters, after)
 }
 
 /// `parameters` in base64, as little-endian float32, between two parts of the page.
@@ -427,6 +431,18 @@ mod tests {
             seconds: 1.0,
         };
         render(&finished)
+    }
+
+    #[test]
+    fn the_page_has_all_parameters_where_they_are_not_too_many() {
+        // More than one part, and a rest.
+        let parameters = MlpShape::new(784, &[11], 10).initial_parameters(1);
+        assert!(parameters.len() > 3 * 1024 && !parameters.len().is_multiple_of(3));
+        let page_of = |hidden: &[usize]| page(hidden, "cpu", &[1], vec![0.0; 10]);
+        let expected = format!("\"parameters\": \"{}\"}}", BASE64.encode(weights::bytes(&parameters)));
+        assert!(page_of(&[11]).contains(&expected));
+        let too_many = page_of(&[2600]);
+        assert!(!too_many.contains("\"parameters\": \"") && !too_many.contains(PARAMETERS));
     }
 
     #[test]
