@@ -177,7 +177,7 @@ impl Key {
             ValueKind::Widths { .. } if !text.trim().is_empty() && !text.starts_with('[') => {
                 let widths = text.split(',').map(|widths| widths.split_whitespace().collect::<Vec<_>>().join(","));
                 let widths: Vec<_> = widths.collect();
-                // One that is missing between commas is a mistake too, and no network with a layer less.
+                // One that is missing is a mistake too, and no network with a layer less.
                 if widths.iter().any(String::is_empty) {
                     return Given::Text(text.into());
                 }

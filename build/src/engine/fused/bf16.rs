@@ -10,7 +10,7 @@
 //! gradient = x^T d / 255,  gradient = a^T d        left tiles: x or a, transposed   right tiles: rows of d
 //! ```
 //!
-//! Tiles of a, d and x are made once in a step, those of weights for each product: the next step has others.
+//! Tiles of a, d and x are made once in a micro-batch, those of weights for each product.
 //!
 //! Source: Micikevicius and others: Mixed Precision Training, 2018; Kalamkar and others: A Study of BFLOAT16 for Deep Learning
 //! Training, 2019.
@@ -33,13 +33,13 @@ use crate::simd::{Block, LANES, Simd};
 pub struct TileMultiplier<'a> {
     /// The right to.
     pub tiles: &'a Tiles,
-    /// The batch's pixels.
+    /// The micro-batch's pixels.
     pub pixels: &'a mut PixelTiles,
     /// Scratch memory for weights.
     pub weights: &'a mut Vec<Bf16Tile>,
 }
 
-/// Bytes that a thread has for itself, for batches of `images` images.
+/// Bytes that a thread has for itself, for micro-batches of `images` images.
 pub fn memory(images: usize, shape: &MlpShape) -> usize {
     let weights = shape.widths().iter().max().map_or(0, |inputs| inputs.div_ceil(DEPTH) * WIDEST);
     PixelTiles::memory(images, shape.inputs()) + weights * size_of::<Bf16Tile>()

@@ -70,7 +70,7 @@ fn all(weights: &Weights, rank: usize) -> usize {
 
 /// The blocks of the largest gradient of thread `rank` in batches of one micro-batch: of slabs of the first layer that are
 /// worked on together for several groups of images, or of those of a layer after it and one panel of its inputs; in bf16, of
-/// two tiles.
+/// the [`ROWS`] rows of a slab that are computed together.
 fn largest(weights: &Weights, rank: usize, batch: usize) -> usize {
     if weights.precision == Precision::Bf16 {
         return WIDEST * ROWS;

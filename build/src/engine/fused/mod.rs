@@ -103,7 +103,7 @@ use self::group::GROUP;
 use self::nonzero::NonzeroPixels;
 use self::step::{Round, TrainingData, Worker};
 use self::team::{STEPS, Search, TeamSearch};
-use self::weights::{Weights, grain};
+use self::weights::{TOGETHER, WIDEST, Weights, grain};
 use super::pace::steps_for;
 use super::{EngineInfo, EpochTotals, Network, Recipe, Report, Trainer, TrainingState};
 use crate::data::dataset::Images;
@@ -219,13 +219,14 @@ impl FusedEngine {
         // Activations with their gradients, and the logits with their parts, twice.
         let units =
             2 * hidden.iter().sum::<usize>() + hidden.last().map_or(0, |&last| 2 * last / grain(last)) + 2 * LANES;
-        let layers = shape.layers();
-        let largest = layers.iter().map(|layer| layer.weights.len()).max().unwrap_or(0);
         let images = micro_batch::size(batch, recipe.precision);
-        let gradients = match batch {
-            ..=GROUP => 0,
+        // Of a batch of several micro-batches all, else of the slabs of the first layer that threads work on at a time.
+        let gradients = match recipe.precision {
             _ if batch > images => shape.parameter_count(),
-            _ => largest,
+            Precision::Float32 if batch > GROUP => {
+                widths[0] * widths[1].min(recipe.threads * TOGETHER * WIDEST * LANES)
+            }
+            _ => 0,
         };
         let nonzero = NonzeroPixels::memory(&train.pixels, shape.inputs());
         let products = match recipe.precision {

@@ -1,4 +1,4 @@
-//! The pixels of a batch as tiles of bf16 numbers.
+//! The pixels of a micro-batch as tiles of bf16 numbers.
 
 use super::group::{GROUP, ImageGroup};
 use super::nonzero::NonzeroPixels;
@@ -8,7 +8,7 @@ use crate::simd::{LANES, Simd};
 /// A left matrix: for each [`ROWS`] of its rows, two tiles a term.
 pub type Left<'a> = Vec<Vec<[&'a Bf16Tile; 2]>>;
 
-/// The pixels of a batch in bf16: whole numbers, which are exact.
+/// The pixels of a micro-batch in bf16: whole numbers, which are exact.
 #[derive(Debug, Default)]
 pub struct PixelTiles {
     /// The pixels that take part (P).

@@ -357,7 +357,7 @@ impl MicroBatch<'_> {
         }
     }
 
-    /// The gradient of a hidden layer's biases, and their update.
+    /// The gradient of the layer's biases, and their update.
     #[inline(always)]
     fn update_biases<S: Simd>(&self, s: S, layer: &mut LayerAccess, sums: &mut GradientSums) {
         for q in layer.own.clone() {
