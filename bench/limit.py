@@ -25,7 +25,6 @@ def in_turns(limits):
 
 def undisturbed(limits):
     """For each number of threads, the seconds of a step by the fastest steps in a row, and how many times `by_the_cache` they
-    took by the highest rates: both are of moments in which nobody else used the processor."""
-    fastest = limits.get("undisturbed", [])
-    return {of["threads"]: (of["seconds"], of["seconds"] / by_the_cache(rates, limits["step"]))
-            for of, rates in zip(fastest, limits["rates"])}
+    took by the highest rates: both are of the moments in which others disturbed least."""
+    teams = limits.get("undisturbed", {}).get("teams", [])
+    return {team["threads"]: (team["seconds"], team["seconds"] / by_the_cache(team, limits["step"])) for team in teams}

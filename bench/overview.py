@@ -137,10 +137,10 @@ def overview():
             others.append(f"- [{record.name}]({record.name}/README.md)")
     return "\n".join([
         HEAD, "## Processors", "",
-        "The default network at batch 32 with two threads: seconds of an epoch, the gain by the second thread, how many times the",
+        "The default network at batch 32: seconds of an epoch, the gain by the second thread, how many times the",
         "least time of a step it takes by three measures, how many times as long the fastest of PyTorch and JAX take, accuracy, and",
         "the whole process. The measures: by the rate in registers, which no program reaches; by the rates of the cache in the",
-        "moment before each epoch; by the fastest steps and the highest of those rates, when nobody else used the processor.",
+        "moment before each epoch; by the fastest steps and the highest of those rates, when others disturbed least.",
         *table(["record", "machine", "instructions", "s/epoch", "gain", "registers", "cache", "undisturbed", "PyTorch", "JAX",
                 "accuracy", "process"], processors),
         "## GPUs", "",

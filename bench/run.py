@@ -11,7 +11,7 @@ cores, which nothing else should use. `--only=epoch,process` runs some. On a mac
 Where there is no cargo, `--mnist=PROGRAM` names a program that is built already, and the part limits is left out; without
 the feature burn, the part epoch leaves out that engine, and the parts for GPUs need the feature gpu.
 
-Programs take turns, so that a machine that slows down slows all of them. Figures are medians of RUNS runs. The record goes
+Programs take turns, so that a machine that slows down slows all of them. Figures are medians of up to RUNS runs. The record goes
 into bench/records/DATE-CPU/ (or --out): README.md with the tables, raw.jsonl with each run.
 """
 import argparse
@@ -284,9 +284,9 @@ class Bench:
         self.undisturbed()
 
     def undisturbed(self):
-        """The same by the fastest steps and the highest rates: both are of moments in which nobody else used the processor."""
-        fastest = limit.undisturbed(self.rates)
-        self.say("The fastest 75 steps in a row, of 40 epochs, by the highest rates:",
+        """The same by the fastest steps and the highest rates: both are of the moments in which others disturbed least."""
+        fastest, rows = limit.undisturbed(self.rates), self.rates["undisturbed"]
+        self.say(f"The fastest {rows['steps']} steps in a row, of {rows['epochs']} epochs, by the highest rates:",
                  "; ".join(f"{1e6 * seconds:.1f} µs a step with {n} thread{'s' * (n > 1)}, **{ratio:.2f} times** the least"
                            for n, (seconds, ratio) in fastest.items()) + ".",
                  f"There {max(fastest)} threads are {fastest[1][0] / fastest[max(fastest)][0]:.2f} times as fast as one.", "")
@@ -340,7 +340,7 @@ class Bench:
     def growth(self):
         """Against PyTorch over widths, batches and threads."""
         rows, wide, end = [], [], time.monotonic() + 60 * self.minutes
-        for batch in GROWTH_IMAGES:
+        for batch in reversed(GROWTH_IMAGES):
             for widths in GROWTH_WIDTHS:
                 if time.monotonic() > end:
                     break
@@ -449,7 +449,7 @@ class Bench:
     def threads(self):
         """Small and large steps with 1, 2, 4 and more threads, as many as the machine runs, and with the number that the program
         chooses; in turns until the time is up."""
-        counts = [1 << n for n in range(os.cpu_count().bit_length()) if 1 << n <= os.cpu_count()] + [0]
+        counts = sorted({*(1 << n for n in range(os.cpu_count().bit_length())), os.cpu_count()}) + [0]
         cells, end = {cell: Samples() for cell in THREADS_CELLS}, time.monotonic() + 60 * self.minutes
         for turn in range(RUNS):
             for (hidden, batch), samples in cells.items():
@@ -462,10 +462,11 @@ class Bench:
                               seconds=steady(metrics), accuracy=metrics["test"]["accuracy"])
         self.say("## Threads", "",
                  "Seconds per epoch, the median of epochs 2 to 5, of 60,000 images; where there were several runs, their median. With",
-                 "`threads: 0` the program measures in the first epoch which number is fastest. The accuracy is the same for all.")
+                 "`threads: 0` the program measures in the first epoch which number is fastest. The accuracies of all numbers.")
         names = [f"{count} thread{'s' * (count > 1)}" for count in counts[:-1]] + ["threads: 0"]
         rows = [[layers(hidden), str(batch), str(len(samples.seconds[0])), *(f"{samples.median(count):.4f}" for count in counts),
-                 f"{100 * samples.accuracy[0]:.2f} %"] for (hidden, batch), samples in cells.items()]
+                 ", ".join(sorted({f"{100 * score:.2f} %" for score in samples.accuracy.values()}))]
+                for (hidden, batch), samples in cells.items()]
         self.table(["hidden layers", "batch", "runs", *names, "accuracy"], rows)
         self.same_bytes()
 
@@ -580,7 +581,7 @@ def arguments():
     parser.add_argument("--only", default=",".join(PARTS), metavar="PART,...")
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--gpu", default="gpu", metavar="DEVICE")
-    parser.add_argument("--minutes", type=float, default=8, help="after which a part that has turns or cells begins no further one")
+    parser.add_argument("--minutes", type=float, default=8, help="after which the parts epoch, growth, wide, threads and those for GPUs begin nothing further")
     parser.add_argument("--mnist", metavar="PROGRAM", help="a program that is built already, where there is no cargo")
     flags = parser.parse_args()
     flags.data_dir = os.path.abspath(flags.data_dir)

@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --features bench --bench limits -- DATA_DIR` also counts the work in a step on MNIST, and trains epochs of the
 //! default network in turns with measuring the rates. Rates are the highest of several runs, since other programs on the same
-//! processor can only lower them. Those of a turn are of the same moment as its epoch, so that both are lowered alike.
+//! processor can only lower them. Those of a turn are of the same moment as its epoch, so that both are lowered alike. The
+//! fastest steps of many epochs are the counterpart of the highest rates.
 
 #![expect(unsafe_code, reason = "gemm takes pointers")]
 #![expect(clippy::print_stdout, reason = "the figures are the output")]
@@ -15,7 +16,7 @@ use std::time::Instant;
 use mnist::data::augment::{Augmentation, Elastic, Warper};
 use mnist::data::dataset::{Dataset, Images, epoch_order};
 use mnist::engine::fused::FusedEngine;
-use mnist::engine::{Recipe, Trainer};
+use mnist::engine::{Network, Recipe, Trainer};
 use mnist::optim::vectors::{BlockUpdate, StepRule};
 use mnist::optim::{OptimizerKind, OptimizerOptions, Schedule};
 use mnist::parameters::Parameters;
@@ -31,8 +32,9 @@ const RUNS_IN_A_TURN: usize = 3;
 /// Turns of rates and an epoch.
 const TURNS: usize = 25;
 
-/// Steps in a row that are timed together: a few milliseconds, in which nobody else may use the processor.
-const IN_A_ROW: usize = 75;
+/// Steps in a row that are timed together, with the start of their threads: so few that others often leave the processor
+/// alone. After as many, all weights are brought up to date in any training.
+const IN_A_ROW: usize = 128;
 
 /// Epochs that are timed so.
 const EPOCHS_OF_ROWS: usize = 40;
@@ -70,8 +72,9 @@ fn rates(threads: usize, set: InstructionSet, runs: usize) -> Value {
 /// The default network for one thread and for `threads`.
 fn engines(train: &Arc<Images>, threads: usize, set: InstructionSet) -> [(usize, FusedEngine); 2] {
     [1, threads].map(|threads| {
-        let recipe = Recipe { threads, ..Parameters::default().recipe(train) };
-        (threads, FusedEngine::new(recipe, train.clone(), set).expect("a network"))
+        let recipe = Recipe { threads, fewer_threads: false, ..Parameters::default().recipe(train) };
+        let engine = FusedEngine::new(recipe, train.clone(), set).expect("a network");
+        (engine.info().threads, engine)
     })
 }
 
@@ -95,8 +98,7 @@ fn turns(train: &Arc<Images>, threads: usize, set: InstructionSet) -> Vec<Value>
     turns
 }
 
-/// The seconds of a step, by the fastest [`IN_A_ROW`] of many: the counterpart of the highest rates. With one thread and with
-/// `threads`.
+/// The seconds of a step, by the fastest [`IN_A_ROW`] of many, and the highest rates, with one thread and with `threads`.
 fn undisturbed(train: &Arc<Images>, threads: usize, set: InstructionSet) -> Value {
     let mut fastest = [f64::INFINITY; 2];
     let mut engines = engines(train, threads, set);
@@ -110,8 +112,12 @@ fn undisturbed(train: &Arc<Images>, threads: usize, set: InstructionSet) -> Valu
             }
         }
     }
-    let of = |(threads, _): &(usize, _), seconds| json!({ "threads": threads, "seconds": seconds / IN_A_ROW as f64 });
-    engines.iter().zip(fastest).map(|(engine, seconds)| of(engine, seconds)).collect()
+    let teams = engines.iter().zip(fastest).map(|((threads, _), seconds)| {
+        let mut figures = rates(*threads, set, RUNS);
+        figures["seconds"] = (seconds / IN_A_ROW as f64).into();
+        figures
+    });
+    json!({ "steps": IN_A_ROW, "epochs": EPOCHS_OF_ROWS, "teams": teams.collect::<Vec<_>>() })
 }
 
 /// Runs `work`, which returns a rate, on `threads` threads at once. Returns the sum of their rates: the highest of `runs`.
