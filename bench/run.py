@@ -207,6 +207,18 @@ class Bench:
                     (directory / path.name).write_bytes(content[:4] + struct.pack(">I", count) + content[8:])
         return directory
 
+    def in_time(self, items, certain=1):
+        """These, until the time is up; the first `certain` of them anyway."""
+        end = time.monotonic() + 60 * self.minutes
+        for number, item in enumerate(items):
+            if number >= certain and time.monotonic() > end:
+                return
+            yield item
+
+    def in_turns(self, cells):
+        """The cells with their samples, one after the other, RUNS times; each once, then until the time is up."""
+        return self.in_time([*cells.items()] * RUNS, certain=len(cells))
+
     # ---- parts
 
     def limits(self):
@@ -228,10 +240,7 @@ class Bench:
             samples.add(name, seconds, accuracy)
             self.note("epoch", name, seconds=seconds, accuracy=accuracy)
 
-        end = time.monotonic() + 60 * self.minutes
-        for turn in range(RUNS):
-            if turn and time.monotonic() > end:
-                break
+        for _ in self.in_time(range(RUNS)):
             for name, flags in EPOCH_ROWS.items():
                 if "--engine=burn" in flags and "burn" not in self.features:
                     continue
@@ -339,20 +348,17 @@ class Bench:
 
     def growth(self):
         """Against PyTorch over widths, batches and threads."""
-        rows, wide, end = [], [], time.monotonic() + 60 * self.minutes
-        for batch in reversed(GROWTH_IMAGES):
-            for widths in GROWTH_WIDTHS:
-                if time.monotonic() > end:
-                    break
-                row = [layers(widths), str(batch)]
-                for threads in (1, 2):
-                    ours, theirs = self.growth_cell(widths, batch, threads)
-                    row.append(f"{ours:.2f}")
-                    row += [f"{theirs:.2f}", f"{theirs / ours:.1f}"] if theirs else []
-                    if self.rates and widths == WIDE and batch >= 256:
-                        least = self.wide_products(threads)
-                        wide.append([str(batch), str(threads), f"{ours:.1f}", f"{least:.1f}", f"{ours / least:.2f}"])
-                rows.append(row)
+        rows, wide = [], []
+        for batch, widths in self.in_time([(batch, widths) for batch in reversed(GROWTH_IMAGES) for widths in GROWTH_WIDTHS]):
+            row = [layers(widths), str(batch)]
+            for threads in (1, 2):
+                ours, theirs = self.growth_cell(widths, batch, threads)
+                row.append(f"{ours:.2f}")
+                row += [f"{theirs:.2f}", f"{theirs / ours:.1f}"] if theirs else []
+                if self.rates and widths == WIDE and batch >= 256:
+                    least = self.wide_products(threads)
+                    wide.append([str(batch), str(threads), f"{ours:.1f}", f"{least:.1f}", f"{ours / least:.2f}"])
+            rows.append(row)
         self.say("## Widths and batches", "",
                  "Microseconds per training image: medians of epochs 2 to 6, on the first images of MNIST (1,000 for batch 1,",
                  "4,000 for batch 8, 12,000 for larger ones). PyTorch with fused Adam and denormals flushed. Cells for which there was",
@@ -390,29 +396,25 @@ class Bench:
 
     def wide(self):
         """Wide networks in float32 and bf16, and PyTorch's kinds, in turns until the time is up."""
-        cells, end = {cell: Samples() for cell in WIDE_CELLS}, time.monotonic() + 60 * self.minutes
+        cells = {cell: Samples() for cell in WIDE_CELLS}
         data, units = self.subset(WIDE_IMAGES), set()
         # Without such instructions, PyTorch takes ten times as long in bf16 as in float32.
         modes = {name: mode for name, mode in WIDE_PEERS.items() if mode != "bf16" or multiplies_bf16()}
-        for turn in range(RUNS):
-            for (hidden, batch), samples in cells.items():
-                if turn and time.monotonic() > end:
-                    break
+        for (hidden, batch), samples in self.in_turns(cells):
+            def add(name, seconds, accuracy):
+                samples.add(name, seconds / WIDE_IMAGES * 1e6, accuracy)
+                self.note("wide", name, hidden=hidden, batch=batch, seconds=seconds, accuracy=accuracy)
 
-                def add(name, seconds, accuracy):
-                    samples.add(name, seconds / WIDE_IMAGES * 1e6, accuracy)
-                    self.note("wide", name, hidden=hidden, batch=batch, seconds=seconds, accuracy=accuracy)
-
-                shape = [f"--hidden_layers={hidden}", f"--batch_size={batch}", "--train_epochs=4", "--threads=2"]
-                for name, flags in WIDE_ROWS.items():
-                    metrics, *_ = self.mnist(*shape, *flags, data_dir=data)
-                    units.add(f"{name}: {metrics['instruction_set']}")
-                    add(name, steady(metrics), metrics["test"]["accuracy"])
-                if "pytorch" in self.peers:
-                    for name, mode in modes.items():
-                        flags = [f"--mode={mode}", f"--hidden={hidden}", f"--batch={batch}", "--epochs=4", "--threads=2"]
-                        answer = self.peer("pytorch", *flags, data_dir=data)
-                        add(name, statistics.median(answer["seconds"][1:]), answer["accuracy"])
+            shape = [f"--hidden_layers={hidden}", f"--batch_size={batch}", "--train_epochs=4", "--threads=2"]
+            for name, flags in WIDE_ROWS.items():
+                metrics, *_ = self.mnist(*shape, *flags, data_dir=data)
+                units.add(f"{name}: {metrics['instruction_set']}")
+                add(name, steady(metrics), metrics["test"]["accuracy"])
+            if "pytorch" in self.peers:
+                for name, mode in modes.items():
+                    flags = [f"--mode={mode}", f"--hidden={hidden}", f"--batch={batch}", "--epochs=4", "--threads=2"]
+                    answer = self.peer("pytorch", *flags, data_dir=data)
+                    add(name, statistics.median(answer["seconds"][1:]), answer["accuracy"])
         self.say("## Wide networks in float32 and bf16", "",
                  f"Microseconds per training image with two threads ({', '.join(sorted(units))}): medians of epochs 2 to 4 on the",
                  f"first {WIDE_IMAGES:,} images, and of the runs. Programs took turns, and so did the cells. PyTorch with fused Adam and",
@@ -450,16 +452,13 @@ class Bench:
         """Small and large steps with 1, 2, 4 and more threads, as many as the machine runs, and with the number that the program
         chooses; in turns until the time is up."""
         counts = sorted({*(1 << n for n in range(os.cpu_count().bit_length())), os.cpu_count()}) + [0]
-        cells, end = {cell: Samples() for cell in THREADS_CELLS}, time.monotonic() + 60 * self.minutes
-        for turn in range(RUNS):
-            for (hidden, batch), samples in cells.items():
-                if turn and time.monotonic() > end:
-                    break
-                for count in counts:
-                    metrics, *_ = self.mnist(f"--hidden_layers={hidden}", f"--batch_size={batch}", f"--threads={count}")
-                    samples.add(count, steady(metrics), metrics["test"]["accuracy"])
-                    self.note("threads", hidden, batch=batch, threads=count, trained_with=metrics["threads"],
-                              seconds=steady(metrics), accuracy=metrics["test"]["accuracy"])
+        cells = {cell: Samples() for cell in THREADS_CELLS}
+        for (hidden, batch), samples in self.in_turns(cells):
+            for count in counts:
+                metrics, *_ = self.mnist(f"--hidden_layers={hidden}", f"--batch_size={batch}", f"--threads={count}")
+                samples.add(count, steady(metrics), metrics["test"]["accuracy"])
+                self.note("threads", hidden, batch=batch, threads=count, trained_with=metrics["threads"],
+                          seconds=steady(metrics), accuracy=metrics["test"]["accuracy"])
         self.say("## Threads", "",
                  "Seconds per epoch, the median of epochs 2 to 5, of 60,000 images; where there were several runs, their median. With",
                  "`threads: 0` the program measures in the first epoch which number is fastest. The accuracies of all numbers.")
@@ -482,41 +481,34 @@ class Bench:
     def gpu(self):
         """The fused engine on the GPU and on the processor, and the peers on the GPU, over networks and batches, in turns until
         the time is up. Burn takes 100 times as long, so it is left out."""
-        cells, end = {cell: Samples() for cell in GPU_CELLS}, time.monotonic() + 60 * self.minutes
+        cells = {cell: Samples() for cell in GPU_CELLS}
         backend = ""
-        for turn in range(RUNS):
-            for (hidden, batch), samples in cells.items():
-                if turn and time.monotonic() > end:
-                    break
+        for (hidden, batch), samples in self.in_turns(cells):
+            def add(name, seconds, accuracy):
+                samples.add(name, seconds, accuracy)
+                self.note("gpu", name, hidden=hidden, batch=batch, seconds=seconds, accuracy=accuracy)
 
-                def add(name, seconds, accuracy):
-                    samples.add(name, seconds, accuracy)
-                    self.note("gpu", name, hidden=hidden, batch=batch, seconds=seconds, accuracy=accuracy)
-
-                for name, flags in self.on_each.items():
-                    metrics, *_ = self.mnist(f"--hidden_layers={hidden}", f"--batch_size={batch}", *flags)
-                    backend = metrics["backend"] if name == FUSED_GPU else backend
-                    add(name, steady(metrics), metrics["test"]["accuracy"])
-                for name, (peer, mode) in GPU_PEERS.items():
-                    if peer in self.peers and (mode != "compile" or (hidden, batch) in GPU_COMPILED):
-                        answer = self.peer(peer, f"--mode={mode}", f"--hidden={hidden}", f"--batch={batch}", "--epochs=5")
-                        add(name, statistics.median(answer["seconds"][1:]), answer["accuracy"])
+            for name, flags in self.on_each.items():
+                metrics, *_ = self.mnist(f"--hidden_layers={hidden}", f"--batch_size={batch}", *flags)
+                backend = metrics["backend"] if name == FUSED_GPU else backend
+                add(name, steady(metrics), metrics["test"]["accuracy"])
+            for name, (peer, mode) in GPU_PEERS.items():
+                if peer in self.peers and (mode != "compile" or (hidden, batch) in GPU_COMPILED):
+                    answer = self.peer(peer, f"--mode={mode}", f"--hidden={hidden}", f"--batch={batch}", "--epochs=5")
+                    add(name, statistics.median(answer["seconds"][1:]), answer["accuracy"])
         self.gpu_table(cells, backend)
 
     def networks(self):
         """Ensembles of the default network at batch 32, on the GPU and on all processors, in turns until the time is up."""
-        cells, end = {count: Samples() for count in NETWORKS}, time.monotonic() + 60 * self.minutes
+        cells = {count: Samples() for count in NETWORKS}
         backend, data = "", self.subset(NETWORKS_IMAGES)
-        for turn in range(RUNS):
-            for count, samples in cells.items():
-                if cells[NETWORKS[0]].seconds and time.monotonic() > end:
-                    break
-                for name, flags in self.on_each.items():
-                    metrics, *_ = self.mnist(f"--ensemble={count}", "--train_epochs=3", *flags, data_dir=data)
-                    backend = metrics["backend"] if name == FUSED_GPU else backend
-                    seconds = steady(metrics) / NETWORKS_IMAGES * 60_000
-                    samples.add(name, seconds, metrics["test"]["accuracy"])
-                    self.note("networks", name, count=count, seconds=seconds, accuracy=metrics["test"]["accuracy"])
+        for count, samples in self.in_time([*cells.items()] * RUNS):
+            for name, flags in self.on_each.items():
+                metrics, *_ = self.mnist(f"--ensemble={count}", "--train_epochs=3", *flags, data_dir=data)
+                backend = metrics["backend"] if name == FUSED_GPU else backend
+                seconds = steady(metrics) / NETWORKS_IMAGES * 60_000
+                samples.add(name, seconds, metrics["test"]["accuracy"])
+                self.note("networks", name, count=count, seconds=seconds, accuracy=metrics["test"]["accuracy"])
         self.say(f"## Networks a second: {backend}", "",
                  "Networks of an ensemble, default parameters, by the epochs of 60,000 images that they do in a second (a network's",
                  f"epoch each), from medians of epochs 2 and 3 on the first {NETWORKS_IMAGES:,} images and of the runs. In brackets: the",
@@ -528,14 +520,12 @@ class Bench:
 
     def kernels(self):
         """The kernels of a step on the GPU, timed by the device, over networks and batches until the time is up."""
-        end, rows, backend = time.monotonic() + 60 * self.minutes, [], ""
+        rows, backend = [], ""
         # The library that launches the kernels reads this file where the program runs.
         directory, log = self.work / "kernels", self.work / "kernels/kernels.log"
         directory.mkdir()
         (directory / "cubecl.toml").write_text(f'[profiling]\nlogger = {{ level = "medium", file = "{log}" }}\n')
-        for hidden, batch in GPU_CELLS:
-            if rows and time.monotonic() > end:
-                break
+        for hidden, batch in self.in_time(GPU_CELLS):
             flags = [f"--hidden_layers={hidden}", f"--batch_size={batch}", "--train_epochs=3", *self.on_each[FUSED_GPU]]
             metrics, *_ = self.mnist(*flags)
             backend, images = metrics["backend"], metrics["data"]["train_images"]
