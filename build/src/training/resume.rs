@@ -99,38 +99,54 @@ impl Snapshot {
         Err(Error::Snapshot { path: path.into(), problem, next: format!("{next}, or train without --resume") })
     }
 
-    /// Compares with the parameters `given`. The error names the first that differs and may not, and the next step.
+    /// Compares with the parameters `given`. The error names all that differ and may not, and the next step.
     fn check_parameters(&self, given: &Value) -> std::result::Result<(), (String, String)> {
-        let differs = |key: &str, expected: String, found: String| {
-            Err((format!("{key}: expected {expected}, found {found}"), format!("set {key} to {expected}")))
-        };
         let defaults = Parameters::default().to_json();
-        for key in KEYS.iter().map(|key| key.name).filter(|key| !MAY_CHANGE.contains(key)) {
+        let compared = KEYS.iter().map(|key| key.name).filter(|key| !MAY_CHANGE.contains(key));
+        let (mut problems, mut next) = (vec![], vec![]);
+        for key in compared {
             // The program that wrote a snapshot before there was this key did what the default does.
             let before = self.parameters.get(key).unwrap_or(&defaults[key]);
             if *before != given[key] {
-                return differs(key, typed(before), typed(&given[key]));
+                problems.push(format!("{key}: expected {}, found {}", typed(before), typed(&given[key])));
+                next.push(match before {
+                    Value::Null => format!("leave out {key}"),
+                    _ => format!("set {key} to {}", typed(before)),
+                });
             }
         }
-        let known = |name: &str| MAY_CHANGE.contains(&name) || KEYS.iter().any(|key| key.name == name);
-        let mut before = self.parameters.as_object().into_iter().flatten();
-        if let Some((name, value)) = before.find(|(name, _)| !known(name)) {
-            let problem = format!("{name}: expected {}, found a program without it", typed(value));
-            return Err((problem, "use the version of the program that wrote the snapshot".into()));
+        let (done, epochs) = (u64::from(self.epoch()), given["train_epochs"].as_u64().unwrap_or_default());
+        if epochs < done {
+            problems.push(format!("train_epochs: expected at least {done}, found {epochs}"));
+            next.push(format!("set train_epochs to at least {done}"));
         }
-        let (done, given) = (u64::from(self.epoch()), given["train_epochs"].as_u64().unwrap_or_default());
-        if given < done { differs("train_epochs", format!("at least {done}"), given.to_string()) } else { Ok(()) }
+        if !problems.is_empty() {
+            return Err((problems.join("; "), next.join(", ")));
+        }
+        let known = |name: &str| MAY_CHANGE.contains(&name) || KEYS.iter().any(|key| key.name == name);
+        match self.parameters.as_object().into_iter().flatten().find(|(name, _)| !known(name)) {
+            None => Ok(()),
+            Some((name, value)) => {
+                let problem = format!("{name}: expected {}, found a program without it", typed(value));
+                Err((problem, "use the version of the program that wrote the snapshot".into()))
+            }
+        }
     }
 }
 
 /// A value as it is typed in a parameters file.
 fn typed(value: &Value) -> String {
-    text::shortened(&value.as_str().map_or_else(|| value.to_string(), String::from))
+    text::shortened(&match value {
+        Value::Null => "none".into(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::augment::AugmentKind;
     use crate::data::dataset::{FileHash, Images};
     use crate::data::sets::DataSource;
     use crate::training::snapshot::tests::{example, parameters};
@@ -166,6 +182,18 @@ mod tests {
             refused(Parameters { learning_rate: 0.3, ..parameters() }).unwrap_err(),
             "s: is of a training with other parameters: learning_rate: expected 0.30000000000000004, found 0.3; set \
              learning_rate to 0.30000000000000004, or train without --resume"
+        );
+        assert_eq!(
+            refused(Parameters { train_epochs: 2, seed: 1, dropout: 0.5, ..parameters() }).unwrap_err(),
+            "s: is of a training with other parameters: dropout: expected 0.2, found 0.5; seed: expected 42, found 1; \
+             train_epochs: expected at least 3, found 2; set dropout to 0.2, set seed to 42, set train_epochs to at least 3, \
+             or train without --resume"
+        );
+        let augment = AugmentKind::Affine;
+        assert_eq!(
+            refused(Parameters { augment, rotation: Some(5.0), ..parameters() }).unwrap_err(),
+            "s: is of a training with other parameters: augment: expected none, found affine; rotation: expected none, \
+             found 5.0; set augment to none, leave out rotation, or train without --resume"
         );
         for (given, key) in [
             (Parameters { seed: 1, ..parameters() }, "seed: expected 42, found 1"),
