@@ -37,11 +37,13 @@ fn files_lists_the_files_of_a_run() {
     assert!(events.starts_with(tensorboard::PREFIX), "{events}");
 }
 
-/// Every parameter has a row in the order of the table, with the default as a parameters file would have it.
+/// Every parameter has a row in the order of the table, with the default as a parameters file would have it and the values
+/// as messages name them.
 #[test]
-fn parameters_lists_the_parameters_with_their_defaults() {
+fn parameters_lists_the_parameters_with_their_defaults_and_values() {
     let page = read("docs/parameters.md");
-    let (_, table) = page.split_once("| key | default | |\n|---|---|---|\n").expect("the table of parameters");
+    let head = "| key | default | values | |\n|---|---|---|---|\n";
+    let (_, table) = page.split_once(head).expect("the table of parameters");
     let rows = table.lines().take_while(|line| line.starts_with('|'));
     let cells = rows.map(|row| row.split(" | ").map(|cell| cell.trim_matches(['|', ' '])).collect::<Vec<_>>());
     let rows: Vec<_> = cells.collect();
@@ -55,8 +57,9 @@ fn parameters_lists_the_parameters_with_their_defaults() {
         };
         // A default that depends on another parameter begins with the usual one.
         assert_eq!(row[1].split(',').next().unwrap(), value, "{}", key.name);
+        assert_eq!(row[2], key.expected(), "{}", key.name);
         if let Some(synonym) = key.synonym {
-            assert!(quoted(row[2]).contains(&synonym), "{} should name {synonym}", key.name);
+            assert!(quoted(row[3]).contains(&synonym), "{} should name {synonym}", key.name);
         }
     }
 }

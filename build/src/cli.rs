@@ -31,7 +31,7 @@ use self::values::{count, path, url_or_path};
 use crate::cube::check::TaskFlags;
 use crate::output::console::{self, Verbosity};
 use crate::parameters::Setting;
-use crate::parameters::key::Key;
+use crate::parameters::key::{Key, ValueKind};
 use crate::parameters::table::KEYS;
 use crate::text::{escaped, quoted, repeated};
 use crate::workspace;
@@ -46,10 +46,10 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// Only warnings and errors on stderr; the log file has everything
+    /// Only warnings and errors on stderr; a task with a log file writes all of it there
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// On stderr too what else goes to the log file
+    /// On stderr too what else goes to a log file, if the task has one
     #[arg(short, long, global = true)]
     pub verbose: bool,
     /// The places in the workspace that no flag named.
@@ -313,7 +313,11 @@ impl Args for Overrides {
 
 fn argument(key: &'static Key) -> Arg {
     let parser = move |text: &str| Setting::from_flag(key, text);
-    let help = format!("{} [default: {}]", key.help, key.default());
+    let values = match key.kind {
+        ValueKind::Text { .. } | ValueKind::Truth { .. } => String::new(), // they stand in the help
+        _ => format!(" [values: {}]", key.expected()),
+    };
+    let help = format!("{}{values} [default: {}]", key.help, key.default());
     let hyphens = key.name.replace('_', "-");
     Arg::new(key.name)
         .long(key.name)

@@ -155,7 +155,8 @@ impl Key {
         Some(())
     }
 
-    fn expected(&self) -> String {
+    /// The values that are allowed, in words.
+    pub fn expected(&self) -> String {
         match &self.kind {
             ValueKind::Text { choices, .. } => one_of(&choices()),
             ValueKind::Whole { least, most, .. } => format!("a whole number from {least} to {most}"),

@@ -8,9 +8,15 @@ use super::key::{Key, ValueKind, fraction, named, names};
 use super::values::Keep;
 use crate::data::augment::AugmentKind;
 use crate::engine::choice::{DeviceChoice, EngineChoice};
-use crate::model::MOST_MEMBERS;
+use crate::model::{MOST_MEMBERS, MOST_UNITS};
 use crate::optim::{OptimizerKind, ScheduleKind};
 use crate::simd::Precision;
+
+/// The largest batch.
+const MOST_BATCH: u64 = 1_000_000;
+
+// Dropout numbers the units of a layer, for all images of a batch, by 32 bits.
+const _: () = assert!(MOST_BATCH * MOST_UNITS as u64 <= 1 << 32);
 
 /// All parameters, in the order in which they are explained and written.
 pub static KEYS: [Key; 36] = [
@@ -33,7 +39,7 @@ pub static KEYS: [Key; 36] = [
     Key::new(
         "batch_size",
         "Images per step, over all threads together",
-        ValueKind::Whole { least: 1, most: 1_000_000, set: |p, value| p.batch_size = value as usize },
+        ValueKind::Whole { least: 1, most: MOST_BATCH, set: |p, value| p.batch_size = value as usize },
     )
     .logged_as("global_batch_size"),
     Key::new(
