@@ -2,7 +2,7 @@
 //!
 //! Source: `rename` and `fsync` of POSIX.1-2017. Where a file system lacks them, see [`AtomicFile::commit`].
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -86,6 +86,29 @@ impl AtomicFile {
         Ok(())
     }
 
+    /// [`place`](Self::place), unless something has the target's name, even if it came this moment: then the file is given
+    /// back.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn place_beside_others(self) -> Result<Option<Self>> {
+        let Self { file, target } = self;
+        match file.persist_noclobber(&target) {
+            Ok(_) => {
+                sync_names(directory_of(&target));
+                Ok(None)
+            }
+            Err(refused) => {
+                let part = Self { file: refused.file, target };
+                match refused.error.kind() {
+                    io::ErrorKind::AlreadyExists => Ok(Some(part)),
+                    // The file system has no such way.
+                    _ => part.place().map(|()| None),
+                }
+            }
+        }
+    }
+
     /// Lets the file outlive this process, under another name than the target's. Returns `error` with that name.
     pub fn keep_after(self, error: Error) -> Error {
         let Self { file, target } = self;
@@ -147,10 +170,11 @@ pub(super) fn temporary(directory: &Path, prefix: &str) -> io::Result<NamedTempF
         // Opened here, since the library would put the temporary name into the error.
         let open = |path: &Path| OpenOptions::new().read(true).write(true).create_new(true).open(path);
         let file = tempfile::Builder::new().prefix(prefix).suffix(TEMPORARY).make_in(directory, open)?;
-        let _ = file.as_file().try_lock(); // where locks are unknown, leftovers are told by their age
-        if file.path().exists() {
+        // Where locks are unknown, leftovers are told by their age.
+        let is_taken = matches!(file.as_file().try_lock(), Err(TryLockError::WouldBlock));
+        if !is_taken && file.path().exists() {
             return Ok(file);
-        } // else another process removed it before the lock
+        } // else another process removes it, which saw it before the lock
     }
 }
 

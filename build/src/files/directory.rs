@@ -204,19 +204,20 @@ fn remove_leftovers(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
         let ours = entry.file_name().as_encoded_bytes().ends_with(TEMPORARY.as_bytes());
-        if ours
-            && entry.file_type().is_ok_and(|kind| kind.is_file())
-            && is_left(&path)
-            && fs::remove_file(&path).is_ok()
-        {
+        if !ours || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            continue;
+        }
+        // The lock is held until the file is gone: its process, which may just be locking it, takes another one then.
+        if left(&path).is_some_and(|_locked| fs::remove_file(&path).is_ok()) {
             info!(target: crate::text::LOG, "{}: removed, left by a process that was killed", path.display());
         }
     }
 }
 
-fn is_left(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else { return false };
-    match file.try_lock() {
+/// The file at `path`, locked where that is possible, if it belongs to no living process.
+fn left(path: &Path) -> Option<File> {
+    let file = File::open(path).ok()?;
+    let is_left = match file.try_lock() {
         Ok(()) => true,
         Err(TryLockError::WouldBlock) => false,
         Err(TryLockError::Error(_)) => {
@@ -224,13 +225,39 @@ fn is_left(path: &Path) -> bool {
             let age = modified.and_then(|time| SystemTime::now().duration_since(time).ok());
             age.is_some_and(|age| age > STALE)
         }
-    }
+    };
+    is_left.then_some(file)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use crate::files::AtomicFile;
+
+    #[test]
+    fn a_file_that_is_just_begun_is_no_leftover() {
+        let dir = tempfile::tempdir().unwrap();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        remove_leftovers(dir.path());
+                    }
+                });
+            }
+            let lost = (0..2000).filter(|_| {
+                let file = temporary(dir.path(), ".begun.").unwrap();
+                (0..20).for_each(|_| std::thread::yield_now());
+                !file.path().exists()
+            });
+            let lost = lost.count();
+            is_over.store(true, Ordering::Relaxed);
+            assert_eq!(lost, 0);
+        });
+    }
 
     #[test]
     fn a_file_in_the_way_of_a_directory_is_named() {
