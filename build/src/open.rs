@@ -1,11 +1,13 @@
 //! Opens files to read them: regular files only. A pipe in the place of a file blocks for ever, and a device may never end.
 
+use std::convert::Infallible;
 use std::fs::{self, File, FileType};
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
 use crate::error::{self, Error};
 use crate::interrupt::{self, EndAtOnce};
+use crate::sha256::Sha256;
 
 /// Bytes that [`in_pieces`] reads at once.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -83,6 +85,25 @@ pub fn in_pieces<E>(
             Err(error) => return Err(Error::io("read", path)(error)),
         }
     }
+}
+
+/// The size of `open`, the file at `path`, and its SHA-256 in hexadecimal.
+///
+/// # Errors
+/// It cannot be read, or a signal arrived.
+pub fn hashed(open: &mut File, path: &Path) -> error::Result<(u64, String)> {
+    let (mut hash, mut bytes) = (Sha256::new(), 0);
+    let Ok(()) = in_pieces(open, path, |piece| {
+        bytes += piece.len() as u64;
+        hash.update(piece);
+        Ok::<(), Infallible>(())
+    })?;
+    Ok((bytes, hash.finish()))
+}
+
+/// Whether `error` says that nothing is there: no entry of that name, or a file in the place of its directory.
+pub fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 fn expect_regular(found: FileType) -> io::Result<()> {

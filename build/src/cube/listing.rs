@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Metadata};
-use std::io;
 use std::ops::Bound;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::files::{atomic, lock, set};
+use crate::open;
 use crate::output::{artifacts, names};
 
 /// What is never sent: it guards a directory, or has not got its name yet.
@@ -127,7 +127,7 @@ fn walk(directory: &Path, visit: &mut dyn FnMut(PathBuf, &Metadata, bool) -> Wal
         let path = directory.join(&below);
         let entries = match fs::read_dir(&path) {
             // A task may put a file in the place of a directory.
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
+            Err(error) if open::is_absent(&error) => continue,
             entries => entries.map_err(Error::io("read", &path))?,
         };
         for entry in entries {

@@ -59,7 +59,7 @@ pub fn begin_mounted(target: &Path, beginning: &str) -> Result<()> {
     expect_file(target)?;
     let file = match open::regular(target) {
         // Whatever is wrong with its directory, writing says better.
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
+        Err(error) if open::is_absent(&error) => return Ok(()),
         opened => opened.map_err(Error::io("read", target))?,
     };
     let mut found = vec![];

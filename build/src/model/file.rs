@@ -4,10 +4,9 @@
 //! an ensemble `members.0.layers.0.weight` and so on. See `tensors.rs` for the format.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::fmt;
 use std::fs::File;
-use std::io::{Cursor, ErrorKind, Read, Seek};
+use std::io::{Cursor, Read, Seek};
 use std::path::Path;
 use std::slice::ChunksExact;
 
@@ -19,7 +18,6 @@ use crate::error::{Error, Result};
 use crate::files::set;
 use crate::model::{MOST_CLASSES, MOST_HIDDEN_LAYERS, MOST_INPUTS, MOST_MEMBERS, MOST_UNITS, MlpShape};
 use crate::open;
-use crate::sha256::Sha256;
 
 /// The name of the file in MODEL_DIR.
 pub const FILE_NAME: &str = "model.safetensors";
@@ -64,7 +62,8 @@ pub struct Unfinished {
 
 impl fmt::Display for Unfinished {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "unfinished, after {} of {} epochs", self.epochs, self.of)
+        write!(f, "unfinished, after {} of {} epochs", self.epochs, self.of)?;
+        if self.epochs == self.of { f.write_str(", before it was calibrated and scored at last") } else { Ok(()) }
     }
 }
 
@@ -152,17 +151,13 @@ pub fn load_hashed(model_dir: &Path) -> Result<(Model, String)> {
     let (model, mut file) = open_and_read(model_dir)?;
     let path = model_dir.join(FILE_NAME);
     file.rewind().map_err(Error::io("read", &path))?;
-    let mut hash = Sha256::new();
-    let Ok(()) = open::in_pieces(&mut file, &path, |piece| {
-        hash.update(piece);
-        Ok::<(), Infallible>(())
-    })?;
-    Ok((model, hash.finish()))
+    let (_, sha256) = open::hashed(&mut file, &path)?;
+    Ok((model, sha256))
 }
 
 fn open_and_read(model_dir: &Path) -> Result<(Model, File)> {
     let mut file = match set::open(model_dir, FILE_NAME) {
-        Err(Error::Io { source, .. }) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+        Err(Error::Io { source, .. }) if open::is_absent(&source) => {
             let unfinished = Some(model_dir.join(UNFINISHED)).filter(|directory| directory.join(FILE_NAME).exists());
             return Err(Error::NoModel { model_dir: model_dir.to_path_buf(), unfinished });
         }

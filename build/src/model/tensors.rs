@@ -5,7 +5,7 @@
 //! description before it and of the tensors. Format: <https://github.com/huggingface/safetensors#format>.
 
 use std::collections::HashMap;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
@@ -136,9 +136,11 @@ impl Header {
         from.seek(SeekFrom::Start(self.data))?;
         let mut piece = [0; 4 * PIECE];
         loop {
-            match from.read(&mut piece)? {
-                0 => break,
-                count => hash.update(&piece[..count]),
+            match from.read(&mut piece) {
+                Ok(0) => break,
+                Ok(count) => hash.update(&piece[..count]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
             }
         }
         let found = hash.finish();
