@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use mnist::data::download::{self, Origin};
+use mnist::data::dataset::Dataset;
+use mnist::data::download::{self, Origin, PlaceDrawn};
+use mnist::error::Error;
 
 use super::{BYTES, Case, idx, images, origins, source};
 use crate::common::server::{Reply, Server};
@@ -65,6 +67,25 @@ fn a_file_behind_a_wrong_one_takes_its_place() {
     assert_eq!(case.names(), ["a-idx3-ubyte", "a-idx3-ubyte.mismatch", "a.idx3-ubyte"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_link_to_nothing_is_named_and_kept_under_another_name() {
+    let server = Server::start();
+    server.on("/images.gz", [Reply::File(gzip(&images()))]);
+    let case = Case::new([server.url("")]);
+    let file = case.path("images");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink("not/there", &file).unwrap();
+    case.run().unwrap();
+    assert!(fs::read(&file).unwrap() == images());
+    assert_eq!(fs::read_link(case.path("images.mismatch")).unwrap(), Path::new("not/there"));
+    // As a data manager leaves one for a file that it has not fetched.
+    let (name, directory) = ("train-images-idx3-ubyte", tempfile::tempdir().unwrap());
+    std::os::unix::fs::symlink("not/there", directory.path().join(name)).unwrap();
+    let error = Dataset::load(directory.path()).unwrap_err().to_string();
+    assert!(error.contains(&format!("{name}: cannot read: expected a file, found a link to nothing")), "{error}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_mirror_whose_path_is_not_utf_8_is_that_directory() {
@@ -106,12 +127,10 @@ fn the_stand_in_is_replaced_and_never_replaces_mnist() {
     let drawn = idx(BYTES, 4);
     let mut case = Case::new([server.url("")]);
     case.options.stand_in = vec![source("images", &drawn)];
-    let draw = |directory: &Path| {
-        fs::write(directory.join("images"), &drawn).unwrap();
-        Ok(())
-    };
+    let stand_in = case.options.stand_in[0];
+    let draw = |place: PlaceDrawn| place(&stand_in, &drawn);
     assert_eq!(origins(download::write_synthetic(&case.options, draw)).unwrap(), [Origin::Drawn]);
-    let never = |_: &Path| panic!("nothing to draw");
+    let never = |_: PlaceDrawn| panic!("nothing to draw");
     assert_eq!(origins(download::write_synthetic(&case.options, never)).unwrap(), [Origin::There("images".into())]);
 
     case.fetches_from(&server.url(""));
@@ -131,6 +150,20 @@ fn the_stand_in_is_replaced_and_never_replaces_mnist() {
     let case = case.with("images", b"mine").with("images.gz", b"mine");
     assert_eq!(origins(download::write_synthetic(&case.options, draw)).unwrap(), [Origin::Drawn]);
     assert_eq!(case.names(), ["images", "images.gz", "images.mismatch"]);
+
+    // What comes while the digits are drawn, a download or a file of the user's.
+    let meanwhile = |bytes: &[u8]| {
+        fs::remove_file(case.path("images")).unwrap();
+        download::write_synthetic(&case.options, |place| {
+            fs::write(case.path("images"), bytes).unwrap();
+            place(&stand_in, &drawn)
+        })
+    };
+    assert!(matches!(meanwhile(&images()), Err(Error::RealData { .. })));
+    assert!(fs::read(case.path("images")).unwrap() == images());
+    meanwhile(b"mine too").unwrap();
+    assert!(fs::read(case.path("images")).unwrap() == drawn);
+    assert_eq!(fs::read(case.path("images.mismatch-2")).unwrap(), b"mine too");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The data set in memory: checked images and labels from the four files in DATA_DIR, and the order of an epoch.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -288,7 +288,13 @@ fn locate(known: &[&'static SetKind], data_dir: &Path, from: usize) -> Result<(&
 }
 
 fn place_of(data_dir: &Path, name: &str) -> Result<PathBuf> {
-    let missing = || Error::DataMissing { data_dir: data_dir.to_path_buf(), name: name.to_string() };
+    let missing = || match places::dangling(data_dir, name) {
+        Some(link) => {
+            let problem = "expected a file, found a link to nothing";
+            Error::io("read", link)(io::Error::new(ErrorKind::NotFound, problem))
+        }
+        None => Error::DataMissing { data_dir: data_dir.to_path_buf(), name: name.to_string() },
+    };
     places::existing(data_dir, name).next().ok_or_else(missing)
 }
 

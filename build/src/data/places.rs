@@ -1,15 +1,26 @@
 //! Where a directory may hold a file of a data set: the names and layouts in which people get MNIST.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+
+use crate::open;
 
 /// The files in `directory` that may be the file `name` of a set, the most likely first. Their hashes tell.
 pub fn existing(directory: &Path, name: &str) -> impl Iterator<Item = PathBuf> {
     all(directory, name).into_iter().filter(|path| match path.metadata() {
         Ok(found) => !found.is_dir(),
         // Opening it says why it cannot be looked at.
-        Err(error) => !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory),
+        Err(error) => !open::is_absent(&error),
     })
+}
+
+/// The first link in such a place that leads to nothing.
+pub fn dangling(directory: &Path, name: &str) -> Option<PathBuf> {
+    all(directory, name).into_iter().find(|path| is_dangling(path))
+}
+
+/// Whether a link that leads to nothing is at `path`.
+pub fn is_dangling(path: &Path) -> bool {
+    path.is_symlink() && path.metadata().is_err_and(|error| open::is_absent(&error))
 }
 
 /// Its own name, also with Kaggle's and 7-Zip's point in it; both in a directory of such a name, as Kaggle has them; all

@@ -70,9 +70,9 @@ pub fn named_mirrors(flags: &[OsString]) -> Vec<OsString> {
 /// # Errors
 /// MNIST itself is there, `data_dir` cannot be written, or a signal arrived.
 pub fn draw(data_dir: &Path) -> Result<Downloaded> {
-    download::write_synthetic(&options(data_dir, &[], Limits::default()), |directory| {
+    download::write_synthetic(&options(data_dir, &[], Limits::default()), |place| {
         warn!("drawing synthetic digits: a stand-in for trying things out, not MNIST");
-        synthetic::write(directory, synthetic::TRAIN, synthetic::TEST)
+        synthetic::each_file(synthetic::TRAIN, synthetic::TEST, place)
     })
 }
 

@@ -136,11 +136,15 @@ fn below(directory: &Path, path: &Path) -> PathBuf {
     path.strip_prefix(directory).unwrap_or(path).to_path_buf()
 }
 
-/// Calls `draw` to write the synthetic data into the directory, unless it is there already.
+/// Takes a file of the synthetic set, of which it is told which one it is.
+pub type PlaceDrawn<'a> = &'a dyn Fn(&SourceFile, &[u8]) -> Result<()>;
+
+/// Has `draw` make the files of the synthetic set for the directory, unless they are there already.
 ///
 /// # Errors
-/// [`Error::RealData`] if a file of MNIST itself is there. Those of `draw`. A file cannot be read.
-pub fn write_synthetic(options: &Options, draw: impl FnOnce(&Path) -> Result<()>) -> Result<Downloaded> {
+/// [`Error::RealData`] if a file of MNIST itself is there, or comes meanwhile. Those of `draw`. A file cannot be read or
+/// written.
+pub fn write_synthetic(options: &Options, draw: impl FnOnce(PlaceDrawn) -> Result<()>) -> Result<Downloaded> {
     let directory = &options.data_dir;
     if let Some(file) = find_real(options)? {
         return Err(Error::RealData { directory: directory.clone(), file: file.name.to_string() });
@@ -150,10 +154,7 @@ pub fn write_synthetic(options: &Options, draw: impl FnOnce(&Path) -> Result<()>
     let drawn = there.iter().any(|found| !matches!(found, Found::There(_)));
     if drawn {
         writable_directory(directory)?;
-        for file in &options.stand_in {
-            store::set_aside(&directory.join(file.name), file, &[])?;
-        }
-        draw(directory)?;
+        draw(&|file, bytes| store::place_drawn(directory, file, bytes, &options.files))?;
     }
     let origin = |found: &Found| match found {
         Found::There(path) if !drawn => Origin::There(below(directory, path)),

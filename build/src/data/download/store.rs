@@ -1,8 +1,7 @@
 //! The files in DATA_DIR: which of them are there and right, and how new ones get there without harm to other files.
 
-use std::convert::Infallible;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -15,7 +14,6 @@ use crate::error::{Error, Result};
 use crate::files::AtomicFile;
 use crate::files::atomic::unused_name;
 use crate::open;
-use crate::sha256::Sha256;
 use crate::threads;
 
 /// How a directory holds one of the files.
@@ -139,34 +137,58 @@ impl<'a> Placing<'a> {
     }
 }
 
+/// Writes `bytes`, which are `file` of the synthetic set, into `directory`, where another file of this name is set aside. One
+/// of the `real` set that a download places at the same time stays.
+///
+/// # Errors
+/// A file of the real set is there. It cannot be written, another one there cannot be read or renamed, or a signal arrived.
+pub fn place_drawn(directory: &Path, file: &SourceFile, bytes: &[u8], real: &[SourceFile]) -> Result<()> {
+    let path = directory.join(file.name);
+    let mut part = AtomicFile::create(&path)?;
+    part.write_all(bytes).map_err(Error::io("write", &path))?;
+    part.sync()?;
+    loop {
+        match identify(&path)? {
+            Some(found) if found.is(file) => return Ok(()),
+            Some(found) if real.iter().any(|real| real.name == file.name && found.is(real)) => {
+                return Err(Error::RealData { directory: directory.into(), file: file.name.into() });
+            }
+            _ => set_aside(&path, file, &[])?,
+        }
+        match part.place_beside_others()? {
+            Some(refused) => part = refused,
+            None => return Ok(()),
+        }
+    }
+}
+
 /// Renames the file at `path` to `NAME.mismatch` (or `NAME.mismatch-2`, ...), with a warning, unless it is `file`
 /// itself or synthetic.
 ///
 /// # Errors
 /// It cannot be read or renamed.
 pub fn set_aside(path: &Path, file: &SourceFile, stand_in: &[SourceFile]) -> Result<()> {
-    let Some(found) = identify(path)? else { return Ok(()) };
-    if found.is(file) {
-        return Ok(()); // another download was faster
-    }
-    if stand_in.iter().any(|stand_in| stand_in.name == file.name && found.is(stand_in)) {
-        info!("{}: replacing the synthetic stand-in", path.display());
-        return Ok(());
-    }
+    let found = match identify(path)? {
+        Some(found) if found.is(file) => return Ok(()), // another download was faster
+        Some(found) if stand_in.iter().any(|stand_in| stand_in.name == file.name && found.is(stand_in)) => {
+            info!("{}: replacing the synthetic stand-in", path.display());
+            return Ok(());
+        }
+        Some(found) => format!("{} bytes with SHA-256 {}", found.bytes, found.sha256),
+        None if places::is_dangling(path) => "a link to nothing".into(),
+        None => return Ok(()),
+    };
     let aside = unused_name(path, "mismatch").map_err(Error::io("write", path))?;
     if let Err(error) = fs::rename(path, &aside) {
         let _ = fs::remove_file(&aside); // our own empty file
         // Another download may just have renamed it.
-        return if is_absent(&error) { Ok(()) } else { Err(Error::io("rename", path)(error)) };
+        return if open::is_absent(&error) { Ok(()) } else { Err(Error::io("rename", path)(error)) };
     }
     warn!(
-        "{}: not the file that belongs here (expected {} bytes with SHA-256 {}, found {} bytes with SHA-256 {}): \
-         kept as {}",
+        "{}: not the file that belongs here (expected {} bytes with SHA-256 {}, found {found}): kept as {}",
         path.display(),
         file.bytes,
         file.sha256,
-        found.bytes,
-        found.sha256,
         aside.display()
     );
     Ok(())
@@ -202,24 +224,15 @@ impl Identity {
 fn identify(path: &Path) -> Result<Option<Identity>> {
     let mut open = match open::regular(path) {
         Ok(open) => open,
-        Err(error) if is_absent(&error) => return Ok(None),
+        // Where DATA_DIR itself is a file, writing into it will report that.
+        Err(error) if open::is_absent(&error) => return Ok(None),
         Err(error) => return Err(Error::io("read", path)(error)),
     };
-    let (mut hash, mut bytes) = (Sha256::new(), 0);
-    let Ok(()) = open::in_pieces(&mut open, path, |piece| {
-        bytes += piece.len() as u64;
-        hash.update(piece);
-        Ok::<(), Infallible>(())
-    })?;
-    Ok(Some(Identity { bytes, sha256: hash.finish() }))
+    let (bytes, sha256) = open::hashed(&mut open, path)?;
+    Ok(Some(Identity { bytes, sha256 }))
 }
 
 /// Pushes an open file into `content`. The outer error is the disk's, the inner one says that the contents are wrong.
 fn pour<W: io::Write>(mut open: File, path: &Path, content: &mut Content<W>) -> Result<std::result::Result<(), Wrong>> {
     Ok(open::in_pieces(&mut open, path, |piece| content.push(piece))?.and_then(|()| content.finish()))
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    // Not a directory: DATA_DIR itself is a file. Writing into it will report that.
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

@@ -26,7 +26,7 @@ use std::path::Path;
 
 use super::dataset::Images;
 use super::idx;
-use super::sets::SYNTHETIC;
+use super::sets::{SYNTHETIC, SourceFile};
 use crate::error::Result;
 use crate::files;
 use crate::interrupt;
@@ -97,6 +97,14 @@ fn draw_one(image: &mut [u8], stream: &mut Stream) -> u8 {
 /// # Errors
 /// A file cannot be written, there is too little memory, or a signal arrived. Each file is either complete or missing.
 pub fn write(directory: &Path, train: usize, test: usize) -> Result<()> {
+    each_file(train, test, |file, bytes| files::write(directory.join(file.name), bytes))
+}
+
+/// Passes the contents of the four files of that many digits to `take`, one after the other.
+///
+/// # Errors
+/// Those of `take`. There is too little memory, or a signal arrived.
+pub fn each_file(train: usize, test: usize, take: impl Fn(&SourceFile, &[u8]) -> Result<()>) -> Result<()> {
     let [train_images, train_labels, test_images, test_labels] = &SYNTHETIC.files;
     for (split, count, images_file, labels_file) in
         [(Split::Train, train, train_images, train_labels), (Split::Test, test, test_images, test_labels)]
@@ -105,8 +113,8 @@ pub fn write(directory: &Path, train: usize, test: usize) -> Result<()> {
         let drawn = draw(split, count);
         interrupt::check()?;
         let images = idx::encode_images(&drawn.pixels, SIDE as u32, SIDE as u32);
-        files::write(directory.join(images_file.name), &images)?;
-        files::write(directory.join(labels_file.name), &idx::encode_labels(&drawn.labels))?;
+        take(images_file, &images)?;
+        take(labels_file, &idx::encode_labels(&drawn.labels))?;
     }
     Ok(())
 }
