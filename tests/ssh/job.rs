@@ -1,8 +1,26 @@
 //! What stands in the place that a task has on another machine.
 
 use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{Far, TRAIN};
+use crate::common::Sandbox;
+
+#[test]
+fn a_signal_that_was_left_ends_no_later_task() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.path("job")).unwrap();
+    sandbox.write("job/signal", "15");
+    let about = r#"{"task":"t","outputs":[],"ends_alone":false}"#;
+    sandbox.run(&format!("cube job start job {about} -- devices")).done();
+    let begin = Instant::now();
+    while !sandbox.path("job/code").exists() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", sandbox.files("job"));
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(sandbox.read("job/code"), "0");
+}
 
 #[test]
 fn what_stands_in_the_place_of_a_task_is_named() {

@@ -107,6 +107,11 @@ impl DetachedTask {
         self.file("before.json")
     }
 
+    /// The file with the number of a signal that waits for the task.
+    fn signal(&self) -> PathBuf {
+        self.file("signal")
+    }
+
     /// The file whose time says when somebody last followed it.
     fn followed(&self) -> PathBuf {
         self.file("followed")
@@ -195,7 +200,8 @@ impl DetachedTask {
         if DirectoryLock::take_quietly(&self.directory)?.is_none() {
             return Err(CubeError::NoLocks { directory: self.directory.clone() }.into());
         }
-        for file in [self.code(), self.file("stdout"), self.file("stderr"), self.followed()] {
+        // A signal that is left would end this task at once.
+        for file in [self.code(), self.file("stdout"), self.file("stderr"), self.followed(), self.signal()] {
             files::remove(&file)?;
         }
         let program = std::env::current_exe().map_err(Error::io("find", "this program"))?;
@@ -217,6 +223,9 @@ impl DetachedTask {
                 return Ok(());
             }
             if has_ended || begin.elapsed() > START {
+                // Or it would begin the task when nobody waits for it any more.
+                let _ = supervisor.kill();
+                let _ = supervisor.wait();
                 files::remove(&self.about())?;
                 return Err(CubeError::NoSupervisor { directory: self.directory.clone() }.into());
             }
@@ -285,7 +294,7 @@ impl DetachedTask {
             }
             let seen = fs::metadata(self.followed()).and_then(|file| file.modified()).ok();
             let alone = seen.map_or(begin.elapsed(), |seen| seen.elapsed().unwrap_or_default());
-            let asked = fs::read_to_string(self.file("signal")).ok().and_then(|signal| signal.trim().parse().ok());
+            let asked = fs::read_to_string(self.signal()).ok().and_then(|signal| signal.trim().parse().ok());
             let left = (ends_alone && alone > Duration::from_secs(patience)).then_some(signal_hook::consts::SIGTERM);
             match (asked.or(interrupt::received()).or(left), stopping) {
                 (Some(signal), None) => {
@@ -323,13 +332,13 @@ impl DetachedTask {
     /// See [`follow`](Self::follow).
     pub fn stop(&self, signal: i32) -> Result<()> {
         let written = ["stdout", "stderr"].map(|name| fs::metadata(self.file(name)).map_or(0, |file| file.len()));
-        files::write(self.file("signal"), signal.to_string().as_bytes())?;
+        files::write(self.signal(), signal.to_string().as_bytes())?;
         // Its supervisor, which reads that, may have been killed.
         if let Some(task) = self.task().filter(|task| *task > 0 && !self.is_supervised()) {
             Signals::to_group(task).send(signal);
         }
         let copied = self.copy_until_the_end(written);
-        files::remove(&self.file("signal"))?;
+        files::remove(&self.signal())?;
         copied
     }
 
