@@ -114,6 +114,18 @@ fn singularity_runs_the_image_or_a_program_in_it() {
 }
 
 #[test]
+fn a_wrong_argument_is_no_fault_of_our_own_file() {
+    let cube = Cube::new();
+    let run = "run --mlcube=mlcube-2.0.yaml --platform=docker --task=train --dry_run";
+    for argument in ["model_dir=../m", "model_dir="] {
+        let ended = cube.run(&format!("{run} {argument}"));
+        assert_eq!(ended.code, Some(2), "{ended:#?}");
+        assert!(ended.stdout.contains(&format!("{argument}: tasks.train.parameters.outputs.model_dir")), "{ended:#?}");
+        assert!(!ended.stdout.contains("found none"), "{ended:#?}");
+    }
+}
+
+#[test]
 fn our_own_file_runs_with_the_label_check() {
     let cube = Cube::new().with("docker", DOCKER);
     let ended = cube.run("check --mlcube=mlcube-2.0.yaml").done();

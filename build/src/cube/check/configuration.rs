@@ -75,7 +75,9 @@ pub fn read(
     }
     configuration.is_ours = is_ours(&configuration, reader.program);
     if configuration.is_ours {
-        faults.extend(configuration.tasks.iter().flat_map(|task| check_flags(task, reader.program)));
+        let more: Vec<_> =
+            configuration.tasks.iter().flat_map(|task| check_flags(task, reader.program, &faults)).collect();
+        faults.extend(more);
     }
     (reader.cube, reader.is_ours) = (configuration.name.clone(), configuration.is_ours);
     if faults.is_empty() {
@@ -171,8 +173,9 @@ fn is_ours(configuration: &Configuration, program: &Program) -> bool {
         })
 }
 
-/// In this program's cube, the program has the task, each parameter is one of its flags, and no required flag is missing.
-fn check_flags(task: &ConfiguredTask, program: &Program) -> Vec<Mismatch> {
+/// In this program's cube, the program has the task, each parameter is one of its flags, and no required flag is missing. A
+/// parameter with one of the `known` faults is not among those of the task.
+fn check_flags(task: &ConfiguredTask, program: &Program, known: &[Mismatch]) -> Vec<Mismatch> {
     let name = &task.name;
     let path = [key("tasks"), key(name)];
     let Some(flags) = (program.flags_of)(name) else {
@@ -189,7 +192,10 @@ fn check_flags(task: &ConfiguredTask, program: &Program) -> Vec<Mismatch> {
             faults.push(Mismatch::new(&joined(&parameter.place, key("type")), expected, found));
         }
     }
-    let is_missing = |flag: &&String| !task.parameters.iter().any(|parameter| parameter.name == **flag);
+    let is_missing = |flag: &&String| {
+        let is_at_fault = |fault: &Mismatch| fault.path.starts_with(&path) && fault.path.contains(&key(flag));
+        !task.parameters.iter().any(|parameter| parameter.name == **flag) && !known.iter().any(is_at_fault)
+    };
     faults.extend(
         flags
             .required
