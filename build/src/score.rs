@@ -86,8 +86,9 @@ pub struct Classification {
 impl Classification {
     /// Of the image with these `logits` (K).
     fn new(logits: &[f32]) -> Self {
-        let (highest, sum) = sum_of_exponentials(logits);
-        Self { class: argmax(logits), highest, sum }
+        let class = argmax(logits);
+        let highest = logits[class];
+        Self { class, highest, sum: sum_of_exponentials(logits, highest) }
     }
 
     /// The probability that the network gives to its class.
@@ -109,7 +110,8 @@ pub fn confidence_range(confidence: f64) -> usize {
 
 /// The probabilities (K) for `logits` (K); their sum is 1.
 pub fn softmax(logits: &[f32]) -> Vec<f64> {
-    let (highest, sum) = sum_of_exponentials(logits);
+    let highest = logits[argmax(logits)];
+    let sum = sum_of_exponentials(logits, highest);
     logits.iter().map(|&z| f64::from(z - highest).exp() / sum).collect()
 }
 
@@ -120,11 +122,11 @@ pub fn mean_of_answers(answers: &[Vec<f32>], classes: usize) -> Vec<f32> {
     let mut logarithms = vec![0.0; answers.len()];
     for begin in (0..mean.capacity()).step_by(classes.max(1)) {
         let rows: Vec<_> = answers.iter().map(|logits| &logits[begin..begin + classes]).collect();
-        let sums: Vec<_> = rows.iter().map(|row| sum_of_exponentials(row)).collect();
+        let answers: Vec<_> = rows.iter().map(|row| Classification::new(row)).collect();
         for class in 0..classes {
             // Of logarithms, since probabilities may be too small for their numbers.
-            for ((to, row), (highest, sum)) in logarithms.iter_mut().zip(&rows).zip(&sums) {
-                *to = f64::from(row[class]) - f64::from(*highest) - sum.ln();
+            for ((to, row), answer) in logarithms.iter_mut().zip(&rows).zip(&answers) {
+                *to = f64::from(row[class]) - f64::from(answer.highest) - answer.sum.ln();
             }
             let highest = logarithms.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let sum: f64 = logarithms.iter().map(|logarithm| (logarithm - highest).exp()).sum();
@@ -134,10 +136,9 @@ pub fn mean_of_answers(answers: &[Vec<f32>], classes: usize) -> Vec<f32> {
     mean
 }
 
-/// The highest of `logits`, and the sum of `exp(z - highest)` over them, which does not overflow.
-fn sum_of_exponentials(logits: &[f32]) -> (f32, f64) {
-    let highest = logits.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
-    (highest, logits.iter().map(|&z| f64::from(z - highest).exp()).sum())
+/// The sum of `exp(z - highest)` over `logits`, which does not overflow.
+fn sum_of_exponentials(logits: &[f32], highest: f32) -> f64 {
+    logits.iter().map(|&z| f64::from(z - highest).exp()).sum()
 }
 
 fn share(part: u32, whole: u32) -> Option<f64> {

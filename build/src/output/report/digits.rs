@@ -67,7 +67,7 @@ fn examples(class: usize, right: Option<&[RightAnswer; 2]>, mistaken: &[Mistaken
     let ends = right.into_iter().flatten().map(|answer| example(answer.index, class, answer.confidence));
     let of_class = mistaken.iter().filter(|mistake| usize::from(images.labels[mistake.index]) == class);
     let wrong =
-        of_class.take(MISTAKES).map(|mistake| example(mistake.index, mistake.said, mistake.shares[mistake.said]));
+        of_class.take(MISTAKES).map(|Mistaken { index, answer }| example(*index, answer.class, answer.confidence()));
     ends.chain(wrong).collect()
 }
 

@@ -71,34 +71,32 @@ impl Augmented {
 pub struct Mistaken {
     /// Its number among the images.
     pub index: usize,
-    /// The class it was taken for.
-    pub said: usize,
-    /// (K) probabilities.
-    pub shares: Vec<f64>,
+    /// What the network answered.
+    pub answer: Classification,
 }
 
-/// All mistakes among the `answers` (N) that `logits` (N,K) give for `classes` classes (K), against `labels` (N): those with
-/// the most confidence first.
-pub fn mistaken(answers: &[Classification], logits: &[f32], labels: &[u8], classes: usize) -> Vec<Mistaken> {
-    let mut all: Vec<Mistaken> = (answers.iter().zip(logits.chunks_exact(classes)).zip(labels).enumerate())
-        .filter(|(_, ((answer, _), label))| answer.class != usize::from(**label))
-        .map(|(index, ((answer, row), _))| Mistaken { index, said: answer.class, shares: softmax(row) })
+/// All mistakes among the `answers` (N), against `labels` (N): those with the most confidence first.
+pub fn mistaken(answers: &[Classification], labels: &[u8]) -> Vec<Mistaken> {
+    let mut all: Vec<Mistaken> = (answers.iter().zip(labels).enumerate())
+        .filter(|(_, (answer, label))| answer.class != usize::from(**label))
+        .map(|(index, (&answer, _))| Mistaken { index, answer })
         .collect();
-    all.sort_by(|a, b| b.shares[b.said].total_cmp(&a.shares[a.said]));
+    all.sort_by(|a, b| b.answer.confidence().total_cmp(&a.answer.confidence()));
     all
 }
 
-/// The first of `mistaken` as the page shows them.
-pub fn worst(mistaken: &[Mistaken], test: &Images) -> Vec<Mistake> {
-    let mistake = |&Mistaken { index, said, ref shares }: &Mistaken| {
+/// The first of `mistaken` as the page shows them. `logits` (N,K) are those of all `test` images.
+pub fn worst(mistaken: &[Mistaken], logits: &[f32], test: &Images) -> Vec<Mistake> {
+    let classes = test.classes.len();
+    let mistake = |&Mistaken { index, answer }: &Mistaken| {
         let label = usize::from(test.labels[index]);
         Mistake {
             index,
             image: png(test.image(index), test.side),
-            said: test.classes[said],
-            confidence: percent(shares[said]),
+            said: test.classes[answer.class],
+            confidence: percent(answer.confidence()),
             label: test.classes[label],
-            right_share: percent(shares[label]),
+            right_share: percent(softmax(&logits[index * classes..][..classes])[label]),
         }
     };
     mistaken.iter().take(MISTAKES).map(mistake).collect()
