@@ -190,9 +190,9 @@ pub fn input_gradient<S: Simd>(
     before: &mut LayerAccess,
     layer: &LayerAccess,
     part: &Range<usize>,
-    multiplier: &mut TileMultiplier,
+    tiles: &Tiles,
+    weights: &mut Vec<Bf16Tile>,
 ) {
-    let TileMultiplier { tiles, weights, .. } = multiplier;
     let slabs = layer.layout.slabs.len();
     let lefts = left_rows(&pairs((0..slabs).map(|q| layer.gradients.get(q))), part);
     for q in before.own.clone() {

@@ -276,9 +276,7 @@ impl MicroBatch<'_> {
         let [mut before, layer] = access.pair(l);
         for part in passes(self.images.len()) {
             if let Some(tiles) = self.step.tiles {
-                let Worker { pixel_tiles: pixels, weight_tiles: weights, .. } = &mut *worker;
-                let mut multiplier = TileMultiplier { tiles, pixels, weights };
-                bf16::input_gradient(s, &mut before, &layer, &part, &mut multiplier);
+                bf16::input_gradient(s, &mut before, &layer, &part, tiles, &mut worker.weight_tiles);
             } else {
                 hidden_layer::input_gradient(s, &mut before, &layer, &part, &mut worker.transposed);
             }
