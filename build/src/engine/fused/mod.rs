@@ -353,7 +353,11 @@ impl Trainer for FusedEngine {
             let begin = Instant::now();
             totals = self.train_round(round, left.is_empty(), totals);
             let took = begin.elapsed();
-            self.steps_per_round = steps_for(ROUND, steps, took);
+            // The rest of an epoch is no measure of how many steps take so long, unless it takes longer.
+            let trained = round.len().div_ceil(self.recipe.batch_size);
+            if trained == steps || took > ROUND {
+                self.steps_per_round = steps_for(ROUND, trained, took);
+            }
             // After a signal the round ended early, and its results are worthless.
             if let Err(error) = interrupt::check().and_then(|()| report(totals.progress())) {
                 self.train_round(&[], true, totals);
