@@ -52,16 +52,21 @@ pub fn install() -> Result<()> {
             flag::register(signal, at_once.clone()).map_err(failed())?;
         }
     }
-    hear_limits().map_err(failed())
+    hear_limits(signals).map_err(failed())
 }
 
-/// Makes failures of two signals that the system's limits send.
-fn hear_limits() -> io::Result<()> {
+/// Makes failures of signals that the system's limits send.
+#[cfg_attr(not(unix), expect(unused_variables, reason = "no limit of time"))]
+fn hear_limits(signals: &Arc<AtomicUsize>) -> io::Result<()> {
     // Out of memory: the standard library says so and aborts.
     flag::register_conditional_shutdown(SIGABRT, 1, Arc::new(AtomicBool::new(true)))?;
     // A file that grows beyond `ulimit -f`: the write fails.
     #[cfg(unix)]
     flag::register(signal_hook::consts::SIGXFSZ, Arc::default())?;
+    // The processor's time by `ulimit -t` is over: as if somebody had sent it. It comes again every second, which ends
+    // nothing at once.
+    #[cfg(unix)]
+    flag::register_usize(signal_hook::consts::SIGXCPU, signals.clone(), signal_hook::consts::SIGXCPU as usize)?;
     Ok(())
 }
 
