@@ -5,7 +5,7 @@ use tracing::{error, info};
 use crate::error::{Error, Result};
 use crate::files::OutputDirectory;
 use crate::interrupt;
-use crate::output::console::{Console, LOG};
+use crate::output::console::{self, Console, LOG};
 use crate::output::event::{Listener, Listeners, RunEvent};
 use crate::output::mllog::{self, MlLog};
 use crate::output::names;
@@ -15,7 +15,7 @@ use crate::output::terminal;
 /// Runs `work` with the log files of `task` open in `log_dir`. `work` sends its events to the listener that it is given.
 ///
 /// # Errors
-/// `work` failed; or it did not, and the log files cannot be written.
+/// `work` failed; or it did not, and the log files cannot be written. If both happen, the second is named too.
 pub fn with_logs<T>(
     console: &Console,
     log_dir: &OutputDirectory,
@@ -48,8 +48,13 @@ pub fn with_logs<T>(
         (Ok(_), None) => info!(target: LOG, "{task}: success"),
     }
     let closed = closed.and(console.close_log());
-    let done = result?;
-    closed.map(|()| done)
+    match (result, closed) {
+        (Err(failure), closed) => {
+            closed.unwrap_or_else(|lost| console::report(&lost));
+            Err(failure)
+        }
+        (Ok(done), closed) => closed.map(|()| done),
+    }
 }
 
 /// Why a training was ended before its end, if it was.

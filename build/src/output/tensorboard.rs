@@ -11,7 +11,7 @@
 //! `Event` of <https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/util/event.proto>. The messages below
 //! have only the fields that are written.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -56,7 +56,10 @@ impl EventFiles {
         for split in DIRECTORIES {
             // A split that only an earlier run had gets a file too, or its old curve would stand beside the new ones.
             if split == TRAIN || log_dir.join(split).exists() {
-                events.file(split)?;
+                if let Err(error) = events.file(split) {
+                    events.files.iter().for_each(|(_, file)| _ = fs::remove_file(&file.path)); // no run has begun
+                    return Err(error);
+                }
             }
         }
         Ok(events)
@@ -163,8 +166,13 @@ impl EventFile {
         };
         let mut events = Self { path, file };
         let file_version = "brain.Event:2".into();
-        events.append(BoardEvent { wall_time: since_1970(now), file_version, ..BoardEvent::default() })?;
-        Ok(events)
+        match events.append(BoardEvent { wall_time: since_1970(now), file_version, ..BoardEvent::default() }) {
+            Ok(()) => Ok(events),
+            Err(error) => {
+                let _ = fs::remove_file(&events.path); // nothing is in it
+                Err(error)
+            }
+        }
     }
 
     fn append(&mut self, event: BoardEvent) -> Result<()> {
