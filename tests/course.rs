@@ -176,10 +176,10 @@ fn a_time_limit_leaves_an_unfinished_model_but_never_in_place_of_a_finished_one(
     assert!(!sandbox.path("model/unfinished").exists() && sandbox.model() == finished);
 
     sandbox.train("--max_seconds=0.000001").failed_with(
-        "stopped after 0.000001 s, as max_seconds says\nhint: give more max_seconds: no epoch was trained and evaluated by then",
+        "stopped after 0.000001 s, as max_seconds says\nhint: give more max_seconds: by then no model was evaluated",
     );
     sandbox.train("--max_seconds=1e-320").failed_with(
-        "stopped after 1e-320 s, as max_seconds says\nhint: give more max_seconds: no epoch was trained and evaluated by then",
+        "stopped after 1e-320 s, as max_seconds says\nhint: give more max_seconds: by then no model was evaluated",
     );
     assert!(sandbox.model() == finished);
 }

@@ -343,7 +343,7 @@ impl Error {
             Error::Validation { .. } => {
                 Some("set validation to a smaller share, such as 0.1, or a smaller number of images".into())
             }
-            Error::OutOfTime { .. } => Some("give more max_seconds: no epoch was trained and evaluated by then".into()),
+            Error::OutOfTime { .. } => Some("give more max_seconds: by then no model was evaluated".into()),
             Error::TargetMissed { .. } => {
                 Some("train more epochs, or with other parameters".into())
             }

@@ -8,7 +8,7 @@ use crate::data::dataset::{Dataset, Images};
 use crate::engine::EngineInfo;
 use crate::error::Error;
 use crate::model::file::Model;
-use crate::output::event::{EpochRecord, Evaluation};
+use crate::output::event::{EpochRecord, Evaluation, SplitScore};
 use crate::parameters::{Keep, Parameters};
 
 /// The model that gave a training its first weights.
@@ -36,6 +36,8 @@ pub struct Trained {
     pub model: Model,
     /// The epoch after which it was as it is.
     pub epoch: u32,
+    /// Its score after that epoch, by which training was ended and the model chosen. What its calibration changes is not in it.
+    pub watched: SplitScore,
     /// Its evaluations: of the split that is watched after every epoch, and at last of the test set if that is another.
     pub evaluations: Vec<Evaluation>,
     /// How it was calibrated, if there is a validation split.
@@ -50,9 +52,9 @@ impl Trained {
         self.evaluations.last().unwrap_or_else(|| unreachable!("every whole epoch is evaluated"))
     }
 
-    /// Whether it reaches `target_accuracy` on the split that is watched; none without a target.
+    /// Whether it reached `target_accuracy` on the split that is watched; none without a target.
     pub fn target_reached(&self, parameters: &Parameters) -> Option<bool> {
-        parameters.reaches_target(self.evaluations.first()?.score.accuracy)
+        parameters.reaches_target(self.watched.accuracy)
     }
 }
 

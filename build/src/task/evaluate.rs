@@ -18,7 +18,7 @@ use crate::output::logs::with_logs;
 use crate::output::metrics::{self, ClassScore, Metrics};
 use crate::score::Score;
 use crate::text;
-use crate::training;
+use crate::training::evaluation;
 
 /// Runs the task and prints the score.
 ///
@@ -72,7 +72,7 @@ pub fn evaluate(
 
     listener.on(RunEvent::Data { source, images: &[(TEST, test.images.len())] });
     listener.on(RunEvent::RunStarted);
-    let evaluation = training::evaluate(network.as_mut(), TEST, &test.images, None, None, listener)?;
+    let evaluation = evaluation::evaluate(network.as_mut(), TEST, &test.images, None, None, listener)?;
     let metrics = Metrics {
         task: "evaluate",
         began,

@@ -8,6 +8,7 @@ use crate::cube::invocation;
 use crate::data::dataset::TEST;
 use crate::error::{Error, Result};
 use crate::output::console;
+use crate::output::event::SplitScore;
 use crate::output::finished::{Finished, Trained};
 use crate::output::metrics;
 use crate::parameters::Parameters;
@@ -104,10 +105,11 @@ pub fn of(parameters: &Parameters, trained: Trained) -> Result<()> {
         None | Some(Error::OutOfTime { .. }) => {}
         Some(failure) => return Err(failure),
     }
-    let watched = &trained.evaluations[0];
-    let (expected, found) = (parameters.target_accuracy, watched.score.accuracy);
     match trained.target_reached(parameters) {
-        Some(false) => Err(Error::TargetMissed { split: watched.split, expected, found }),
+        Some(false) => {
+            let (expected, SplitScore { split, accuracy: found, .. }) = (parameters.target_accuracy, trained.watched);
+            Err(Error::TargetMissed { split, expected, found })
+        }
         _ => Ok(()),
     }
 }

@@ -9,6 +9,7 @@
 
 use tracing::info;
 
+use super::evaluation;
 use crate::data::dataset::Images;
 use crate::engine::choice;
 use crate::error::Result;
@@ -16,8 +17,11 @@ use crate::model::MlpShape;
 use crate::score::{Score, mean_of_answers};
 use crate::text;
 
-/// Temperatures between which the best is looked for. A validation split without a mistake would make it ever lower.
+/// Temperatures between which the best is looked for.
 const RANGE: [f64; 2] = [0.5, 10.0];
+/// The lowest for answers that are far too unsure, as after training with much `label_smoothing`. A validation split without a
+/// mistake would make it ever lower, so that it says nothing below [`RANGE`].
+const LEAST: f64 = 0.05;
 /// Steps of the search. Each divides the range by the golden ratio, all of them by some ten thousand.
 const STEPS: usize = 22;
 /// Fewer images say little of the confidence.
@@ -45,15 +49,20 @@ pub fn temperature(
     let (pixels, labels) = (&validation.pixels[..images * validation.inputs()], &validation.labels[..images]);
     let members = parameters.chunks_exact(shape.parameter_count());
     let answers = members.map(|parameters| {
-        super::logits(choice::network(shape, parameters)?.as_mut(), pixels, validation.inputs(), &go_on)
+        evaluation::logits(choice::network(shape, parameters)?.as_mut(), pixels, validation.inputs(), &go_on)
     });
     let answers = answers.collect::<Result<Vec<_>>>()?;
-    let loss = |temperature: f64| {
+    let score = |temperature: f64| -> Result<Score> {
         go_on()?;
         let mean = mean_of_answers(&scaled(&answers, temperature), shape.classes());
-        Ok(Score::new(&mean, labels, shape.classes()).loss)
+        Ok(Score::new(&mean, labels, shape.classes()))
     };
-    lowest(loss).map(Some)
+    let loss = |temperature: f64| score(temperature).map(|score| score.loss);
+    let found = lowest(RANGE, loss)?;
+    match found < 1.001 * RANGE[0] && score(found)?.accuracy < 1.0 {
+        true => lowest([LEAST, RANGE[0]], loss).map(Some),
+        false => Ok(Some(found)),
+    }
 }
 
 /// About how many bytes that takes for networks of `members` and `classes`, with so many `validation` images.
@@ -80,15 +89,15 @@ pub fn divided(shape: &MlpShape, parameters: &[f32], temperature: f64) -> Vec<f3
     parameters
 }
 
-/// The temperature in [`RANGE`] with the lowest `loss`, by golden-section search over its logarithm. The loss of one network
+/// The temperature in `range` with the lowest `loss`, by golden-section search over its logarithm. The loss of one network
 /// is convex in the inverse of the temperature, so that there is one lowest place.
 ///
 /// # Errors
 /// That of `loss`.
-fn lowest(loss: impl Fn(f64) -> Result<f64>) -> Result<f64> {
+fn lowest(range: [f64; 2], loss: impl Fn(f64) -> Result<f64>) -> Result<f64> {
     const RATIO: f64 = 0.618_033_988_749_894_9;
     let at = |logarithm: f64| loss(logarithm.exp());
-    let [mut low, mut high] = RANGE.map(f64::ln);
+    let [mut low, mut high] = range.map(f64::ln);
     let (mut left, mut right) = (high - RATIO * (high - low), low + RATIO * (high - low));
     let (mut at_left, mut at_right) = (at(left)?, at(right)?);
     for _ in 0..STEPS {
@@ -115,17 +124,22 @@ mod tests {
     #[test]
     fn the_search_finds_the_lowest_place() {
         for expected in [0.6, 1.0, 1.7, 6.0f64] {
-            let found = lowest(|temperature| Ok((temperature.ln() - expected.ln()).powi(2))).unwrap();
+            let found = lowest(RANGE, |temperature| Ok((temperature.ln() - expected.ln()).powi(2))).unwrap();
             assert!((found / expected - 1.0).abs() < 1e-3, "{found}");
         }
     }
 
-    /// Two networks whose answers are `sharpness` times those of one that is calibrated by its making.
     #[test]
-    fn an_overconfident_network_becomes_calibrated() {
+    fn an_overconfident_network_and_one_that_is_far_too_unsure_become_calibrated() {
+        becomes_calibrated(3.0);
+        becomes_calibrated(0.2);
+    }
+
+    /// Two networks whose answers are `sharpness` times those of one that is calibrated by its making.
+    #[track_caller]
+    fn becomes_calibrated(sharpness: f32) {
         use crate::rng::{Purpose, Stream};
         let shape = MlpShape::new(1, &[], 2);
-        let sharpness = 3.0;
         let mut stream = Stream::new(1, Purpose::Order, 0);
         let pixels: Vec<u8> = (0..20_000).map(|_| stream.below(256) as u8).collect();
         // An image of brightness x is of class 1 with the probability that the logits 0 and 4x - 2 give.
@@ -143,6 +157,14 @@ mod tests {
         let (before, after) = (scored(&networks), scored(&divided(&shape, &networks, temperature)));
         assert_eq!(before.accuracy, after.accuracy);
         assert!(before.calibration_error > 0.05 && after.calibration_error < 0.01, "{before:?} {after:?}");
+    }
+
+    #[test]
+    fn a_split_without_a_mistake_makes_answers_only_a_little_surer() {
+        let images = Images { side: 1, classes: &["0", "1"], pixels: [0, 255].repeat(100), labels: [0, 1].repeat(100) };
+        let network = [0.0, 1.0, 0.0, -0.5];
+        let found = temperature(&MlpShape::new(1, &[], 2), &network, &images, || Ok(())).unwrap().unwrap();
+        assert!((found / RANGE[0] - 1.0).abs() < 1e-3, "{found}");
     }
 
     #[test]

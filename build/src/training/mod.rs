@@ -1,40 +1,39 @@
 //! The training loop. It gives every epoch its order, has the engine train it, evaluates, decides whether to go on, and
 //! sends events.
 //!
-//! [`course`] decides from the results so far, [`average`] averages the weights, [`calibration`] corrects the confidence. A
+//! [`evaluation`] scores a network, and [`deadline`] says when the time is over. [`course`] decides from the results so far, [`average`] averages the weights, [`calibration`] corrects the confidence. A
 //! [`snapshot`] holds the whole state after an epoch: [`recorder`] takes them, [`snapshots`] are their files, and [`resume`]
 //! checks whether a training may go on from one.
 
 pub mod average;
 pub mod calibration;
 pub mod course;
+pub mod deadline;
+pub mod evaluation;
 pub mod recorder;
 pub mod resume;
 pub mod snapshot;
 pub mod snapshots;
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use tracing::{info, warn};
 
 use self::course::{Course, Kept, Over};
+use self::deadline::Deadline;
+use self::evaluation::{check_finite, evaluate, logits};
 use self::recorder::Recorder;
 use crate::data::augment::augmenter::Augmenter;
 use crate::data::dataset::{self, Dataset, Images, TEST};
 use crate::engine::choice;
-use crate::engine::{EpochTotals, Network, Progress, Recipe, Trainer, TrainingState};
+use crate::engine::{EpochTotals, Progress, Recipe, Trainer};
 use crate::error::{Error, Result};
-use crate::interrupt;
 use crate::model::MlpShape;
 use crate::model::file::{Model, Unfinished};
 use crate::output::event::{EpochRecord, Evaluation, Listener, RunEvent};
 use crate::output::finished::{Calibration, Trained};
 use crate::parameters::{Keep, Parameters};
 use crate::text;
-
-/// As many images are evaluated between two looks at the clock and at signals. Burn takes as many at a time, and the other
-/// engines answer for each image alone.
-const EVALUATED_AT_ONCE: usize = 2_000;
 
 /// A training in progress.
 pub struct Training<'a> {
@@ -54,32 +53,6 @@ pub struct Training<'a> {
     pub deadline: Option<Deadline>,
     /// Takes snapshots.
     pub recorder: Option<&'a mut Recorder>,
-}
-
-/// A moment at which work ends.
-#[derive(Debug, Clone, Copy)]
-pub struct Deadline {
-    /// The moment; none if no clock comes so far.
-    at: Option<Instant>,
-    /// The time until there, for the message.
-    seconds: f64,
-}
-
-impl Deadline {
-    /// `seconds` after `begin`.
-    pub fn after(begin: Instant, seconds: f64) -> Self {
-        let limit = Duration::try_from_secs_f64(seconds).ok();
-        Self { at: limit.and_then(|limit| begin.checked_add(limit)), seconds }
-    }
-
-    /// # Errors
-    /// It is over.
-    fn check(self) -> Result<()> {
-        if self.at.is_some_and(|at| Instant::now() >= at) {
-            return Err(Error::OutOfTime { seconds: self.seconds });
-        }
-        Ok(())
-    }
 }
 
 /// A run of the training loop that is over.
@@ -130,13 +103,14 @@ impl Training<'_> {
 
     /// The kept model with its evaluations; `failure` ended training.
     fn outcome(&mut self, failure: Option<Error>) -> Result<Trained> {
-        let Some(kept) = self.course.kept(self.parameters).take_if(|kept| kept.evaluation.is_some()) else {
+        let kept = self.course.kept(self.parameters).take_if(|kept| kept.evaluation.is_some());
+        let Some(Kept { epoch, parameters, evaluation: Some(evaluation) }) = kept else {
             return Err(failure.unwrap_or_else(|| unreachable!("train_epochs is at least 1")));
         };
         let Images { classes, .. } = *self.dataset.train;
         let shape = MlpShape::new(self.dataset.train.inputs(), &self.parameters.hidden_layers, classes.len());
-        let mut evaluations: Vec<Evaluation> = kept.evaluation.into_iter().collect();
-        let (mut parameters, mut calibration, mut unfinished) = (kept.parameters, None, failure);
+        let (watched, mut evaluations) = (evaluation.summary(), vec![evaluation]);
+        let (mut parameters, mut calibration, mut unfinished) = (parameters, None, failure);
         if unfinished.is_none() && self.dataset.validation.is_some() {
             match self.finish(&shape, &parameters) {
                 Ok((calibrated, scores, how)) => (parameters, evaluations, calibration) = (calibrated, scores, how),
@@ -154,7 +128,7 @@ impl Training<'_> {
                 .is_some()
                 .then(|| Unfinished { epochs: self.course.whole(), of: self.parameters.train_epochs }),
         };
-        Ok(Trained { model, epoch: kept.epoch, evaluations, calibration, unfinished })
+        Ok(Trained { model, epoch, watched, evaluations, calibration, unfinished })
     }
 
     /// Calibrates `parameters` on the validation split, and scores them there and on the test set.
@@ -164,10 +138,10 @@ impl Training<'_> {
         parameters: &[f32],
     ) -> Result<(Vec<f32>, Vec<Evaluation>, Option<Calibration>)> {
         let (deadline, (split, validation), test) = (self.deadline, self.dataset.watched(), &self.dataset.test);
-        let temperature = calibration::temperature(shape, parameters, validation, || check(deadline))?;
+        let temperature = calibration::temperature(shape, parameters, validation, || deadline::check(deadline))?;
         let score = |parameters: &[f32], split, images: &Images| -> Result<Evaluation> {
             let logits = logits(choice::network(shape, parameters)?.as_mut(), &images.pixels, images.inputs(), || {
-                check(deadline)
+                deadline::check(deadline)
             })?;
             Ok(Evaluation::new(split, logits, &images.labels, images.classes.len()))
         };
@@ -266,7 +240,7 @@ impl Training<'_> {
             let before = totals;
             totals += self.trainer.train_epoch(images, &mut |progress: Progress| {
                 self.listener.on(RunEvent::Progress(before.and(progress)));
-                check(self.deadline)
+                deadline::check(self.deadline)
             })?;
             if ema > 0.0 {
                 let parameters = self.trainer.parameters()?;
@@ -284,92 +258,48 @@ impl Training<'_> {
         images: &Images,
         epoch: Option<u32>,
     ) -> Result<Evaluation> {
-        let own = self.trainer.state()?;
-        self.trainer.load_state(&TrainingState { parameters: parameters.to_vec(), ..own.clone() })?;
+        let mut state = self.trainer.state()?;
+        let own = std::mem::replace(&mut state.parameters, parameters.to_vec());
+        self.trainer.load_state(&state)?;
         let evaluation = evaluate(self.trainer, split, images, epoch, self.deadline, self.listener);
-        self.trainer.load_state(&own)?;
-        evaluation
+        state.parameters = own;
+        let restored = self.trainer.load_state(&state);
+        evaluation.and_then(|evaluation| restored.map(|()| evaluation))
     }
 }
 
 /// About how many bytes averages, the best model, snapshots and the calibration on so many `validation` images take at most,
-/// besides the engine's own memory.
-pub fn memory(parameters: &Parameters, recipe: &Recipe, validation: usize) -> u64 {
+/// besides the engine's own memory. A training that is `resumed` may have to evaluate the model that its snapshot keeps.
+pub fn memory(parameters: &Parameters, recipe: &Recipe, validation: usize, resumed: bool) -> u64 {
     let state = 1 + recipe.optimizer.slots().len();
     let [average, best, snapshots] =
         [parameters.ema > 0.0, parameters.keep == Keep::Best, parameters.snapshots > 0].map(usize::from);
-    // The state makes room for the average, or at last for the best model, in an evaluation.
-    let evaluation = if average + best > 0 { 2 * state } else { 0 };
+    // The state makes room in an evaluation for the average, the model that is kept, or at last the calibrated one.
+    let evaluation = match validation {
+        0 if average + best > 0 || resumed => state + 1,
+        0 => 0,
+        _ => state + 2,
+    };
     // One snapshot is being written, one waits, and one is taken.
     let blocks = 2 * (average + best) + evaluation + 3 * snapshots * (state + average + best);
     let calibration = calibration::memory(recipe.ensemble, recipe.shape.classes(), validation);
     (blocks * size_of::<f32>() * recipe.parameter_count()) as u64 + calibration
 }
 
-/// Scores `network` on the images of `split`, after `epoch` or by itself, before `deadline`.
-///
-/// # Errors
-/// SIGINT or SIGTERM arrived, the time is over, the device failed, or after an epoch the loss is infinite or NaN.
-pub fn evaluate<N: Network + ?Sized>(
-    network: &mut N,
-    split: &'static str,
-    images: &Images,
-    epoch: Option<u32>,
-    deadline: Option<Deadline>,
-    listener: &mut dyn Listener,
-) -> Result<Evaluation> {
-    listener.on(RunEvent::EvaluationStarted { split, epoch });
-    let logits = logits(network, &images.pixels, images.inputs(), || check(deadline))?;
-    let evaluation = Evaluation::new(split, logits, &images.labels, images.classes.len());
-    if let Some(epoch) = epoch {
-        check_finite(epoch, "the loss", evaluation.score.loss)?;
-    }
-    listener.on(RunEvent::Evaluated { evaluation: &evaluation, epoch });
-    Ok(evaluation)
-}
-
-/// The logits (N,K) of `network` for `pixels` (N,D), where `inputs` is D. `go_on` is asked between two parts.
-///
-/// # Errors
-/// That of `go_on`, or the device failed.
-fn logits<N: Network + ?Sized>(
-    network: &mut N,
-    pixels: &[u8],
-    inputs: usize,
-    go_on: impl Fn() -> Result<()>,
-) -> Result<Vec<f32>> {
-    let mut logits = vec![];
-    for part in pixels.chunks(EVALUATED_AT_ONCE * inputs) {
-        go_on()?;
-        logits.extend(network.logits(part)?);
-    }
-    Ok(logits)
-}
-
-/// # Errors
-/// SIGINT or SIGTERM arrived, or the time is over.
-fn check(deadline: Option<Deadline>) -> Result<()> {
-    deadline.map_or(Ok(()), Deadline::check)?;
-    interrupt::check()
-}
-
-fn check_finite(epoch: u32, what: &'static str, value: f64) -> Result<()> {
-    if value.is_finite() { Ok(()) } else { Err(Error::Diverged { epoch, what, value }) }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
+    use super::evaluation::EVALUATED_AT_ONCE;
     use super::*;
     use crate::data::dataset::Provenance;
     use crate::data::sets::{DataSource, SYNTHETIC};
-    use crate::engine::{EngineInfo, Report};
+    use crate::engine::{EngineInfo, Network, Report, TrainingState};
     use crate::output::event::Listeners;
 
     /// A trainer whose answers and losses are finite. After an epoch its state cannot be read if it is `interrupted`.
     struct Stub {
-        weight: f32,
+        parameters: Vec<f32>,
         interrupted: bool,
     }
 
@@ -397,14 +327,14 @@ mod tests {
             Ok(TrainingState { parameters: self.parameters()?, slots: vec![], step: 1 })
         }
         fn parameters(&mut self) -> Result<Vec<f32>> {
-            Ok(vec![1.0, self.weight])
+            Ok(self.parameters.clone())
         }
         fn load_state(&mut self, _: &TrainingState) -> Result<()> {
             Ok(())
         }
     }
 
-    const INTERRUPTED: Stub = Stub { weight: 1.0, interrupted: true };
+    const INTERRUPTED: Stub = Stub { parameters: vec![], interrupted: true };
 
     /// A data set of `images` black images.
     fn dataset(images: usize) -> Dataset {
@@ -465,7 +395,7 @@ mod tests {
         let training = Training {
             parameters: &Parameters::default(),
             dataset: &dataset,
-            trainer: &mut Stub { weight: f32::NAN, interrupted: false },
+            trainer: &mut Stub { parameters: vec![1.0, f32::NAN], interrupted: false },
             augmenter: None,
             listener: &mut Listeners(vec![]),
             course: Course::default(),
@@ -474,5 +404,29 @@ mod tests {
         };
         let error = training.run().result.unwrap_err().to_string();
         assert_eq!(error, "training diverged: a weight of epoch 1 is NaN");
+    }
+
+    #[test]
+    fn a_target_that_ended_the_training_counts_as_reached_whatever_the_last_score_says() {
+        let mut dataset = dataset(200);
+        dataset.split(0.5).unwrap();
+        let parameters = Parameters { target_accuracy: 0.9, hidden_layers: vec![], ..Parameters::default() };
+        // A network that takes all images for ones, where the trainer answers that they are zeros, and is right.
+        let shape = parameters.recipe(&dataset.train).shape;
+        let mut weights = vec![0.0; shape.parameter_count()];
+        weights[shape.layers()[0].biases.start + 1] = 1.0;
+        let training = Training {
+            parameters: &parameters,
+            dataset: &dataset,
+            trainer: &mut Stub { parameters: weights, interrupted: false },
+            augmenter: None,
+            listener: &mut Listeners(vec![]),
+            course: Course::default(),
+            deadline: None,
+            recorder: None,
+        };
+        let trained = training.run().result.unwrap();
+        assert_eq!((trained.epoch, trained.evaluations[0].score.accuracy), (1, 0.0));
+        assert_eq!(trained.target_reached(&parameters), Some(true));
     }
 }

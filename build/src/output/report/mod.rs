@@ -220,7 +220,7 @@ impl Page {
         let data = &dataset.provenance;
         let (evaluation, evaluated) = finished.final_evaluation();
         let Evaluation { score, answers, logits, .. } = evaluation;
-        let mistaken = images::mistaken(answers, logits, &evaluated.labels, score.classes());
+        let mistaken = images::mistaken(answers, &evaluated.labels);
         let digits = evaluated.classes == MNIST.classes;
         let frame = data.source.0.map_or_else(|| Frame::like_mnist(evaluated.side), |set| set.frame);
         Self {
@@ -259,7 +259,7 @@ impl Page {
             confusion: confusion(score),
             digits: digits::all(score, answers, &mistaken, evaluated),
             wrong: grouped(mistaken.len()),
-            mistakes: images::worst(&mistaken, evaluated),
+            mistakes: images::worst(&mistaken, logits, evaluated),
             confidence: Confidence::new(trained, answers, &evaluated.labels),
             network: PageNetwork::new(model),
             samples: images::samples(evaluated),
@@ -416,7 +416,8 @@ mod tests {
             finished: SystemTime::UNIX_EPOCH,
         };
         let evaluation = Evaluation::new(TEST, logits, labels, 10);
-        let trained = Trained { model, epoch: 1, evaluations: vec![evaluation], calibration: None, unfinished: None };
+        let (watched, evaluations) = (evaluation.summary(), vec![evaluation]);
+        let trained = Trained { model, epoch: 1, watched, evaluations, calibration: None, unfinished: None };
         let finished = Finished {
             parameters: &parameters,
             dataset: &Dataset { train: Arc::default(), validation: None, test, provenance },
