@@ -17,7 +17,7 @@ use mnist::output::metrics::ClassScore;
 use mnist::output::onnx;
 use mnist::parameters::Parameters;
 use mnist::training::course::Course;
-use mnist::training::{self, Training};
+use mnist::training::{Training, evaluation};
 
 use crate::common::real_mnist;
 
@@ -72,9 +72,9 @@ fn sixteen_classes_need_a_row_and_no_code() {
 
     let parameters = Parameters { train_epochs: 1, hidden_layers: vec![64], ..Parameters::default() };
     let recipe = parameters.recipe(&dataset.train);
-    let choice::Chosen { mut trainer, choice, .. } =
-        choice::trainer(&recipe, &parameters.choice(), 1, dataset.train.clone()).unwrap();
+    let choice::Chosen { choice, .. } = choice::choose(&recipe, &parameters.choice(), 1, &dataset.train).unwrap();
     assert_eq!(choice.engine, choice::EngineChoice::Fused);
+    let mut trainer = choice::build(&recipe, &choice, dataset.train.clone()).unwrap();
     let mut nobody = Listeners(vec![]);
     let training = Training {
         parameters: &parameters,
@@ -97,7 +97,7 @@ fn sixteen_classes_need_a_row_and_no_code() {
     assert_eq!(read, trained.model);
     dataset.test_set().check_fit(dir.path(), &read).unwrap();
     let mut network = choice::network(&read.shape, &read.parameters).unwrap();
-    let again = training::evaluate(network.as_mut(), TEST, &dataset.test, None, None, &mut nobody).unwrap();
+    let again = evaluation::evaluate(network.as_mut(), TEST, &dataset.test, None, None, &mut nobody).unwrap();
     assert_eq!(again.score, *score);
     assert!(onnx::encode(&read, "").unwrap().windows(4).any(|bytes| bytes == b"Gemm"));
 }

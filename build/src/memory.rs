@@ -70,7 +70,7 @@ pub fn zeroed(length: usize, purpose: &str) -> Result<Vec<u8>> {
 pub fn available() -> Option<u64> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let of_groups = left_in_groups(&read("/proc/self/cgroup"), Path::new("/sys/fs/cgroup"));
-    let of_machine = kilobytes(&read("/proc/meminfo"), &["MemAvailable:", "SwapFree:"]);
+    let of_machine = bytes_in(&read("/proc/meminfo"), &["MemAvailable:", "SwapFree:"]);
     of_limits(&read("/proc/self/status")).into_iter().chain(of_groups).chain(of_machine).min()
 }
 
@@ -79,7 +79,7 @@ fn of_limits(status: &str) -> Vec<u64> {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, getrlimit};
-        let left = |resource, taken| Some(getrlimit(resource).current?.saturating_sub(kilobytes(status, &[taken])?));
+        let left = |resource, taken| Some(getrlimit(resource).current?.saturating_sub(bytes_in(status, &[taken])?));
         [left(Resource::As, "VmSize:"), left(Resource::Data, "VmData:")].into_iter().flatten().collect()
     }
     #[cfg(not(unix))]
@@ -90,7 +90,7 @@ fn of_limits(status: &str) -> Vec<u64> {
 }
 
 /// The sum of some lines such as `MemAvailable:  1024 kB`, in bytes. None without the first; others may be missing.
-fn kilobytes(text: &str, names: &[&str]) -> Option<u64> {
+fn bytes_in(text: &str, names: &[&str]) -> Option<u64> {
     let value = |name: &str| -> Option<u64> {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         Some(1024 * line.split_whitespace().next()?.parse::<u64>().ok()?)
@@ -134,9 +134,9 @@ mod tests {
     #[test]
     fn the_machine_has_its_available_memory_and_its_free_swap() {
         let text = "MemTotal:  100 kB\nMemAvailable:   50 kB\nSwapFree:  7 kB\n";
-        assert_eq!(kilobytes(text, &["MemAvailable:", "SwapFree:"]), Some(57 * 1024));
-        assert_eq!(kilobytes(text, &["MemAvailable:", "None:"]), Some(50 * 1024));
-        assert_eq!(kilobytes(text, &["None:", "MemAvailable:"]), None);
+        assert_eq!(bytes_in(text, &["MemAvailable:", "SwapFree:"]), Some(57 * 1024));
+        assert_eq!(bytes_in(text, &["MemAvailable:", "None:"]), Some(50 * 1024));
+        assert_eq!(bytes_in(text, &["None:", "MemAvailable:"]), None);
     }
 
     #[test]

@@ -50,40 +50,46 @@ impl EngineChoice {
     pub const ALL: &[(&'static str, Self)] = &[("auto", Self::Auto), ("fused", Self::Fused), ("burn", Self::Burn)];
 }
 
-/// A trainer, and how it was chosen.
+/// What trains, and how much memory it takes.
 pub struct Chosen {
-    /// The trainer.
-    pub trainer: Box<dyn Trainer>,
-    /// The choice, in which every `auto` and `all` is replaced by what was taken.
+    /// The choice, in which every `auto` and `all` is replaced by what is taken.
     pub choice: Choice,
     /// About how many bytes of this machine's memory training takes at most, with its images.
     pub memory: u64,
 }
 
-/// Builds the trainer that `choice` names for `recipe`, at the beginning of training on the images of `train`, for `epochs`.
-/// If they are nobody else's, they may give their memory back.
+/// Chooses engine and devices for `recipe`, where `choice` leaves them open, to train on the images of `train` for `epochs`. If
+/// the images are nobody else's, they will give their memory back.
 ///
 /// # Errors
-/// The engine does not support the recipe or is not in this build, the device is not there or fails, or the environment
-/// names an instruction set that this processor lacks.
-pub fn trainer(recipe: &Recipe, choice: &Choice, epochs: u32, train: Arc<Images>) -> Result<Chosen> {
+/// The engine does not support the recipe or is not in this build, the device is not there or fails, or there is too little
+/// memory.
+pub fn choose(recipe: &Recipe, choice: &Choice, epochs: u32, train: &Arc<Images>) -> Result<Chosen> {
     let engine = |device: &DeviceChoice| engine_for(recipe, choice.engine, device);
     let resolved = |device: &DeviceChoice, gpus: usize| -> Result<Choice> {
         Ok(Choice { engine: engine(device)?, device: device.clone(), gpus: GpuCount::Number(gpus) })
     };
-    let build = |device: &DeviceChoice, gpus: usize| build_all(recipe, &resolved(device, gpus)?, train.clone());
+    let check = |choice: &Choice| {
+        supports(recipe, choice.engine, &choice.device)?;
+        memory::require(memory(recipe, choice, train), error::TRAINING)
+    };
+    let trial = |device: &DeviceChoice, gpus: usize| {
+        let choice = resolved(device, gpus)?;
+        check(&choice).and_then(|()| build(recipe, &choice, train.clone()))
+    };
     let gpus = match choice.gpus {
         GpuCount::Auto if !engine(&DeviceChoice::Gpu(AdapterChoice::First)).is_ok_and(shares_batches) => {
             GpuCount::Number(1)
         }
         gpus => gpus,
     };
-    let (device, gpus) = auto::devices(recipe, &choice.device, gpus, epochs, &train, &build)?;
+    let (device, gpus) = auto::devices(recipe, &choice.device, gpus, epochs, train, &trial)?;
     let choice = resolved(&device, gpus)?;
-    let (images, engine) = (train.pixels.len() as u64, memory(recipe, &choice, &train));
-    let gives_back = is_on_processor(&choice) && recipe.ensemble == 1 && Arc::strong_count(&train) == 1;
+    check(&choice)?;
+    let (images, engine) = (train.pixels.len() as u64, memory(recipe, &choice, train));
+    let gives_back = is_on_processor(&choice) && recipe.ensemble == 1 && Arc::strong_count(train) == 1;
     let memory = if gives_back { images.max(engine) } else { images + engine };
-    Ok(Chosen { trainer: build_all(recipe, &choice, train)?, choice, memory })
+    Ok(Chosen { choice, memory })
 }
 
 /// Whether the fused engine trains on the processor.
@@ -173,7 +179,9 @@ fn memory(recipe: &Recipe, choice: &Choice, train: &Images) -> u64 {
     let networks = recipe.ensemble as u64;
     match (choice.engine, &choice.device) {
         #[cfg(feature = "burn")]
-        (EngineChoice::Burn, _) => networks * BurnEngine::memory(recipe, train),
+        (EngineChoice::Burn, device) => {
+            networks * BurnEngine::memory(recipe, train, matches!(device, DeviceChoice::Gpu(_)))
+        }
         #[cfg(feature = "gpu")]
         (_, DeviceChoice::Gpu(_)) => FusedGpuEngine::memory(recipe, train, number(choice.gpus)),
         _ => networks * FusedEngine::memory(recipe, train),
@@ -185,18 +193,22 @@ fn number(gpus: GpuCount) -> usize {
     if let GpuCount::Number(number) = gpus { number } else { 1 }
 }
 
-/// Builds the trainer that `choice` names, in which no `auto` is left, of all networks of the `recipe`.
-fn build_all(recipe: &Recipe, choice: &Choice, train: Arc<Images>) -> Result<Box<dyn Trainer>> {
-    memory::require(memory(recipe, choice, &train), error::TRAINING)?;
+/// Builds the trainer that `choice` names, in which no `auto` is left, of all networks of the `recipe`, at the beginning of
+/// training on the images of `train`.
+///
+/// # Errors
+/// The engine does not support the recipe or is not in this build, the device is not there or fails, the environment names
+/// an instruction set that this processor lacks, or a signal arrived.
+pub fn build(recipe: &Recipe, choice: &Choice, train: Arc<Images>) -> Result<Box<dyn Trainer>> {
     let each = together(recipe, choice, train.len())?;
     if each == recipe.ensemble {
-        return build(recipe, choice, train);
+        return build_together(recipe, choice, train);
     }
     // The others have threads of their own.
     let shares_out = is_on_processor(choice);
     let (at_once, threads) =
         if shares_out { ensemble::share_out(recipe.ensemble, recipe.threads) } else { (1, recipe.threads) };
-    let groups = recipe.groups(each, threads).map(|group| build(&group, choice, train.clone()));
+    let groups = recipe.groups(each, threads).map(|group| build_together(&group, choice, train.clone()));
     let groups = groups.collect::<Result<Vec<_>>>()?;
     Ok(Box::new(Ensemble::new(groups, at_once, recipe.shape.classes())))
 }
@@ -215,7 +227,7 @@ fn together(recipe: &Recipe, choice: &Choice, images: usize) -> Result<usize> {
 }
 
 /// Builds one trainer of all networks of the `recipe`. Only one on a GPU takes several.
-fn build(recipe: &Recipe, choice: &Choice, train: Arc<Images>) -> Result<Box<dyn Trainer>> {
+fn build_together(recipe: &Recipe, choice: &Choice, train: Arc<Images>) -> Result<Box<dyn Trainer>> {
     supports(recipe, choice.engine, &choice.device)?;
     if number(choice.gpus) > 1 && !shares_batches(choice.engine) {
         let reason = format!("expected gpus 1, found {}: only the engine fused trains on several", number(choice.gpus));

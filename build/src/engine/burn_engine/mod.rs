@@ -134,12 +134,14 @@ struct Variable {
 }
 
 impl BurnEngine {
-    /// About how many bytes training `recipe` on `train` takes at most, without the images themselves.
-    pub fn memory(recipe: &Recipe, train: &Images) -> u64 {
+    /// About how many bytes of this machine's memory training `recipe` on `train` takes at most, without the images themselves;
+    /// with `on_gpu`, a batch's are the GPU's.
+    pub fn memory(recipe: &Recipe, train: &Images, on_gpu: bool) -> u64 {
         // Values, slots and gradients, what an update makes anew, and the parameters of the last two epochs.
         let parameters = recipe.shape.parameter_count() * (2 * (1 + recipe.optimizer.slots().len()) + 3);
         // Each unit before and after ReLU and dropout, with the mask and the gradients.
-        let units = recipe.batch_size.min(train.len()) * recipe.shape.widths().iter().sum::<usize>() * 6;
+        let batch = if on_gpu { 0 } else { recipe.batch_size.min(train.len()) };
+        let units = batch * recipe.shape.widths().iter().sum::<usize>() * 6;
         (size_of::<f32>() * (parameters + units)) as u64
     }
 
