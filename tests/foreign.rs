@@ -2,6 +2,7 @@
 //! directory that changes hands under a training is noticed.
 
 use std::fs;
+use std::io::{BufReader, Read};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Stdio;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::cube::Cube;
-use crate::common::{Sandbox, TRAIN, fifo, traced};
+use crate::common::{Sandbox, TRAIN, fifo, lines_until, traced};
 use mnist::files::lock;
 use mnist::files::set::JOURNAL;
 use mnist::model::file as model_file;
@@ -141,18 +142,17 @@ fn a_training_whose_directory_was_replaced_writes_nothing_over_what_is_there_now
         let mut command = sandbox.program();
         command.args(["train", "--data_dir=data", "--parameters_file=parameters.yaml", "--train_epochs=100000"]);
         command.args(["--model_dir=model", if shared { "--log_dir=model" } else { "--log_dir=logs" }]);
-        let child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        wait_for(&sandbox.path("model").join(lock::NAME));
-        std::thread::sleep(Duration::from_millis(500)); // a few epochs
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut messages = BufReader::new(child.stderr.take().unwrap());
+        let mut stderr = lines_until(&mut messages, "epoch 2/100000: ");
         fs::rename(sandbox.path("model"), sandbox.path("moved")).unwrap();
         fs::create_dir(sandbox.path("other")).unwrap();
         symlink("other", sandbox.path("model")).unwrap();
         sandbox.write(&format!("other/{}", lock::NAME), "process 1 on elsewhere");
         sandbox.write("other/metrics.json", "theirs");
         kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-        let output = child.wait_with_output().unwrap();
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(130), "{stderr}");
+        messages.read_to_string(&mut stderr).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{stderr}");
         let error = "error: model/.mnist-lock: expected the lock of this process, found that of another";
         assert!(stderr.contains(error), "{stderr}");
         assert_eq!(sandbox.read("other/metrics.json"), "theirs");
@@ -311,14 +311,13 @@ fn a_file_that_came_during_a_training_stays_and_so_does_the_result() {
     let mut command = sandbox.program();
     command.args(["train", "--data_dir=data", "--parameters_file=parameters.yaml", "--train_epochs=100000"]);
     command.args(["--model_dir=model", "--log_dir=logs"]);
-    let child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    wait_for(&sandbox.path("model").join(lock::NAME));
-    std::thread::sleep(Duration::from_millis(500)); // a few epochs
+    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut messages = BufReader::new(child.stderr.take().unwrap());
+    let mut stderr = lines_until(&mut messages, "epoch 2/100000: ");
     sandbox.write("model/parameters.yaml", "mine");
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    messages.read_to_string(&mut stderr).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{stderr}");
     let error =
         "error: model/parameters.yaml: expected a new file or an earlier one of this program, found another file";
     assert!(stderr.contains(error), "{stderr}");

@@ -1,11 +1,12 @@
 //! Other people's programs read what we write: PyTorch and onnxruntime the model, Chromium the report, TensorBoard and
 //! mlperf-logging the logs.
 
+use std::io::BufReader;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::common::{self, Sandbox, end, python_with, real_mnist, skipped};
+use crate::common::{self, Sandbox, end, lines_until, python_with, real_mnist, skipped};
 use mnist::data::dataset::Dataset;
 use mnist::model::file as weights;
 use serde_json::{Value, json};
@@ -172,8 +173,8 @@ fn tensorboard_shows_epochs_while_others_are_trained() {
     let sandbox = Sandbox::with_data();
     let mut command = sandbox.program();
     command.args(["train", "--data_dir=data", "--log_dir=logs", "--model_dir=model", "--train_epochs=100000"]);
-    let mut training = command.arg("--parameters_file=parameters.yaml").stderr(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    let mut training = command.arg("--parameters_file=parameters.yaml").stderr(Stdio::piped()).spawn().unwrap();
+    lines_until(&mut BufReader::new(training.stderr.as_mut().unwrap()), "epoch 3/100000: ");
     let runs = read_by_tensorboard(&sandbox);
     training.kill().unwrap();
     training.wait().unwrap();

@@ -1,11 +1,12 @@
 //! `mnist train`: its files, equal bytes for equal runs, and every input that it refuses.
 
 use std::fs;
+use std::io::{BufReader, Read};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::common::{self, Sandbox, end, real_mnist};
+use crate::common::{self, Sandbox, TRAIN, end, lines_until, real_mnist};
 use mnist::data::dataset::{Dataset, Images};
 use mnist::data::idx;
 use mnist::engine::{EngineInfo, EpochTotals, Network, Report, Trainer, TrainingState, choice};
@@ -18,7 +19,8 @@ use mnist::output::machine::processor;
 use mnist::output::unfinished::UnfinishedDirectory;
 use mnist::parameters::Parameters;
 use mnist::simd::{InstructionSet, Precision};
-use mnist::task::train::{Begin, Plan, carry_out};
+use mnist::task::train::carry_out;
+use mnist::task::train::plan::{Begin, Plan};
 use mnist::training::course::Course;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -331,17 +333,18 @@ fn stops(signal: Signal, name: &str, code: i32, times: u32) {
     let model = fs::read(sandbox.path("model/model.safetensors")).unwrap();
     let mut command = sandbox.program();
     command.args(["train", "--data_dir=data", "--log_dir=logs", "--model_dir=model", "--train_epochs=100000"]);
-    let child = command.arg("--parameters_file=parameters.yaml").stderr(Stdio::piped()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    let mut child = command.arg("--parameters_file=parameters.yaml").stderr(Stdio::piped()).spawn().unwrap();
+    let mut messages = BufReader::new(child.stderr.take().unwrap());
+    let mut stderr = lines_until(&mut messages, "epoch 2/100000: ");
     let sent = Instant::now();
     for _ in 0..times {
         kill_process(Pid::from_child(&child), signal).unwrap();
         std::thread::sleep(Duration::from_millis(1));
     }
-    let output = child.wait_with_output().unwrap();
+    messages.read_to_string(&mut stderr).unwrap();
+    let status = child.wait().unwrap();
     assert!(sent.elapsed() < Duration::from_secs(2), "{:?}", sent.elapsed());
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert_eq!(status.code(), Some(code), "{stderr}");
     assert!(stderr.ends_with(&format!("error: stopped by {name}\n")), "{stderr}");
     assert_eq!(fs::read(sandbox.path("model/model.safetensors")).unwrap(), model);
     let mut names = artifact_names();
@@ -382,13 +385,27 @@ fn a_signal_that_comes_twice_at_once_counts_once() {
 }
 
 #[test]
+fn a_training_whose_time_on_the_processor_is_over_leaves_its_model() {
+    let sandbox = Sandbox::with_data();
+    let program = sandbox.program();
+    let train = format!("{TRAIN} --train_epochs=100000");
+    let script = format!("ulimit -S -t 1 && exec {} {train}", program.get_program().display());
+    let mut command = Command::new("sh");
+    let ended = end(command.args(["-c", &script]).current_dir(sandbox.path("")).stdin(Stdio::null()));
+    assert_eq!(ended.code, Some(128 + Signal::XCPU.as_raw()), "{ended:#?}");
+    assert!(ended.stderr.ends_with("error: stopped by SIGXCPU\n"), "{ended:#?}");
+    assert!(mnist::model::file::is_unfinished(&sandbox.path("model")), "{ended:#?}");
+}
+
+#[test]
 fn a_run_started_by_nohup_outlives_its_terminal() {
     let sandbox = Sandbox::with_data();
     let mut command = Command::new("nohup");
-    command.arg(env!("CARGO_BIN_EXE_mnist")).current_dir(sandbox.path("")).stdout(Stdio::null()).stderr(Stdio::null());
+    command.arg(env!("CARGO_BIN_EXE_mnist")).current_dir(sandbox.path("")).stdout(Stdio::null()).stderr(Stdio::piped());
     command.args(["train", "--data_dir=data", "--log_dir=logs", "--model_dir=model", "--train_epochs=100000"]);
     let mut child = command.arg("--parameters_file=parameters.yaml").spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    let mut messages = BufReader::new(child.stderr.take().unwrap());
+    lines_until(&mut messages, "epoch 2/100000: ");
     kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
     std::thread::sleep(Duration::from_millis(300));
     assert!(child.try_wait().unwrap().is_none());
@@ -772,6 +789,29 @@ fn a_disk_that_is_full_before_the_report_has_the_model() {
 }
 
 #[test]
+fn logs_that_are_lost_are_named_when_the_training_fails_too() {
+    let sandbox = Sandbox::with_data();
+    let Some(mount) = common::tmpfs(&sandbox.path("full"), "size=20k") else { return };
+    let missed = "--data_dir=data --parameters_file=parameters.yaml --model_dir=model --target_accuracy=1";
+    let ended = sandbox.run(&format!("train {missed} --log_dir=full"));
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("error: target_accuracy: expected a test accuracy of 100.00 %"), "{ended:#?}");
+    assert!(ended.stderr.contains("error: full/"), "{ended:#?}");
+    drop(mount);
+    // Where no event fits, no file is left, however often it is tried.
+    fs::remove_dir(sandbox.path("full")).unwrap();
+    let Some(mount) = common::tmpfs(&sandbox.path("full"), "size=4k") else { return };
+    fs::create_dir(sandbox.path("full/train")).unwrap();
+    sandbox.write("full/filled", [0; 4096]);
+    for _ in 0..2 {
+        let ended = sandbox.run(&format!("train {missed} --log_dir=full"));
+        assert!(ended.code == Some(1) && ended.stderr.contains("No space left on device"), "{ended:#?}");
+    }
+    assert_eq!(sandbox.files("full/train"), [""; 0]);
+    drop(mount);
+}
+
+#[test]
 fn the_report_and_the_logs_name_the_split() {
     let sandbox = Sandbox::with_data();
     sandbox
@@ -937,7 +977,8 @@ fn a_device_that_is_lost_leaves_the_model_of_the_epochs_before() {
         parameters.train_epochs = 5;
         let dataset = Dataset::load(&sandbox.path("data")).unwrap();
         let recipe = parameters.recipe(&dataset.train);
-        let engine = choice::trainer(&recipe, &parameters.choice(), 5, dataset.train.clone()).unwrap().trainer;
+        let chosen = choice::choose(&recipe, &parameters.choice(), 5, &dataset.train).unwrap();
+        let engine = choice::build(&recipe, &chosen.choice, dataset.train.clone()).unwrap();
         let model_dir = sandbox.path("model");
         fs::create_dir_all(&model_dir).unwrap();
         let trainer = Box::new(Lost { engine, epochs });

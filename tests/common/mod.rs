@@ -1,6 +1,7 @@
 //! Shared by all tests: a directory for each test, a small data set, the program with a known environment.
 
 use std::fs;
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -231,6 +232,16 @@ pub fn several_adapters(number: usize) -> Option<Vec<mnist::engine::adapter::Ada
         return None;
     };
     Some(adapter::choose(&AdapterChoice::Named(software.name), GpuCount::Number(number)).unwrap())
+}
+
+/// The lines on the standard error of a program, until one that has `sign` in it.
+#[track_caller]
+pub fn lines_until(stderr: &mut impl BufRead, sign: &str) -> String {
+    let mut lines = String::new();
+    while !lines.contains(sign) {
+        assert!(stderr.read_line(&mut lines).unwrap() > 0, "the program ended before it said {sign}: {lines}");
+    }
+    lines
 }
 
 /// strace in front of the program, with these options; none where it cannot trace.
