@@ -55,11 +55,10 @@ impl EventFiles {
         let mut events = Self { log_dir: log_dir.into(), files: vec![], first: None, last: None, error: None };
         for split in DIRECTORIES {
             // A split that only an earlier run had gets a file too, or its old curve would stand beside the new ones.
-            if split == TRAIN || log_dir.join(split).exists() {
-                if let Err(error) = events.file(split) {
-                    events.files.iter().for_each(|(_, file)| _ = fs::remove_file(&file.path)); // no run has begun
-                    return Err(error);
-                }
+            let is_wanted = split == TRAIN || log_dir.join(split).exists();
+            if let Some(Err(error)) = is_wanted.then(|| events.file(split).map(|_| ())) {
+                events.files.iter().for_each(|(_, file)| _ = fs::remove_file(&file.path)); // no run has begun
+                return Err(error);
             }
         }
         Ok(events)
