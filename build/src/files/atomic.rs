@@ -91,7 +91,7 @@ impl AtomicFile {
     ///
     /// # Errors
     /// See there.
-    pub fn place_beside_others(self) -> Result<Option<Self>> {
+    pub fn place_new(self) -> Result<Option<Self>> {
         let Self { file, target } = self;
         match file.persist_noclobber(&target) {
             Ok(_) => {

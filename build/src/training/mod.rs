@@ -1,9 +1,10 @@
 //! The training loop. It gives every epoch its order, has the engine train it, evaluates, decides whether to go on, and
 //! sends events.
 //!
-//! [`evaluation`] scores a network, and [`deadline`] says when the time is over. [`course`] decides from the results so far, [`average`] averages the weights, [`calibration`] corrects the confidence. A
-//! [`snapshot`] holds the whole state after an epoch: [`recorder`] takes them, [`snapshots`] are their files, and [`resume`]
-//! checks whether a training may go on from one.
+//! [`evaluation`] scores a network, and [`deadline`] says when the time is over. [`course`] decides from the results so far,
+//! [`average`] averages the weights, [`calibration`] corrects the confidence. A [`snapshot`] holds the whole state after an
+//! epoch: [`recorder`] takes them, [`snapshots`] are their files, and [`resume`] checks whether a training may go on from
+//! one.
 
 pub mod average;
 pub mod calibration;

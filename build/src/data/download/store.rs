@@ -155,7 +155,7 @@ pub fn place_drawn(directory: &Path, file: &SourceFile, bytes: &[u8], real: &[So
             }
             _ => set_aside(&path, file, &[])?,
         }
-        match part.place_beside_others()? {
+        match part.place_new()? {
             Some(refused) => part = refused,
             None => return Ok(()),
         }
