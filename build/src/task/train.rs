@@ -75,7 +75,7 @@ pub fn logged(
 /// Trains as planned, writes the files, and sets `results` to a summary for people. MODEL_DIR is touched only after the last epoch.
 ///
 /// # Errors
-/// Training failed, see [`training::TrainingRun`], or a file cannot be written, or the target accuracy was not reached.
+/// Training failed, see [`crate::training::TrainingRun`], or a file cannot be written, or the target accuracy was not reached.
 /// What ends training after the first epoch, a signal or a device that fails, leaves the files of an unfinished training.
 pub fn carry_out(mut plan: Plan, listener: &mut dyn Listener, results: &mut String) -> Result<()> {
     let images: Vec<_> = plan.dataset.splits().map(|(split, images)| (split, images.len())).collect();
