@@ -191,6 +191,15 @@ fn training_says_how_much_memory_it_takes() {
 }
 
 #[test]
+fn a_training_whose_time_on_the_processor_is_over_leaves_its_model() {
+    let sandbox = Sandbox::with_data();
+    let ended = limited(&sandbox, "ulimit -S -t 1", &format!("{TRAIN} --train_epochs=100000"));
+    assert_eq!(ended.code, Some(128 + Signal::XCPU.as_raw()), "{ended:#?}");
+    assert!(ended.stderr.ends_with("error: stopped by SIGXCPU\n"), "{ended:#?}");
+    assert!(file::is_unfinished(&sandbox.path("model")), "{ended:#?}");
+}
+
+#[test]
 fn a_file_that_may_not_grow_is_an_error_like_a_full_disk() {
     let sandbox = Sandbox::with_data();
     sandbox.train("").done();

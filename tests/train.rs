@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::common::{self, Sandbox, TRAIN, end, lines_until, real_mnist};
+use crate::common::{self, Sandbox, end, lines_until, real_mnist};
 use mnist::data::dataset::{Dataset, Images};
 use mnist::data::idx;
 use mnist::engine::{EngineInfo, EpochTotals, Network, Report, Trainer, TrainingState, choice};
@@ -382,19 +382,6 @@ fn hang_up_is_ignored() -> bool {
 #[test]
 fn a_signal_that_comes_twice_at_once_counts_once() {
     stops(Signal::TERM, "SIGTERM", 143, 2);
-}
-
-#[test]
-fn a_training_whose_time_on_the_processor_is_over_leaves_its_model() {
-    let sandbox = Sandbox::with_data();
-    let program = sandbox.program();
-    let train = format!("{TRAIN} --train_epochs=100000");
-    let script = format!("ulimit -S -t 1 && exec {} {train}", program.get_program().display());
-    let mut command = Command::new("sh");
-    let ended = end(command.args(["-c", &script]).current_dir(sandbox.path("")).stdin(Stdio::null()));
-    assert_eq!(ended.code, Some(128 + Signal::XCPU.as_raw()), "{ended:#?}");
-    assert!(ended.stderr.ends_with("error: stopped by SIGXCPU\n"), "{ended:#?}");
-    assert!(mnist::model::file::is_unfinished(&sandbox.path("model")), "{ended:#?}");
 }
 
 #[test]
