@@ -56,7 +56,7 @@ impl EventFiles {
         for split in DIRECTORIES {
             // A split that only an earlier run had gets a file too, or its old curve would stand beside the new ones.
             let is_wanted = split == TRAIN || log_dir.join(split).exists();
-            if let Some(Err(error)) = is_wanted.then(|| events.file(split).map(|_| ())) {
+            if is_wanted && let Err(error) = events.file(split) {
                 events.files.iter().for_each(|(_, file)| _ = fs::remove_file(&file.path)); // no run has begun
                 return Err(error);
             }

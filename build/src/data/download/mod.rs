@@ -136,7 +136,7 @@ fn below(directory: &Path, path: &Path) -> PathBuf {
     path.strip_prefix(directory).unwrap_or(path).to_path_buf()
 }
 
-/// Takes a file of the synthetic set, of which it is told which one it is.
+/// Takes a file of the synthetic set: which one it is, and its contents.
 pub type PlaceDrawn<'a> = &'a dyn Fn(&SourceFile, &[u8]) -> Result<()>;
 
 /// Has `draw` make the files of the synthetic set for the directory, unless they are there already.
