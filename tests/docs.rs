@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use mnist::cube::platform::PLATFORMS;
+use mnist::cube::runner::Platform;
 use mnist::output::artifacts;
 use mnist::output::tensorboard;
 use mnist::parameters::table::KEYS;
@@ -13,6 +15,9 @@ use crate::common::{end, python_with, root};
 
 /// The README has no more, tables and code included.
 const README_WORDS: usize = 1200;
+
+/// The settings of `mlcube`, and a file that leads to ssh.
+const NOT_LISTED: [&str; 2] = ["k8s", "mlcube_gcp"];
 
 fn read(page: &str) -> String {
     fs::read_to_string(root().join(page)).unwrap()
@@ -61,6 +66,18 @@ fn parameters_lists_the_parameters_with_their_defaults_and_values() {
         if let Some(synonym) = key.synonym {
             assert!(quoted(row[3]).contains(&synonym), "{} should name {synonym}", key.name);
         }
+    }
+}
+
+/// Each kind of platform file that can run a task has a row with its keys.
+#[test]
+fn cube_lists_the_keys_of_platform_files() {
+    let page = read("docs/cube.md");
+    for Platform { schema, .. } in PLATFORMS.iter().filter(|platform| !NOT_LISTED.contains(&platform.schema.name)) {
+        let row = page.lines().find(|line| line.starts_with(&format!("| {} |", schema.name))).expect(schema.name);
+        let mut keys: Vec<_> = schema.fields.iter().map(|field| field.name).collect();
+        keys.sort();
+        assert_eq!(quoted(row), keys, "{}", schema.name);
     }
 }
 
