@@ -34,6 +34,7 @@ impl fmt::Display for Given {
             Given::List(list) => {
                 let shown = |item: &Given| match item {
                     Given::Text(text) => format!("{:?}", shortened(text)),
+                    Given::List(_) => "a list".into(), // whose items were skipped
                     other => other.to_string(),
                 };
                 let items: Vec<String> = list.iter().take(8).map(shown).collect();
