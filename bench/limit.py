@@ -2,6 +2,11 @@
 import collections
 
 
+def rates_of(limits, threads):
+    """The rates of so many threads; none where the machine has fewer processors."""
+    return next((rates for rates in limits["rates"] if rates["threads"] == threads), None)
+
+
 def in_registers(rates, step):
     """Seconds of a step by the rate of multiply-adds in registers, and by what it moves between two caches: no program reaches
     the first."""

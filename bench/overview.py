@@ -75,11 +75,12 @@ def of_limits(lines, epoch):
     if not lines:
         return "", "", "", ""
     limits = lines[-1]
-    rates, step = limits["rates"][-1], limits["step"]
+    rates, step = limit.rates_of(limits, 2), limits["step"]
     turns, undisturbed = limit.in_turns(limits), limit.undisturbed(limits)
-    return (limits["instruction_set"], f"{epoch / step['steps_per_epoch'] / max(limit.in_registers(rates, step)):.2f}",
-            f"{statistics.median(ratio for _, ratio in turns[max(turns)]):.2f}" if turns else "",
-            f"{undisturbed[max(undisturbed)][1]:.2f}" if undisturbed else "")
+    return (limits["instruction_set"],
+            f"{epoch / step['steps_per_epoch'] / max(limit.in_registers(rates, step)):.2f}" if rates else "",
+            f"{statistics.median(ratio for _, ratio in turns[2]):.2f}" if 2 in turns else "",
+            f"{undisturbed[2][1]:.2f}" if 2 in undisturbed else "")
 
 
 def of_process(lines):

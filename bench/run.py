@@ -254,12 +254,12 @@ class Bench:
                  f"Median over {len(samples.seconds[FUSED])} runs, each the median of its epochs 2 to 5; the clock covers the training steps alone, not",
                  "loading, compiling or evaluating. Accuracy on the test set after 5 epochs, of the last run.")
         self.table(["", "s/epoch", "lowest and highest", "times fused", "accuracy"], samples.rows(FUSED, 3))
-        if self.rates:
-            self.distance(samples.median(FUSED))
+        if self.rates and (rates := limit.rates_of(self.rates, 2)):
+            self.distance(samples.median(FUSED), rates)
 
-    def distance(self, seconds):
-        """How far an epoch of `seconds` is from the limits of this machine."""
-        rates, step = self.rates["rates"][-1], self.rates["step"]
+    def distance(self, seconds, rates):
+        """How far an epoch of `seconds` is from the limits of this machine, by the `rates` of as many threads."""
+        step = self.rates["step"]
         operations, moved = limit.in_registers(rates, step)
         reached = limit.by_the_cache(rates, step)
         measured = seconds / step["steps_per_epoch"]
@@ -355,8 +355,8 @@ class Bench:
                 ours, theirs = self.growth_cell(widths, batch, threads)
                 row.append(f"{ours:.2f}")
                 row += [f"{theirs:.2f}", f"{theirs / ours:.1f}"] if theirs else []
-                if self.rates and widths == WIDE and batch >= 256:
-                    least = self.wide_products(threads)
+                least = self.wide_products(threads) if self.rates and widths == WIDE and batch >= 256 else None
+                if least:
                     wide.append([str(batch), str(threads), f"{ours:.1f}", f"{least:.1f}", f"{ours / least:.2f}"])
             rows.append(row)
         self.say("## Widths and batches", "",
@@ -389,10 +389,9 @@ class Bench:
         return values["fused"], values.get("pytorch")
 
     def wide_products(self, threads):
-        """Microseconds per image that `gemm` needs for the products of [1024, 1024]."""
-        rate = next(rates for rates in self.rates["rates"] if rates["threads"] == threads)["gemm_fma_per_s"]
-        nonzero = self.rates["step"]["lit_pixels_per_image"]
-        return (3 * 1024 * 1024 + 2 * nonzero * 1024 + 3 * 1024 * 10) / rate * 1e6
+        """Microseconds per image that `gemm` needs for the products of [1024, 1024]; none where it was not measured."""
+        rates, nonzero = limit.rates_of(self.rates, threads), self.rates["step"]["lit_pixels_per_image"]
+        return rates and (3 * 1024 * 1024 + 2 * nonzero * 1024 + 3 * 1024 * 10) / rates["gemm_fma_per_s"] * 1e6
 
     def wide(self):
         """Wide networks in float32 and bf16, and PyTorch's kinds, in turns until the time is up."""
@@ -580,8 +579,6 @@ def arguments():
         parser.error(f"--only: expected some of {','.join(PARTS + GPU_PARTS)}, found {','.join(unknown)}")
     if not flags.out:
         flags.out = record(f"{os.cpu_count()}-cores")
-        if flags.out.exists():
-            parser.error(f"{flags.out}: is a record of today already: name another directory with --out, or remove it")
     return flags
 
 

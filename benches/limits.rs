@@ -8,6 +8,7 @@
 #![expect(unsafe_code, reason = "gemm takes pointers")]
 #![expect(clippy::print_stdout, reason = "the figures are the output")]
 
+use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,18 +43,21 @@ const EPOCHS_OF_ROWS: usize = 40;
 fn main() {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let set = InstructionSet::choose().expect("an instruction set");
-    let all_rates = [1, threads].map(|threads| {
+    // One, the two of the records, and all.
+    let teams: BTreeSet<usize> = [1, 2, threads].into_iter().filter(|&team| team <= threads).collect();
+    let all_rates = teams.iter().map(|&threads| {
         let mut rates = rates(threads, set, RUNS);
         rates["gemm_fma_per_s"] = matrix_product(threads).into();
         rates
     });
-    let augmentation: Vec<_> = [1, threads].map(|threads| augmentation(threads, set)).into();
+    let all_rates: Vec<_> = all_rates.collect();
+    let augmentation: Vec<_> = teams.iter().map(|&threads| augmentation(threads, set)).collect();
     let mut figures = json!({ "instruction_set": set.name(), "rates": all_rates, "augmentation": augmentation });
     if let Some(data_dir) = std::env::args().skip(1).find(|argument| !argument.starts_with('-')) {
         let train = Arc::new(Dataset::load(Path::new(&data_dir)).expect("the data set").train);
         figures["step"] = step_of_mnist(&train, 32, 128);
-        figures["turns"] = turns(&train, threads, set).into();
-        figures["undisturbed"] = undisturbed(&train, threads, set);
+        figures["turns"] = turns(&train, &teams, set).into();
+        figures["undisturbed"] = undisturbed(&train, &teams, set);
     }
     println!("{figures}");
 }
@@ -69,18 +73,19 @@ fn rates(threads: usize, set: InstructionSet, runs: usize) -> Value {
     })
 }
 
-/// The default network for one thread and for `threads`.
-fn engines(train: &Arc<Images>, threads: usize, set: InstructionSet) -> [(usize, FusedEngine); 2] {
-    [1, threads].map(|threads| {
+/// The default network for teams of so many threads.
+fn engines(train: &Arc<Images>, teams: &BTreeSet<usize>, set: InstructionSet) -> Vec<(usize, FusedEngine)> {
+    let engine = |&threads: &usize| {
         let recipe = Recipe { threads, fewer_threads: false, ..Parameters::default().recipe(train) };
         let engine = FusedEngine::new(recipe, train.clone(), set).expect("a network");
         (engine.info().threads, engine)
-    })
+    };
+    teams.iter().map(engine).collect()
 }
 
-/// The rates, and the seconds of an epoch of the default network right after: with one thread and with `threads`, in turns.
-fn turns(train: &Arc<Images>, threads: usize, set: InstructionSet) -> Vec<Value> {
-    let mut engines = engines(train, threads, set);
+/// The rates, and the seconds of an epoch of the default network right after: with each of `teams`, in turns.
+fn turns(train: &Arc<Images>, teams: &BTreeSet<usize>, set: InstructionSet) -> Vec<Value> {
+    let mut engines = engines(train, teams, set);
     let mut turns = vec![];
     for turn in 0..=TURNS {
         let order = epoch_order(42, turn as u64, train.len());
@@ -98,10 +103,10 @@ fn turns(train: &Arc<Images>, threads: usize, set: InstructionSet) -> Vec<Value>
     turns
 }
 
-/// The seconds of a step, by the fastest [`IN_A_ROW`] of many, and the highest rates, with one thread and with `threads`.
-fn undisturbed(train: &Arc<Images>, threads: usize, set: InstructionSet) -> Value {
-    let mut fastest = [f64::INFINITY; 2];
-    let mut engines = engines(train, threads, set);
+/// The seconds of a step, by the fastest [`IN_A_ROW`] of many, and the highest rates, with each of `teams`.
+fn undisturbed(train: &Arc<Images>, teams: &BTreeSet<usize>, set: InstructionSet) -> Value {
+    let mut engines = engines(train, teams, set);
+    let mut fastest = vec![f64::INFINITY; engines.len()];
     for epoch in 0..EPOCHS_OF_ROWS as u64 {
         let order = epoch_order(42, epoch, train.len());
         for ((_, engine), fastest) in engines.iter_mut().zip(&mut fastest) {
