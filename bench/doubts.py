@@ -202,6 +202,7 @@ def main():
     parser.add_argument("--model_dir", required=True, help="a trained model")
     parser.add_argument("--out", type=pathlib.Path)
     flags = parser.parse_args()
+    out = flags.out or record("doubts")
     model = os.path.abspath(flags.model_dir)
     measured = revision()
     subprocess.run(["cargo", "build", "--release", "--locked", "--quiet"], check=True, cwd=ROOT)
@@ -226,7 +227,6 @@ def main():
         "| pictures | number | right | doubted | kinds |", "|---|---|---|---|---|", *rows, "",
         "No digit, or several; a picture that is not read counts as doubted:", "",
         "| pictures | number | right | doubted | kinds |", "|---|---|---|---|---|", *other, ""])
-    out = flags.out or record("doubts")
     out.mkdir(parents=True, exist_ok=True)
     (out / "README.md").write_text(text)
     print(text)

@@ -66,9 +66,10 @@ def main():
 
     def run(job):
         name, seed = job
-        runs.append({"name": name, "seed": seed, **train(data_dir, experiments[name], seed)})
+        line = {"name": name, "seed": seed, **train(data_dir, experiments[name], seed)}
+        runs.append(line)
         with open(out / "raw.jsonl", "a") as raw:
-            raw.write(json.dumps(runs[-1]) + "\n")
+            raw.write(json.dumps(line) + "\n")
 
     jobs = [(name, seed) for seed in range(1, flags.seeds + 1) for name in chosen]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -37,8 +37,12 @@ def output(*command):
 
 
 def record(what):
-    """The directory of a record of today on this machine."""
-    return ROOT / "bench/records" / f"{datetime.date.today()}-{re.sub('[^a-z0-9]+', '-', cpu().lower()).strip('-')}-{what}"
+    """The directory of a new record of today on this machine."""
+    name = f"{datetime.date.today()}-{re.sub('[^a-z0-9]+', '-', cpu().lower()).strip('-')}-{what}"
+    directory = ROOT / "bench/records" / name
+    if directory.exists():
+        sys.exit(f"{directory}: is a record of today already: name another directory with --out, or remove it")
+    return directory
 
 
 def invocation():
