@@ -1,10 +1,11 @@
 //! The files that a task leaves: none is ever half written under its final name, and no result is lost.
 //!
-//! [`directory`] makes their directory ready, [`atomic`] writes one file, [`set`] several that belong together, and
-//! [`lock`] keeps a second writer out.
+//! [`directory`] makes their directory ready, [`atomic`] writes one file, [`set`] several that belong together, [`growing`]
+//! holds what takes a while to make, and [`lock`] keeps a second writer out.
 
 pub mod atomic;
 pub mod directory;
+pub mod growing;
 pub mod lock;
 pub mod permissions;
 pub mod set;

@@ -1,28 +1,18 @@
 //! Inputs that come with a cube, for a run in another workspace.
-//!
-//! A copy grows in a hidden directory beside its target, `.NAME.mnist-part`, which only its owner may enter and one process
-//! at a time has locked, and a rename ends it. What a killed process left there, the next run with this input removes.
 
-use std::ffi::OsString;
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
 use tracing::info;
 
 use super::{Configuration, ConfiguredTask};
 use crate::cube::directory::CubeDir;
 use crate::error::{Error, Result};
-use crate::files::atomic::TEMPORARY;
-use crate::files::lock::{self, DirectoryLock};
+use crate::files::growing::{self, Growing};
 use crate::files::permissions::{mode, set_mode};
 use crate::files::{AtomicFile, lies_in, make_directory, writable_directory};
-use crate::{interrupt, open};
-
-/// Between two looks whether another run has ended its copy.
-const TICK: Duration = Duration::from_millis(50);
+use crate::open;
 
 impl Configuration {
     /// Copies the inputs of `task` that the cube's own workspace has, and that the workspace of this run lacks. What a task of
@@ -37,7 +27,7 @@ impl Configuration {
         for input in task.parameters.iter().filter(|parameter| parameter.is_input) {
             let Ok(below) = input.path.strip_prefix(&cube.workspace) else { continue };
             if input.path.exists() {
-                remove_leftover(&input.path);
+                growing::remove_leftover(&input.path);
                 continue;
             }
             let source = own.join(below);
@@ -73,89 +63,24 @@ fn expect_outside(source: &Path, target: &Path, workspace: &Path) -> Result<()> 
 /// whether this process did: another run may be faster, and is waited for.
 fn copy(source: &Path, target: &Path, left_out: &[PathBuf]) -> Result<bool> {
     writable_directory(target.parent().unwrap_or(target))?;
-    let unfinished = unfinished_of(target);
-    let lock = hold(&unfinished)?;
-    let copied = if target.exists() { Ok(false) } else { fill(&unfinished, source, target, left_out) };
-    release(&unfinished, lock);
-    copied
+    let growing = Growing::beside(target)?;
+    if target.exists() { Ok(false) } else { fill(&growing.join("copied"), source, target, left_out) }
 }
 
-/// The directory in which the copy to `target` grows: on the same file system.
-fn unfinished_of(target: &Path) -> PathBuf {
-    let mut name = OsString::from(".");
-    name.push(target.file_name().unwrap_or_default());
-    name.push(TEMPORARY);
-    target.with_file_name(name)
-}
-
-/// Makes the directory `unfinished` and locks it, once no other process has it. None where the file system has no locks: of
-/// two runs at once, one may fail there.
-fn hold(unfinished: &Path) -> Result<Option<DirectoryLock>> {
-    if unfinished.is_symlink() {
-        return Err(Error::InTheWay { path: unfinished.into(), found: "a link".into() });
-    }
-    loop {
-        interrupt::check()?;
-        match make_directory(unfinished).and_then(|()| DirectoryLock::take_quietly(unfinished)) {
-            Err(Error::InUse { .. }) => thread::sleep(TICK),
-            // Its holder has just removed it.
-            Err(Error::Io { source, .. })
-                if [ErrorKind::NotFound, ErrorKind::AlreadyExists].contains(&source.kind()) => {}
-            taken => return taken,
-        }
-    }
-}
-
-/// Copies into the directory `unfinished`, and from there to `target`. Returns whether the copy is the one that is there.
-fn fill(unfinished: &Path, source: &Path, target: &Path, left_out: &[PathBuf]) -> Result<bool> {
-    empty(unfinished)?; // of what a killed process left
-    set_mode(unfinished, 0o700)?;
-    let copied = unfinished.join("copied");
+/// Copies to `copied`, and from there to `target`. Returns whether the copy is the one that is there.
+fn fill(copied: &Path, source: &Path, target: &Path, left_out: &[PathBuf]) -> Result<bool> {
     if source.is_dir() {
-        copy_directory(source, &copied, left_out)?;
+        copy_directory(source, copied, left_out)?;
     } else {
-        copy_file(source, &copied)?;
+        copy_file(source, copied)?;
     }
-    match fs::rename(&copied, target) {
+    match fs::rename(copied, target) {
         Ok(()) => Ok(true),
         Err(_) if target.exists() => Ok(false),
         // A file system without rename, where this ends in a copy.
         Err(_) if copied.is_file() => copy_file(source, target).map(|()| true),
-        Err(error) => Err(Error::io("rename", &copied)(error)),
+        Err(error) => Err(Error::io("rename", copied)(error)),
     }
-}
-
-/// Removes the directory `unfinished` and what is in it.
-fn release(unfinished: &Path, lock: Option<DirectoryLock>) {
-    let _ = empty(unfinished); // the next run tries again
-    drop(lock);
-    let _ = fs::remove_dir(unfinished); // which another run may have by now
-}
-
-/// Removes what a killed process left of a copy to `target`.
-fn remove_leftover(target: &Path) {
-    let unfinished = unfinished_of(target);
-    let is_there = unfinished.symlink_metadata().is_ok_and(|found| found.is_dir());
-    // That of a living process is locked.
-    if is_there && let Ok(Some(lock)) = DirectoryLock::take_quietly(&unfinished) {
-        release(&unfinished, Some(lock));
-        info!("{}: removed, left by a process that was killed", unfinished.display());
-    }
-}
-
-/// Removes what the directory `unfinished` holds, except its lock.
-fn empty(unfinished: &Path) -> Result<()> {
-    for entry in fs::read_dir(unfinished).map_err(Error::io("read", unfinished))? {
-        let entry = entry.map_err(Error::io("read", unfinished))?;
-        let path = entry.path();
-        if path.ends_with(lock::NAME) {
-            continue;
-        }
-        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        let removed = if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.map_err(Error::io("remove", &path))?;
-    }
-    Ok(())
 }
 
 /// Links to files are followed. One to a directory, which might lead back, cannot be read as a file.

@@ -14,6 +14,7 @@ use super::super::schema::{Expected, Field, Schema, arguments, optional, require
 use super::{Image, ImageFound, LABEL, Platform, Runner, last_line, refuse_foreign, text, with_label};
 use crate::data::download::environment;
 use crate::error::{CubeError, Error, Result};
+use crate::files::growing::Growing;
 use crate::files::{self, is_root};
 use crate::open;
 use crate::sha256::Sha256;
@@ -59,6 +60,9 @@ pub fn from_docker(docker: &Value) -> Value {
 
 /// The beginning of the name of an image in a registry of Docker.
 const DOCKER_IMAGE: &str = "docker://";
+
+/// The program's newer name. Where it alone is installed, it takes the place of the older one.
+const APPTAINER: &str = "apptainer";
 
 /// The first version with `--fakeroot`, which builds images without root's rights.
 const FAKEROOT: (u32, u32) = (3, 5);
@@ -108,7 +112,11 @@ impl Singularity {
         let image = root.join(text(section, "image_dir")).join(text(section, "image"));
         let source = SifSource { root: root.into(), file: text(section, "build_file"), arguments: words("build_args") };
         let arguments = words("run_args").into_iter().chain(super::flags(section)).collect();
-        Self { arguments, source: Some(source), ..Self::new(image, false) }
+        let mut configured = Self { arguments, source: Some(source), ..Self::new(image, false) };
+        if text(section, "singularity") == APPTAINER {
+            configured.program = APPTAINER;
+        }
+        configured
     }
 
     /// A relative path of an image is below `workspace`.
@@ -152,10 +160,9 @@ impl Singularity {
 impl Runner for Singularity {
     fn find(&mut self) -> Result<()> {
         let version = |program| HostCommand::new(program).arg("--version").output().map(|output| (program, output));
-        let first = version("singularity");
-        let (program, output) = match (first, version("apptainer")) {
-            (Ok(found), _) | (Err(_), Ok(found)) => found,
-            (Err(error), Err(_)) => return Err(error),
+        let (program, output) = match version(self.program) {
+            Err(error) if self.program != APPTAINER => version(APPTAINER).map_err(|_| error)?,
+            found => found?,
         };
         if !output.success {
             return Err(CubeError::Singularity { problem: last_line(&output.stderr) }.into());
@@ -237,35 +244,35 @@ impl Image for Singularity {
 
     fn build(&self, build: &Path, is_ours: bool) -> Result<()> {
         refuse_foreign(self, is_ours)?; // the file may be the only one of another program
-        // Built under another name: a build that fails leaves the old image.
-        let unfinished = self.image.with_extension("unfinished");
-        let command = self.build_into(&unfinished, build)?;
+        self.build_command(build)?; // says what is missing
         let directory = self.image.parent().unwrap_or(&self.image);
         files::writable_directory(directory).map_err(|error| match error {
             Error::Io { source, .. } => CubeError::ImageDirectory { image: self.image.clone(), source }.into(),
             error => error,
         })?;
-        match command.run() {
-            Ok(status) if status.success() => {
-                fs::rename(&unfinished, &self.image).map_err(Error::io("rename", &unfinished))
-            }
-            other => {
-                let _ = fs::remove_file(&unfinished); // the builder may not have begun it
-                other.and(Err(CubeError::ImageBuild { image: self.name() }.into()))
-            }
+        // Built elsewhere: a build that fails leaves the old image.
+        let growing = Growing::beside(&self.image)?;
+        if self.is_up_to_date(build) {
+            return Ok(()); // another process has built it meanwhile
         }
+        let built = growing.join("image");
+        if !self.build_into(&built, build)?.run()?.success() {
+            return Err(CubeError::ImageBuild { image: self.name() }.into());
+        }
+        fs::rename(&built, &self.image).map_err(Error::io("rename", &built))
     }
 }
 
-/// The time of the last change in the directory `build`, except in its `target`.
+/// The time of the last change in the directory `build`, except in its `target`. A link to nothing, as an editor makes, has
+/// none; one to a directory is not followed.
 fn newest(build: &Path) -> Option<SystemTime> {
-    let mut newest_here = fs::metadata(build).ok()?.modified().ok()?;
-    for entry in fs::read_dir(build).into_iter().flatten().flatten() {
-        if entry.file_name() != "target" {
-            newest_here = newest_here.max(newest(&entry.path())?);
-        }
-    }
-    Some(newest_here)
+    let here = fs::metadata(build).ok()?.modified().ok()?;
+    let entries = fs::read_dir(build).into_iter().flatten().flatten().filter(|entry| entry.file_name() != "target");
+    let times = entries.filter_map(|entry| match entry.file_type().ok()?.is_dir() {
+        true => newest(&entry.path()),
+        false => fs::metadata(entry.path()).ok()?.modified().ok(),
+    });
+    Some(times.fold(here, SystemTime::max))
 }
 
 /// Major and minor version in the output of `--version`. None for Apptainer: all its versions have `--fakeroot`.
