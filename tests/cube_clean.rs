@@ -6,6 +6,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
+use mnist::files::AtomicFile;
+
 use crate::common::cube::Cube;
 use crate::common::{Ended, end, skipped};
 
@@ -134,6 +136,17 @@ fn nothing_goes_while_a_configuration_has_a_fault() {
     fs::write(cube.sandbox.path("the cube/run").join(name), "task_name: trian\n").unwrap();
     assert_eq!(cube.run("clean --yes").code, Some(1));
     assert!(OURS.iter().all(|file| cube.has(file)));
+}
+
+#[test]
+fn what_a_running_process_writes_stays() {
+    let cube = Cube::new();
+    let left = cube.workspace("data/.train-labels-idx1-ubyte.aB3xYz.mnist-part");
+    fs::write(&left, "left by a process that was killed").unwrap();
+    let writing = AtomicFile::create(cube.workspace("data/t10k-labels-idx1-ubyte")).unwrap();
+    let ended = cube.run("clean --yes").done();
+    assert!(writing.temporary().exists() && !Path::new(&left).exists(), "{ended:#?}");
+    assert!(ended.stdout.contains("mnist-part: a running process writes it\n"), "{ended:#?}");
 }
 
 #[test]

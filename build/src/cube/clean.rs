@@ -9,6 +9,8 @@ use super::check::Configurations;
 use super::invocation::Invocation;
 use crate::data::download::store;
 use crate::error::{Error, Result};
+use crate::files::atomic::TEMPORARY;
+use crate::files::directory::is_being_written;
 use crate::files::lock::{self, DirectoryLock};
 use crate::output::{artifacts, names};
 
@@ -106,7 +108,10 @@ fn stays(path: &Path, flags: &BTreeSet<&str>, with_data: bool) -> Result<Option<
     let is_file = path.symlink_metadata().is_ok_and(|metadata| metadata.is_file());
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let directory = path.parent().unwrap_or(path);
-    Ok(if is_file && flags.iter().any(|flag| names::is_ours(flag, name)) && !artifacts::is_stranger(directory, name) {
+    Ok(if is_file && name.ends_with(TEMPORARY) && is_being_written(path) {
+        Some("a running process writes it")
+    } else if is_file && flags.iter().any(|flag| names::is_ours(flag, name)) && !artifacts::is_stranger(directory, name)
+    {
         None
     } else if is_file && names::is_data(name) && store::is_known(path)? {
         (!with_data).then_some("data, which --data removes")

@@ -214,6 +214,11 @@ fn remove_leftovers(directory: &Path) {
     }
 }
 
+/// Whether a living process writes the temporary file at `path`.
+pub fn is_being_written(path: &Path) -> bool {
+    path.exists() && left(path).is_none()
+}
+
 /// The file at `path`, locked where that is possible, if it belongs to no living process.
 fn left(path: &Path) -> Option<File> {
     let file = File::open(path).ok()?;
