@@ -38,8 +38,8 @@ const MOST_MEMORY: u64 = 1 << 30;
 /// Values that programs get wrong.
 const EDGES: [u32; 8] = [0, 1, 0x7f, 0xff, 0x7fff_ffff, 0x8000_0000, 0xffff_fffe, 0xffff_ffff];
 /// Pieces of text that readers of YAML, JSON and XML get wrong.
-const TEXTS: [&str; 14] =
-    ["{a: ", "[", "- ", "&a ", "*a", "!!binary ", "? ", ": ", "\u{feff}", "\0", "\u{1b}[2J", "'", "~", "9e999"];
+const TEXTS: [&str; 15] =
+    ["{a: ", "[", "- ", "&a ", "*a", "!!binary ", "!x ", "? ", ": ", "\u{feff}", "\0", "\u{1b}[2J", "'", "~", "9e999"];
 
 /// `bytes` with one to four changes.
 fn mutated(bytes: &[u8], stream: &mut Stream) -> Vec<u8> {

@@ -82,9 +82,9 @@ pub fn slot<'a>(value: &'a mut Value, name: &str) -> &'a mut Value {
     if !value.is_mapping() {
         *value = Value::Mapping(Mapping::new());
     }
-    match value {
-        Value::Mapping(mapping) => mapping.entry(name.into()).or_insert(Value::Null),
-        _ => unreachable!("it was made a mapping"),
+    match value.as_mapping_mut() {
+        Some(mapping) => mapping.entry(name.into()).or_insert(Value::Null),
+        None => unreachable!("it was made a mapping"),
     }
 }
 
@@ -146,5 +146,25 @@ impl Changes<'_> {
     pub fn first(&self) -> Option<String> {
         let change = self.overrides.first().map(Override::typed);
         change.or_else(|| self.arguments.first().map(TaskArgument::typed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapping_with_a_tag_takes_values_too() {
+        let mut value = serde_yaml::from_str("!c {image: a/b}").unwrap();
+        *slot(&mut value, "image") = "c".into();
+        assert_eq!(value.get("image").and_then(Value::as_str), Some("c"));
+        let mut document = Value::Null;
+        for change in ["docker=!x {image: a/b}", "docker.image=c"] {
+            Override::parse(change)
+                .unwrap()
+                .apply(&mut document)
+                .unwrap_or_else(|mismatch| panic!("{}", mismatch.problem));
+        }
+        assert_eq!(document.get("docker").and_then(|docker| docker.get("image")).and_then(Value::as_str), Some("c"));
     }
 }
