@@ -266,14 +266,15 @@ impl HostCommand {
                 (Some(signal), None) => {
                     interrupt::acknowledge();
                     match &self.messenger {
-                        None => signals.send(signal),
+                        None => _ = signals.send(signal),
                         Some(messenger) => _ = messenger.clone().arg(format!("--signal={signal}")).output()?,
                     }
                     stopping = Some(Instant::now());
                 }
-                (_, Some(since)) if since.elapsed() > PATIENCE => signals.kill(),
-                _ if self.limit.is_some_and(|limit| begin.elapsed() > limit) => signals.kill(),
-                _ => {}
+                (_, Some(since)) if since.elapsed() <= PATIENCE => {}
+                (_, None) if self.limit.is_none_or(|limit| begin.elapsed() <= limit) => {}
+                _ if signals.kill() => {}
+                _ => break Err(io::ErrorKind::PermissionDenied.into()), // root's, by sudo
             }
         };
         if !undisturbed {
@@ -334,16 +335,17 @@ impl Signals {
         Self(i32::try_from(group).ok().and_then(rustix::process::Pid::from_raw))
     }
 
-    /// Sends `signal`.
-    pub fn send(&self, signal: i32) {
-        if let (Some(group), Some(signal)) = (self.0, rustix::process::Signal::from_named_raw(signal)) {
-            let _ = rustix::process::kill_process_group(group, signal); // the group may have ended already
-        }
+    /// Sends `signal`. Returns whether this user may; the group may have ended already.
+    pub fn send(&self, signal: i32) -> bool {
+        let (Some(group), Some(signal)) = (self.0, rustix::process::Signal::from_named_raw(signal)) else {
+            return false;
+        };
+        rustix::process::kill_process_group(group, signal) != Err(rustix::io::Errno::PERM)
     }
 
-    /// Ends them at once.
-    pub fn kill(&self) {
-        self.send(rustix::process::Signal::KILL.as_raw());
+    /// Ends them at once. Returns whether this user may.
+    pub fn kill(&self) -> bool {
+        self.send(rustix::process::Signal::KILL.as_raw())
     }
 }
 
@@ -359,8 +361,12 @@ impl Signals {
     pub fn to_group(_: u32) -> Self {
         Self
     }
-    pub fn send(&self, _: i32) {}
-    pub fn kill(&self) {}
+    pub fn send(&self, _: i32) -> bool {
+        true
+    }
+    pub fn kill(&self) -> bool {
+        true
+    }
 }
 
 impl fmt::Display for HostCommand {

@@ -10,6 +10,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 
 use crate::interrupt;
@@ -65,20 +66,26 @@ pub fn watch(group: i32, messenger: &[OsString]) {
         }
     };
     let Some(group) = Pid::from_raw(group).filter(|_| !is_over) else { return };
-    let is_told = messenger.split_first().is_some_and(|(program, arguments)| {
-        let signal = format!("--signal={}", Signal::TERM.as_raw());
-        let told = Command::new(program).args(arguments).arg(signal).stdin(Stdio::null()).status();
-        told.is_ok_and(|told| told.success())
-    });
-    if !is_told {
+    if !bring(messenger, Signal::TERM) {
         let _ = kill_process_group(group, Signal::TERM); // it may have ended
     }
     let begin = Instant::now();
-    while test_kill_process_group(group).is_ok() {
+    // Another user's lives too, as root's by sudo.
+    while test_kill_process_group(group) != Err(Errno::SRCH) {
         if begin.elapsed() > PATIENCE {
+            let _ = bring(messenger, Signal::KILL);
             let _ = kill_process_group(group, Signal::KILL);
             return;
         }
         thread::sleep(TICK);
     }
+}
+
+/// Has `messenger`, a program with its arguments, bring `signal`. Returns whether it did; false where there is none.
+fn bring(messenger: &[OsString], signal: Signal) -> bool {
+    messenger.split_first().is_some_and(|(program, arguments)| {
+        let signal = format!("--signal={}", signal.as_raw());
+        let told = Command::new(program).args(arguments).arg(signal).stdin(Stdio::null()).status();
+        told.is_ok_and(|told| told.success())
+    })
 }

@@ -4,12 +4,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use serde_yaml::Value;
+use tracing::warn;
 
 use super::super::command::HostCommand;
 use super::super::invocation::Invocation;
 use super::super::mount::{self, Mount, csv_quoted};
 use super::super::schema::{Expected, Field, Gpus, Schema, arguments, optional, required};
-use super::{Image, ImageFound, LABEL, Platform, Runner, last_line, refuse_foreign, text, with_label};
+use super::{Image, ImageFound, LABEL, Platform, Runner, last_line, own_name, refuse_foreign, text, with_label};
 use crate::data::download::environment;
 use crate::error::{CubeError, Result};
 use crate::files::is_root;
@@ -50,6 +51,9 @@ pub const SECTION: &[Field] = &[
 pub const DEFAULTS: &str = "{runner: docker, docker: docker, env_args: {}, gpu_args: '', cpu_args: '', build_args: {}, \
                             build_context: ., build_file: Dockerfile, build_strategy: pull, --network: null, \
                             --security-opt: null, --gpus: null, --memory: null, --cpuset-cpus: null}";
+
+/// The flag by which `sudo` fails where it needs a password: in the background it would wait for one for ever.
+const NO_QUESTION: &str = "--non-interactive";
 
 /// A program with the command line of `docker`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,8 +151,26 @@ impl Docker {
     }
 
     fn program(&self) -> HostCommand {
+        self.program_with([])
+    }
+
+    /// The program, which sees these variables of the environment even if `sudo` starts it.
+    fn program_with(&self, variables: impl IntoIterator<Item = String>) -> HostCommand {
         let command = HostCommand::new(self.engine.program());
-        if self.sudo { command.under(HostCommand::new("sudo")) } else { command }
+        if !self.sudo {
+            return command;
+        }
+        let variables: Vec<String> = variables.into_iter().collect();
+        let kept = (!variables.is_empty()).then(|| format!("--preserve-env={}", variables.join(",")));
+        command.under(HostCommand::new("sudo").arg(NO_QUESTION).args(kept))
+    }
+
+    /// Has `sudo` ask for the password now, if it needs one.
+    fn authenticate(&self) -> Result<()> {
+        if self.sudo && !self.program().arg("--version").output()?.success {
+            HostCommand::new("sudo").arg("--validate").complete_in_foreground()?;
+        }
+        Ok(())
     }
 
     fn read(file: &Value) -> Self {
@@ -175,6 +197,7 @@ impl Docker {
 
 impl Runner for Docker {
     fn find(&mut self) -> Result<()> {
+        self.authenticate()?;
         let ask = |arguments: [&str; 2]| self.program().args(arguments).output();
         match self.engine {
             Engine::Docker => {
@@ -204,9 +227,13 @@ impl Runner for Docker {
         let mirror = mount::mirror(invocation)?;
         // With the host's network the container reaches proxies and mirrors of this machine.
         let has_network = self.runtime.iter().any(|argument| argument.starts_with("--net"));
-        let mut command = self.program().args(["run", "--rm"]);
+        // Docker takes the values from its own environment: the list of processes shows no password.
+        let named = environment::proxies_set()
+            .chain((mirror.is_none() && mount::has_mirror(invocation)).then(|| environment::MIRROR.to_string()));
+        let named: Vec<String> = named.collect();
+        let mut command = self.program_with(named.clone()).args(["run", "--rm"]);
         command = command.args((!has_network).then_some("--network=host"));
-        command = command.arg(format!("--name={}", container(invocation)));
+        command = command.arg(format!("--name={}", own_name(&invocation.task)));
         if self.engine == Engine::Podman {
             // Where SELinux is, as on Fedora, it keeps containers out of the directories of users.
             command = command.arg("--security-opt=label=disable");
@@ -214,23 +241,29 @@ impl Runner for Docker {
         command = command.args(self.user()).args(&self.runtime);
         let environment = mount::environment(invocation, &mounts);
         command = command.args(environment.iter().map(|(name, value)| format!("--env={name}={value}")));
-        // Only the names: docker takes the values from its own environment. The list of processes shows no password.
-        command = command.args(environment::proxies_set().map(|name| format!("--env={name}")));
-        command = command.args(match &mirror {
-            Some(mirror) => Some(format!("--env={}={}", environment::MIRROR, mirror.container)),
-            None => mount::has_mirror(invocation).then(|| format!("--env={}", environment::MIRROR)),
-        });
+        command = command.args(named.iter().map(|name| format!("--env={name}")));
+        let mounted = mirror.as_ref().map(|mirror| format!("--env={}={}", environment::MIRROR, mirror.container));
+        command = command.args(mounted);
         command = command.args(mounts.iter().chain(&mirror).map(|mount| format!("--mount={}", csv(mount))));
-        if let Some(entrypoint) = invocation.entrypoint.first() {
-            command = command.arg(format!("--entrypoint={entrypoint}")).arg(&self.image);
-            return Ok(command.args(arguments.into_iter().skip(1)));
-        }
-        Ok(command.arg(&self.image).args(arguments))
+        command = match invocation.entrypoint.first() {
+            Some(entrypoint) => {
+                command.arg(format!("--entrypoint={entrypoint}")).arg(&self.image).args(arguments.into_iter().skip(1))
+            }
+            None => command.arg(&self.image).args(arguments),
+        };
+        // Root's process takes no signal of the caller.
+        let messenger = self.sudo.then(|| self.program().args(["kill", &own_name(&invocation.task)]));
+        Ok(messenger.into_iter().fold(command, HostCommand::signalled_by))
     }
 
     fn stop(&self, invocation: &Invocation) -> Result<()> {
         // The client may have ended without ending the container.
-        self.program().args(["rm", "--force", &container(invocation)]).output().map(drop)
+        let name = own_name(&invocation.task);
+        let removed = self.program().args(["rm", "--force", &name]).output()?;
+        if !removed.success && !removed.stderr.to_lowercase().contains("no such container") {
+            warn!("container {name} may still run: {}", last_line(&removed.stderr));
+        }
+        Ok(())
     }
 }
 
@@ -298,19 +331,14 @@ impl Image for Docker {
             }
             .into());
         }
-        let proxies = environment::proxies_set().map(|name| format!("--build-arg={name}"));
+        let proxies: Vec<String> = environment::proxies_set().collect();
         let mut file_flag = OsString::from("--file=");
         file_flag.push(file);
-        let command = self.program().arg("build").args(proxies).args(arguments);
+        let passed = proxies.iter().map(|name| format!("--build-arg={name}"));
+        let command = self.program_with(proxies.clone()).arg("build").args(passed).args(arguments);
         let command = command.arg(format!("--tag={}", self.image));
         Ok(command.arg(file_flag).arg(build))
     }
-}
-
-/// The container's name, which no other process uses, of the characters that Docker takes.
-fn container(invocation: &Invocation) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "_.-".contains(c) { c } else { '-' };
-    format!("mlcube_{}_{}", invocation.task.chars().map(plain).collect::<String>(), std::process::id())
 }
 
 /// A mount as `--mount` takes it: a CSV record, in which a path may hold colons and commas.

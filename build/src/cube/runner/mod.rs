@@ -6,6 +6,8 @@
 use std::fmt::Debug;
 use std::path::Path;
 use std::process::ExitStatus;
+use std::sync::OnceLock;
+use std::time::SystemTime;
 
 use serde_yaml::Value;
 use tracing::{info, warn};
@@ -15,6 +17,8 @@ use super::directory::CubeDir;
 use super::invocation::Invocation;
 use super::schema::{self, Schema};
 use crate::error::{CubeError, Error, Result};
+use crate::files::lock;
+use crate::sha256;
 use crate::text::lines;
 
 pub mod docker;
@@ -311,6 +315,18 @@ fn refuse_foreign(image: &dyn Image, is_ours: bool) -> Result<ImageFound> {
 /// What a foreign image has in place of our label.
 fn with_label(found: Option<&str>) -> String {
     found.map_or("without it".into(), |value| format!("with {}={value}", LABEL.0))
+}
+
+/// A name for what this process makes of `task` elsewhere, of the characters that Docker takes. No other process gives it, even
+/// one with the same number in another container or on another machine.
+fn own_name(task: &str) -> String {
+    static WHEN: OnceLock<String> = OnceLock::new();
+    let when = WHEN.get_or_init(|| {
+        let seed = format!("{} {:?}", lock::host(), SystemTime::now());
+        sha256::of(seed.as_bytes())[..8].into()
+    });
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "_.-".contains(c) { c } else { '-' };
+    format!("mlcube_{}_{}-{when}", task.chars().map(plain).collect::<String>(), std::process::id())
 }
 
 /// The last line that is not blank: the error after warnings.

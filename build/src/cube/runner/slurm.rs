@@ -7,7 +7,7 @@ use serde_yaml::Value;
 use super::super::command::HostCommand;
 use super::super::invocation::Invocation;
 use super::super::schema::{Expected, Schema, optional, required};
-use super::{Image, Platform, Runner, flag, last_line};
+use super::{Image, Platform, Runner, flag, last_line, own_name};
 use crate::error::{CubeError, Result};
 
 /// `mlcube_slurm`, which only `mnist cube` knows. The keys but `platform` are the flags of `srun`.
@@ -48,7 +48,7 @@ impl Slurm {
     /// `command` on a node. At SIGINT `srun` only says how it stands, and at SIGTERM it kills the task.
     fn on_a_node(&self, command: HostCommand, task: &str) -> HostCommand {
         let srun = HostCommand::new("srun").args(["--ntasks=1", "--unbuffered"]);
-        let name = format!("mlcube_{task}_{}", std::process::id());
+        let name = own_name(task);
         let srun = srun.arg(format!("--job-name={name}")).args(&self.flags).arg("--");
         command
             .under(srun)
@@ -88,7 +88,7 @@ mod tests {
         let file = "platform: native.yaml\ntime: 00:10:00\ngpus: 2\npartition: long";
         let slurm = Slurm::read(&serde_yaml::from_str(file).unwrap(), Box::new(Native));
         let command = slurm.on_a_node(HostCommand::new("a").arg("b c").env("D", "e"), "train");
-        let name = format!("mlcube_train_{}", std::process::id());
+        let name = own_name("train");
         let expected = format!(
             "D=e srun --ntasks=1 --unbuffered --job-name={name} --partition=long --time=00:10:00 --gpus=2 -- \
                         a 'b c'"
