@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use super::listing::Inventory;
 use crate::error::{CubeError, Error, Result};
@@ -93,13 +94,15 @@ fn container(process: &Path) -> Option<PathBuf> {
     fs::read_link(process.join("ns/mnt")).ok()
 }
 
-/// The pod's processes but this one and the first, with their directories.
+/// The pod's processes but this one and the first, with their directories. Another user's, as those of a container that the
+/// cluster adds, are left out: they do not belong to the task.
 fn processes() -> impl Iterator<Item = (Pid, PathBuf)> {
     let numbered = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
         let number: i32 = entry.file_name().to_str()?.parse().ok()?;
         Some((Pid::from_raw(number)?, entry.path()))
     });
-    numbered.filter(|(pid, _)| ![Pid::INIT, rustix::process::getpid()].contains(pid))
+    let others = numbered.filter(|(pid, _)| ![Pid::INIT, rustix::process::getpid()].contains(pid));
+    others.filter(|(pid, _)| test_kill_process(*pid) != Err(Errno::PERM))
 }
 
 #[cfg(test)]

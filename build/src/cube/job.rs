@@ -200,8 +200,10 @@ impl DetachedTask {
         if DirectoryLock::take_quietly(&self.directory)?.is_none() {
             return Err(CubeError::NoLocks { directory: self.directory.clone() }.into());
         }
-        // A signal that is left would end this task at once.
-        for file in [self.code(), self.file("stdout"), self.file("stderr"), self.followed(), self.signal()] {
+        // A signal that is left would end this task at once, and what an earlier task left running may hold its lock on `alive`.
+        let files =
+            [self.code(), self.file("stdout"), self.file("stderr"), self.followed(), self.signal(), self.alive()];
+        for file in files {
             files::remove(&file)?;
         }
         let program = std::env::current_exe().map_err(Error::io("find", "this program"))?;
@@ -301,7 +303,7 @@ impl DetachedTask {
                     signals.send(signal);
                     stopping = Some(Instant::now());
                 }
-                (_, Some(since)) if since.elapsed() > STOPPING => signals.kill(),
+                (_, Some(since)) if since.elapsed() > STOPPING => _ = signals.kill(),
                 _ => {}
             }
             thread::sleep(TICK);
