@@ -148,10 +148,12 @@ fn walk(directory: &Path, visit: &mut dyn FnMut(PathBuf, &Metadata, bool) -> Wal
     Ok(())
 }
 
-/// Whether a link leads to a directory that it is in, so that following it would never end.
+/// Whether a link leads to a directory that it is in, or that the way to it goes through, so that following it would never end.
 fn leads_up(link: &Path, directory: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().ok();
-    real(directory).zip(real(link)).is_none_or(|(directory, target)| directory.starts_with(target))
+    let Some(target) = real(link) else { return true };
+    real(directory).is_none_or(|directory| directory.starts_with(&target))
+        || directory.ancestors().any(|on_the_way| real(on_the_way).as_ref() == Some(&target))
 }
 
 /// By this a file is told, on its own machine, from another one in its place and from what it becomes when it is written.
@@ -387,6 +389,19 @@ mod tests {
         walk(directory.path(), &mut visit).unwrap();
         assert_eq!(seen, 3);
         assert_eq!(list(directory.path(), &[Path::new("target")]).unwrap().len(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn directories_that_lead_to_each_other_are_entered_once_on_each_way() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, other) in [("a", "../b"), ("b", "../a")] {
+            fs::create_dir(directory.path().join(name)).unwrap();
+            fs::write(directory.path().join(name).join("file"), "text").unwrap();
+            std::os::unix::fs::symlink(other, directory.path().join(name).join("other")).unwrap();
+        }
+        let names: Vec<_> = list(directory.path(), &[]).unwrap().into_iter().map(|(path, ..)| path).collect();
+        assert_eq!(names, ["a/file", "a/other/file", "b/file", "b/other/file"].map(PathBuf::from));
     }
 
     #[cfg(target_os = "linux")]
