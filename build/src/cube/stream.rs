@@ -143,8 +143,9 @@ pub fn unpack(input: &mut impl BufRead, directory: &Path) -> Result<()> {
                 if copied < bytes {
                     return Err(cut(format!("{copied} of {bytes} bytes of {}", target.display())));
                 }
-                let time = UNIX_EPOCH + Duration::from_secs(time);
-                file.set_modified(time).map_err(Error::io("write", &target))?;
+                let moment = UNIX_EPOCH.checked_add(Duration::from_secs(time));
+                let moment = moment.ok_or_else(|| cut(format!("the time {time} of {}", target.display())))?;
+                file.set_modified(moment).map_err(Error::io("write", &target))?;
                 set_mode(&target, mode | 0o600)?; // its owner can replace it
                 files += 1;
             }
@@ -242,6 +243,15 @@ mod tests {
             let error = unpack(&mut &stream[..length], there.path()).unwrap_err().to_string();
             assert!(error.starts_with("the copy is not whole: found "), "{length}: {error}");
         }
+    }
+
+    #[test]
+    fn a_time_that_no_clock_has_is_refused() {
+        let there = tempfile::tempdir().unwrap();
+        let line = StreamLine::File { path: "file".into(), bytes: 0, time: u64::MAX, mode: 0o600 };
+        let stream = serde_json::to_string(&line).unwrap() + "\n";
+        let error = unpack(&mut stream.as_bytes(), there.path()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("the copy is not whole: found the time {} of ", u64::MAX)), "{error}");
     }
 
     #[test]
