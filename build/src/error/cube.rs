@@ -157,7 +157,7 @@ pub enum CubeError {
     Pod { task: String, problem: String },
     /// A path that a pod cannot have.
     #[error("{name}: expected {problem}, found {}", path.display())]
-    Claim { name: String, problem: String, path: PathBuf },
+    Claim { name: String, problem: String, path: PathBuf, next: &'static str },
     /// A platform that is read and not run.
     #[error("mlcube_gcp: expected a platform that this program runs, found one that makes a virtual machine")]
     Gcp,
@@ -261,7 +261,7 @@ impl CubeError {
             CubeError::Slurm { .. } => Some("see what `sinfo` says".into()),
             CubeError::Kubernetes { problem } => Some(kubernetes_hint(problem).into()),
             CubeError::Pod { problem, .. } => pod_hint(problem).map(String::from),
-            CubeError::Claim { .. } => Some("put it there, and name that path in the run configuration".into()),
+            CubeError::Claim { next, .. } => Some(next.to_string()),
             CubeError::NoCopier => {
                 Some("the claim holds the workspace; without one, a container of this program copies inputs and outputs".into())
             }
@@ -320,6 +320,7 @@ impl CubeError {
             CubeError::Lost { .. } => {
                 Some(format!("take it up again with the same command and {flags}; Ctrl-C then stops it"))
             }
+            CubeError::NotBrought { task, .. } if task == CONFIGURE => Some(CONFIGURE_AGAIN.into()),
             CubeError::NotBrought { .. } => Some(format!("bring them with the same command and {flags}")),
             _ => None,
         }

@@ -146,7 +146,8 @@ impl PodPlaces {
             bytes += fs::metadata(path).map_or(0, |metadata| metadata.len());
             if bytes > MOST_BYTES {
                 let problem = format!("files of at most {MOST_BYTES} bytes, which go along with the job");
-                return Err(CubeError::Claim { name: name.clone(), problem, path: path.clone() }.into());
+                let next = "put it on a claim, and name it in the run configuration as {path: PATH, k8s: {pvc: CLAIM}}";
+                return Err(CubeError::Claim { name: name.clone(), problem, path: path.clone(), next }.into());
             }
             match String::from_utf8(fs::read(path).map_err(Error::io("read", path))?) {
                 Ok(text) => map["data"][file_name(binding)] = json!(text),
@@ -159,8 +160,10 @@ impl PodPlaces {
 
 /// The place of one parameter.
 fn place<'a>(binding: &'a Binding, settings: &'a Settings) -> Result<Place<'a>> {
-    let outside = |problem| CubeError::Claim { name: binding.name.clone(), problem, path: binding.path.clone() };
-    let text = |path: &'a Path| path.to_str().ok_or_else(|| outside("a path in UTF-8".into()));
+    let refused =
+        |problem, next| CubeError::Claim { name: binding.name.clone(), problem, path: binding.path.clone(), next };
+    let text = |path: &'a Path| path.to_str().ok_or_else(|| refused("a path in UTF-8".into(), "give it another name"));
+    let outside = |problem| refused(problem, "put it there, and name that path in the run configuration");
     match (&binding.claim, &settings.claim) {
         (Some(claim), _) => Ok(Place::Claim(claim, text(&binding.path)?)),
         (None, None) => Ok(Place::Copied),
