@@ -25,8 +25,8 @@ use crate::open;
 
 /// The file name of the journal.
 pub const JOURNAL: &str = ".mnist-set";
-/// A longer journal is not ours.
-const LONGEST_JOURNAL: u64 = 1 << 16;
+/// A longer journal is not ours: that of a hundred thousand files is shorter.
+const LONGEST_JOURNAL: u64 = 1 << 24;
 
 /// The renames that make the new set.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -103,7 +103,12 @@ impl<'a> FileSet<'a> {
             remove: left_out.iter().map(|name| name.to_string()).collect(),
         };
         let bytes = serde_json::to_vec(&journal).unwrap_or_else(|e| unreachable!("plain names become JSON: {e}"));
-        if let Err(error) = super::write(self.directory.join(JOURNAL), &bytes) {
+        let path = self.directory.join(JOURNAL);
+        let written = match bytes.len() as u64 > LONGEST_JOURNAL {
+            true => Err(Error::io("write", &path)(io::Error::other("expected at most 16 MiB of names"))),
+            false => super::write(&path, &bytes),
+        };
+        if let Err(error) = written {
             return Err(self.keep_after(atomic::without_copy(error)));
         }
         // The open files hold the locks that mark them as no leftovers.
