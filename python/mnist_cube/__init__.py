@@ -55,12 +55,12 @@ class MnistError(Exception):
 class Answer:
     """What the network says of one image."""
 
-    #: The class with the highest probability: a digit, or the name of a class of another data set.
-    digit: Union[int, str]
+    #: The class with the highest probability: a digit, or the number of a class of another data set.
+    digit: int
     #: Its probability, from 0 to 1.
     confidence: float
     #: The next classes with their probabilities, most probable first.
-    others: Sequence[tuple[Union[int, str], float]]
+    others: Sequence[tuple[int, float]]
     #: Why not to trust the answer, such as "several shapes"; None where nothing speaks against it.
     doubt: Optional[str]
 
