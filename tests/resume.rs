@@ -96,6 +96,10 @@ fn a_signal_leaves_a_snapshot_of_the_last_whole_epoch_to_go_on_from() {
     let ended = sandbox.train("--snapshots=1000 --resume").done();
     assert!(ended.stderr.contains("safetensors: training goes on after epoch "), "{ended:#?}");
     assert!(sandbox.model() == expected);
+    assert!(
+        !sandbox.read("model/report.html").contains("byte for byte"),
+        "another machine may have trained the first epochs"
+    );
     assert!(!mnist::model::file::is_unfinished(&sandbox.path("model")));
 }
 
@@ -272,6 +276,10 @@ fn a_job_that_begins_with_the_model_in_its_own_directory_can_be_called_again() {
     let job = "--train_epochs=3 --snapshots=1 --resume --init=model";
     sandbox.train(job).done();
     let first = sandbox.model();
+    let report = sandbox.read("model/report.html");
+    assert!(
+        !report.contains("byte for byte") && report.contains("It began with a model that stood in the same directory")
+    );
     for directory in ["model", "model/../model"] {
         sandbox.train(&format!("--train_epochs=3 --snapshots=1 --resume --init={directory}")).done();
         assert!(sandbox.model() == first);

@@ -42,7 +42,7 @@ pub struct Trained {
     pub evaluations: Vec<Evaluation>,
     /// How it was calibrated, if there is a validation split.
     pub calibration: Option<Calibration>,
-    /// What ended training before its end, if something did: a signal, `max_seconds`, a device that failed.
+    /// What ended training before its end, if something did: a signal, `max_seconds`, a device that failed, a lack of memory.
     pub unfinished: Option<Error>,
 }
 
@@ -68,6 +68,8 @@ pub struct Finished<'a> {
     pub engine: &'a EngineInfo,
     /// The model that gave the first weights, with `--init`.
     pub init: Option<&'a InitialModel>,
+    /// Whether it stands where this training's files go.
+    pub replaces_init: bool,
     /// The whole epochs.
     pub epochs: &'a [EpochRecord],
     /// How many of them are of earlier runs, which this one went on from.

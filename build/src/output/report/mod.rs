@@ -169,6 +169,7 @@ struct Page {
     flags: Vec<String>,
     /// Where that gives the same bytes; none where it need not.
     same_bytes: Option<String>,
+    replaces_init: bool,
     tables: Vec<Table>,
     parameters: Vec<Row>,
 }
@@ -266,6 +267,7 @@ impl Page {
             augmented: Augmented::new(finished),
             flags: repeat::command(finished),
             same_bytes: repeat::same_bytes(finished),
+            replaces_init: finished.replaces_init,
         }
     }
 }
@@ -423,6 +425,7 @@ mod tests {
             dataset: &Dataset { train: Arc::default(), validation: None, test, provenance },
             engine: &engine,
             init: None,
+            replaces_init: false,
             epochs: &[record],
             before: 0,
             trained: &trained,

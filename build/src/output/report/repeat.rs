@@ -16,12 +16,14 @@ pub fn command(finished: &Finished) -> Vec<String> {
     init.into_iter().chain(flags(finished.parameters, finished.engine)).collect()
 }
 
-/// Where the command gives the same bytes of the model, as the end of a sentence; none where time or a signal decided.
+/// Where the command gives the same bytes of the model, as the end of a sentence. None where time or a signal decided, where
+/// the model that training began with is gone, and where other runs trained some epochs: theirs may have been another machine.
 pub fn same_bytes(finished: &Finished) -> Option<String> {
     let EngineInfo { device, backend, instruction_set, .. } = finished.engine;
     let parameters = finished.parameters;
     let by_time = parameters.max_seconds > 0.0 || finished.trained.model.unfinished.is_some();
-    (!by_time).then(|| match *device {
+    let by_others = finished.before > 0 || finished.replaces_init;
+    (!by_time && !by_others).then(|| match *device {
         "cpu" => format!("with the instruction set {instruction_set}"),
         _ => format!("with {backend}"),
     })

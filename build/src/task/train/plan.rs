@@ -205,7 +205,7 @@ fn augmenter(parameters: &Parameters, train: &Arc<Images>, threads: usize) -> Re
 }
 
 /// Whether `path`, which may not exist, is `directory` or in it.
-fn is_within(path: &Path, directory: &Path) -> bool {
+pub fn is_within(path: &Path, directory: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
     path.starts_with(directory) || real(path).starts_with(real(directory))
 }
