@@ -917,15 +917,16 @@ fn a_file_in_the_place_of_an_output_directory_is_named() {
     sandbox.train("").failed_with("model: cannot create the directory: expected a directory, found a file");
 }
 
-// ---- a device that fails
+// ---- an engine that fails
 
-/// An engine whose device is lost in the epoch after `epochs`.
-struct Lost {
+/// An engine that fails in the epoch after `epochs`.
+struct Failing {
     engine: Box<dyn Trainer>,
     epochs: usize,
+    failure: fn() -> Error,
 }
 
-impl Network for Lost {
+impl Network for Failing {
     fn info(&self) -> EngineInfo {
         self.engine.info()
     }
@@ -934,10 +935,10 @@ impl Network for Lost {
     }
 }
 
-impl Trainer for Lost {
+impl Trainer for Failing {
     fn train_epoch(&mut self, order: &[u32], progress: &mut Report) -> Result<EpochTotals> {
         if self.epochs == 0 {
-            return Err(Error::Device { problem: "lost".into() });
+            return Err((self.failure)());
         }
         self.epochs -= 1;
         self.engine.train_epoch(order, progress)
@@ -954,12 +955,12 @@ impl Trainer for Lost {
 }
 
 #[test]
-fn a_device_that_is_lost_leaves_the_model_of_the_epochs_before() {
+fn a_device_that_is_lost_and_a_lack_of_memory_leave_the_model_of_the_epochs_before() {
     let sandbox = Sandbox::with_data();
     sandbox.train("--train_epochs=2").done();
     fs::rename(sandbox.path("model"), sandbox.path("finished")).unwrap();
 
-    let train = |epochs| {
+    let train = |epochs, failure: fn() -> Error| {
         let mut parameters = Parameters::read(&sandbox.path("parameters.yaml"), &[]).unwrap();
         parameters.train_epochs = 5;
         let dataset = Dataset::load(&sandbox.path("data")).unwrap();
@@ -968,7 +969,7 @@ fn a_device_that_is_lost_leaves_the_model_of_the_epochs_before() {
         let engine = choice::build(&recipe, &chosen.choice, dataset.train.clone()).unwrap();
         let model_dir = sandbox.path("model");
         fs::create_dir_all(&model_dir).unwrap();
-        let trainer = Box::new(Lost { engine, epochs });
+        let trainer = Box::new(Failing { engine, epochs, failure });
         let (used, course, begin) = (parameters.clone(), Course::default(), Begin::now());
         let (augmenter, recorder) = (None, None);
         let unfinished = UnfinishedDirectory::of(&model_dir).unwrap();
@@ -987,13 +988,19 @@ fn a_device_that_is_lost_leaves_the_model_of_the_epochs_before() {
         };
         carry_out(plan, &mut Listeners(vec![]), &mut String::new()).unwrap_err()
     };
-    assert!(matches!(train(0), Error::Device { .. }));
-    assert_eq!(sandbox.files("model"), [""; 0]);
-    assert!(matches!(train(2), Error::Device { .. }));
-    // The same weights, but marked as unfinished.
-    let [left, whole] = ["model", "finished"].map(|name| mnist::model::file::load(&sandbox.path(name)).unwrap());
-    assert_eq!((left.parameters, left.unfinished), (whole.parameters, Some(Unfinished { epochs: 2, of: 5 })));
-    assert!(sandbox.read("model/parameters.yaml").contains("train_epochs: 5"));
-    let metrics = sandbox.metrics("model");
-    assert_eq!(metrics["epochs"].as_array().unwrap().len(), 2);
+    let lost = || Error::Device { problem: "lost".into() };
+    let full = || Error::Memory { purpose: "the distorted images".into(), expected: 2, found: 1 };
+    for failure in [lost, full] {
+        let same = |found: Error| assert_eq!(found.to_string(), failure().to_string());
+        same(train(0, failure));
+        assert_eq!(sandbox.files("model"), [""; 0]);
+        same(train(2, failure));
+        // The same weights, but marked as unfinished.
+        let [left, whole] = ["model", "finished"].map(|name| mnist::model::file::load(&sandbox.path(name)).unwrap());
+        assert_eq!((left.parameters, left.unfinished), (whole.parameters, Some(Unfinished { epochs: 2, of: 5 })));
+        assert!(sandbox.read("model/parameters.yaml").contains("train_epochs: 5"));
+        let metrics = sandbox.metrics("model");
+        assert_eq!(metrics["epochs"].as_array().unwrap().len(), 2);
+        fs::remove_dir_all(sandbox.path("model")).unwrap();
+    }
 }

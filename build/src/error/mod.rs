@@ -395,9 +395,10 @@ impl Error {
         }
     }
 
-    /// Whether it ends a training and leaves the epochs before as good as they were.
+    /// Whether it ends a training and leaves the epochs before as good as they were: all do, but for a training that led
+    /// nowhere.
     pub fn leaves_whole_epochs(&self) -> bool {
-        matches!(self, Error::Interrupted { .. } | Error::OutOfTime { .. } | Error::Device { .. })
+        !matches!(self, Error::Diverged { .. })
     }
 
     /// The process's exit code: 1 failed, 2 wrong arguments (most are clap's), 128 and the signal's number after a signal.

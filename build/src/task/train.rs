@@ -76,7 +76,7 @@ pub fn logged(
 ///
 /// # Errors
 /// Training failed, see [`crate::training::TrainingRun`], or a file cannot be written, or the target accuracy was not reached.
-/// What ends training after the first epoch, a signal or a device that fails, leaves the files of an unfinished training.
+/// What ends training after the first epoch, such as a signal or a device that fails, leaves the files of an unfinished training.
 pub fn carry_out(mut plan: Plan, listener: &mut dyn Listener, results: &mut String) -> Result<()> {
     let images: Vec<_> = plan.dataset.splits().map(|(split, images)| (split, images.len())).collect();
     listener.on(RunEvent::Data { source: plan.dataset.provenance.source, images: &images });

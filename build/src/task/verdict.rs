@@ -98,7 +98,7 @@ pub fn end(mut failures: Vec<Error>) -> Result<()> {
 /// Checks that the training came to its end and reached its target.
 ///
 /// # Errors
-/// A signal stopped it, its device failed, or it did not reach its target.
+/// A signal stopped it, it failed, or it did not reach its target.
 pub fn of(parameters: &Parameters, trained: Trained) -> Result<()> {
     match trained.unfinished {
         // The end that was asked for.

@@ -62,7 +62,7 @@ pub struct TrainingRun {
     /// The whole epochs.
     pub epochs: Vec<EpochRecord>,
     /// The model, or the reason why there is none: there is no whole epoch, or the loss or a weight became infinite or NaN.
-    /// What ends training after a whole epoch, see [`Error::leaves_whole_epochs`], leaves the model of the epochs before.
+    /// What else ends training after a whole epoch leaves the model of the epochs before.
     pub result: Result<Trained>,
 }
 
