@@ -95,6 +95,7 @@ pub fn prepare(
     log_lock: Option<Arc<DirectoryLock>>,
 ) -> Result<Plan> {
     let begin = Begin::now();
+    InstructionSet::choose()?; // whatever trains, the last scores and distorted images are the processor's
     let parameters = workspace_parameters(&args.parameters_file, &args.overrides.0)?;
     let mut used = Parameters { threads: engine::threads(parameters.threads), ..parameters.clone() };
     threads::limit(used.threads);
