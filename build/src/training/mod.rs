@@ -29,6 +29,7 @@ use crate::data::dataset::{self, Dataset, Images, TEST};
 use crate::engine::choice;
 use crate::engine::{EpochTotals, Progress, Recipe, Trainer};
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::model::MlpShape;
 use crate::model::file::{Model, Unfinished};
 use crate::output::event::{EpochRecord, Evaluation, Listener, RunEvent};
@@ -77,6 +78,9 @@ impl Training<'_> {
             if let Some(over) = self.course.over(self.parameters) {
                 self.tell(over);
                 break;
+            }
+            if self.course.whole() > 0 {
+                interrupt::acknowledge(); // there is a model to be written, however long a step takes
             }
             failure = self.train_epoch(self.course.whole() + 1).err();
         }
@@ -225,7 +229,9 @@ impl Training<'_> {
     /// Gives the trainer the distorted images of `epoch`, and begins with those of the next.
     fn set_images(&mut self, epoch: u32) -> Result<()> {
         let Some(augmenter) = &mut self.augmenter else { return Ok(()) };
-        self.trainer.set_images(augmenter.images(u64::from(epoch - 1)))?;
+        let images = augmenter.images(u64::from(epoch - 1));
+        interrupt::check()?; // which may have left some as they were
+        self.trainer.set_images(images)?;
         if epoch < self.parameters.train_epochs {
             augmenter.go_ahead(u64::from(epoch));
         }

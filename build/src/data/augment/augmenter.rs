@@ -5,6 +5,7 @@ use std::thread::JoinHandle;
 
 use super::{Augmentation, Warper};
 use crate::data::dataset::Images;
+use crate::interrupt;
 use crate::simd::InstructionSet;
 use crate::threads;
 
@@ -43,7 +44,7 @@ impl Augmenter {
         2 * train.pixels.len() as u64
     }
 
-    /// The images of `epoch`.
+    /// The images of `epoch`; worthless after a signal.
     pub fn images(&mut self, epoch: u64) -> Arc<Images> {
         let images = match self.ahead.take() {
             Some((of, images)) if of == epoch => threads::end(images),
@@ -86,11 +87,14 @@ impl Augmenter {
     }
 }
 
-/// Writes all of `originals`, distorted as they are in `epoch`, over the pixels of `images`.
+/// Writes all of `originals`, distorted as they are in `epoch`, over the pixels of `images`. Ends early after a signal.
 fn distort(warper: &Warper, originals: &Images, epoch: u64, threads: usize, images: &mut Images) {
     let bytes = AT_ONCE * originals.inputs();
     let parts = originals.pixels.chunks(bytes).zip(images.pixels.chunks_mut(bytes)).enumerate();
     threads::side_by_side(threads, parts, |(part, (from, to))| {
+        if interrupt::is_received() {
+            return;
+        }
         let mut scratch = warper.scratch();
         let pairs = from.chunks(originals.inputs()).zip(to.chunks_mut(originals.inputs()));
         for (index, (from, to)) in (part * AT_ONCE..).zip(pairs) {
