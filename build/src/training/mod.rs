@@ -287,8 +287,9 @@ pub fn memory(parameters: &Parameters, recipe: &Recipe, validation: usize, resum
         0 => 0,
         _ => state + 2,
     };
-    // One snapshot is being written, one waits, and one is taken.
-    let blocks = 2 * (average + best) + evaluation + 3 * snapshots * (state + average + best);
+    // One snapshot is being written, one waits, and one is taken, for which the last one may wait that was not written.
+    let unwritten = usize::from(parameters.snapshots > 1) * state;
+    let blocks = 2 * (average + best) + evaluation + 3 * snapshots * (state + average + best) + unwritten;
     let calibration = calibration::memory(recipe.ensemble, recipe.shape.classes(), validation);
     (blocks * size_of::<f32>() * recipe.parameter_count()) as u64 + calibration
 }

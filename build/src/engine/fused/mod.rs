@@ -377,6 +377,7 @@ impl Trainer for FusedEngine {
 
     fn set_images(&mut self, train: Arc<Images>) -> Result<()> {
         debug_assert_eq!(train.len(), self.labels.len());
+        self.nonzero = NonzeroPixels::default(); // before the new ones take memory
         (self.nonzero, self.labels) = listed(train, self.recipe.shape.inputs(), self.weights.threads())?;
         Ok(())
     }
