@@ -19,6 +19,7 @@ use crate::error::{self, Error, Result};
 use crate::memory;
 use crate::model::MlpShape;
 use crate::simd::{InstructionSet, Precision};
+use crate::threads;
 
 pub use super::device::{AdapterChoice, DeviceChoice, GpuCount};
 
@@ -102,7 +103,7 @@ fn shares_batches(engine: EngineChoice) -> bool {
     engine != EngineChoice::Burn
 }
 
-/// Builds a network of `shape` with `parameters` (P), to answer on the processor with all its threads. Several times as many
+/// Builds a network of `shape` with `parameters` (P), to answer on the processor with [`threads::most`]. Several times as many
 /// parameters are those of an ensemble.
 ///
 /// # Errors
@@ -110,7 +111,7 @@ fn shares_batches(engine: EngineChoice) -> bool {
 pub fn network(shape: &MlpShape, parameters: &[f32]) -> Result<Box<dyn Network>> {
     let members = parameters.chunks_exact(shape.parameter_count());
     memory::require(members.len() as u64 * FusedNetwork::memory(shape), "the network")?;
-    let (at_once, threads) = ensemble::share_out(members.len(), super::threads(0));
+    let (at_once, threads) = ensemble::share_out(members.len(), threads::most());
     let set = InstructionSet::choose()?;
     let build = |parameters: &[f32]| -> Result<Box<dyn Network>> {
         Ok(Box::new(FusedNetwork::new(shape, parameters, threads, set)?))
