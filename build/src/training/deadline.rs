@@ -36,6 +36,6 @@ impl Deadline {
 /// # Errors
 /// SIGINT or SIGTERM arrived, or the time is over.
 pub fn check(deadline: Option<Deadline>) -> Result<()> {
-    deadline.map_or(Ok(()), Deadline::check)?;
-    interrupt::check()
+    interrupt::check()?; // first, since its exit code is awaited
+    deadline.map_or(Ok(()), Deadline::check)
 }
