@@ -23,8 +23,8 @@ pub fn with_logs<T>(
     work: impl FnOnce(&mut dyn Listener) -> Result<T>,
 ) -> Result<T> {
     log_dir.check([&*names::log(task), &*names::mllog(task)])?;
-    console.open_log(log_dir.path(), task)?;
     let mut mllog = MlLog::create(log_dir.path(), task, mllog::system_clock)?;
+    console.open_log(log_dir.path(), task)?; // which nothing would close if the other failed
     info!(target: LOG, "mnist {} {task}", env!("CARGO_PKG_VERSION"));
     let mut unfinished = Reason(None);
     let result = {
