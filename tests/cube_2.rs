@@ -3,14 +3,11 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::thread;
-use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::common::Ended;
-use crate::common::cube::{Cube, DOCKER, OneFileCube};
+use crate::common::cube::{Cube, DOCKER, OneFileCube, SUDO};
 
 pub const HELLO: &str = "name: hello_world
 docker:
@@ -415,45 +412,6 @@ fn images_are_pulled_built_or_inspected() {
         assert!(call.contains(&"--security-opt=label=disable".into()));
         assert!(call.contains(&"--env=https_proxy".into()) && call.contains(&"proxy http://p:1".into()), "{call:#?}");
     }
-}
-
-/// A sudo that asks for a password once, forgets the environment, and runs the rest in a session of its own, where no signal of
-/// the caller's arrives.
-const SUDO: &str = r#"case "$1" in --validate) touch "$HERE/validated"; exit ;; esac
-[ "$1" = --non-interactive ] && [ -e "$HERE/validated" ] || { echo 'sudo: a password is required' >&2; exit 1; }
-shift
-kept=
-case "$1" in --preserve-env=*) kept=,${1#*=},; shift ;; esac
-case $kept in *,https_proxy,*) ;; *) unset https_proxy ;; esac
-exec setsid --wait "$@""#;
-
-#[test]
-fn a_signal_reaches_a_container_that_sudo_started() {
-    let cube = hello();
-    cube.program(
-        "docker",
-        r#"case "$1 $2" in
-version*) echo 28 ;;
-info*) echo [] ;;
-"image inspect") echo null ;;
-kill*) printf '%s\n' "$@" >"$HERE/kill"; kill "$(cat "$HERE/pid")" ;;
-run*) echo $$ >"$HERE/pid"; exec sleep 60 ;;
-esac"#,
-    );
-    cube.program("sudo", SUDO);
-    let mut command = cube.sandbox.program();
-    command.args(["cube", "run", "--platform=docker", "--task=hello", "-Pdocker.docker=sudo docker"]);
-    let path = format!("{}:/usr/bin:/bin", cube.sandbox.path("bin").display());
-    let mut child = command.env("PATH", path).current_dir(cube.sandbox.path("cube")).spawn().unwrap();
-    while fs::read(cube.sandbox.path("pid")).unwrap_or_default().is_empty() {
-        assert_eq!(child.try_wait().unwrap(), None);
-        thread::sleep(Duration::from_millis(10));
-    }
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(143));
-    let killed = cube.sandbox.read("kill");
-    let words: Vec<&str> = killed.lines().collect();
-    assert!(matches!(words[..], ["kill", name, "--signal=15"] if name.starts_with("mlcube_hello_")), "{killed}");
 }
 
 #[test]

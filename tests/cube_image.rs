@@ -1,4 +1,8 @@
-//! `mnist cube run` looks whether an image is this program's before it runs a task in it.
+//! `mnist cube run` looks whether an image is this program's before it runs a task in it, and builds one at a time.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
 
 use crate::common::cube::{Cube, DOCKER, SINGULARITY};
 
@@ -54,4 +58,45 @@ fn our_build_files_give_the_label() {
         let text = std::fs::read_to_string(root.join("build").join(file)).unwrap();
         assert!(text.replace('=', " ").replace('"', "").contains("mlcube.mnist.program native"), "{file}");
     }
+}
+
+/// A Singularity that takes a while to build, and refuses to build where something is, as the real one does without a terminal.
+const SLOW_SINGULARITY: &str = r#"case "$1" in
+--version) echo singularity version 3.8.7 ;;
+inspect) echo '{"attributes":{"labels":{"mlcube.mnist.program":"native"}}}' ;;
+build) echo >>"$HERE/builds"; while [ $# -gt 2 ]; do shift; done; [ ! -e "$1" ] || exit 255; sleep 2; echo image >"$1" ;;
+esac"#;
+
+#[test]
+fn two_runs_build_one_singularity_image_and_a_killed_one_is_no_obstacle() {
+    let cube = Cube::new().with("singularity", SLOW_SINGULARITY);
+    let image = cube.workspace("mlcommons_mlcube_mnist-0.01.simg");
+    let growing = cube.workspace(".mlcommons_mlcube_mnist-0.01.simg.mnist-part");
+    fs::create_dir(&growing).unwrap();
+    fs::write(format!("{growing}/image"), "left by a process that was killed").unwrap();
+    let arguments = "run --platform=platforms/mlcube-0.0.3/singularity.yaml --task=run/download.yaml";
+    let runs = [(); 2].map(|()| cube.command(arguments).stderr(Stdio::piped()).spawn().unwrap());
+    let said = runs.map(|run| {
+        let output = run.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        said
+    });
+    assert_eq!(fs::read_to_string(&image).unwrap(), "image\n");
+    assert!(!Path::new(&growing).exists());
+    // A run that begins when the other has ended finds the image; one that begins before waits.
+    assert_eq!(cube.wrote("builds").len(), 1, "{said:#?}");
+}
+
+#[test]
+fn a_link_to_nothing_among_the_sources_hides_no_change() {
+    let cube = Cube::new().with("singularity", SLOW_SINGULARITY);
+    let arguments = "configure --platform=platforms/mlcube-0.0.3/singularity.yaml";
+    cube.run(arguments).done();
+    assert!(cube.run(arguments).done().stderr.contains(": up to date"));
+    // As Emacs makes one while a file is edited.
+    std::os::unix::fs::symlink("user@host.1", cube.sandbox.path("the cube/build/.#Dockerfile")).unwrap();
+    cube.write("build/Dockerfile", "changed");
+    assert!(!cube.run(arguments).done().stderr.contains(": up to date"));
+    assert_eq!(cube.wrote("builds").len(), 2);
 }

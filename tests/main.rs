@@ -24,6 +24,7 @@ mod cube_other;
 mod cube_places;
 mod cube_published;
 mod cube_run;
+mod cube_sudo;
 mod docs;
 mod doubts;
 mod download;

@@ -44,6 +44,16 @@ build) printf '%s\n' "$PWD" "$@" >"$HERE/build"; while [ $# -gt 2 ]; do shift; d
 run) printf '%s\n' "$@" >"$HERE/run"; env >"$HERE/environment" ;;
 esac"#;
 
+/// A sudo that asks for a password once, forgets the environment, and runs the rest in a session of its own, where no signal of
+/// the caller's arrives.
+pub const SUDO: &str = r#"case "$1" in --validate) touch "$HERE/validated"; exit ;; esac
+[ "$1" = --non-interactive ] && [ -e "$HERE/validated" ] || { echo 'sudo: a password is required' >&2; exit 1; }
+shift
+kept=
+case "$1" in --preserve-env=*) kept=,${1#*=},; shift ;; esac
+case $kept in *,https_proxy,*) ;; *) unset https_proxy ;; esac
+exec setsid --wait "$@""#;
+
 /// A cube in a directory whose name has a space, with programs of its own in PATH.
 pub struct Cube {
     pub sandbox: Sandbox,

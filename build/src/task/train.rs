@@ -14,7 +14,6 @@ use crate::data::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::files::OutputDirectory;
 use crate::files::lock::DirectoryLock;
-use crate::interrupt;
 use crate::model::file as model_file;
 use crate::output::artifacts::{self, Written};
 use crate::output::console::{self, Console};
@@ -94,8 +93,6 @@ pub fn carry_out(mut plan: Plan, listener: &mut dyn Listener, results: &mut Stri
         recorder: plan.recorder.as_mut(),
     };
     let run = training.run();
-    // A trained model, and snapshots that wait for a slow disk, are worth more than an end within a second.
-    interrupt::acknowledge();
     let engine = plan.trainer.info();
     drop(plan.trainer); // the files take memory too
     let trained = run.result?;

@@ -84,6 +84,8 @@ impl Training<'_> {
             }
             failure = self.train_epoch(self.course.whole() + 1).err();
         }
+        // A trained model, and snapshots that wait for a slow disk, are worth more than an end within a second.
+        interrupt::acknowledge();
         let result = self.outcome(failure);
         TrainingRun { epochs: self.course.epochs, result }
     }

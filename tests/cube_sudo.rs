@@ -1,0 +1,39 @@
+//! `docker: sudo docker`: the caller can send no signal to what root runs.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::common::cube::SUDO;
+use crate::cube_2::hello;
+
+#[test]
+fn a_signal_reaches_a_container_that_sudo_started() {
+    let cube = hello();
+    cube.program(
+        "docker",
+        r#"case "$1 $2" in
+version*) echo 28 ;;
+info*) echo [] ;;
+"image inspect") echo null ;;
+kill*) printf '%s\n' "$@" >"$HERE/kill"; kill "$(cat "$HERE/pid")" ;;
+run*) echo $$ >"$HERE/pid"; exec sleep 60 ;;
+esac"#,
+    );
+    cube.program("sudo", SUDO);
+    let mut command = cube.sandbox.program();
+    command.args(["cube", "run", "--platform=docker", "--task=hello", "-Pdocker.docker=sudo docker"]);
+    let path = format!("{}:/usr/bin:/bin", cube.sandbox.path("bin").display());
+    let mut child = command.env("PATH", path).current_dir(cube.sandbox.path("cube")).spawn().unwrap();
+    while fs::read(cube.sandbox.path("pid")).unwrap_or_default().is_empty() {
+        assert_eq!(child.try_wait().unwrap(), None);
+        thread::sleep(Duration::from_millis(10));
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    let killed = cube.sandbox.read("kill");
+    let words: Vec<&str> = killed.lines().collect();
+    assert!(matches!(words[..], ["kill", name, "--signal=15"] if name.starts_with("mlcube_hello_")), "{killed}");
+}
