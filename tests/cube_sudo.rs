@@ -37,3 +37,16 @@ esac"#,
     let words: Vec<&str> = killed.lines().collect();
     assert!(matches!(words[..], ["kill", name, "--signal=15"] if name.starts_with("mlcube_hello_")), "{killed}");
 }
+
+#[test]
+fn a_sudo_that_cannot_ask_for_its_password_is_named() {
+    let cube = hello();
+    cube.program("sudo", "echo 'sudo: a password is required' >&2; exit 1");
+    let mut command = cube.sandbox.program();
+    command.args(["cube", "run", "--platform=docker", "--task=hello", "-Pdocker.docker=sudo docker"]);
+    cube.in_place(&mut command).failed_with(
+        "docker: the engine does not answer: sudo: a password is required\n\
+         hint: call it on a terminal, where sudo can ask for the password, or let sudoers give this user that program without \
+         one (NOPASSWD)",
+    );
+}

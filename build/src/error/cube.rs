@@ -213,6 +213,11 @@ impl CubeError {
                 }
                 _ => "install it, or give another platform, such as Docker".into(),
             }),
+            CubeError::DockerEngine { problem } | CubeError::Podman { problem } if problem.contains("sudo:") => Some(
+                "call it on a terminal, where sudo can ask for the password, or let sudoers give this user that program \
+                 without one (NOPASSWD)"
+                    .into(),
+            ),
             CubeError::DockerEngine { problem } if problem.contains("permission denied") => Some(
                 "this user may not speak to the engine: `sudo usermod -aG docker $USER` and a new login change that; \
                  without root's help, Singularity needs no engine"
