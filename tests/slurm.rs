@@ -71,9 +71,9 @@ fn long_training(cube: &Cube) -> Child {
 /// Waits until the cluster has no job of the runner.
 fn wait_for_the_end(runner: &Child) {
     let begin = Instant::now();
-    let name = format!("--name=mlcube_train_{}", runner.id());
-    let jobs = || end(Command::new("squeue").args(["--noheader", &name])).done().stdout;
-    while !jobs().is_empty() {
+    let name = format!("mlcube_train_{}-", runner.id());
+    let jobs = || end(Command::new("squeue").args(["--noheader", "--format=%j"])).done().stdout;
+    while jobs().contains(&name) {
         assert!(begin.elapsed() < Duration::from_secs(20), "{}", jobs());
     }
 }
