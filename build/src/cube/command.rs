@@ -267,14 +267,22 @@ impl HostCommand {
                     interrupt::acknowledge();
                     match &self.messenger {
                         None => _ = signals.send(signal),
-                        Some(messenger) => _ = messenger.clone().arg(format!("--signal={signal}")).output()?,
+                        Some(messenger) => {
+                            let told = messenger.clone().arg(format!("--signal={signal}")).output()?;
+                            if !told.success {
+                                let problem = told.stderr.lines().last().unwrap_or("no answer");
+                                tracing::warn!("the signal may not reach the task: {messenger}: {problem}");
+                                signals.send(signal);
+                            }
+                        }
                     }
                     stopping = Some(Instant::now());
                 }
                 (_, Some(since)) if since.elapsed() <= PATIENCE => {}
                 (_, None) if self.limit.is_none_or(|limit| begin.elapsed() <= limit) => {}
                 _ if signals.kill() => {}
-                _ => break Err(io::ErrorKind::PermissionDenied.into()), // root's, by sudo
+                // Root's, by sudo; or on some systems one that has just ended.
+                _ => break child.try_wait().and_then(|ended| ended.ok_or(io::ErrorKind::PermissionDenied.into())),
             }
         };
         if !undisturbed {

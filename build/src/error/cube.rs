@@ -213,9 +213,9 @@ impl CubeError {
                 }
                 _ => "install it, or give another platform, such as Docker".into(),
             }),
-            CubeError::DockerEngine { problem } | CubeError::Podman { problem } if problem.contains("sudo:") => Some(
-                "call it on a terminal, where sudo can ask for the password, or let sudoers give this user that program \
-                 without one (NOPASSWD)"
+            CubeError::DockerEngine { problem } | CubeError::Podman { problem } if problem.contains("sudo: a password") => Some(
+                "call it on a terminal, where sudo can ask for it, or let sudoers give this user that program without one: \
+                 NOPASSWD:SETENV, so that it sees the proxies"
                     .into(),
             ),
             CubeError::DockerEngine { problem } if problem.contains("permission denied") => Some(

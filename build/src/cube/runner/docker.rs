@@ -167,7 +167,7 @@ impl Docker {
 
     /// Has `sudo` ask for the password now, if it needs one.
     fn authenticate(&self) -> Result<()> {
-        if self.sudo && !self.program().arg("--version").output()?.success {
+        if self.sudo && self.program().arg("--version").output()?.stderr.contains("password") {
             HostCommand::new("sudo").arg("--validate").complete_in_foreground()?;
         }
         Ok(())
@@ -261,7 +261,9 @@ impl Runner for Docker {
         let name = own_name(&invocation.task);
         let removed = self.program().args(["rm", "--force", &name]).output()?;
         if !removed.success && !removed.stderr.to_lowercase().contains("no such container") {
-            warn!("container {name} may still run: {}", last_line(&removed.stderr));
+            let (problem, sudo) = (last_line(&removed.stderr), if self.sudo { "sudo " } else { "" });
+            let program = self.engine.program();
+            warn!("container {name} may still run: {problem}; end it with `{sudo}{program} rm --force {name}`");
         }
         Ok(())
     }
@@ -319,7 +321,9 @@ impl Image for Docker {
 
     fn build_command(&self, build: &Path) -> Result<HostCommand> {
         let (file, build, arguments) = match &self.source {
-            Some(source) if source.pulls() => return Ok(self.program().args(["pull", &self.image])),
+            Some(source) if source.pulls() => {
+                return Ok(self.program_with(environment::proxies_set()).args(["pull", &self.image]));
+            }
             Some(source) => (source.file.clone(), &*source.context, &*source.arguments),
             None => (build.join("Dockerfile"), build, &[][..]),
         };
