@@ -68,7 +68,7 @@ pub struct Finished<'a> {
     pub engine: &'a EngineInfo,
     /// The model that gave the first weights, with `--init`.
     pub init: Option<&'a InitialModel>,
-    /// Whether it stands where this training's files go.
+    /// Whether a training that comes to its end takes its place.
     pub replaces_init: bool,
     /// The whole epochs.
     pub epochs: &'a [EpochRecord],

@@ -102,7 +102,7 @@ pub fn carry_out(mut plan: Plan, listener: &mut dyn Listener, results: &mut Stri
         dataset: &plan.dataset,
         engine: &engine,
         init: init.as_ref(),
-        replaces_init: init.as_ref().is_some_and(|init| plan::is_within(Path::new(&init.path), &plan.model_dir)),
+        replaces_init: init.as_ref().is_some_and(|init| plan::replaces(&plan.model_dir, &init.path)),
         epochs: &run.epochs,
         before,
         trained: &trained,

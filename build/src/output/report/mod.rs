@@ -267,7 +267,7 @@ impl Page {
             augmented: Augmented::new(finished),
             flags: repeat::command(finished),
             same_bytes: repeat::same_bytes(finished),
-            replaces_init: finished.replaces_init,
+            replaces_init: finished.replaces_init && finished.trained.model.unfinished.is_none(),
         }
     }
 }

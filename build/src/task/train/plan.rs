@@ -12,6 +12,7 @@ use crate::data::dataset::{Dataset, Images, Provenance};
 use crate::engine::choice::{self, Chosen};
 use crate::engine::{self, EngineInfo, Recipe, Trainer, TrainingState};
 use crate::error::{self, Error, Result};
+use crate::files::lies_in;
 use crate::files::lock::DirectoryLock;
 use crate::memory;
 use crate::model::MlpShape;
@@ -117,7 +118,7 @@ pub fn prepare(
     if let Some((path, snapshot)) = &resumed {
         snapshot.check(path, &used, &dataset.provenance, &recipe)?;
         // A model in MODEL_DIR itself changes with every call.
-        if let Some(given) = args.init.as_ref().filter(|given| !is_within(given, &args.model_dir)) {
+        if let Some(given) = args.init.as_ref().filter(|given| !lies_in(given, &args.model_dir)) {
             snapshot.check_init(path, &initial_model(given)?.1)?;
         }
     }
@@ -205,10 +206,12 @@ fn augmenter(parameters: &Parameters, train: &Arc<Images>, threads: usize) -> Re
     Ok(Some(Augmenter::new(augmentation, parameters.seed, train.clone(), set, [parameters.threads, free])))
 }
 
-/// Whether `path`, which may not exist, is `directory` or in it.
-pub fn is_within(path: &Path, directory: &Path) -> bool {
-    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
-    path.starts_with(directory) || real(path).starts_with(real(directory))
+/// Whether a training that comes to its end takes the place of the model at `path`, which stands in `model_dir`, or unfinished
+/// in there.
+pub fn replaces(model_dir: &Path, path: &str) -> bool {
+    let own = model_file::directory_of(Path::new(path));
+    let same = |directory: &Path| lies_in(own, directory) && lies_in(directory, own);
+    same(model_dir) || same(&model_dir.join(model_file::UNFINISHED))
 }
 
 /// The snapshot to go on from, and its path.
