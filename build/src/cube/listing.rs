@@ -149,7 +149,7 @@ fn walk(directory: &Path, visit: &mut dyn FnMut(PathBuf, &Metadata, bool) -> Wal
 }
 
 /// Whether a link leads to a directory that it is in, or that the way to it goes through, so that following it would never end.
-fn leads_up(link: &Path, directory: &Path) -> bool {
+pub fn leads_up(link: &Path, directory: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().ok();
     let Some(target) = real(link) else { return true };
     real(directory).is_none_or(|directory| directory.starts_with(&target))

@@ -9,6 +9,7 @@ use serde_yaml::{Mapping, Value};
 
 use super::super::command::HostCommand;
 use super::super::invocation::Invocation;
+use super::super::listing::leads_up;
 use super::super::mount::{self, Mount, csv_quoted};
 use super::super::schema::{Expected, Field, Schema, arguments, optional, required};
 use super::{Image, ImageFound, LABEL, Platform, Runner, last_line, refuse_foreign, text, with_label};
@@ -264,15 +265,13 @@ impl Image for Singularity {
 }
 
 /// The time of the last change in the directory `build`, except in its `target`. A link to nothing, as an editor makes, has
-/// none; one to a directory is not followed.
+/// none.
 fn newest(build: &Path) -> Option<SystemTime> {
     let here = fs::metadata(build).ok()?.modified().ok()?;
     let entries = fs::read_dir(build).into_iter().flatten().flatten().filter(|entry| entry.file_name() != "target");
-    let times = entries.filter_map(|entry| match entry.file_type().ok()?.is_dir() {
-        true => newest(&entry.path()),
-        false => fs::metadata(entry.path()).ok()?.modified().ok(),
-    });
-    Some(times.fold(here, SystemTime::max))
+    let leads_up = |path: &Path| path.is_symlink() && path.is_dir() && leads_up(path, build);
+    let paths = entries.map(|entry| entry.path()).filter(|path| !leads_up(path));
+    Some(paths.filter_map(|path| newest(&path)).fold(here, SystemTime::max))
 }
 
 /// Major and minor version in the output of `--version`. None for Apptainer: all its versions have `--fakeroot`.
