@@ -415,6 +415,15 @@ fn images_are_pulled_built_or_inspected() {
 }
 
 #[test]
+fn apptainer_is_asked_alone_where_the_file_names_it() {
+    let cube = hello();
+    cube.program("singularity", "exit 9");
+    cube.program("apptainer", crate::common::cube::RECORDING_SINGULARITY);
+    cube.run("run --platform=singularity --task=hello -Psingularity.singularity=apptainer").done();
+    assert_eq!(cube.calls().len(), 2, "it builds the image and runs it");
+}
+
+#[test]
 fn a_container_has_one_network() {
     let cube = hello();
     for (more, network) in [
