@@ -72,7 +72,7 @@ pub fn signal(signal: i32) -> Result<()> {
     }
     let others = || {
         let own = container(Path::new("/proc/self"));
-        // One that does not tell is another user's, and so not of this container.
+        // One that does not tell counts as another container's.
         processes().filter(move |(_, process)| process.exists() && container(process) != own)
     };
     let send = |signal| others().for_each(|(pid, _)| _ = kill_process(pid, signal)); // it may have ended

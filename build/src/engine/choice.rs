@@ -103,7 +103,7 @@ fn shares_batches(engine: EngineChoice) -> bool {
     engine != EngineChoice::Burn
 }
 
-/// Builds a network of `shape` with `parameters` (P), to answer on the processor with [`threads::most`]. Several times as many
+/// Builds a network of `shape` with `parameters` (P), to answer on the processor with [`threads::most`] threads. Several times as many
 /// parameters are those of an ensemble.
 ///
 /// # Errors

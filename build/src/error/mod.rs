@@ -395,8 +395,7 @@ impl Error {
         }
     }
 
-    /// Whether it ends a training and leaves the epochs before as good as they were: all do, but for a training that led
-    /// nowhere.
+    /// Whether it ends a training and leaves the epochs before as good as they were: every error but divergence.
     pub fn leaves_whole_epochs(&self) -> bool {
         !matches!(self, Error::Diverged { .. })
     }

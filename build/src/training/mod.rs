@@ -289,7 +289,7 @@ pub fn memory(parameters: &Parameters, recipe: &Recipe, validation: usize, resum
         0 => 0,
         _ => state + 2,
     };
-    // One snapshot is being written, one waits, and one is taken, for which the last one may wait that was not written.
+    // One snapshot is being written, one waits, and one is kept that was not due; the next state is read beside it.
     let unwritten = usize::from(parameters.snapshots > 1) * state;
     let blocks = 2 * (average + best) + evaluation + 3 * snapshots * (state + average + best) + unwritten;
     let calibration = calibration::memory(recipe.ensemble, recipe.shape.classes(), validation);

@@ -68,7 +68,7 @@ impl Recorder {
 
     /// Takes note of the trainer's `state` and the `course` after a whole epoch.
     pub fn epoch_done(&mut self, state: TrainingState, course: &Course) {
-        self.last = None; // before this one takes memory
+        self.last = None; // before the average and the best model take memory again
         let snapshot = Snapshot {
             run: self.run.clone(),
             parameters: self.parameters.clone(),

@@ -17,7 +17,7 @@ pub fn command(finished: &Finished) -> Vec<String> {
 }
 
 /// Where the command gives the same bytes of the model, as the end of a sentence. None where time or a signal decided, where
-/// the model that training began with is gone, and where other runs trained some epochs: theirs may have been another machine.
+/// the model that training began with is gone, and where other runs trained some epochs: they may have run on another machine.
 pub fn same_bytes(finished: &Finished) -> Option<String> {
     let EngineInfo { device, backend, instruction_set, .. } = finished.engine;
     let parameters = finished.parameters;
