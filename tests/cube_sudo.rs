@@ -11,7 +11,7 @@ use crate::common::cube::{OneFileCube, SUDO};
 use crate::cube_2::hello;
 
 /// A runner whose task runs in a container that sudo has started. The container ends by `docker kill`, which is written down.
-fn running() -> (OneFileCube, Child) {
+fn running(sudo: &str) -> (OneFileCube, Child) {
     let cube = hello();
     cube.program(
         "docker",
@@ -23,7 +23,7 @@ kill*) printf '%s\n' "$@" >"$HERE/kill"; kill "$(cat "$HERE/pid")" ;;
 run*) echo $$ >"$HERE/pid"; exec sleep 60 ;;
 esac"#,
     );
-    cube.program("sudo", SUDO);
+    cube.program("sudo", sudo);
     let mut command = cube.sandbox.program();
     command.args(["cube", "run", "--platform=docker", "--task=hello", "-Pdocker.docker=sudo docker"]);
     let path = format!("{}:/usr/bin:/bin", cube.sandbox.path("bin").display());
@@ -50,7 +50,7 @@ fn expect_killed(cube: &OneFileCube) {
 
 #[test]
 fn a_signal_reaches_a_container_that_sudo_started() {
-    let (cube, mut child) = running();
+    let (cube, mut child) = running(SUDO);
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(143));
     expect_killed(&cube);
@@ -58,7 +58,7 @@ fn a_signal_reaches_a_container_that_sudo_started() {
 
 #[test]
 fn a_container_that_sudo_started_ends_with_its_runner() {
-    let (cube, mut child) = running();
+    let (cube, mut child) = running(SUDO);
     child.kill().unwrap();
     child.wait().unwrap();
     expect_killed(&cube);
@@ -75,4 +75,14 @@ fn a_sudo_that_cannot_ask_for_its_password_is_named() {
          hint: call it on a terminal, where sudo can ask for it, or let sudoers give this user that program without one: \
          NOPASSWD:SETENV, so that it sees the proxies",
     );
+}
+
+#[test]
+fn a_docker_that_does_not_answer_keeps_no_runner() {
+    let hangs = SUDO.replace("kept=\n", "kept=\ncase $2 in kill) sleep 60 ;; esac\n");
+    let (_, mut child) = running(&hangs);
+    let begin = Instant::now();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert!(begin.elapsed() < Duration::from_secs(40), "{:?}", begin.elapsed());
 }

@@ -19,7 +19,9 @@ use crate::{host_paths, threads};
 /// The time between two looks for a signal, or for the end of a program.
 const TICK: Duration = Duration::from_millis(20);
 /// The time that a program has to end after a signal, before it is killed.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest that a program may take to bring a signal to another one.
+const MESSAGE: Duration = Duration::from_secs(10);
 /// The time between two signs of life.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
@@ -127,6 +129,18 @@ impl HostCommand {
         |source| match source.kind() {
             io::ErrorKind::NotFound => CubeError::NoProgram { program }.into(),
             _ => Error::Io { action: "start", path: program.into(), source },
+        }
+    }
+
+    /// Has it bring `signal`.
+    ///
+    /// # Errors
+    /// It fails, or takes too long: what it or the system said last.
+    fn bring(&self, signal: i32) -> std::result::Result<(), String> {
+        let told = self.clone().arg(format!("--signal={signal}")).within(MESSAGE).output();
+        match told.map_err(|error| error.to_string())? {
+            told if told.success => Ok(()),
+            told => Err(told.stderr.lines().last().unwrap_or("no answer").to_string()),
         }
     }
 
@@ -268,9 +282,7 @@ impl HostCommand {
                     match &self.messenger {
                         None => _ = signals.send(signal),
                         Some(messenger) => {
-                            let told = messenger.clone().arg(format!("--signal={signal}")).output()?;
-                            if !told.success {
-                                let problem = told.stderr.lines().last().unwrap_or("no answer");
+                            if let Err(problem) = messenger.bring(signal) {
                                 tracing::warn!("the signal may not reach the task: {messenger}: {problem}");
                                 signals.send(signal);
                             }

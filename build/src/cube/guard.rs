@@ -19,6 +19,8 @@ use crate::interrupt;
 const TICK: Duration = Duration::from_millis(100);
 /// The time that a program has to end after a signal, before it is killed: a task writes its model.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest that a program may take to bring a signal to another one.
+const MESSAGE: Duration = Duration::from_secs(10);
 
 /// A guard, until it is dropped.
 #[derive(Debug)]
@@ -85,7 +87,17 @@ pub fn watch(group: i32, messenger: &[OsString]) {
 fn bring(messenger: &[OsString], signal: Signal) -> bool {
     messenger.split_first().is_some_and(|(program, arguments)| {
         let signal = format!("--signal={}", signal.as_raw());
-        let told = Command::new(program).args(arguments).arg(signal).stdin(Stdio::null()).status();
-        told.is_ok_and(|told| told.success())
+        let Ok(mut told) = Command::new(program).args(arguments).arg(signal).stdin(Stdio::null()).spawn() else {
+            return false;
+        };
+        let begin = Instant::now();
+        while begin.elapsed() < MESSAGE {
+            if let Ok(Some(status)) = told.try_wait() {
+                return status.success();
+            }
+            thread::sleep(TICK);
+        }
+        let _ = told.kill(); // which may be root's, and stay
+        false
     })
 }

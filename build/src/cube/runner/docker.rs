@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_yaml::Value;
 use tracing::warn;
 
-use super::super::command::HostCommand;
+use super::super::command::{HostCommand, PATIENCE};
 use super::super::invocation::Invocation;
 use super::super::mount::{self, Mount, csv_quoted};
 use super::super::schema::{Expected, Field, Gpus, Schema, arguments, optional, required};
@@ -51,6 +51,9 @@ pub const SECTION: &[Field] = &[
 pub const DEFAULTS: &str = "{runner: docker, docker: docker, env_args: {}, gpu_args: '', cpu_args: '', build_args: {}, \
                             build_context: ., build_file: Dockerfile, build_strategy: pull, --network: null, \
                             --security-opt: null, --gpus: null, --memory: null, --cpuset-cpus: null}";
+
+/// What Docker and Podman say of a container that is gone, or about to go.
+const IS_GONE: [&str; 3] = ["No such container", "no such container", "already in progress"];
 
 /// The flag by which `sudo` fails where it needs a password: in the background it would wait for one for ever.
 const NO_QUESTION: &str = "--non-interactive";
@@ -102,6 +105,8 @@ pub struct Docker {
     rootless: bool,
     /// Whether `sudo` starts the program.
     sudo: bool,
+    /// Whether `sudo` lets variables of the environment through.
+    sudo_keeps: bool,
     /// Where the image comes from, if not from the cube's directory `build`.
     source: Option<DockerSource>,
 }
@@ -127,7 +132,7 @@ impl DockerSource {
 impl Docker {
     /// Containers of `image`, with `runtime` as arguments of `run`.
     pub fn new(engine: Engine, image: String, runtime: Vec<String>) -> Self {
-        Self { engine, image, runtime, rootless: false, sudo: false, source: None }
+        Self { engine, image, runtime, rootless: false, sudo: false, sudo_keeps: true, source: None }
     }
 
     /// The section `docker` of the configuration 2.0 of a cube in `root`, with all its keys.
@@ -160,15 +165,28 @@ impl Docker {
         if !self.sudo {
             return command;
         }
-        let variables: Vec<String> = variables.into_iter().collect();
+        let variables: Vec<String> = variables.into_iter().filter(|_| self.sudo_keeps).collect();
         let kept = (!variables.is_empty()).then(|| format!("--preserve-env={}", variables.join(",")));
         command.under(HostCommand::new("sudo").arg(NO_QUESTION).args(kept))
     }
 
-    /// Has `sudo` ask for the password now, if it needs one.
-    fn authenticate(&self) -> Result<()> {
-        if self.sudo && self.program().arg("--version").output()?.stderr.contains("password") {
+    /// Has `sudo` ask for the password now, if it needs one, and finds out whether it lets variables through.
+    fn authenticate(&mut self) -> Result<()> {
+        if !self.sudo {
+            return Ok(());
+        }
+        if self.program().arg("--version").output()?.stderr.contains("password") {
             HostCommand::new("sudo").arg("--validate").complete_in_foreground()?;
+        }
+        let variables: Vec<String> = environment::passed_on().collect();
+        let said = self.program_with(variables.clone()).arg("--version").output()?.stderr;
+        if said.contains("not allowed to set") {
+            self.sudo_keeps = false;
+            warn!(
+                "{}: kept from {} by sudo: SETENV in sudoers allows them",
+                variables.join(", "),
+                self.engine.program()
+            );
         }
         Ok(())
     }
@@ -259,12 +277,13 @@ impl Runner for Docker {
     fn stop(&self, invocation: &Invocation) -> Result<()> {
         // The client may have ended without ending the container.
         let name = own_name(&invocation.task);
-        let removed = self.program().args(["rm", "--force", &name]).output()?;
-        if !removed.success && !removed.stderr.to_lowercase().contains("no such container") {
-            let (problem, sudo) = (last_line(&removed.stderr), if self.sudo { "sudo " } else { "" });
-            let program = self.engine.program();
-            warn!("container {name} may still run: {problem}; end it with `{sudo}{program} rm --force {name}`");
-        }
+        let problem = match self.program().args(["rm", "--force", &name]).within(PATIENCE).output() {
+            Ok(removed) if removed.success || IS_GONE.iter().any(|gone| removed.stderr.contains(gone)) => return Ok(()),
+            Ok(removed) => last_line(&removed.stderr),
+            Err(error) => error.to_string(),
+        };
+        let (sudo, program) = (if self.sudo { "sudo " } else { "" }, self.engine.program());
+        warn!("container {name} may still run: {problem}; end it with `{sudo}{program} rm --force {name}`");
         Ok(())
     }
 }

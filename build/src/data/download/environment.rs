@@ -12,6 +12,11 @@ pub fn spellings(name: &str) -> [String; 2] {
     [name.to_string(), name.to_uppercase()]
 }
 
+/// The variables that are set and passed on to containers: proxies, in both spellings, and the mirror.
+pub fn passed_on() -> impl Iterator<Item = String> {
+    proxies_set().chain([MIRROR.to_string()].into_iter().filter(|name| std::env::var_os(name).is_some()))
+}
+
 /// The proxy variables that are set, in both spellings.
 pub fn proxies_set() -> impl Iterator<Item = String> {
     PROXIES.into_iter().flat_map(spellings).filter(|name| std::env::var_os(name).is_some())
