@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::common::cube::{Cube, DOCKER, SINGULARITY};
 
@@ -99,4 +101,31 @@ fn a_link_to_nothing_among_the_sources_hides_no_change() {
     cube.write("build/Dockerfile", "changed");
     assert!(!cube.run(arguments).done().stderr.contains(": up to date"));
     assert_eq!(cube.wrote("builds").len(), 2);
+}
+
+/// A Singularity that writes its number into the image again and again, and does not hear SIGTERM.
+const DEAF_SINGULARITY: &str = r#"case "$1" in
+--version) echo singularity version 3.8.7 ;;
+inspect) echo '{"attributes":{"labels":{"mlcube.mnist.program":"native"}}}' ;;
+build) trap '' TERM; echo >>"$HERE/builds"; while [ $# -gt 2 ]; do shift; done
+    for part in 1 2 3 4 5 6; do echo $$ >>"$1"; sleep 0.3; done ;;
+esac"#;
+
+#[test]
+fn the_builder_of_a_killed_run_writes_into_no_other_image() {
+    let cube = Cube::new().with("singularity", DEAF_SINGULARITY);
+    let mut first = cube.command(SINGULAR).spawn().unwrap();
+    let begin = Instant::now();
+    while !cube.sandbox.path("builds").exists() {
+        assert!(begin.elapsed() < Duration::from_secs(60));
+        thread::sleep(Duration::from_millis(10));
+    }
+    first.kill().unwrap();
+    first.wait().unwrap();
+    cube.run(SINGULAR).done();
+    let image = fs::read_to_string(cube.workspace("mlcommons_mlcube_mnist-0.01.simg")).unwrap();
+    let parts: Vec<&str> = image.lines().collect();
+    assert!(parts.len() == 6 && parts.iter().all(|part| *part == parts[0]), "{parts:?}");
+    cube.run(SINGULAR).done();
+    assert!(!Path::new(&cube.workspace(".mlcommons_mlcube_mnist-0.01.simg.mnist-part")).exists());
 }

@@ -12,10 +12,10 @@ use super::super::invocation::Invocation;
 use super::super::listing::leads_up;
 use super::super::mount::{self, Mount, csv_quoted};
 use super::super::schema::{Expected, Field, Schema, arguments, optional, required};
-use super::{Image, ImageFound, LABEL, Platform, Runner, last_line, refuse_foreign, text, with_label};
+use super::{Image, ImageFound, LABEL, Platform, Runner, last_line, own_name, refuse_foreign, text, with_label};
 use crate::data::download::environment;
 use crate::error::{CubeError, Error, Result};
-use crate::files::growing::Growing;
+use crate::files::growing::{self, Growing};
 use crate::files::{self, is_root};
 use crate::open;
 use crate::sha256::Sha256;
@@ -169,6 +169,7 @@ impl Runner for Singularity {
             return Err(CubeError::Singularity { problem: last_line(&output.stderr) }.into());
         }
         (self.program, self.version) = (program, output.stdout);
+        growing::remove_leftover(&self.image);
         Ok(())
     }
 
@@ -256,7 +257,8 @@ impl Image for Singularity {
         if self.is_up_to_date(build) {
             return Ok(()); // another process has built it meanwhile
         }
-        let built = growing.join("image");
+        // Under a name of its own: the builder of a process that was killed may work for a while.
+        let built = growing.join(&own_name("image"));
         if !self.build_into(&built, build)?.run()?.success() {
             return Err(CubeError::ImageBuild { image: self.name() }.into());
         }
