@@ -9,7 +9,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGABRT, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
@@ -25,6 +25,11 @@ const TICK: Duration = Duration::from_millis(100);
 static RECEIVED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 /// Whether the next signal ends the process at once.
 static AT_ONCE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+/// With a model to lose, work that has not heard a signal until then is ended.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether work has [`PATIENCE`] to hear.
+static PATIENT: AtomicBool = AtomicBool::new(false);
 /// Whether the process ends itself after the first signal: it writes its logs, or finishes what must be finished.
 static ACKNOWLEDGED: AtomicBool = AtomicBool::new(false);
 /// The thread that writes the logs.
@@ -78,8 +83,12 @@ fn watch() {
             None => thread::sleep(TICK),
         }
     };
+    let begin = Instant::now();
     thread::sleep(SAME);
     end_at_once();
+    while PATIENT.load(Ordering::Relaxed) && !ACKNOWLEDGED.load(Ordering::Relaxed) && begin.elapsed() < PATIENCE {
+        thread::sleep(TICK);
+    }
     if !ACKNOWLEDGED.load(Ordering::Relaxed) {
         // Not by the console, which the work that does not hear may hold; and a pipe that takes nothing delays no exit.
         let message = format!("error: {}\n", Error::Interrupted { signal });
@@ -119,6 +128,11 @@ impl Drop for EndAtOnce {
 /// programs that were started and need time to end.
 pub fn acknowledge() {
     ACKNOWLEDGED.store(true, Ordering::Relaxed);
+}
+
+/// From now on work has longer to hear a signal: something would be lost, and a step may take a while.
+pub fn be_patient() {
+    PATIENT.store(true, Ordering::Relaxed);
 }
 
 /// `nohup` starts a program with SIGHUP ignored, so that it outlives its terminal; where nothing tells, it is left alone.

@@ -80,7 +80,7 @@ impl Training<'_> {
                 break;
             }
             if self.course.whole() > 0 {
-                interrupt::acknowledge(); // there is a model to be written, however long a step takes
+                interrupt::be_patient(); // there is a model to be written, even if a step takes seconds
             }
             failure = self.train_epoch(self.course.whole() + 1).err();
         }
