@@ -408,7 +408,8 @@ fn images_are_pulled_built_or_inspected() {
         let mut command = cube.sandbox.program();
         command.args(["cube", "run", "--platform=docker", "--task=hello"]).arg(format!("-Pdocker.docker={program}"));
         cube.in_place(command.env("https_proxy", "http://p:1")).done();
-        let call = &cube.calls()[0];
+        let calls = cube.calls();
+        let call = calls.iter().find(|call| call[0] == "run").unwrap();
         assert!(call.contains(&"--security-opt=label=disable".into()));
         assert!(call.contains(&"--env=https_proxy".into()) && call.contains(&"proxy http://p:1".into()), "{call:#?}");
     }
@@ -419,8 +420,19 @@ fn apptainer_is_asked_alone_where_the_file_names_it() {
     let cube = hello();
     cube.program("singularity", "exit 9");
     cube.program("apptainer", crate::common::cube::RECORDING_SINGULARITY);
+    cube.write("Singularity.recipe", "");
     cube.run("run --platform=singularity --task=hello -Psingularity.singularity=apptainer").done();
     assert_eq!(cube.calls().len(), 2, "it builds the image and runs it");
+}
+
+#[test]
+fn a_key_that_is_no_text_is_a_fault() {
+    let cube = hello();
+    for odd in ["-Px={? {a: b} : c}", "-Px={? !t a : c}", "-Px=[{? [a] : c}]"] {
+        let ended = cube.in_place(cube.sandbox.program().args(["cube", "show_config", odd]));
+        assert!(ended.code == Some(2) || ended.code == Some(1), "{ended:#?}");
+        assert!((ended.stdout.clone() + &ended.stderr).contains("expected keys that are texts, found "), "{ended:#?}");
+    }
 }
 
 #[test]

@@ -157,5 +157,5 @@ fn a_task_whose_name_is_no_text_is_a_fault() {
     let cube = nested();
     cube.write("mlcube.yaml", format!("{NESTED}  ? [a]\n  : {{}}\n"));
     let ended = cube.run("check");
-    assert!(ended.stdout.contains("tasks: expected a text as the task's name, found a list"), "{ended:#?}");
+    assert!(ended.stdout.contains("tasks: expected keys that are texts, found a list"), "{ended:#?}");
 }

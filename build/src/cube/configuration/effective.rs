@@ -71,7 +71,10 @@ pub fn effective(
     };
     let mut written = document.clone();
     changes.overrides.iter().try_for_each(|change| change.apply(&mut written)).map_err(|fault| vec![fault])?;
-    let faults = complete_tasks(&mut written);
+    let mut faults = complete_tasks(&mut written);
+    if faults.is_empty() {
+        expect_plain_keys(&written, &[], &mut faults);
+    }
     if !faults.is_empty() {
         return Err(faults);
     }
@@ -110,6 +113,23 @@ fn resolved_in(cube: &CubeDir, written: &Value) -> Result<Value, Vec<Mismatch>> 
         }
     }
     if faults.is_empty() { Ok(values) } else { Err(faults) }
+}
+
+/// Finds the keys in `value` that are no texts, numbers or the like, which nothing can print.
+fn expect_plain_keys(value: &Value, path: &[PathStep], faults: &mut Vec<Mismatch>) {
+    match value {
+        Value::Sequence(items) => items.iter().enumerate().for_each(|(nth, item)| {
+            expect_plain_keys(item, &joined(path, PathStep::Item(nth)), faults);
+        }),
+        Value::Mapping(values) => values.iter().for_each(|(name, value)| {
+            if scalar(name).is_none() {
+                return faults.push(Mismatch::of_value(path, "keys that are texts", name));
+            }
+            expect_plain_keys(value, &joined(path, step(name)), faults);
+        }),
+        Value::Tagged(tagged) => expect_plain_keys(&tagged.value, path, faults),
+        _ => {}
+    }
 }
 
 /// Finds the texts in `value` that have the name of one of the directories `nameless`, as far as it is text.

@@ -54,8 +54,7 @@ impl ConfiguredTask {
 pub fn read_task(name: &Value, task: &Value, workspace: &Path, faults: &mut Vec<Mismatch>) -> Option<ConfiguredTask> {
     let path = joined(&[key("tasks")], key(&scalar(name).unwrap_or_default()));
     let Some(name) = name.as_str() else {
-        let path = if scalar(name).is_some() { &path[..] } else { &path[..1] };
-        faults.push(Mismatch::of_value(path, "a text as the task's name", name));
+        faults.push(Mismatch::of_value(&path, "a text as the task's name", name));
         return None;
     };
     let entrypoint = match task.get("entrypoint") {
