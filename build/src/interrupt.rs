@@ -1,6 +1,6 @@
 //! SIGHUP, SIGINT and SIGTERM as a flag that long work asks. Work that does not ask within a second is ended, with its
-//! process. Another signal ends the process at once, but only some time after the first: `timeout` and shells send the
-//! same one to a process and then to its group.
+//! process; a training that has a model has half a minute. Another signal ends the process at once, but only some time
+//! after the first: `timeout` and shells send the same one to a process and then to its group.
 //!
 //! A loop over much work ends early once [`is_received`] says so. What it has computed is then worthless, so whoever began
 //! it calls [`check`] afterwards.
@@ -19,15 +19,14 @@ use crate::threads;
 
 /// Signals within this time after the first are the same one. Work that has not heard it until then is ended.
 const SAME: Duration = Duration::from_millis(800);
+/// The same for work that would lose something: see [`be_patient`].
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How often the thread that counts this time looks for the first signal.
 const TICK: Duration = Duration::from_millis(100);
 
 static RECEIVED: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 /// Whether the next signal ends the process at once.
 static AT_ONCE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
-/// With a model to lose, work that has not heard a signal until then is ended.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// Whether work has [`PATIENCE`] to hear.
 static PATIENT: AtomicBool = AtomicBool::new(false);
 /// Whether the process ends itself after the first signal: it writes its logs, or finishes what must be finished.
