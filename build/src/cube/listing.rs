@@ -151,9 +151,8 @@ fn walk(directory: &Path, visit: &mut dyn FnMut(PathBuf, &Metadata, bool) -> Wal
 /// Whether a link leads to a directory that it is in, or that the way to it goes through, so that following it would never end.
 pub fn leads_up(link: &Path, directory: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().ok();
-    let Some(target) = real(link) else { return true };
-    real(directory).is_none_or(|directory| directory.starts_with(&target))
-        || directory.ancestors().any(|on_the_way| real(on_the_way).as_ref() == Some(&target))
+    let on_the_way = || directory.ancestors().filter_map(real);
+    real(link).is_none_or(|target| on_the_way().any(|on_the_way| on_the_way.starts_with(&target)))
 }
 
 /// By this a file is told, on its own machine, from another one in its place and from what it becomes when it is written.
