@@ -179,6 +179,9 @@ impl Docker {
             HostCommand::new("sudo").arg("--validate").complete_in_foreground()?;
         }
         let variables: Vec<String> = environment::passed_on().collect();
+        if variables.is_empty() {
+            return Ok(());
+        }
         let said = self.program_with(variables.clone()).arg("--version").output()?.stderr;
         if said.contains("not allowed to set") {
             self.sudo_keeps = false;
