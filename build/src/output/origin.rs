@@ -20,12 +20,14 @@ pub fn model_sha256(model_dir: &Path, name: &str) -> Option<String> {
 /// The SHA-256 of the model that `file` was made from.
 pub fn hash_in(mut file: File) -> Option<String> {
     let length = file.metadata().ok()?.len();
-    let mut ends = Vec::new();
+    let mut ends = Vec::with_capacity(length.min(WINDOW) as usize);
     file.by_ref().take(WINDOW).read_to_end(&mut ends).ok()?;
-    if length > WINDOW {
-        file.seek(SeekFrom::Start(length.saturating_sub(WINDOW).max(WINDOW))).ok()?;
-        file.take(WINDOW).read_to_end(&mut ends).ok()?;
+    let found = find(&ends);
+    if found.is_some() || length <= WINDOW {
+        return found;
     }
+    file.seek(SeekFrom::Start(length.saturating_sub(WINDOW).max(WINDOW))).ok()?;
+    file.take(WINDOW).read_to_end(&mut ends).ok()?;
     find(&ends)
 }
 

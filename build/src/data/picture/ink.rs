@@ -176,10 +176,9 @@ pub struct Patch {
 impl Patch {
     fn new(ink: &Ink, pixels: Vec<usize>) -> Self {
         let mass = pixels.iter().map(|&at| f64::from(ink.values[at])).sum();
-        let bounds = |of: &dyn Fn(usize) -> usize| {
-            pixels.iter().fold((usize::MAX, 0), |(low, high), &at| (low.min(of(at)), high.max(of(at))))
-        };
-        let (x, y) = (bounds(&|at| at % ink.width), bounds(&|at| at / ink.width));
+        let none = (usize::MAX, 0);
+        let with = |(low, high): (usize, usize), at: usize| (low.min(at), high.max(at));
+        let (x, y) = pixels.iter().fold((none, none), |(x, y), at| (with(x, at % ink.width), with(y, at / ink.width)));
         Self { pixels, mass, x, y }
     }
 

@@ -16,22 +16,21 @@ pub fn ink(picture: &Picture) -> Result<Ink, String> {
     let (width, height) = (picture.width, picture.height);
     let rim = (width.min(height) / 40).max(1);
     let at_rim = |x: usize, y: usize| x < rim || y < rim || x + rim >= width || y + rim >= height;
-    let places = || (0..width * height).map(|at| (at % width, at / width));
-    let border: Vec<(usize, usize)> = places().filter(|&(x, y)| at_rim(x, y)).collect();
+    let row = |y: usize| (0..width).map(move |x| (x, y));
+    let border: Vec<(usize, usize)> = (0..height).flat_map(row).filter(|&(x, y)| at_rim(x, y)).collect();
     let paper = Plane::of_paper(&border, picture);
     let grain = median(border.iter().map(|&place| paper.below(place, picture).abs()).collect());
     let grain = (3.0 * grain).min(MOST_GRAIN);
 
-    let mut difference: Vec<f32> = places().map(|place| paper.below(place, picture)).collect();
+    let mut difference = Vec::with_capacity(width * height);
+    (0..height).for_each(|y| difference.extend(row(y).map(|place| paper.below(place, picture))));
     let sum_of_cubes: f64 = difference.iter().map(|&d| f64::from(d).powi(3)).sum();
     if sum_of_cubes < 0.0 {
         difference.iter_mut().for_each(|d| *d = -*d); // light on dark
     }
     // Full ink is the value that a tenth of the pixels reach, of those that clearly are not paper.
-    let mut strongest: Vec<f32> =
-        difference.iter().copied().filter(|&d| d > (LEAST_CONTRAST / 2.0).max(grain)).collect();
-    strongest.sort_unstable_by(|a, b| b.total_cmp(a));
-    let full = strongest.get(strongest.len() / 10).copied().unwrap_or(0.0);
+    let strong = difference.iter().copied().filter(|&d| d > (LEAST_CONTRAST / 2.0).max(grain)).collect();
+    let full = in_order(strong, |count| count.saturating_sub(1 + count / 10));
     if full < LEAST_CONTRAST.max(1.5 * grain) {
         return Err("has no digit in it: expected dark on light or light on dark".into());
     }
@@ -41,9 +40,16 @@ pub fn ink(picture: &Picture) -> Result<Ink, String> {
 }
 
 /// The median; 0 for no values.
-fn median(mut values: Vec<f32>) -> f32 {
-    values.sort_unstable_by(f32::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
+fn median(values: Vec<f32>) -> f32 {
+    in_order(values, |count| count / 2)
+}
+
+/// The value that has the number `number` of their count, from the lowest on; 0 for no values.
+fn in_order(mut values: Vec<f32>, number: impl Fn(usize) -> usize) -> f32 {
+    match values.len() {
+        0 => 0.0,
+        count => *values.select_nth_unstable_by(number(count), f32::total_cmp).1,
+    }
 }
 
 /// The plane `a + b x + c y`.

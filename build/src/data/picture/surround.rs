@@ -106,12 +106,10 @@ fn remove_enclosure(ink: &mut Ink, patches: &[Patch]) -> bool {
 /// Removes the lines of a box that the digit touches, so that box and digit are one patch. A box without a digit stays.
 fn remove_box(ink: &mut Ink, patches: &[Patch]) -> Option<Doubt> {
     let outer = patches.first()?;
+    let sides = [Side::Top, Side::Bottom, Side::Left, Side::Right];
+    let lines = sides.into_iter().map(|side| line(ink, outer, side)).collect::<Option<Vec<_>>>()?;
     let mut inside = ink.clone();
-    for side in [Side::Top, Side::Bottom, Side::Left, Side::Right] {
-        for at in line(ink, outer, side)? {
-            inside.values[at] = 0.0;
-        }
-    }
+    lines.into_iter().flatten().for_each(|at| inside.values[at] = 0.0);
     let digit = inside.patches().into_iter().next();
     if digit.is_none_or(|digit| digit.longer_side() < outer.longer_side() / LEAST_DIGIT) {
         return Some(Doubt::UnlikeADigit);
