@@ -6,7 +6,7 @@
 >>> run.metrics["test"]["accuracy"]
 >>> run.predict(["seven.png"])[0].digit
 
-Places that are not given are those of the program, in ``./workspace``. Messages go to stderr as the program writes them.
+Places that are not given are those of the program, in ``./workspace``. Messages go to stderr as they come.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Union
@@ -102,14 +103,16 @@ class Run:
         """What the network says of each image, in their order.
 
         ``images`` are the paths of pictures with one digit each, or a uint8 array (N, height, width) of them. Raises
-        MnistError if one cannot be read.
+        MnistError if one cannot be read; the message names one of an array by its index, such as ``images[3]``.
         """
         answers: list[Answer] = []
         with tempfile.TemporaryDirectory() as directory:
             paths = _written(images, Path(directory))
+            file = re.compile(re.escape(os.path.join(directory, "")) + r"(\d+)\.pgm")
             for begin in range(0, len(paths), AT_ONCE):
                 flags = ["--json", f"--model_dir={self.model_dir}", "--"]
-                output = _call("predict", *flags, *paths[begin : begin + AT_ONCE])
+                arguments = ["predict", *flags, *paths[begin : begin + AT_ONCE]]
+                output = _call(*arguments, rename=lambda line: file.sub(r"images[\1]", line))
                 answers += (_answer(line) for line in output.splitlines())
         return answers
 
@@ -133,12 +136,13 @@ def train(
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory, "parameters.yaml")
         file.write_text(json.dumps(dict(parameters or {})))  # JSON is YAML
-        try:
-            _call("train", *_flags(data_dir=data_dir, model_dir=model_dir, log_dir=log_dir, parameters_file=file))
-        except MnistError as error:
-            # The file is one line, of which the caller knows nothing.
-            message = str(error).replace(f"{file}:1: ", "parameters: ").replace(str(file), "parameters")
-            raise MnistError(message, error.exit_code) from None
+        flags = _flags(data_dir=data_dir, model_dir=model_dir, log_dir=log_dir, parameters_file=file)
+
+        def rename(line: str) -> str:
+            # The file has one line.
+            return line.replace(f"{file}:1: ", "parameters: ").replace(str(file), "parameters")
+
+        _call("train", *flags, rename=rename)
     # The program takes ~ as the home directory, so the same is done here.
     return Run(Path(model_dir if model_dir is not None else "workspace/model").expanduser().resolve())
 
@@ -179,8 +183,11 @@ def _program() -> str:
     return found
 
 
-def _call(*arguments: str) -> str:
-    """Runs the program to its end and returns its stdout; its messages are shown as they come."""
+def _call(*arguments: str, rename: Callable[[str], str] = str) -> str:
+    """Runs the program to its end and returns its stdout; its messages are shown as they come.
+
+    ``rename`` puts the caller's names into a message, in place of temporary files that the caller does not know.
+    """
     messages: list[str] = []
     # A file, since a pipe that nobody reads would stop the program when it is full.
     with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
@@ -189,7 +196,7 @@ def _call(*arguments: str) -> str:
         try:
             assert process.stderr is not None
             with process.stderr as stderr:
-                for line in stderr:
+                for line in map(rename, stderr):
                     messages.append(line)
                     sys.stderr.write(line)
             code = process.wait()

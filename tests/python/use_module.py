@@ -28,6 +28,20 @@ assert all(0 < answer.confidence <= 1 and len(answer.others) == 2 for answer in 
 assert run.predict([sys.argv[1]])[0].confidence > 0
 assert run.predict(images[:0]) == []
 
+blank = images[:5].copy()
+blank[[1, 3]] = 0
+shown = io.StringIO()
+try:
+    with contextlib.redirect_stderr(shown):
+        run.predict(blank)
+except mnist_cube.MnistError as error:
+    assert error.exit_code == 1, error.exit_code
+    assert str(error).startswith("images[1]: has no digit in it"), error
+    for text in (str(error), shown.getvalue()):
+        assert "error: images[3]: has no digit in it" in text and ".pgm" not in text, text
+else:
+    raise AssertionError("blank images were taken for digits")
+
 try:
     run.predict(sys.argv[1])
 except TypeError as error:
