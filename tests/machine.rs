@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use mnist::data::synthetic;
 use mnist::model::MlpShape;
 use mnist::model::file::{self, Model};
+use mnist::simd::InstructionSet;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::server::Server;
@@ -76,7 +77,8 @@ fn every_task_goes_on_without_threads() {
 #[track_caller]
 fn ends_in_time(sandbox: &Sandbox, arguments: &str, sign: &str, log: &str) {
     let mut command = sandbox.program();
-    command.args(arguments.split_whitespace()).env("MNIST_INSTRUCTION_SET", "portable");
+    let slowest = InstructionSet::available().pop().unwrap();
+    command.args(arguments.split_whitespace()).env("MNIST_INSTRUCTION_SET", slowest.name());
     command.stderr(fs::File::create(sandbox.path("stderr")).unwrap());
     let mut child = command.spawn().unwrap();
     while !sandbox.read("stderr").contains(sign) {
@@ -102,6 +104,14 @@ fn a_signal_ends_a_step_and_an_evaluation_that_take_long() {
     synthetic::write(&sandbox.path("data"), 600, 6000).unwrap();
     sandbox.write("parameters.yaml", "train_epochs: 1\nbatch_size: 600\nhidden_layers: [2048, 2048, 2048, 2048]\n");
     ends_in_time(&sandbox, TRAIN, "engine: ", "logs/mllog_train.log");
+    // So does the end of the time for the training.
+    let begin = Instant::now();
+    let mut command = sandbox.program();
+    command.args(TRAIN.split(' ')).args(["--max_seconds=0.7", "--train_epochs=2"]);
+    let slowest = InstructionSet::available().pop().unwrap();
+    let ended = end(command.env("MNIST_INSTRUCTION_SET", slowest.name()));
+    assert!(ended.stderr.contains("error: stopped after 0.7 s, as max_seconds says\n"), "{ended:#?}");
+    assert!(ended.code == Some(1) && begin.elapsed() < Duration::from_millis(2500), "{:?}", begin.elapsed());
     let shape = MlpShape::new(784, &[2048; 4], 10);
     let model = Model { parameters: shape.initial_parameters(1), shape, data: "unknown".into(), unfinished: None };
     fs::create_dir_all(sandbox.path("model")).unwrap();

@@ -239,17 +239,18 @@ fn another_instruction_set_is_named() {
         command.args(["--parameters_file=parameters.yaml"]).args(flags.split_whitespace());
         end(command.env("MNIST_INSTRUCTION_SET", set)).done()
     };
-    train("portable", "");
+    let available: Vec<_> = InstructionSet::available().iter().map(|set| set.name()).collect();
+    let (fastest, portable) = (available[0], available[available.len() - 1]);
+    train(portable, "");
     let warned = |ended: &Ended| ended.stderr.contains("warning: the instruction set is ");
-    let same = train("portable", "--resume --train_epochs=2");
+    let same = train(portable, "--resume --train_epochs=2");
     assert!(!warned(&same), "{same:#?}");
-    let available = InstructionSet::available();
-    let Some(fastest) = available.iter().map(|set| set.name()).find(|set| *set != "portable") else {
+    if available.len() == 1 {
         return skipped("this processor has only the portable instruction set");
     };
     let other = train(fastest, "--resume --train_epochs=3");
     let message = format!(
-        "warning: the instruction set is {fastest}, before it was portable: the model will differ a little from that of an \
+        "warning: the instruction set is {fastest}, before it was {portable}: the model will differ a little from that of an \
          undisturbed training\n"
     );
     assert!(other.stderr.contains(&message), "{other:#?}");

@@ -116,16 +116,9 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn over_root(self, a: Self::F, x: Self::F, scale: f32, offset: f32) -> Self::F {
-        // An estimate of 1 / sqrt(x) to 12 bits with one step of Newton's method, as for AVX-512. The division is
-        // exact: it runs in a unit of its own beside the products.
-        let (half, three_halves) = (self.splat(0.5 * scale), self.splat(1.5 * scale));
-        let offset = self.splat(offset);
-        halves!(h => {
-            let r = _mm256_rsqrt_ps(x[h]);
-            let root = _mm256_mul_ps(x[h], r);
-            let factor = _mm256_fnmadd_ps(_mm256_mul_ps(root, r), half[h], three_halves[h]);
-            _mm256_div_ps(a[h], _mm256_fmadd_ps(root, factor, offset[h]))
-        })
+        // Exact: the bits of the estimate that AVX2 has differ between makers of processors.
+        let (scale, offset) = (self.splat(scale), self.splat(offset));
+        halves!(h => _mm256_div_ps(a[h], _mm256_fmadd_ps(_mm256_sqrt_ps(x[h]), scale[h], offset[h])))
     }
     #[inline(always)]
     fn nonzero(self, x: Self::F) -> u16 {

@@ -5,7 +5,7 @@
 //! everywhere: a function that is not inlined lacks the instructions.
 //!
 //! The instruction sets differ in the rounding of [`Simd::mul_add`] and [`Simd::over_root`]. Each alone gives the same
-//! bits on every run.
+//! bits on every run and on every processor that has it: no instruction is used whose bits a maker may choose.
 
 #![expect(unsafe_code, reason = "vector instructions, which the processor may lack, and a control register")]
 #![expect(clippy::needless_range_loop, reason = "kernels go through several arrays alike, by indices that unroll")]
@@ -152,7 +152,7 @@ impl InstructionSet {
             Instructions::Avx512 => "avx512",
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => "avx2",
-            Instructions::Portable => "portable",
+            Instructions::Portable => portable::NAME,
         })
     }
 

@@ -6,10 +6,16 @@ use super::{Block, LANES, Simd, U32Lanes};
 #[derive(Debug, Clone, Copy)]
 pub struct Portable;
 
+/// Whether products are added with one rounding.
+const FUSES: bool = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
+
+/// The name of the instruction set: the two kinds round differently.
+pub const NAME: &str = if FUSES { "portable_fma" } else { "portable" };
+
 /// `a b + c`, rounded once only where the processor has an instruction for it: a library call would be slow.
 #[inline(always)]
 fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
-    if cfg!(any(target_arch = "aarch64", target_feature = "fma")) { a.mul_add(b, c) } else { a * b + c }
+    if FUSES { a.mul_add(b, c) } else { a * b + c }
 }
 
 /// An array whose element `$lane` is `$value`.
