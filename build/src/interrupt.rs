@@ -3,10 +3,10 @@
 //! after the first: `timeout` and shells send the same one to a process and then to its group.
 //!
 //! A loop over much work ends early once [`is_received`] says so. What it has computed is then worthless, so whoever began
-//! it calls [`check`] afterwards.
+//! it calls [`check`] afterwards. The end of the time that a training may take ends such work in the same way.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
@@ -31,6 +31,8 @@ static AT_ONCE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 static PATIENT: AtomicBool = AtomicBool::new(false);
 /// Whether the process ends itself after the first signal: it writes its logs, or finishes what must be finished.
 static ACKNOWLEDGED: AtomicBool = AtomicBool::new(false);
+/// The bits of the seconds that work could take, once these are over; else 0.
+static OVERDUE: AtomicU64 = AtomicU64::new(0);
 /// The thread that writes the logs.
 static MAIN: OnceLock<ThreadId> = OnceLock::new();
 
@@ -154,16 +156,24 @@ pub fn received() -> Option<i32> {
     RECEIVED.get().map(|signal| signal.load(Ordering::Relaxed) as i32).filter(|signal| *signal != 0)
 }
 
-/// Whether a signal has been received. Takes about a nanosecond.
-#[inline]
-pub fn is_received() -> bool {
-    received().is_some()
+/// The `seconds` that work could take are over; none: other work begins.
+pub fn set_overdue(seconds: Option<f64>) {
+    OVERDUE.store(seconds.map_or(0, f64::to_bits), Ordering::Relaxed);
 }
 
-/// Returns [`Error::Interrupted`] once a signal has been received.
+/// Whether a signal has been received, or the time is over. Takes about a nanosecond.
+#[inline]
+pub fn is_received() -> bool {
+    received().is_some() || OVERDUE.load(Ordering::Relaxed) != 0
+}
+
+/// Returns [`Error::Interrupted`] once a signal has been received, and [`Error::OutOfTime`] once the time is over.
 pub fn check() -> Result<()> {
     match received() {
-        None => Ok(()),
+        None => match OVERDUE.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            seconds => Err(Error::OutOfTime { seconds: f64::from_bits(seconds) }),
+        },
         Some(signal) => {
             // The error is on its way to where the logs are written.
             if MAIN.get() == Some(&thread::current().id()) {

@@ -21,7 +21,7 @@ use std::time::{Instant, SystemTime};
 use tracing::{info, warn};
 
 use self::course::{Course, Kept, Over};
-use self::deadline::Deadline;
+use self::deadline::{Alarm, Deadline};
 use self::evaluation::{check_finite, evaluate, logits};
 use self::recorder::Recorder;
 use crate::data::augment::augmenter::Augmenter;
@@ -73,6 +73,7 @@ impl Training<'_> {
         let (epochs, before, deadline) =
             (self.parameters.train_epochs, &self.course.epochs, self.deadline.and_then(|deadline| deadline.at));
         self.listener.on(RunEvent::TrainingStarted { epochs, before, deadline });
+        let alarm = Alarm::begin(self.deadline);
         let mut failure = self.evaluate_kept().err();
         while failure.is_none() && self.course.whole() < self.parameters.train_epochs {
             if let Some(over) = self.course.over(self.parameters) {
@@ -87,6 +88,7 @@ impl Training<'_> {
         // A trained model, and snapshots that wait for a slow disk, are worth more than an end within a second.
         interrupt::acknowledge();
         let result = self.outcome(failure);
+        drop(alarm);
         TrainingRun { epochs: self.course.epochs, result }
     }
 
