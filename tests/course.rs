@@ -140,6 +140,24 @@ fn the_model_that_reaches_the_target_is_kept_and_the_best_one_remembered() {
 }
 
 #[test]
+fn a_training_that_diverges_leaves_the_model_of_the_epochs_before_and_its_snapshot() {
+    let sandbox = Sandbox::with_data();
+    // The rate grows until the decay of the weights multiplies them by a number below -1.
+    let flags = "--optimizer=sgd --learning_rate=10 --warmup=29 --weight_decay=1 --train_epochs=30";
+    let ended = sandbox.train(&format!("{flags} --validation=0.1 --keep=best --snapshots=1000"));
+    assert_eq!(ended.code, Some(1), "{ended:#?}");
+    let left = model_file::load(&sandbox.path("model")).unwrap();
+    let Some(Unfinished { epochs, of: 30 }) = left.unfinished else { panic!("{:?}", left.unfinished) };
+    assert!(ended.stderr.contains(&format!("training diverged: the loss of epoch {} is ", epochs + 1)), "{ended:#?}");
+    assert!(ended.stderr.contains("to begin with this model, train again with --init=model\n"), "{ended:#?}");
+    assert!(!ended.stderr.contains("--resume"), "{ended:#?}");
+    assert!(ended.stderr.ends_with("hint: try a smaller learning_rate\n"), "{ended:#?}");
+    assert_eq!(sandbox.files("model/snapshots"), [format!("epoch-{epochs:03}.safetensors")]);
+    let kept = sandbox.metrics("model")["kept_epoch"].as_u64().unwrap();
+    assert!(0 < kept && kept <= epochs.into(), "{kept} of {epochs}");
+}
+
+#[test]
 fn a_time_limit_leaves_an_unfinished_model_but_never_in_place_of_a_finished_one() {
     let sandbox = Sandbox::with_data();
     let limited = "--train_epochs=100000 --max_seconds=0.5";
@@ -272,7 +290,6 @@ fn the_parameters_of_a_run_give_its_bytes_again_and_leave_open_what_was_left_ope
     sandbox.train("").done();
     assert!(sandbox.model() == first);
     // A constant schedule has no final rate that would stand in the way of another rate.
-    sandbox.train("--schedule=constant --final_learning_rate=0.1");
     sandbox.write("parameters.yaml", "train_epochs: 1\n");
     sandbox.train("").done();
     sandbox.write("parameters.yaml", sandbox.read("model/parameters.yaml"));

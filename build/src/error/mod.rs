@@ -395,11 +395,6 @@ impl Error {
         }
     }
 
-    /// Whether it ends a training and leaves the epochs before as good as they were: every error but divergence.
-    pub fn leaves_whole_epochs(&self) -> bool {
-        !matches!(self, Error::Diverged { .. })
-    }
-
     /// The process's exit code: 1 failed, 2 wrong arguments (most are clap's), 128 and the signal's number after a signal.
     pub fn exit_code(&self) -> u8 {
         match self {

@@ -58,7 +58,8 @@ pub fn tell_unfinished(trained: &Trained, reason: &Error, directory: &Path, mode
         warn!("{}: still holds the finished model of before", model_dir.display());
     }
     let model = text::quoted(directory);
-    match snapshot {
+    // What diverged does so again from its snapshot.
+    match snapshot && !matches!(reason, Error::Diverged { .. }) {
         true => info!("to go on, {}", again_by_resume(model_dir)),
         false => info!("to begin with this model, {}", again(&format!("--init={model}"), "")),
     }

@@ -62,8 +62,8 @@ pub struct Training<'a> {
 pub struct TrainingRun {
     /// The whole epochs.
     pub epochs: Vec<EpochRecord>,
-    /// The model, or the reason why there is none: there is no whole epoch, or the loss or a weight became infinite or NaN.
-    /// What else ends training after a whole epoch leaves the model of the epochs before.
+    /// The model, or the reason why there is no whole epoch. Whatever ends training later, even a loss that is infinite or NaN,
+    /// leaves the model of the epochs before.
     pub result: Result<Trained>,
 }
 
@@ -125,9 +125,6 @@ impl Training<'_> {
                 Ok((calibrated, scores, how)) => (parameters, evaluations, calibration) = (calibrated, scores, how),
                 Err(error) => unfinished = Some(error),
             }
-        }
-        if let Some(error) = unfinished.take_if(|error| !error.leaves_whole_epochs()) {
-            return Err(error);
         }
         let model = Model {
             shape,
