@@ -1,13 +1,14 @@
 //! Prepared data: MNIST's test pair as plain IDX files, images and labels in directories of their own, so that a model
 //! never sees a label. Beside the labels lies the SHA-256 of their images, as `sha256sum` writes it.
 
+use std::io::Write;
 use std::path::Path;
 
 use crate::data::idx::{IdxContents, encode_images, encode_labels};
 use crate::data::idx_file::{IdxFile, Values};
 use crate::data::sets::{DataSource, MNIST, SETS};
 use crate::error::{Error, MedPerfError, Result};
-use crate::files;
+use crate::files::AtomicFile;
 use crate::open;
 use crate::sha256;
 use crate::text::{Problem, different_hashes};
@@ -60,9 +61,11 @@ pub struct Labels {
 
 /// Writes `pixels` (N,D) into `data`, then `labels` (N) and the hash into `labels_directory`. Returns the hash.
 ///
+/// All files are whole on the disk before the first gets its name. Where there was other prepared data, the hashes of both
+/// stand beside the labels until the last has its name, so that nobody takes the one's labels for the other's.
+///
 /// # Errors
-/// A file cannot be written. Where there was other prepared data, the two directories may then disagree, which [`read`]
-/// finds by the hash.
+/// A file cannot be written; then the old ones stay, unless it only could not get its name.
 pub fn write(data: &Path, labels_directory: &Path, pixels: &[u8], labels: &[u8]) -> Result<String> {
     let side = MNIST.frame.side as u32;
     let images = encode_images(pixels, side, side);
@@ -72,11 +75,21 @@ pub fn write(data: &Path, labels_directory: &Path, pixels: &[u8], labels: &[u8])
     // First the hashes of both, by which [`check_replaced`] knows them, should this process be killed.
     let before = known_hashes(&hashes).into_iter().filter(|before| *before != sha256);
     let both: String = [sha256.clone()].into_iter().chain(before).map(|sha256| line(&sha256)).collect();
-    files::write(&hashes, both.as_bytes())?;
-    files::write(data.join(IMAGES), &images)?;
-    files::write(labels_directory.join(LABELS), &encode_labels(labels))?;
-    files::write(&hashes, line(&sha256).as_bytes())?;
+    let files = [
+        made(&hashes, both.as_bytes())?,
+        made(&data.join(IMAGES), &images)?,
+        made(&labels_directory.join(LABELS), &encode_labels(labels))?,
+        made(&hashes, line(&sha256).as_bytes())?,
+    ];
+    files.into_iter().try_for_each(AtomicFile::place)?;
     Ok(sha256)
+}
+
+/// A file with these contents that still lacks its name.
+fn made(target: &Path, bytes: &[u8]) -> Result<AtomicFile> {
+    let mut file = AtomicFile::create(target)?;
+    file.write_all(bytes).map_err(Error::io("write", target))?;
+    file.sync().map(|()| file)
 }
 
 /// The hashes that the file at `path` holds, as `sha256sum` writes them; none if it is another file.
@@ -127,6 +140,9 @@ pub fn labels(directory: &Path) -> Result<Labels> {
     let next = |error| MedPerfError::input(error, NEXT);
     let text = open::regular(&path).and_then(|file| open::read_at_most(LONGEST_HASH, file));
     let text = text.map_err(Error::io("read", &path)).map_err(next)?.unwrap_or_default();
+    if let [_, _, ..] = known_hashes(&path)[..] {
+        return Err(fault(&path, "has the hashes of two preparations, of which the later was interrupted"));
+    }
     let images_sha256 = String::from_utf8_lossy(&text).split_whitespace().next().unwrap_or_default().to_string();
     if !is_sha256(&images_sha256) {
         return Err(fault(&path, format!("expected a SHA-256 and the name {IMAGES}, as sha256sum writes them")));
