@@ -159,7 +159,7 @@ fn the_environment_chooses_the_instruction_set_among_those_there_are() {
     let (float32, bf16) = (names(InstructionSet::available()), names(InstructionSet::available_for(Precision::Bf16)));
     for name in &bf16 {
         let ended = train(name, "bf16").done();
-        let is_slow = ended.stderr.contains("has no products of bf16 numbers: float32 is faster");
+        let is_slow = ended.stderr.contains("has no products of bf16 numbers: --precision=float32 is faster");
         assert_eq!(is_slow, float32.contains(name), "{ended:#?}");
         assert_eq!(sandbox.metrics("model")["instruction_set"], *name);
         // Those for bf16 alone are kinds of the fastest.
@@ -414,7 +414,8 @@ fn a_loss_that_becomes_infinite_or_nan_is_an_error_and_writes_no_model() {
 
 const DAMAGED: &str = "bring the file again, or run `mnist download`, which keeps other files under another name";
 const OTHER_SET: &str = "the file seems to be of another data set: leave it there, and give MNIST a directory of its own \
-                         with --data_dir=DIR; `mnist download` brings it";
+                         with --data_dir=DIR; `mnist download` brings it. Data of your own needs images of 28 x 28 pixels and for \
+                         each a label from 0 to 9";
 
 /// Spoils one data file by `spoil` and expects this error about it.
 #[track_caller]
@@ -749,7 +750,9 @@ fn a_full_disk_is_an_error_and_the_old_model_stays() {
     sandbox.write("full/model.safetensors", old);
     let flags = "--data_dir=data --log_dir=logs --parameters_file=parameters.yaml";
     sandbox.run(&format!("train {flags} --model_dir=full --hidden_layers 128")).failed_with(
-        "full/model.safetensors: cannot write: No space left on device (os error 28)\n\
+        "full/model.safetensors: cannot write: No space left on device (os error 28); the new contents are kept as \
+         logs/model.safetensors.kept, logs/metrics.json.kept, logs/parameters.yaml.kept, logs/report.html.kept, \
+         logs/model.onnx.kept\n\
          hint: free some space on that disk, or choose another directory",
     );
     assert_eq!(sandbox.files("full"), ["model.safetensors"]);
@@ -982,6 +985,7 @@ fn a_device_that_is_lost_and_a_lack_of_memory_leave_the_model_of_the_epochs_befo
             course,
             recorder,
             model_dir,
+            log_dir: sandbox.path("logs"),
             lock: None,
             unfinished,
             begin,

@@ -1,13 +1,16 @@
 //! `MODEL_DIR/unfinished`: it takes an unfinished model where a finished one stands, and never a model that is not marked so.
 
 use std::fs;
+use std::io::{BufReader, Read};
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Stdio;
 
 use mnist::files::lock::DirectoryLock;
 use mnist::model::file as model_file;
+use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::{Sandbox, fifo};
+use crate::common::{Sandbox, TRAIN, fifo, lines_until};
 
 const LIMITED: &str = "--train_epochs=100000 --max_seconds=0.8";
 
@@ -146,4 +149,26 @@ fn a_model_of_another_program_is_not_replaced() {
 fn mnist_free_safetensors() -> Vec<u8> {
     let header = r#"{"__metadata__":{"format":"pt"},"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
     [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 4]].concat()
+}
+
+#[test]
+fn a_model_whose_directory_is_gone_is_kept_beside_the_logs() {
+    let sandbox = Sandbox::with_data();
+    let mut command = sandbox.program();
+    let mut child = command.args(TRAIN.split(' ')).arg("--train_epochs=100000").stderr(Stdio::piped()).spawn().unwrap();
+    let mut messages = BufReader::new(child.stderr.take().unwrap());
+    lines_until(&mut messages, "epoch 2/100000: ");
+    fs::rename(sandbox.path("model"), sandbox.path("elsewhere")).unwrap();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let mut said = String::new();
+    messages.read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143), "{said}");
+    let kept = "logs/model.safetensors.kept";
+    let message = format!(
+        "model/model.safetensors: cannot write: No such file or directory (os error 2); the new contents are kept as {kept}, logs/metrics.json.kept, "
+    );
+    assert!(said.contains(&message), "{said}");
+    fs::create_dir(sandbox.path("model")).unwrap();
+    fs::rename(sandbox.path(kept), sandbox.path("model/model.safetensors")).unwrap();
+    assert!(model_file::load(&sandbox.path("model")).unwrap().unfinished.is_some());
 }

@@ -30,6 +30,9 @@ impl AtomicFile {
     /// The directory is missing or cannot be written.
     pub fn create(target: impl Into<PathBuf>) -> Result<Self> {
         let target = target.into();
+        if target.as_os_str().as_encoded_bytes().ends_with(b"/") {
+            return Err(Error::io("write", &target)(io::ErrorKind::IsADirectory.into())); // a rename would say it too late
+        }
         let prefix = format!(".{}.", target.file_name().unwrap_or_default().to_string_lossy());
         let file = temporary(directory_of(&target), &prefix).map_err(Error::io("write", &target))?;
         give_to_owner_of(directory_of(&target), file.path());
@@ -125,8 +128,10 @@ impl AtomicFile {
         });
         // Without rename it keeps its temporary name. `prepare` removes no leftovers there.
         match (file.keep(), kept) {
-            (_, Ok(kept)) | (Ok((_, kept)), Err(_)) => Error::Kept { problem: Box::new(error), kept: vec![kept] },
-            (Err(_), Err(_)) => error,
+            (_, Ok(kept)) => Error::Kept { problem: Box::new(error), kept: vec![kept] },
+            // Its directory may be gone.
+            (Ok((_, kept)), Err(_)) if kept.exists() => Error::Kept { problem: Box::new(error), kept: vec![kept] },
+            _ => error,
         }
     }
 

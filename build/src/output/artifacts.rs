@@ -109,7 +109,9 @@ pub fn is_stranger(directory: &Path, name: &str) -> bool {
 pub fn warn_of_other_origin(model_dir: &Path, model_sha256: &str) {
     let is_other = |name: &&str| origin::model_sha256(model_dir, name).is_some_and(|hash| hash != model_sha256);
     let others: Vec<_> = made_from_model().filter(is_other).collect();
-    if !others.is_empty() {
+    // A training may have replaced all of them meanwhile.
+    let is_there = || weights::load_hashed(model_dir).is_ok_and(|(_, sha256)| sha256 == model_sha256);
+    if !others.is_empty() && is_there() {
         let (files, model) = (others.join(", "), WEIGHTS.file_name);
         warn!("{}: made from another model than the {model} there: {files}", model_dir.display());
     }
@@ -168,13 +170,14 @@ pub fn write_all(finished: &Finished, directory: &Path, lock: Option<&DirectoryL
     Ok(written)
 }
 
-/// Keeps the files of `finished` in `directory` under other names than their own, which are not theirs to take. Returns
-/// `error` with these names.
+/// Keeps the files of `finished` in `directory` under other names than their own, which are not theirs to take, until one
+/// cannot be written. Returns `error` with these names.
 pub fn keep_all(finished: &Finished, directory: &Path, error: Error) -> Error {
     let mut set = FileSet::new(directory, None);
     for Artifact { file_name, encode, .. } in ALL {
         if let Some(Err(problem)) = encode(finished).map(|bytes| set.add(file_name, &bytes)) {
             warn!("{problem}");
+            break;
         }
     }
     set.keep_after(error)

@@ -37,8 +37,7 @@ use crate::training::{Training, snapshots};
 pub fn run(args: &Train, console: &Console) -> Result<()> {
     let mut results = String::new();
     let ended = logged(args, || Dataset::load(&args.data_dir), console, &mut results);
-    console::print(&results)?;
-    ended
+    verdict::end([ended, console::print(&results)].into_iter().filter_map(Result::err).collect())
 }
 
 /// Trains as `args` say on `data`, and sets `results` to a summary for people once the files are written, even if an error
@@ -75,6 +74,7 @@ pub fn logged(
 ///
 /// # Errors
 /// Training failed, see [`crate::training::TrainingRun`], or a file cannot be written, or the target accuracy was not reached.
+/// Files that MODEL_DIR does not take are kept in LOG_DIR.
 /// What ends training after the first epoch, such as a signal or a device that fails, leaves the files of an unfinished training.
 pub fn carry_out(mut plan: Plan, listener: &mut dyn Listener, results: &mut String) -> Result<()> {
     let images: Vec<_> = plan.dataset.splits().map(|(split, images)| (split, images.len())).collect();
@@ -115,6 +115,7 @@ pub fn carry_out(mut plan: Plan, listener: &mut dyn Listener, results: &mut Stri
     verdict::warn_of(&finished, model_dir);
     plan.recorder.iter_mut().for_each(Recorder::settle); // one that does not fit takes space until it fails
     let written = write_files(&finished, model_dir, plan.lock.as_deref(), plan.unfinished);
+    let written = written.map_err(|problem| keep_in(&plan.log_dir, &finished, problem));
     // Even if they cannot be written: a training that goes on from the snapshot writes them.
     let snapshots = plan.recorder.map(Recorder::close);
     let snapshot = matches!(snapshots, Some(Ok(())));
@@ -136,6 +137,15 @@ pub fn carry_out(mut plan: Plan, listener: &mut dyn Listener, results: &mut Stri
     failures.extend(snapshots.and_then(Result::err));
     failures.extend(verdict::of(&plan.parameters, trained).err());
     verdict::end(failures)
+}
+
+/// Keeps the files of `finished` in `log_dir`, unless `problem` says that they are kept elsewhere already. Returns it with their
+/// names.
+fn keep_in(log_dir: &Path, finished: &Finished, problem: Error) -> Error {
+    match problem {
+        Error::Kept { .. } => problem,
+        _ => artifacts::keep_all(finished, log_dir, problem),
+    }
 }
 
 /// Says how to come to the files that `failure` kept from being written: from a `snapshot`, for which older ones may have to

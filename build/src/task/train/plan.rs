@@ -53,6 +53,8 @@ pub struct Plan {
     pub recorder: Option<Recorder>,
     /// Where the files go.
     pub model_dir: PathBuf,
+    /// Where they go if they cannot go there.
+    pub log_dir: PathBuf,
     /// Keeps other trainings out of MODEL_DIR; none where the file system has no locks.
     pub lock: Option<Arc<DirectoryLock>>,
     /// Where the files of an unfinished training go if a finished model stands in MODEL_DIR.
@@ -133,9 +135,22 @@ pub fn prepare(
     };
     let (data, optimizer) = (&dataset.provenance, &recipe.optimizer);
     let recorder = Recorder::new(&args.model_dir, run, &used, data, optimizer, trainer.info(), lock.clone())?;
-    let model_dir = args.model_dir.clone();
+    let (model_dir, log_dir) = (args.model_dir.clone(), args.log_dir.clone());
     let augmenter = augmenter(&used, &dataset.train, trainer.info().threads)?;
-    Ok(Plan { parameters, used, dataset, trainer, augmenter, course, recorder, model_dir, lock, unfinished, begin })
+    Ok(Plan {
+        parameters,
+        used,
+        dataset,
+        trainer,
+        augmenter,
+        course,
+        recorder,
+        model_dir,
+        log_dir,
+        lock,
+        unfinished,
+        begin,
+    })
 }
 
 /// Checks that there is memory for all that a training takes besides the engine, before the engine takes what it `needed` with
@@ -220,7 +235,7 @@ fn resumed(args: &Train, parameters: &Parameters) -> Result<Option<(PathBuf, Sna
     if !args.resume {
         if snapshots::exist(model_dir) {
             let what_happens = match parameters.snapshots {
-                0 => "they are kept, and --resume would use the newest",
+                0 => "they are kept, and --resume with the same parameters goes on from the newest",
                 _ => "they are kept, but for those of the same epochs: these are replaced",
             };
             warn!("{}: holds snapshots of an earlier training; {what_happens}", model_dir.display());
@@ -229,7 +244,8 @@ fn resumed(args: &Train, parameters: &Parameters) -> Result<Option<(PathBuf, Sna
     }
     let found = snapshots::newest(model_dir)?;
     if found.is_none() {
-        info!("{}: has no snapshot: training begins anew", model_dir.display());
+        let next = if parameters.snapshots == 0 { "; --snapshots=1 takes one after every epoch" } else { "" };
+        warn!("{}: has no snapshot: training begins anew{next}", model_dir.display());
     }
     Ok(found)
 }
@@ -337,6 +353,6 @@ fn announce_engine(engine: &EngineInfo, precision: Precision) {
     // Those without a unit for products of bf16 numbers.
     let is_plain = InstructionSet::available().iter().any(|set| set.name() == engine.instruction_set);
     if precision == Precision::Bf16 && is_plain {
-        warn!("precision: {} has no products of bf16 numbers: float32 is faster", engine.instruction_set);
+        warn!("precision: {} has no products of bf16 numbers: --precision=float32 is faster", engine.instruction_set);
     }
 }
