@@ -143,8 +143,9 @@ impl Dataset {
             return refused(format!("leaves none of class {}", self.train.classes[usize::from(label)]));
         }
         let train = Arc::make_mut(&mut self.train);
-        let pixels = train.pixels.split_off(left * train.inputs());
-        let labels = train.labels.split_off(left);
+        let inputs = train.inputs();
+        let pixels = moved_end(&mut train.pixels, left * inputs);
+        let labels = moved_end(&mut train.labels, left);
         (self.provenance.train_images, self.provenance.validation_images) = (left, labels.len());
         self.validation = Some(Images { side: train.side, classes: train.classes, pixels, labels });
         Ok(())
@@ -208,6 +209,22 @@ impl TestSet {
         sets::check_fit(&model.shape, self.images.side, self.images.classes.len())
             .map_err(|problem| Error::Model { path: model_dir.join(model_file::FILE_NAME), problem })
     }
+}
+
+/// Bytes that are moved before their memory is given back.
+const MOVED_AT_ONCE: usize = 4 << 20;
+
+/// The bytes from `begin` on, which `bytes` loses together with their memory. Hardly a byte has memory twice at any time, as it
+/// would in `split_off`.
+fn moved_end(bytes: &mut Vec<u8>, begin: usize) -> Vec<u8> {
+    let mut end = vec![0; bytes.len() - begin]; // takes memory where it is written
+    for piece in end.rchunks_mut(MOVED_AT_ONCE) {
+        let left = bytes.len() - piece.len();
+        piece.copy_from_slice(&bytes[left..]);
+        bytes.truncate(left);
+        bytes.shrink_to_fit();
+    }
+    end
 }
 
 fn is_zero(number: &usize) -> bool {
