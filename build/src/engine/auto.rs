@@ -110,6 +110,10 @@ mod measured {
                     info!("device auto: cpu, since no GPU was found");
                     return Ok(on_cpu);
                 }
+                Err(error @ Error::TooFewGpus { .. }) => {
+                    warn!("device auto: cpu, since there are too few GPUs: {error}");
+                    return Ok(on_cpu);
+                }
                 Err(error) => return Err(error),
             };
             let measured = match gpus {

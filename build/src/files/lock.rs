@@ -7,6 +7,8 @@
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
@@ -16,6 +18,8 @@ use crate::open;
 
 /// The file in the locked directory.
 pub const NAME: &str = ".mnist-lock";
+/// [`DirectoryLock::check_free`] of another process has long let go by then.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A directory that this process alone writes, until the value is dropped.
 #[derive(Debug)]
@@ -45,6 +49,7 @@ impl DirectoryLock {
     /// See [`take`](Self::take).
     pub fn take_quietly(directory: &Path) -> Result<Option<Self>> {
         let path = directory.join(NAME);
+        let begin = Instant::now();
         loop {
             let mut file = open_own(&path, OpenOptions::new().read(true).write(true).create(true))?;
             match file.try_lock() {
@@ -54,6 +59,7 @@ impl DirectoryLock {
                     named.map_err(Error::io("write", &path))?;
                     return Ok(Some(Self { path, file }));
                 }
+                Err(TryLockError::WouldBlock) if begin.elapsed() < LOOK => thread::sleep(LOOK / 10),
                 Err(TryLockError::WouldBlock) => return Err(in_use(directory, &mut file)),
                 Err(TryLockError::Error(error)) if is_unsupported(&error) => {
                     super::remove(&path)?;

@@ -111,9 +111,10 @@ impl<'a> FileSet<'a> {
         if let Err(error) = written {
             return Err(self.keep_after(atomic::without_copy(error)));
         }
-        // The open files hold the locks that mark them as no leftovers.
-        let _held = self.files.into_iter().map(AtomicFile::release).collect::<Result<Vec<File>>>()?;
-        journal.carry_out(&self.directory)
+        // The open files hold the locks that mark them as no leftovers. All are released, since the journal names all.
+        let held: Vec<Result<File>> = self.files.into_iter().map(AtomicFile::release).collect();
+        journal.carry_out(&self.directory)?;
+        held.into_iter().collect::<Result<Vec<_>>>().map(drop)
     }
 
     /// Keeps what was added under other names than the final ones. Returns `error` with these names.

@@ -10,6 +10,7 @@
 //! <https://github.com/onnx/onnx/blob/main/docs/Operators.md>. The messages below have only the fields that are written.
 
 use prost::Message;
+use tracing::warn;
 
 use crate::data::sets::DataSource;
 use crate::model::MlpShape;
@@ -29,7 +30,11 @@ const IR_VERSION: i64 = 8;
 /// The version of the operators.
 const OPSET: i64 = 17;
 
-/// The file's bytes for `model`, whose own file has this hash, if it reads square images. Equal models give equal bytes.
+/// The longest message of the format: <https://protobuf.dev/programming-guides/encoding/#size-limit>.
+const MOST_BYTES: usize = i32::MAX as usize;
+
+/// The file's bytes for `model`, whose own file has this hash, if it reads square images and the format can hold it. Equal
+/// models give equal bytes.
 pub fn encode(model: &Model, model_sha256: &str) -> Option<Vec<u8>> {
     let side = model.shape.image_side()?;
     let (nodes, constants) = operations(model);
@@ -58,6 +63,10 @@ pub fn encode(model: &Model, model_sha256: &str) -> Option<Vec<u8>> {
         opsets: vec![Opset { version: OPSET }],
         metadata: metadata.map(|(key, value)| Entry { key: key.into(), value }).into(),
     };
+    if model.encoded_len() > MOST_BYTES {
+        warn!("model.onnx: the format holds at most 2 GiB, and this network is larger: it is left out");
+        return None;
+    }
     Some(model.encode_to_vec())
 }
 
