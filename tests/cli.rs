@@ -42,6 +42,18 @@ fn a_missing_or_unknown_flag_is_named() {
         &format!("{TRAIN} --batchsize=3"),
         "unexpected argument '--batchsize' found\n\n  tip: a similar argument exists: '--batch_size'\n",
     );
+    for (arguments, flag, commands) in [
+        ("demo --synthetic", "--synthetic", "mnist download"),
+        ("demo --log-dir=logs", "--log_dir", "mnist download and mnist train and mnist evaluate"),
+    ] {
+        let typed = flag.replace('_', "-");
+        let tip = format!("{flag} is a flag of {commands}");
+        wrong_arguments(arguments, &format!("unexpected argument '{typed}' found\n\n  tip: {tip}\n"));
+    }
+    wrong_arguments(
+        &format!("{TRAIN} --hidden-layers 64 32 16"),
+        "unexpected argument '32' found\n\n  tip: widths are separated by commas: --hidden_layers=64,32,16\n",
+    );
 }
 
 #[test]
@@ -155,6 +167,15 @@ fn an_answer_that_cannot_be_written_is_a_failure() {
         assert!(error.starts_with("error: stdout: cannot write: "), "{arguments}: {error}");
         assert_eq!(output.status.code(), Some(1), "{arguments}");
     }
+    // Nor does it hide how the work ended.
+    let sandbox = Sandbox::with_data();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = sandbox.program();
+    let output = command.args(TRAIN.split(' ')).arg("--target_accuracy=0.9999").stdout(full).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    for expected in ["error: stdout: cannot write: ", "error: target_accuracy: expected a test accuracy of "] {
+        assert!(error.contains(expected), "{expected}: {error}");
+    }
 }
 
 #[test]
@@ -227,7 +248,7 @@ fn a_model_that_is_missing_or_damaged_is_refused() {
     sandbox.write("model/model.safetensors", &good[..good.len() / 2]);
     sandbox.run(evaluate).failed_with(
         "model/model.safetensors: is not a safetensors file: incomplete metadata, file not fully covered\n\
-             hint: bring the file back, or train it again with `mnist train --model_dir=model`",
+             hint: bring the right file back, or move this one away and train with `mnist train --model_dir=model`",
     );
 }
 

@@ -16,6 +16,9 @@ use crate::text::{escaped, quoted, suggestion};
 /// The commands of `mnist cube` that are none of `mnist`.
 const OF_CUBE: [&str; 5] = ["run", "configure", "describe", "show_config", "inspect"];
 
+/// The commands of `mnist` whose flags are easily given to another one.
+const TASKS: [&str; 5] = ["download", "train", "evaluate", "predict", "augment"];
+
 /// This program, as far as a tip depends on it.
 const PROGRAM: Program = Program { flags_of: &flags_of, check_parameters: &|_| Ok(()) };
 
@@ -62,6 +65,13 @@ pub fn improve(error: &mut clap::Error, arguments: &[OsString]) {
                 || vec![format!("the cube's tasks and platforms are listed by: mnist cube describe{mlcube}")];
             if choices.is_empty() { elsewhere() } else { choices }
         }
+        ErrorKind::UnknownArgument if error.get(ContextKind::SuggestedArg).is_none() => {
+            let argument = text(ContextKind::InvalidArg).unwrap_or_default();
+            match elsewhere(&argument).or_else(|| with_commas(&argument, &words)) {
+                Some(tip) => vec![tip],
+                None => return,
+            }
+        }
         _ => return,
     };
     if !tips.is_empty() {
@@ -72,6 +82,24 @@ pub fn improve(error: &mut clap::Error, arguments: &[OsString]) {
         // `-- --name` would be no parameter.
         error.insert(ContextKind::Suggested, ContextValue::None);
     }
+}
+
+/// The commands that have the flag `typed`; nothing if there are none.
+fn elsewhere(typed: &str) -> Option<String> {
+    let name = typed.strip_prefix("--")?.replace('-', "_");
+    let has = |command: &&&str| flags_of(command).is_some_and(|flags| flags.all.contains(&name));
+    let commands: Vec<_> = TASKS.iter().filter(has).map(|command| format!("mnist {command}")).collect();
+    (!commands.is_empty()).then(|| format!("--{name} is a flag of {}", commands.join(" and ")))
+}
+
+/// How to write a list of widths, of which clap does not know the one that was `typed`.
+fn with_commas(typed: &str, words: &[impl AsRef<str>]) -> Option<String> {
+    let at = words.iter().position(|word| word.as_ref() == typed)?;
+    let flag = words[..at].iter().rposition(|word| word.as_ref().starts_with('-'))?;
+    let is_number = |word: &&str| word.parse::<u32>().is_ok();
+    let widths: Vec<_> = words[flag + 1..].iter().map(AsRef::as_ref).take_while(is_number).collect();
+    let is_meant = words[flag].as_ref().replace('-', "_") == "__hidden_layers" && flag + widths.len() >= at;
+    is_meant.then(|| format!("widths are separated by commas: --hidden_layers={}", widths.join(",")))
 }
 
 /// What the cube `mlcube` has for the flags that are `missing`; nothing if that cannot be read.

@@ -209,7 +209,7 @@ mod tests {
             ("optimizer: lion", "1: optimizer: expected adam, adamw, sgd, rmsprop or adagrad, found the text \"lion\""),
             (
                 "hidden_layers: [1, [2]]",
-                "1: hidden_layers: expected a list of at most 32 widths, each a whole number from 1 to 4096, found [1, a list]",
+                "1: hidden_layers: expected a list of at most 32 widths, each a whole number from 1 to 4096, such as [256, 128], found [1, a list]",
             ),
             ("dropout: 1", "1: dropout: expected a number from 0 to below 1, found 1"),
             ("device: {}", "1: device: expected auto, cpu, gpu, gpu:NUMBER or gpu:NAME, found a mapping"),

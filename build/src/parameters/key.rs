@@ -165,7 +165,10 @@ impl Key {
             ValueKind::Gpus { .. } => format!("auto, all or a whole number from 1 to {}", GpuCount::MOST),
             ValueKind::Truth { .. } => "true or false".into(),
             ValueKind::Widths { .. } => {
-                format!("a list of at most {MOST_HIDDEN_LAYERS} widths, each a whole number from 1 to {MOST_UNITS}")
+                format!(
+                    "a list of at most {MOST_HIDDEN_LAYERS} widths, each a whole number from 1 to {MOST_UNITS}, such as \
+                     [256, 128]"
+                )
             }
         }
     }
