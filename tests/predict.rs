@@ -328,7 +328,8 @@ fn a_missing_or_damaged_model_is_refused_and_says_why() {
     sandbox.train("").done();
     sandbox.write("digit.png", encoded(&DynamicImage::ImageLuma8(GrayImage::new(28, 28)), ImageFormat::Png));
     let good = fs::read(sandbox.path("model/model.safetensors")).unwrap();
-    let hint = "\nhint: bring the file back, or train it again with `mnist train --model_dir=model`";
+    let hint =
+        "\nhint: bring the right file back, or move this one away and train with `mnist train --model_dir=model`";
     let file = "model/model.safetensors";
     let refused = |bytes: &[u8], problem: &str| {
         sandbox.write(file, bytes);

@@ -107,7 +107,7 @@ fn a_signal_leaves_a_snapshot_of_the_last_whole_epoch_to_go_on_from() {
 fn the_newest_sound_snapshot_is_taken_and_faults_are_named() {
     let (sandbox, expected, _) = undisturbed("");
     let ended = sandbox.train("--resume").done();
-    assert!(ended.stderr.contains("model: has no snapshot: training begins anew\n"), "{ended:#?}");
+    assert!(ended.stderr.contains("warning: model: has no snapshot: training begins anew\n"), "{ended:#?}");
     let names = ["epoch-026.safetensors", "epoch-028.safetensors", "epoch-030.safetensors"];
     assert_eq!(sandbox.files("model/snapshots"), names);
 
@@ -137,7 +137,7 @@ fn the_newest_sound_snapshot_is_taken_and_faults_are_named() {
     let warning = "warning: model: holds snapshots of an earlier training; they are kept, ";
     assert!(ended.stderr.contains(&format!("{warning}but for those of the same epochs: these are replaced\n")));
     let ended = sandbox.train("--snapshots=0").done();
-    let warning = format!("{warning}and --resume would use the newest\n");
+    let warning = format!("{warning}and --resume with the same parameters goes on from the newest\n");
     assert!(ended.stderr.contains(&warning), "{ended:#?}");
     mnist::data::synthetic::write(&sandbox.path("data"), 299, 100).unwrap();
     refused("", "is of a training on other data: ");
@@ -247,7 +247,7 @@ fn another_instruction_set_is_named() {
     assert!(!warned(&same), "{same:#?}");
     if available.len() == 1 {
         return skipped("this processor has only the portable instruction set");
-    };
+    }
     let other = train(fastest, "--resume --train_epochs=3");
     let message = format!(
         "warning: the instruction set is {fastest}, before it was {portable}: the model will differ a little from that of an \

@@ -131,7 +131,8 @@ fn the_stand_in_is_replaced_and_never_replaces_mnist() {
     let draw = |place: PlaceDrawn| place(&stand_in, &drawn);
     assert_eq!(origins(download::write_synthetic(&case.options, draw)).unwrap(), [Origin::Drawn]);
     let never = |_: PlaceDrawn| panic!("nothing to draw");
-    assert_eq!(origins(download::write_synthetic(&case.options, never)).unwrap(), [Origin::There("images".into())]);
+    let again = origins(download::write_synthetic(&case.options, never)).unwrap();
+    assert_eq!(again, [Origin::DrawnBefore("images".into())]);
 
     case.fetches_from(&server.url(""));
     let refused = |case: &Case| {

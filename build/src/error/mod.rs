@@ -282,6 +282,8 @@ impl Error {
                 Some("the system starts no more processes; see `ulimit -u` and the container's pids.max".into())
             }
             Error::NoParameters { path, .. } => beside(path),
+            // No disk.
+            Error::Io { path, .. } if path.as_os_str() == "stdout" => None,
             Error::Io { source, .. } => io_hint(source).map(str::to_string),
             Error::Kept { problem, .. } if matches!(**problem, Error::Occupied { .. }) => Some(
                 "move that file elsewhere, then the kept ones into its directory, without the ending `.kept`".into(),
@@ -320,14 +322,15 @@ impl Error {
             ),
             Error::OtherSet { .. } | Error::CountsDiffer { .. } => Some(
                 "the file seems to be of another data set: leave it there, and give MNIST a directory of its own with \
-                 --data_dir=DIR; `mnist download` brings it"
+                 --data_dir=DIR; `mnist download` brings it. Data of your own needs images of 28 x 28 pixels and for each \
+                 a label from 0 to 9"
                     .into(),
             ),
             Error::NoModel { model_dir, unfinished } => Some(model_hint(model_dir, unfinished.as_deref())),
             Error::Model { path, .. } => {
                 let directory = path.parent().unwrap_or(path);
                 Some(format!(
-                    "bring the file back, or train it again with `mnist train --model_dir={}`",
+                    "bring the right file back, or move this one away and train with `mnist train --model_dir={}`",
                     quoted(directory)
                 ))
             }

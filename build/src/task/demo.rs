@@ -122,6 +122,7 @@ fn bring_data(args: &Demo, console: &Console) -> Result<Dataset> {
         Err(Error::Download { failures }) => {
             Error::Download { failures }.lines().iter().for_each(|line| warn!(target: LOG, "{line}"));
             warn!("no mirror could be reached: training on SYNTHETIC digits instead, which is not MNIST");
+            info!("to have MNIST itself: `{} demo --mirror=URL_OR_DIRECTORY`", cli::started_as());
             download::draw(data_dir)?;
         }
         result => drop(result?),

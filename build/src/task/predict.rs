@@ -85,7 +85,7 @@ pub fn run(args: &Predict) -> Result<()> {
     let names: Vec<String> = args.images.iter().map(|path| path.display().to_string()).collect();
     let answers = answers(engine.as_mut(), model.shape.classes(), &names, &prepared)?;
 
-    console::print(&if args.json { json(&answers) } else { table(&answers, trained_on) })?;
+    let printed = console::print(&if args.json { json(&answers) } else { table(&answers, trained_on) });
     let unread = prepared.iter().filter(|image| image.is_err()).count();
     for problem in prepared.iter().filter_map(|image| image.as_ref().err()) {
         error!("{problem}");
@@ -95,7 +95,7 @@ pub fn run(args: &Predict) -> Result<()> {
     let mut failures = vec![];
     failures.extend((unread > 0).then_some(Error::Pictures { unread, images }));
     failures.extend((args.strict && doubtful > 0).then_some(Error::Doubtful { doubtful, images }));
-    failures.extend(shown.err());
+    failures.extend([shown, printed].into_iter().filter_map(Result::err));
     verdict::end(failures)
 }
 

@@ -22,13 +22,15 @@ pub enum Origin {
     Mirror(String),
     /// This program generated it: synthetic data.
     Drawn,
+    /// It generated it earlier, as this file, below the directory.
+    DrawnBefore(PathBuf),
 }
 
 impl Origin {
     /// Where `file` now is, below the directory.
     pub fn place<'a>(&'a self, file: &'a SourceFile) -> &'a Path {
         match self {
-            Self::There(place) => place,
+            Self::There(place) | Self::DrawnBefore(place) => place,
             _ => Path::new(file.name),
         }
     }
@@ -36,7 +38,7 @@ impl Origin {
     /// Without the hash, which is right in any case.
     pub fn in_short(&self) -> String {
         match self {
-            Self::There(_) => "there already".into(),
+            Self::There(_) | Self::DrawnBefore(_) => "there already".into(),
             Self::Unpacked(from) => format!("from {}", from.display()),
             Self::Mirror(mirror) => format!("from {mirror}"),
             Self::Drawn => "drawn".into(),
@@ -48,6 +50,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Drawn => f.write_str("drawn, not MNIST"),
+            Self::DrawnBefore(_) => write!(f, "{}, drawn, not MNIST", self.in_short()),
             Self::Unpacked(_) => write!(f, "{}, which was there, SHA-256 right", self.in_short()),
             Self::There(_) | Self::Mirror(_) => write!(f, "{}, SHA-256 right", self.in_short()),
         }

@@ -157,7 +157,7 @@ pub fn write_synthetic(options: &Options, draw: impl FnOnce(PlaceDrawn) -> Resul
         draw(&|file, bytes| store::place_drawn(directory, file, bytes, &options.files))?;
     }
     let origin = |found: &Found| match found {
-        Found::There(path) if !drawn => Origin::There(below(directory, path)),
+        Found::There(path) if !drawn => Origin::DrawnBefore(below(directory, path)),
         _ => Origin::Drawn,
     };
     Ok(Downloaded { files: options.stand_in.iter().copied().zip(there.iter().map(origin)).collect() })

@@ -24,7 +24,7 @@ const LONGEST_PROBLEM: usize = 200;
 /// How far the sum of an image's probabilities may be from 1.
 const TOLERANCE: f64 = 1e-3;
 /// The next step after a fault.
-const NEXT: &str = "let the model infer again on the data that these labels are of";
+const NEXT: &str = "let the model infer again on the data that these labels are of; docs/medperf.md has the format";
 
 /// The file's contents.
 #[derive(Debug, Serialize, Deserialize)]
