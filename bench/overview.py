@@ -4,7 +4,8 @@
     python3 bench/overview.py
 
 With `--check` it writes nothing, and fails if the file is not what the records give. Figures come from each record's
-raw.jsonl; a record without one, or with figures of another kind, is named below the tables.
+raw.jsonl; a record without one, or with figures of another kind, is named below the tables. A directory without README.md
+is left out: its measurement goes on, or was broken off before the first part ended.
 """
 import argparse
 import collections
@@ -122,19 +123,20 @@ def of_accuracies(record, lines):
 
 def overview():
     processors, gpus, accuracies, others = [], [], [], []
-    for record in sorted(path for path in RECORDS.iterdir() if path.is_dir()):
+    for record in sorted(page.parent for page in RECORDS.glob("*/README.md")):
         raw = record / "raw.jsonl"
         lines = [json.loads(line) for line in raw.read_text().splitlines()] if raw.exists() else []
         parts = collections.defaultdict(list)
         for line in lines:
             parts[line.get("part", "")].append(line)
+        found = len(processors) + len(gpus) + len(accuracies)
         if any(line["what"] == FUSED for line in parts["epoch"]):
             processors += of_processors(record, parts)
-        elif parts["gpu"]:
+        if any(line["what"] == FUSED_GPU for line in parts["gpu"]):
             gpus += of_gpus(record, parts)
-        elif lines and "target" in lines[0]:
+        if lines and "target" in lines[0]:
             accuracies += of_accuracies(record, lines)
-        else:
+        if len(processors) + len(gpus) + len(accuracies) == found:
             others.append(f"- [{record.name}]({record.name}/README.md)")
     return "\n".join([
         HEAD, "## Processors", "",
