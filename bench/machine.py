@@ -29,10 +29,10 @@ def multiplies_bf16():
 
 
 def output(*command):
-    """What a program prints; "unknown" where there is no such program."""
+    """What a program prints; "unknown" where there is no such program or it fails."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout.strip()
-    except FileNotFoundError:
+        return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
 
@@ -52,6 +52,9 @@ def invocation():
 
 
 def revision():
-    """The commit that is measured."""
-    changed = " with changes" if output("git", "status", "--porcelain", "build/src") else ""
-    return output("git", "rev-parse", "--short=12", "HEAD") + changed
+    """The commit that is measured; "unknown" without git or a repository."""
+    commit = output("git", "rev-parse", "--short=12", "HEAD")
+    # Records that are not committed yet change no measurement.
+    sources = ["build", "benches", "bench", "Cargo.toml", "Cargo.lock", ":!bench/records"]
+    changed = " with changes" if commit != "unknown" and output("git", "status", "--porcelain", "--", *sources) != "" else ""
+    return commit + changed
