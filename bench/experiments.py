@@ -3,8 +3,8 @@
 
     python3 bench/experiments.py --data_dir=workspace/data --only=accurate --seeds=3
 
-Trains with each experiment of bench/recipes/experiments.json on 50,000 images, on one thread, as many side by side as there are
-cores, and scores on the 10,000 left over. The test set is never looked at. Prints a table, the best first, and writes each
+Trains with each experiment of bench/recipes/experiments.json on 50,000 images, on one thread each, as many at a time
+as there are processors, and scores on the 10,000 left over. The test set is never looked at. Prints a table, the best first, and writes each
 run to raw.jsonl in the record's directory.
 """
 import argparse
@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import tempfile
 
-from machine import ROOT, record
+from machine import ROOT, processors, record
 
 PROGRAM = ROOT / "target/release/mnist"
 VALIDATION = 10_000
@@ -72,7 +72,7 @@ def main():
             raw.write(json.dumps(line) + "\n")
 
     jobs = [(name, seed) for seed in range(1, flags.seeds + 1) for name in chosen]
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(processors()) as pool:
         list(pool.map(run, jobs))
     print("\n".join(table(runs, experiments)))
 

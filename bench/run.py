@@ -33,7 +33,7 @@ import tempfile
 import time
 
 import limit
-from machine import ROOT, cpu, invocation, multiplies_bf16, output, record, revision
+from machine import ROOT, cpu, invocation, multiplies_bf16, output, processors, record, revision
 
 PROGRAM = ROOT / "target/release/mnist"
 RUNS = 5
@@ -450,7 +450,8 @@ class Bench:
     def threads(self):
         """Small and large steps with 1, 2, 4 and more threads, as many as the machine runs, and with the number that the program
         chooses; in turns until the time is up."""
-        counts = sorted({*(1 << n for n in range(os.cpu_count().bit_length())), os.cpu_count()}) + [0]
+        most = processors()
+        counts = sorted({*(1 << n for n in range(most.bit_length())), most}) + [0]
         cells = {cell: Samples() for cell in THREADS_CELLS}
         for (hidden, batch), samples in self.in_turns(cells):
             for count in counts:
@@ -578,14 +579,14 @@ def arguments():
     if unknown := set(flags.parts) - set(PARTS + GPU_PARTS):
         parser.error(f"--only: expected some of {','.join(PARTS + GPU_PARTS)}, found {','.join(unknown)}")
     if not flags.out:
-        flags.out = record(f"{os.cpu_count()}-cores")
+        flags.out = record(f"{processors()}-cores")
     return flags
 
 
 def heading(versions):
     """The head of the record: what was run, where, and with which versions."""
     return [
-        f"# {datetime.date.today()}, {cpu()}, {os.cpu_count()} cores", "",
+        f"# {datetime.date.today()}, {cpu()}, {processors()} cores", "",
         f"- command: `{invocation()}`",
         f"- revision: {revision()}",
         f"- system: {platform.system()} {platform.release()}, {platform.machine()}; {output('rustc', '--version')}",

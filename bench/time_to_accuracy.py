@@ -28,7 +28,7 @@ import sys
 import tempfile
 import time
 
-from machine import ROOT, cpu, invocation, output, record, revision
+from machine import ROOT, cpu, invocation, output, processors, record, revision
 
 PROGRAM = ROOT / "target/release/mnist"
 THREADS = 2
@@ -121,7 +121,7 @@ def main():
                     print(line, file=sys.stderr)
             rows += [row(target, who, recipe, runs[who]) for who in runs if runs[who]]
     text = "\n".join([
-        f"# Time to accuracy, {datetime.date.today()}, {cpu()}, {THREADS} cores", "",
+        f"# Time to accuracy, {datetime.date.today()}, {cpu()}, {processors()} cores", "",
         f"- command: `{invocation()}`",
         f"- revision: {measured}",
         f"- {output('rustc', '--version')}; peers: {', '.join(sorted(flags.versions)) or 'none'}", "",
