@@ -68,6 +68,11 @@ def multiplies_bf16():
     return re.search(r"^(flags|Features)\s*:.*\b(avx512_bf16|bf16)\b", cpuinfo(), re.MULTILINE) is not None
 
 
+def megabytes(usage):
+    """The most memory that a process had, by its resource usage: Linux counts KiB, macOS bytes."""
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
 def output(*command):
     """What a program prints; "unknown" where there is no such program or it fails."""
     try:

@@ -33,7 +33,7 @@ import tempfile
 import time
 
 import limit
-from machine import ROOT, cpu, invocation, multiplies_bf16, output, processors, record, revision
+from machine import ROOT, cpu, invocation, megabytes, multiplies_bf16, output, processors, record, revision
 
 PROGRAM = ROOT / "target/release/mnist"
 RUNS = 5
@@ -176,7 +176,7 @@ class Bench:
         if status:
             sys.exit(f"{command}: {error}")
         metrics = json.loads((model / "metrics.json").read_text())
-        return metrics, seconds, usage.ru_maxrss / 1000, (model / "model.safetensors").read_bytes()
+        return metrics, seconds, megabytes(usage), (model / "model.safetensors").read_bytes()
 
     def peer(self, name, *flags, data_dir=None):
         script = ROOT / f"bench/peers/train_{name}.py"
