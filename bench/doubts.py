@@ -202,7 +202,7 @@ def main():
     parser.add_argument("--model_dir", required=True, help="a trained model")
     parser.add_argument("--out", type=pathlib.Path)
     flags = parser.parse_args()
-    out = flags.out or record("doubts")
+    out = flags.out or record(cpu(), "doubts")
     model = os.path.abspath(flags.model_dir)
     measured = revision()
     subprocess.run(["cargo", "build", "--release", "--locked", "--quiet"], check=True, cwd=ROOT)

@@ -4,8 +4,8 @@
     python3 bench/experiments.py --data_dir=workspace/data --only=accurate --seeds=3
 
 Trains with each experiment of bench/recipes/experiments.json on 50,000 images, on one thread each, as many at a time
-as there are processors, and scores on the 10,000 left over. The test set is never looked at. Prints a table, the best first, and writes each
-run to raw.jsonl in the record's directory.
+as there are processors, and scores on the 10,000 left over. The test set is never looked at. Prints a table, the best first,
+and writes each run to raw.jsonl in bench/records/DATE-CPU-experiments/ (or --out).
 """
 import argparse
 import concurrent.futures
@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import tempfile
 
-from machine import ROOT, processors, record
+from machine import ROOT, cpu, processors, record
 
 PROGRAM = ROOT / "target/release/mnist"
 VALIDATION = 10_000
@@ -59,7 +59,7 @@ def main():
     flags = parser.parse_args()
     experiments = json.loads((ROOT / "bench/recipes/experiments.json").read_text())
     chosen = [name for name in experiments if name.startswith(tuple(flags.only.split(",")))]
-    out = flags.out or record("experiments")
+    out = flags.out or record(cpu(), "experiments")
     out.mkdir(parents=True, exist_ok=True)
     subprocess.run(["cargo", "build", "--release", "--locked", "--quiet"], check=True, cwd=ROOT)
     data_dir, runs = os.path.abspath(flags.data_dir), []

@@ -1,5 +1,6 @@
 """What records say of the machine and the program, and where they go."""
 import datetime
+import itertools
 import math
 import os
 import pathlib
@@ -20,9 +21,13 @@ def cpuinfo():
 
 
 def cpu():
-    """The processor's name."""
-    name = re.search(r"model name\s*: (.*)", cpuinfo())
-    return name[1].strip() if name else platform.processor() or platform.machine()
+    """The processor's name; with its family and model where the name has no number, as that of several generations."""
+    said = lambda key: re.search(rf"^{key}\s*: (.*)", cpuinfo(), re.MULTILINE)
+    name, family, model = said("model name"), said("cpu family"), said("model")
+    if not name:
+        return platform.processor() or platform.machine()
+    numbers = f" (family {family[1]}, model {model[1]})" if family and model and not re.search(r"\d", name[1]) else ""
+    return name[1].strip() + numbers
 
 
 def quota():
@@ -81,13 +86,13 @@ def output(*command):
         return "unknown"
 
 
-def record(what):
-    """The directory of a new record of today on this machine."""
-    name = f"{datetime.date.today()}-{re.sub('[^a-z0-9]+', '-', cpu().lower()).strip('-')}-{what}"
-    directory = ROOT / "bench/records" / name
-    if directory.exists():
-        sys.exit(f"{directory}: is a record of today already: name another directory with --out, or remove it")
-    return directory
+def record(*what):
+    """The directory of a new record of today, named after a processor or GPU and what was measured. The second one of a day
+    ends in -2."""
+    words = re.sub(r"\([^)]*\)|\b(Processor|CPU)\b", " ", " ".join(what)).lower()
+    name = f"{datetime.date.today()}-{re.sub('[^a-z0-9]+', '-', words).strip('-')}"
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(path for path in (ROOT / "bench/records" / name for name in names) if not path.exists())
 
 
 def invocation():

@@ -12,7 +12,8 @@ Where there is no cargo, `--mnist=PROGRAM` names a program that is built already
 the feature burn, the part epoch leaves out that engine, and the parts for GPUs need the feature gpu.
 
 Programs take turns, so that a machine that slows down slows all of them. Figures are medians of up to RUNS runs. The record goes
-into bench/records/DATE-CPU/ (or --out): README.md with the tables, raw.jsonl with each run.
+into bench/records/DATE-CPU-N-cores/ (or --out): README.md with the tables, raw.jsonl with each run. The second record of a day
+gets a further number.
 """
 import argparse
 import collections
@@ -579,7 +580,7 @@ def arguments():
     if unknown := set(flags.parts) - set(PARTS + GPU_PARTS):
         parser.error(f"--only: expected some of {','.join(PARTS + GPU_PARTS)}, found {','.join(unknown)}")
     if not flags.out:
-        flags.out = record(f"{processors()}-cores")
+        flags.out = record(cpu(), f"{processors()} cores")
     return flags
 
 

@@ -92,7 +92,7 @@ def arguments():
     flags.targets = flags.only.split(",")
     if unknown := set(flags.targets) - set(ENTRIES):
         parser.error(f"--only: expected some of {','.join(ENTRIES)}, found {','.join(unknown)}")
-    flags.out = flags.out or record("time-to-accuracy")
+    flags.out = flags.out or record(cpu(), "time to accuracy")
     flags.versions = set()
     return flags
 
