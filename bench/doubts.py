@@ -25,12 +25,11 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import gaussian_filter
 
-from machine import ROOT, cpu, invocation, record, revision
+from machine import ROOT, cpu, described, invocation, program, record, revision
 
 sys.path.insert(0, str(ROOT / "bench/peers"))
 from data import load  # noqa: E402
 
-PROGRAM = ROOT / "target/release/mnist"
 FONTS = ["/usr/share/fonts/" + font for font in re.findall(r'", "(.*\.[ot]tf)"\)', (ROOT / "tests/fonts.rs").read_text())]
 PAPER, INK = 235, 25
 PHOTOGRAPHS = 4000
@@ -169,7 +168,7 @@ def no_digits():
     return sets
 
 
-def ask(model_dir, images):
+def ask(mnist, model_dir, images):
     """What the program says of images: a picture, or a picture and its JPEG quality."""
     with tempfile.TemporaryDirectory() as work:
         names = []
@@ -177,7 +176,7 @@ def ask(model_dir, images):
             image, quality = image if isinstance(image, tuple) else (image, None)
             names.append(f"{at}.jpg" if quality else f"{at}.png")
             image.save(pathlib.Path(work) / names[-1], **({"quality": quality} if quality else {}))
-        command = [PROGRAM, "predict", "--json", f"--model_dir={model_dir}"]
+        command = [mnist, "predict", "--json", f"--model_dir={model_dir}"]
         answers = []
         for first in range(0, len(names), 1000):
             said = subprocess.run(command + names[first:first + 1000], cwd=work, capture_output=True, text=True).stdout
@@ -201,11 +200,13 @@ def main():
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--model_dir", required=True, help="a trained model")
     parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--mnist", metavar="PROGRAM", help="a program that is built already, where there is no cargo")
     flags = parser.parse_args()
     out = flags.out or record(cpu(), "doubts")
     model = os.path.abspath(flags.model_dir)
     measured = revision()
-    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet"], check=True, cwd=ROOT)
+    mnist = program(flags.mnist)
+    measured_program = described(mnist)
     if missing := [font for font in FONTS if not os.path.isfile(font)]:
         sys.exit(f"{missing[0]}: expected a font; tests/fonts.rs names Debian's packages")
     *_, test, labels = load(flags.data_dir)
@@ -213,15 +214,16 @@ def main():
 
     with concurrent.futures.ProcessPoolExecutor() as pool:
         shots = list(pool.map(photograph, test[:PHOTOGRAPHS], range(PHOTOGRAPHS), chunksize=50))
-    rows = [row("test images", ask(model, [Image.fromarray(image) for image in test]), labels),
-            row("photographs made of them", ask(model, shots), labels)]
+    rows = [row("test images", ask(mnist, model, [Image.fromarray(image) for image in test]), labels),
+            row("photographs made of them", ask(mnist, model, shots), labels)]
     for name, pairs in lone_digits().items():
-        rows.append(row(name, ask(model, [image for image, _ in pairs]), [digit for _, digit in pairs]))
-    other = [row(name, ask(model, images)) for name, images in no_digits().items()]
+        rows.append(row(name, ask(mnist, model, [image for image, _ in pairs]), [digit for _, digit in pairs]))
+    other = [row(name, ask(mnist, model, images)) for name, images in no_digits().items()]
 
     metrics = json.loads((pathlib.Path(model) / "metrics.json").read_text())
     text = "\n".join([
         f"# Doubts, {datetime.date.today()}, {cpu()}", "", f"- command: `{invocation()}`", f"- revision: {measured}",
+        f"- program: {measured_program}",
         f"- model: {100 * metrics['test']['accuracy']:.2f} % on test", "",
         "One digit each; a doubt is a false alarm, except where the box or the lines cannot be taken away:", "",
         "| pictures | number | right | doubted | kinds |", "|---|---|---|---|---|", *rows, "",

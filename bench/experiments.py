@@ -16,18 +16,17 @@ import statistics
 import subprocess
 import tempfile
 
-from machine import ROOT, cpu, processors, record
+from machine import ROOT, cpu, processors, program, record
 
-PROGRAM = ROOT / "target/release/mnist"
 VALIDATION = 10_000
 
 
-def train(data_dir, settings, seed):
+def train(mnist, data_dir, settings, seed):
     """Trains once; returns accuracy, loss and seconds."""
     with tempfile.TemporaryDirectory() as work:
         parameters = pathlib.Path(work) / "parameters.yaml"
         parameters.write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in settings.items()))
-        command = [PROGRAM, "train", f"--data_dir={data_dir}", f"--log_dir={work}/logs", f"--model_dir={work}/model",
+        command = [mnist, "train", f"--data_dir={data_dir}", f"--log_dir={work}/logs", f"--model_dir={work}/model",
                    f"--parameters_file={parameters}", f"--validation={VALIDATION}", f"--seed={seed}", "--threads=1"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         metrics = json.loads((pathlib.Path(work) / "model/metrics.json").read_text())
@@ -56,17 +55,18 @@ def main():
     parser.add_argument("--only", default="", metavar="BEGINNING,...", help="the experiments whose names begin so")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--mnist", metavar="PROGRAM", help="a program that is built already, where there is no cargo")
     flags = parser.parse_args()
     experiments = json.loads((ROOT / "bench/recipes/experiments.json").read_text())
     chosen = [name for name in experiments if name.startswith(tuple(flags.only.split(",")))]
+    mnist = program(flags.mnist)
     out = flags.out or record(cpu(), "experiments")
     out.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet"], check=True, cwd=ROOT)
     data_dir, runs = os.path.abspath(flags.data_dir), []
 
     def run(job):
         name, seed = job
-        line = {"name": name, "seed": seed, **train(data_dir, experiments[name], seed)}
+        line = {"name": name, "seed": seed, **train(mnist, data_dir, experiments[name], seed)}
         runs.append(line)
         with open(out / "raw.jsonl", "a") as raw:
             raw.write(json.dumps(line) + "\n")

@@ -1,15 +1,18 @@
 """What records say of the machine and the program, and where they go."""
 import datetime
+import hashlib
 import itertools
 import math
 import os
 import pathlib
 import platform
 import re
+import shutil
 import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+BUILT = ROOT / "target/release/mnist"
 
 
 def cpuinfo():
@@ -84,6 +87,27 @@ def output(*command):
         return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def program(given, features=()):
+    """The path of the program to measure: `given`, or the one that cargo builds here with `features`."""
+    if not given:
+        build(features)
+    return os.path.abspath(shutil.which(given or BUILT) or sys.exit(f"{given or BUILT}: expected a program"))
+
+
+def build(features):
+    if not shutil.which("cargo"):
+        sys.exit("cargo: expected on this machine: install Rust, or name a program that is built already with --mnist=PROGRAM")
+    command = ["cargo", "build", "--release", "--locked", "--quiet", f"--features={','.join(sorted(features))}"]
+    if subprocess.run(command, cwd=ROOT).returncode:
+        sys.exit("expected cargo to build the program: mend what it says above")
+
+
+def described(program):
+    """Our program's version and features, and the beginning of its SHA-256: one that is given may be of any revision."""
+    digest = hashlib.sha256(pathlib.Path(program).read_bytes()).hexdigest()
+    return "; ".join([*output(program, "--version").splitlines(), f"SHA-256 {digest[:12]}…"])
 
 
 def record(*what):

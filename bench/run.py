@@ -34,9 +34,8 @@ import tempfile
 import time
 
 import limit
-from machine import ROOT, cpu, invocation, megabytes, multiplies_bf16, output, processors, record, revision
+from machine import ROOT, cpu, described, invocation, megabytes, multiplies_bf16, output, processors, program, record, revision
 
-PROGRAM = ROOT / "target/release/mnist"
 RUNS = 5
 # Runs of tasks that take milliseconds.
 ANSWERS = 31
@@ -584,12 +583,13 @@ def arguments():
     return flags
 
 
-def heading(versions):
+def heading(flags, versions):
     """The head of the record: what was run, where, and with which versions."""
     return [
         f"# {datetime.date.today()}, {cpu()}, {processors()} cores", "",
         f"- command: `{invocation()}`",
-        f"- revision: {revision()}",
+        f"- revision: {flags.revision}",
+        f"- program: {flags.program}",
         f"- system: {platform.system()} {platform.release()}, {platform.machine()}; {output('rustc', '--version')}",
         f"- peers: {', '.join(versions.values()) or 'none'}", "",
     ]
@@ -597,21 +597,16 @@ def heading(versions):
 
 def features_of(program):
     """The features that our program was built with."""
-    return re.search(r"^features: (.*)$", output(program, "--version"), re.MULTILINE)[1].split(", ")
-
-
-def build(parts):
-    features = {FEATURES[part] for part in parts if part in FEATURES}
-    command = ["cargo", "build", "--release", "--locked", "--quiet", f"--features={','.join(sorted(features))}"]
-    subprocess.run(command, check=True, cwd=ROOT)
+    features = re.search(r"^features: (.*)$", output(program, "--version"), re.MULTILINE)
+    return (features or sys.exit(f"{program}: expected the program mnist"))[1].split(", ")
 
 
 def main():
     flags = arguments()
-    if not flags.mnist:
-        build(flags.parts)
-    program = flags.mnist or PROGRAM
-    flags.mnist = os.path.abspath(shutil.which(program) or sys.exit(f"{program}: expected a program"))
+    # First: others may commit while the measurement goes on.
+    flags.revision = revision()
+    flags.mnist = program(flags.mnist, {FEATURES[part] for part in flags.parts if part in FEATURES})
+    flags.program = described(flags.mnist)
     flags.features = features_of(flags.mnist)
     for part in flags.parts:
         if part in GPU_PARTS and FEATURES[part] not in flags.features:
@@ -622,7 +617,7 @@ def main():
         bench = Bench(flags, pathlib.Path(work))
         for part in parts:
             getattr(bench, part)()
-    text = "\n".join(heading(bench.versions) + bench.lines)
+    text = "\n".join(heading(flags, bench.versions) + bench.lines)
     (flags.out / "README.md").write_text(text)
     print(text)
 

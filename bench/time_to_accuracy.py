@@ -28,9 +28,8 @@ import sys
 import tempfile
 import time
 
-from machine import ROOT, cpu, invocation, output, processors, record, revision
+from machine import ROOT, cpu, described, invocation, output, processors, program, record, revision
 
-PROGRAM = ROOT / "target/release/mnist"
 THREADS = 2
 # The accuracy in percent, and the parameters file that reaches it.
 ENTRIES = {
@@ -48,7 +47,7 @@ LONG = "99.6"
 
 def ours(flags, work, recipe, seed):
     """Trains once; returns the seconds of the process and the test accuracy."""
-    command = [PROGRAM, "train", f"--data_dir={flags.data_dir}", f"--log_dir={work}/logs", f"--model_dir={work}/model",
+    command = [flags.mnist, "train", f"--data_dir={flags.data_dir}", f"--log_dir={work}/logs", f"--model_dir={work}/model",
                f"--parameters_file={recipe}", f"--seed={seed}", f"--threads={THREADS}"]
     begin = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -87,6 +86,7 @@ def arguments():
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--pytorch_seeds", type=int, default=1)
     parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--mnist", metavar="PROGRAM", help="a program that is built already, where there is no cargo")
     flags = parser.parse_args()
     flags.data_dir = os.path.abspath(flags.data_dir)
     flags.targets = flags.only.split(",")
@@ -100,7 +100,8 @@ def arguments():
 def main():
     flags = arguments()
     measured = revision()
-    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet"], check=True, cwd=ROOT)
+    flags.mnist = program(flags.mnist)
+    measured_program = described(flags.mnist)
     flags.out.mkdir(parents=True, exist_ok=True)
     rows = []
     with tempfile.TemporaryDirectory() as work, open(flags.out / "raw.jsonl", "w") as raw:
@@ -124,6 +125,7 @@ def main():
         f"# Time to accuracy, {datetime.date.today()}, {cpu()}, {processors()} cores", "",
         f"- command: `{invocation()}`",
         f"- revision: {measured}",
+        f"- program: {measured_program}; {THREADS} threads",
         f"- {output('rustc', '--version')}; peers: {', '.join(sorted(flags.versions)) or 'none'}", "",
         "The rules stand in the program's text. Seconds are those of the whole process.", "",
         "| target | who | seconds, median | range | accuracy, mean | range | seeds | reached | recipe |",
