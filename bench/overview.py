@@ -10,7 +10,6 @@ is left out: its measurement goes on, or was broken off before the first part en
 import argparse
 import collections
 import json
-import pathlib
 import statistics
 
 import limit

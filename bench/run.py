@@ -137,7 +137,8 @@ class Bench:
         self.features = flags.features
         self.on_each = {FUSED_GPU: [f"--device={flags.gpu}"], FUSED_ALL: ["--device=cpu"]}
         self.peers = {name: getattr(flags, name) for name in PEERS if getattr(flags, name)}
-        self.lines, self.versions, self.rates = [], {}, None
+        self.lines, self.versions, self.failed, self.rates = [], {}, {}, None
+        self.flags = flags
         self.out.mkdir(parents=True, exist_ok=True)
         self.raw = open(self.out / "raw.jsonl", "w")
         self.parameters = work / "parameters.yaml"
@@ -156,6 +157,13 @@ class Bench:
     def table(self, head, rows):
         self.say("", "| " + " | ".join(head) + " |", "|" + "---|" * len(head))
         self.say(*("| " + " | ".join(row) + " |" for row in rows), "")
+
+    def write(self):
+        """The record as far as it goes."""
+        (self.out / "README.md").write_text(self.text())
+
+    def text(self):
+        return "\n".join(heading(self.flags, self.versions, self.failed) + self.lines)
 
     # ---- programs
 
@@ -179,10 +187,20 @@ class Bench:
         return metrics, seconds, megabytes(usage), (model / "model.safetensors").read_bytes()
 
     def peer(self, name, *flags, data_dir=None):
+        """What a peer answers. One that fails in a mode is left out from then on, and the record says so: then None."""
+        key = " ".join([name, *(flag for flag in flags if flag.startswith("--mode=") and flag != "--mode=")])
+        if key in self.failed:
+            return None
         script = ROOT / f"bench/peers/train_{name}.py"
         command = [self.peers[name], script, f"--data_dir={data_dir or self.data_dir}", *flags]
-        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        answer = json.loads(out.splitlines()[-1])
+        try:
+            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            answer = json.loads(out.splitlines()[-1])
+        except (OSError, subprocess.CalledProcessError, ValueError, IndexError) as error:
+            tail = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-10:]
+            self.failed[key] = tail[-1].strip()
+            self.note("failed", key, flags=flags, tail=tail)
+            return None
         self.versions[name] = answer["version"]
         return answer
 
@@ -247,8 +265,7 @@ class Bench:
                 metrics, *_ = self.mnist(*flags)
                 add(name, steady(metrics), metrics["test"]["accuracy"])
             for name, (peer, mode) in EPOCH_PEERS.items():
-                if peer in self.peers:
-                    answer = self.peer(peer, f"--mode={mode}", "--epochs=5")
+                if peer in self.peers and (answer := self.peer(peer, f"--mode={mode}", "--epochs=5")):
                     add(name, statistics.median(answer["seconds"][1:]), answer["accuracy"])
         self.say("## An epoch of the default network, batch 32", "",
                  f"Median over {len(samples.seconds[FUSED])} runs, each the median of its epochs 2 to 5; the clock covers the training steps alone, not",
@@ -303,8 +320,8 @@ class Bench:
     def process(self):
         """The whole process with the default parameters."""
         runs = [self.mnist() for _ in range(RUNS)]
-        for metrics, seconds, megabytes, _ in runs:
-            self.note("process", "default.parameters.yaml", seconds=seconds, megabytes=megabytes,
+        for metrics, seconds, memory, _ in runs:
+            self.note("process", "default.parameters.yaml", seconds=seconds, megabytes=memory,
                       accuracy=metrics["test"]["accuracy"])
         model = f"--model_dir={self.work / 'model'}"
         evaluate = self.answers("evaluate", f"--data_dir={self.data_dir}", f"--log_dir={self.work / 'logs'}", model)
@@ -354,7 +371,8 @@ class Bench:
             for threads in (1, 2):
                 ours, theirs = self.growth_cell(widths, batch, threads)
                 row.append(f"{ours:.2f}")
-                row += [f"{theirs:.2f}", f"{theirs / ours:.1f}"] if theirs else []
+                if "pytorch" in self.peers:
+                    row += [f"{theirs:.2f}", f"{theirs / ours:.1f}"] if theirs else ["", ""]
                 least = self.wide_products(threads) if self.rates and widths == WIDE and batch >= 256 else None
                 if least:
                     wide.append([str(batch), str(threads), f"{ours:.1f}", f"{least:.1f}", f"{ours / least:.2f}"])
@@ -375,7 +393,7 @@ class Bench:
             self.table(["batch", "threads", "µs per image", "µs for the products", "multiple"], wide)
 
     def growth_cell(self, widths, batch, threads):
-        """Microseconds per image, ours and PyTorch's (none without PyTorch)."""
+        """Microseconds per image, ours and PyTorch's (None without PyTorch)."""
         n = GROWTH_IMAGES[batch]
         small = self.subset(n)
         flags = [f"--threads={threads}", f"--hidden_layers={widths}", f"--batch_size={batch}", "--train_epochs=6"]
@@ -383,8 +401,8 @@ class Bench:
         values = {"fused": steady(metrics) / n * 1e6}
         if "pytorch" in self.peers:
             flags = [f"--hidden={widths}", f"--batch={batch}", "--epochs=6", f"--threads={threads}"]
-            answer = self.peer("pytorch", "--mode=ftz", *flags, data_dir=small)
-            values["pytorch"] = statistics.median(answer["seconds"][1:]) / n * 1e6
+            if answer := self.peer("pytorch", "--mode=ftz", *flags, data_dir=small):
+                values["pytorch"] = statistics.median(answer["seconds"][1:]) / n * 1e6
         self.note("growth", widths, batch=batch, threads=threads, images=n, microseconds_per_image=values)
         return values["fused"], values.get("pytorch")
 
@@ -412,8 +430,8 @@ class Bench:
             if "pytorch" in self.peers:
                 for name, mode in modes.items():
                     flags = [f"--mode={mode}", f"--hidden={hidden}", f"--batch={batch}", "--epochs=4", "--threads=2"]
-                    answer = self.peer("pytorch", *flags, data_dir=data)
-                    add(name, statistics.median(answer["seconds"][1:]), answer["accuracy"])
+                    if answer := self.peer("pytorch", *flags, data_dir=data):
+                        add(name, statistics.median(answer["seconds"][1:]), answer["accuracy"])
         self.say("## Wide networks in float32 and bf16", "",
                  f"Microseconds per training image with two threads ({', '.join(sorted(units))}): medians of epochs 2 to 4 on the",
                  f"first {WIDE_IMAGES:,} images, and of the runs. Programs took turns, and so did the cells. PyTorch with fused Adam and",
@@ -422,7 +440,8 @@ class Bench:
         names = [*WIDE_ROWS, *(modes if "pytorch" in self.peers else [])]
         rows = []
         for (hidden, batch), samples in cells.items():
-            cell = [f"{samples.median(name):.1f} ({100 * samples.accuracy[name]:.1f} %)" for name in names]
+            text = lambda name: f"{samples.median(name):.1f} ({100 * samples.accuracy[name]:.1f} %)"
+            cell = [text(name) if name in samples.seconds else "" for name in names]
             gain = samples.median("float32") / samples.median("bf16")
             rows.append([layers(hidden), str(batch), str(len(samples.seconds["bf16"])), *cell, f"{gain:.2f}"])
         self.table(["hidden layers", "batch", "runs", *names, "float32 / bf16"], rows)
@@ -432,7 +451,8 @@ class Bench:
         scores = {"fused": [self.mnist(f"--seed={seed}")[0]["test"]["accuracy"] for seed in range(1, 21)]}
         if "keras" in self.peers:
             answers = [self.peer("keras", f"--seed={seed}", "--epochs=5") for seed in range(1, 11)]
-            scores["Keras"] = [answer["accuracy"] for answer in answers]
+            if all(answers):
+                scores["Keras"] = [answer["accuracy"] for answer in answers]
         for name, values in scores.items():
             self.note("seeds", name.lower(), accuracy=values)
         self.say("## Accuracy over seeds", "",
@@ -495,6 +515,8 @@ class Bench:
             for name, (peer, mode) in GPU_PEERS.items():
                 if peer in self.peers and (mode != "compile" or (hidden, batch) in GPU_COMPILED):
                     answer = self.peer(peer, f"--mode={mode}", f"--hidden={hidden}", f"--batch={batch}", "--epochs=5")
+                    if not answer:
+                        continue
                     add(name, statistics.median(answer["seconds"][1:]), answer["accuracy"])
         self.gpu_table(cells, backend)
 
@@ -583,15 +605,16 @@ def arguments():
     return flags
 
 
-def heading(flags, versions):
-    """The head of the record: what was run, where, and with which versions."""
+def heading(flags, versions, failed):
+    """The head of the record: what was run, where, and with which versions; `failed` has the peers that did not run, and why."""
     return [
         f"# {datetime.date.today()}, {cpu()}, {processors()} cores", "",
         f"- command: `{invocation()}`",
         f"- revision: {flags.revision}",
         f"- program: {flags.program}",
         f"- system: {platform.system()} {platform.release()}, {platform.machine()}; {output('rustc', '--version')}",
-        f"- peers: {', '.join(versions.values()) or 'none'}", "",
+        f"- peers: {', '.join(versions.values()) or 'none'}",
+        *(f"- left out: {peer}, which failed: `{why}`" for peer, why in failed.items()), "",
     ]
 
 
@@ -617,9 +640,8 @@ def main():
         bench = Bench(flags, pathlib.Path(work))
         for part in parts:
             getattr(bench, part)()
-    text = "\n".join(heading(flags, bench.versions) + bench.lines)
-    (flags.out / "README.md").write_text(text)
-    print(text)
+            bench.write()
+    print(bench.text())
 
 
 if __name__ == "__main__":
