@@ -85,8 +85,8 @@ WIDE_CELLS = [(hidden, batch) for hidden in ("2048", WIDE, "1500,1000,500") for 
 WIDE_ROWS = {"float32": ["--precision=float32"], "bf16": ["--precision=bf16"]}
 WIDE_PEERS = {"PyTorch": "ftz", "PyTorch, bf16": "bf16"}
 WIDE_IMAGES = 12288
-# Where numbers of threads are compared: small and large steps of a small and of a wide network.
-THREADS_CELLS = [("128", 32), ("128", 4096), (WIDE, 32), (WIDE, 1024)]
+# Where numbers of threads are compared: small and large steps of a small and of a wide network, the shortest epochs first.
+THREADS_CELLS = [("128", 4096), ("128", 32), (WIDE, 1024), (WIDE, 32)]
 
 
 def steady(metrics):
@@ -350,13 +350,12 @@ class Bench:
     def sets(self):
         """One thread against two, and each instruction set against the others."""
         names, samples = self.instruction_sets(), {}
-        for _ in range(RUNS):
-            for name in names:
-                for threads in (1, 2):
-                    metrics, *_ = self.mnist(f"--threads={threads}", set_=name)
-                    seconds = steady(metrics)
-                    samples.setdefault((name, threads), []).append(seconds)
-                    self.note("sets", name, threads=threads, seconds=seconds, accuracy=metrics["test"]["accuracy"])
+        each = [(name, threads) for name in names for threads in (1, 2)]
+        for name, threads in self.in_time(each * RUNS, certain=len(each)):
+            metrics, *_ = self.mnist(f"--threads={threads}", set_=name)
+            seconds = steady(metrics)
+            samples.setdefault((name, threads), []).append(seconds)
+            self.note("sets", name, threads=threads, seconds=seconds, accuracy=metrics["test"]["accuracy"])
         self.say("## Threads and instruction sets", "", "Seconds per epoch as above.")
         mid = {key: statistics.median(values) for key, values in samples.items()}
         self.table(["instruction set", "1 thread", "2 threads", "gain"],
@@ -473,19 +472,20 @@ class Bench:
         most = processors()
         counts = sorted({*(1 << n for n in range(most.bit_length())), most}) + [0]
         cells = {cell: Samples() for cell in THREADS_CELLS}
-        for (hidden, batch), samples in self.in_turns(cells):
-            for count in counts:
-                metrics, *_ = self.mnist(f"--hidden_layers={hidden}", f"--batch_size={batch}", f"--threads={count}")
-                samples.add(count, steady(metrics), metrics["test"]["accuracy"])
-                self.note("threads", hidden, batch=batch, threads=count, trained_with=metrics["threads"],
-                          seconds=steady(metrics), accuracy=metrics["test"]["accuracy"])
+        for (hidden, batch), count in self.in_time([(cell, count) for cell in cells for count in counts] * RUNS):
+            metrics, *_ = self.mnist(f"--hidden_layers={hidden}", f"--batch_size={batch}", f"--threads={count}")
+            cells[hidden, batch].add(count, steady(metrics), metrics["test"]["accuracy"])
+            self.note("threads", hidden, batch=batch, threads=count, trained_with=metrics["threads"],
+                      seconds=steady(metrics), accuracy=metrics["test"]["accuracy"])
         self.say("## Threads", "",
                  "Seconds per epoch, the median of epochs 2 to 5, of 60,000 images; where there were several runs, their median. With",
-                 "`threads: 0` the program measures in the first epoch which number is fastest. The accuracies of all numbers.")
+                 "`threads: 0` the program measures in the first epoch which number is fastest. The accuracies of all numbers.",
+                 "What there was no time for is left out.")
         names = [f"{count} thread{'s' * (count > 1)}" for count in counts[:-1]] + ["threads: 0"]
-        rows = [[layers(hidden), str(batch), str(len(samples.seconds[0])), *(f"{samples.median(count):.4f}" for count in counts),
+        shown = lambda samples, count: f"{samples.median(count):.4f}" if count in samples.seconds else ""
+        rows = [[layers(hidden), str(batch), str(max(map(len, samples.seconds.values()))), *(shown(samples, count) for count in counts),
                  ", ".join(sorted({f"{100 * score:.2f} %" for score in samples.accuracy.values()}))]
-                for (hidden, batch), samples in cells.items()]
+                for (hidden, batch), samples in cells.items() if samples.seconds]
         self.table(["hidden layers", "batch", "runs", *names, "accuracy"], rows)
         self.same_bytes()
 
@@ -593,7 +593,8 @@ def arguments():
     parser.add_argument("--only", default=",".join(PARTS), metavar="PART,...")
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--gpu", default="gpu", metavar="DEVICE")
-    parser.add_argument("--minutes", type=float, default=8, help="after which the parts epoch, growth, wide, threads and those for GPUs begin nothing further")
+    parser.add_argument("--minutes", type=float, default=8, help="after which a part begins nothing further; epoch, sets, wide and gpu measure"
+                        " everything once all the same, and limits, process and seeds have no limit")
     parser.add_argument("--mnist", metavar="PROGRAM", help="a program that is built already, where there is no cargo")
     flags = parser.parse_args()
     flags.data_dir = os.path.abspath(flags.data_dir)
