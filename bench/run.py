@@ -331,9 +331,7 @@ class Bench:
         self.say("## The whole process", "",
                  "`mnist train` with `default.parameters.yaml`, five epochs, from start to exit with all files written and",
                  f"synced: **{median:.2f} s** ({min(seconds):.2f} to {max(seconds):.2f}), peak memory **{memory:.0f} MB**,"
-                 f" test accuracy {100 * runs[-1][0]['test']['accuracy']:.2f} %.",
-                 f"The original `mnist.py` on TensorFlow 2.1 took 15.5 s, {15.5 / median:.0f} times as long, and 1,120 MB,"
-                 " on another machine with two cores.", "",
+                 f" test accuracy {100 * runs[-1][0]['test']['accuracy']:.2f} %.", "",
                  f"Medians of {ANSWERS} runs from start to exit: `evaluate` **{evaluate:.1f} ms**, `predict` of one image"
                  f" **{predict:.1f} ms**.", "")
 
