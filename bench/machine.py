@@ -89,6 +89,14 @@ def output(*command):
         return "unknown"
 
 
+def load():
+    """How many programs wanted a processor in the last minute, on average; None where the system does not say."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):
+        return None
+
+
 def program(given, features=()):
     """The path of the program to measure: `given`, or the one that cargo builds here with `features`."""
     if not given:

@@ -34,7 +34,7 @@ import tempfile
 import time
 
 import limit
-from machine import ROOT, cpu, described, invocation, megabytes, multiplies_bf16, output, processors, program, record, revision
+from machine import ROOT, cpu, described, invocation, load, megabytes, multiplies_bf16, output, processors, program, record, revision
 
 RUNS = 5
 # Runs of tasks that take milliseconds.
@@ -137,7 +137,7 @@ class Bench:
         self.features = flags.features
         self.on_each = {FUSED_GPU: [f"--device={flags.gpu}"], FUSED_ALL: ["--device=cpu"]}
         self.peers = {name: getattr(flags, name) for name in PEERS if getattr(flags, name)}
-        self.lines, self.versions, self.failed, self.rates = [], {}, {}, None
+        self.lines, self.loads, self.versions, self.failed, self.rates = [], [], {}, {}, None
         self.flags = flags
         self.out.mkdir(parents=True, exist_ok=True)
         self.raw = open(self.out / "raw.jsonl", "w")
@@ -158,12 +158,16 @@ class Bench:
         self.say("", "| " + " | ".join(head) + " |", "|" + "---|" * len(head))
         self.say(*("| " + " | ".join(row) + " |" for row in rows), "")
 
-    def write(self):
-        """The record as far as it goes."""
+    def measure(self, part):
+        """A part; then writes the record as far as it goes."""
+        before = load()
+        getattr(self, part)()
+        self.note("load", part, before=before, after=load())
+        self.loads.append(f"{part} {before} and {load()}")
         (self.out / "README.md").write_text(self.text())
 
     def text(self):
-        return "\n".join(heading(self.flags, self.versions, self.failed) + self.lines)
+        return "\n".join(heading(self) + self.lines)
 
     # ---- programs
 
@@ -604,16 +608,18 @@ def arguments():
     return flags
 
 
-def heading(flags, versions, failed):
-    """The head of the record: what was run, where, and with which versions; `failed` has the peers that did not run, and why."""
+def heading(bench):
+    """The head of the record: what was run, where, with which versions, which peers did not run, and what else was busy."""
+    flags = bench.flags
     return [
         f"# {datetime.date.today()}, {cpu()}, {processors()} cores", "",
         f"- command: `{invocation()}`",
         f"- revision: {flags.revision}",
         f"- program: {flags.program}",
         f"- system: {platform.system()} {platform.release()}, {platform.machine()}; {output('rustc', '--version')}",
-        f"- peers: {', '.join(versions.values()) or 'none'}",
-        *(f"- left out: {peer}, which failed: `{why}`" for peer, why in failed.items()), "",
+        f"- peers: {', '.join(bench.versions.values()) or 'none'}",
+        *(f"- left out: {peer}, which failed: `{why}`" for peer, why in bench.failed.items()),
+        f"- load average of a minute before and after each part: {'; '.join(bench.loads)}", "",
     ]
 
 
@@ -638,8 +644,7 @@ def main():
     with tempfile.TemporaryDirectory() as work:
         bench = Bench(flags, pathlib.Path(work))
         for part in parts:
-            getattr(bench, part)()
-            bench.write()
+            bench.measure(part)
     print(bench.text())
 
 
