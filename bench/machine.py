@@ -71,6 +71,16 @@ def processors():
     return max(1, int(min(allowed, quota())))
 
 
+def gpu(program, device):
+    """The GPU that `device` means, by the list of `mnist devices`: its name, and its kind, interface and driver."""
+    listed = re.findall(r"^\s*gpu:(\S+)\s+(.+) \((.*)\)$", output(program, "devices"), re.MULTILINE)
+    wanted = device.partition(":")[2].lower()
+    by_number = not wanted or wanted.isdigit()
+    meant = [(name, driver) for number, name, driver in listed
+             if (number.isdigit() and wanted in ("", number) if by_number else wanted in name.lower())]
+    return meant[0] if meant else (device, "driver unknown")
+
+
 def multiplies_bf16():
     """Whether the processor has instructions for products of bf16 numbers."""
     return re.search(r"^(flags|Features)\s*:.*\b(avx512_bf16|bf16)\b", cpuinfo(), re.MULTILINE) is not None

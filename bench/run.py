@@ -13,7 +13,7 @@ the feature burn, the part epoch leaves out that engine, and the parts for GPUs 
 
 Programs take turns, so that a machine that slows down slows all of them. Figures are medians of up to RUNS runs. The record goes
 into bench/records/DATE-CPU-N-cores/ (or --out): README.md with the tables, raw.jsonl with each run. The second record of a day
-gets a further number.
+gets a further number. The directory is DATE-GPU where all parts are those of GPUs.
 """
 import argparse
 import collections
@@ -34,7 +34,7 @@ import tempfile
 import time
 
 import limit
-from machine import ROOT, cpu, described, invocation, load, megabytes, multiplies_bf16, output, processors, program, record, revision
+from machine import ROOT, cpu, described, gpu, invocation, load, megabytes, multiplies_bf16, output, processors, program, record, revision
 
 RUNS = 5
 # Runs of tasks that take milliseconds.
@@ -138,7 +138,7 @@ class Bench:
         self.on_each = {FUSED_GPU: [f"--device={flags.gpu}"], FUSED_ALL: ["--device=cpu"]}
         self.peers = {name: getattr(flags, name) for name in PEERS if getattr(flags, name)}
         self.lines, self.loads, self.versions, self.failed, self.rates = [], [], {}, {}, None
-        self.flags = flags
+        self.flags, self.day = flags, datetime.date.today()
         self.out.mkdir(parents=True, exist_ok=True)
         self.raw = open(self.out / "raw.jsonl", "w")
         self.parameters = work / "parameters.yaml"
@@ -603,19 +603,27 @@ def arguments():
     flags.parts = flags.only.split(",")
     if unknown := set(flags.parts) - set(PARTS + GPU_PARTS):
         parser.error(f"--only: expected some of {','.join(PARTS + GPU_PARTS)}, found {','.join(unknown)}")
-    if not flags.out:
-        flags.out = record(cpu(), f"{processors()} cores")
     return flags
+
+
+def title(flags):
+    """The machine: for parts of GPUs alone, first the GPU, after which the record is named."""
+    if not flags.device:
+        return f"{cpu()}, {processors()} cores"
+    if set(flags.parts) <= set(GPU_PARTS):
+        return f"{flags.device[0]}, {processors()} cores of {cpu()}"
+    return f"{cpu()}, {processors()} cores, {flags.device[0]}"
 
 
 def heading(bench):
     """The head of the record: what was run, where, with which versions, which peers did not run, and what else was busy."""
     flags = bench.flags
     return [
-        f"# {datetime.date.today()}, {cpu()}, {processors()} cores", "",
+        f"# {bench.day}, {title(flags)}", "",
         f"- command: `{invocation()}`",
         f"- revision: {flags.revision}",
         f"- program: {flags.program}",
+        *([f"- GPU: {': '.join(flags.device)}"] if flags.device else []),
         f"- system: {platform.system()} {platform.release()}, {platform.machine()}; {output('rustc', '--version')}",
         f"- peers: {', '.join(bench.versions.values()) or 'none'}",
         *(f"- left out: {peer}, which failed: `{why}`" for peer, why in bench.failed.items()),
@@ -639,6 +647,9 @@ def main():
     for part in flags.parts:
         if part in GPU_PARTS and FEATURES[part] not in flags.features:
             sys.exit(f"{flags.mnist}: expected a program built with the feature {FEATURES[part]}, for the part {part}")
+    flags.device = gpu(flags.mnist, flags.gpu) if set(flags.parts) & set(GPU_PARTS) else None
+    only_gpu = set(flags.parts) <= set(GPU_PARTS)
+    flags.out = flags.out or (record(flags.device[0]) if only_gpu else record(cpu(), f"{processors()} cores"))
     # The limits first: other parts compare with them.
     parts = [part for part in flags.parts if part == "limits"] + [part for part in flags.parts if part != "limits"]
     with tempfile.TemporaryDirectory() as work:
