@@ -94,6 +94,11 @@ def steady(metrics):
     return statistics.median(epoch["seconds"] for epoch in metrics["epochs"][1:])
 
 
+def runs_of(values):
+    """The beginning of a sentence on medians over runs."""
+    return "One run:" if len(values) == 1 else f"Median over {len(values)} runs, each"
+
+
 def layers(hidden):
     """Hidden layers as the documents write them."""
     return f"[{hidden.replace(',', ', ')}]"
@@ -256,14 +261,18 @@ class Bench:
 
     def epoch(self):
         """Seconds for an epoch of the default network at batch 32, steady state."""
-        samples = Samples()
+        samples, ours = Samples(), EPOCH_ROWS
+        # The peers take all processors.
+        base, most = FUSED, processors()
+        if most > 2:
+            base, ours = FUSED_ALL, {FUSED_ALL: [f"--threads={most}"], **EPOCH_ROWS}
 
         def add(name, seconds, accuracy):
             samples.add(name, seconds, accuracy)
-            self.note("epoch", name, seconds=seconds, accuracy=accuracy)
+            self.note("epoch", name, seconds=seconds, accuracy=accuracy, processors=most)
 
         for _ in self.in_time(range(RUNS)):
-            for name, flags in EPOCH_ROWS.items():
+            for name, flags in ours.items():
                 if "--engine=burn" in flags and "burn" not in self.features:
                     continue
                 metrics, *_ = self.mnist(*flags)
@@ -272,9 +281,10 @@ class Bench:
                 if peer in self.peers and (answer := self.peer(peer, f"--mode={mode}", "--epochs=5")):
                     add(name, statistics.median(answer["seconds"][1:]), answer["accuracy"])
         self.say("## An epoch of the default network, batch 32", "",
-                 f"Median over {len(samples.seconds[FUSED])} runs, each the median of its epochs 2 to 5; the clock covers the training steps alone, not",
-                 "loading, compiling or evaluating. Accuracy on the test set after 5 epochs, of the last run.")
-        self.table(["", "s/epoch", "lowest and highest", "times fused", "accuracy"], samples.rows(FUSED, 3))
+                 f"{runs_of(samples.seconds[FUSED])} the median of its epochs 2 to 5; the clock covers the training steps alone, not",
+                 "loading, compiling or evaluating. Accuracy on the test set after 5 epochs, of the last run. The peers take as many",
+                 f"threads as their frameworks choose on {most} processor{'s' * (most > 1)}; times are those of *{base}*.")
+        self.table(["", "s/epoch", "lowest and highest", "times fused", "accuracy"], samples.rows(base, 3))
         if self.rates and (rates := limit.rates_of(self.rates, 2)):
             self.distance(samples.median(FUSED), rates)
 
