@@ -11,9 +11,11 @@ cores, which nothing else should use. `--only=epoch,process` runs some. On a mac
 Where there is no cargo, `--mnist=PROGRAM` names a program that is built already, and the part limits is left out; without
 the feature burn, the part epoch leaves out that engine, and the parts for GPUs need the feature gpu.
 
-Programs take turns, so that a machine that slows down slows all of them. Figures are medians of up to RUNS runs. The record goes
-into bench/records/DATE-CPU-N-cores/ (or --out): README.md with the tables, raw.jsonl with each run. The second record of a day
-gets a further number. The directory is DATE-GPU where all parts are those of GPUs.
+In the parts epoch, sets, wide, threads, gpu and networks programs take turns, so that a machine that slows down slows all of
+them; figures are medians of up to RUNS runs. In growth they take turns too, with one run a cell. In process and seeds one
+program runs after the other. The record goes into bench/records/DATE-CPU-N-cores/ (or --out): README.md with the tables,
+raw.jsonl with each run. The second record of a day gets a further number. The directory is DATE-GPU where all parts are those
+of GPUs.
 """
 import argparse
 import collections
@@ -306,8 +308,8 @@ class Bench:
                  "first-level cache, and Adam's estimates of a root and a quotient count as one operation but take several. With",
                  f"multiply-adds from that cache at {rates['cached_fma_per_s'] / 1e9:.0f} billion a second and Adam there at",
                  f"{rates['adam_per_s'] / 1e9:.1f} billion parameters a second, a step takes {reached * 1e6:.1f} µs. Measured:",
-                 f"**{measured / max(reached, moved):.2f} times** that. The rest is the lists of nonzero pixels, the loss, mispredicted",
-                 "ends of loops and the wait for the other thread.", "")
+                 f"**{measured / max(reached, moved):.2f} times** that. A step also makes lists of nonzero pixels and the loss, mispredicts",
+                 "ends of loops, and waits for the other thread.", "")
         self.turns()
 
     def turns(self):

@@ -5,7 +5,7 @@
 
 The rules, for our records and for anyone else's:
 
-1. The data are MNIST's 60,000 training and 10,000 test images. Nothing else is learnt from, no earlier model neither.
+1. The data are MNIST's 60,000 training and 10,000 test images. Nothing else is learnt from, not even an earlier model.
 2. All choices are made on a part of the training images. The test set decides nothing: neither settings, nor seeds, nor the
    epoch whose model counts.
 3. An entry reaches an accuracy if the mean over its seeds, 1 to 20, is at least that. No seed is left out.
