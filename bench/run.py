@@ -36,7 +36,8 @@ import tempfile
 import time
 
 import limit
-from machine import ROOT, cpu, described, gpu, invocation, load, megabytes, multiplies_bf16, output, processors, program, record, revision
+from machine import (ROOT, cpu, described, gpu, invocation, load, megabytes, multiplies_bf16, output, processors, program, record,
+                     revision)
 
 RUNS = 5
 # Runs of tasks that take milliseconds.
@@ -135,6 +136,11 @@ class Samples:
             span = f"{min(s):.{digits}f} to {max(s):.{digits}f}"
             times = f"{self.median(name) / self.median(base):.1f}"
             yield [name, f"{self.median(name):.{digits}f}", span, times, f"{100 * self.accuracy[name]:.2f} %"]
+
+
+def measured(cells):
+    """The cells for which there was time, with their samples."""
+    return [(cell, samples) for cell, samples in cells.items() if samples.seconds]
 
 
 class Bench:
@@ -245,8 +251,8 @@ class Bench:
             yield item
 
     def in_turns(self, cells):
-        """The cells with their samples, one after the other, RUNS times; each once, then until the time is up."""
-        return self.in_time([*cells.items()] * RUNS, certain=len(cells))
+        """The cells with their samples, one after the other, RUNS times or until the time is up."""
+        return self.in_time([*cells.items()] * RUNS)
 
     # ---- parts
 
@@ -452,7 +458,7 @@ class Bench:
                  "brackets: test accuracy on 1,000 images after 4 epochs.")
         names = [*WIDE_ROWS, *(modes if "pytorch" in self.peers else [])]
         rows = []
-        for (hidden, batch), samples in cells.items():
+        for (hidden, batch), samples in measured(cells):
             text = lambda name: f"{samples.median(name):.1f} ({100 * samples.accuracy[name]:.1f} %)"
             cell = [text(name) if name in samples.seconds else "" for name in names]
             gain = samples.median("float32") / samples.median("bf16")
@@ -499,7 +505,7 @@ class Bench:
         shown = lambda samples, count: f"{samples.median(count):.4f}" if count in samples.seconds else ""
         rows = [[layers(hidden), str(batch), str(max(map(len, samples.seconds.values()))), *(shown(samples, count) for count in counts),
                  ", ".join(sorted({f"{100 * score:.2f} %" for score in samples.accuracy.values()}))]
-                for (hidden, batch), samples in cells.items() if samples.seconds]
+                for (hidden, batch), samples in measured(cells)]
         self.table(["hidden layers", "batch", "runs", *names, "accuracy"], rows)
         self.same_bytes()
 
@@ -538,7 +544,7 @@ class Bench:
         """Ensembles of the default network at batch 32, on the GPU and on all processors, in turns until the time is up."""
         cells = {count: Samples() for count in NETWORKS}
         backend, data = "", self.subset(NETWORKS_IMAGES)
-        for count, samples in self.in_time([*cells.items()] * RUNS):
+        for count, samples in self.in_turns(cells):
             for name, flags in self.on_each.items():
                 metrics, *_ = self.mnist(f"--ensemble={count}", "--train_epochs=3", *flags, data_dir=data)
                 backend = metrics["backend"] if name == FUSED_GPU else backend
@@ -552,7 +558,7 @@ class Bench:
         rate = lambda count, samples, name: f"{count / samples.median(name):.2f} ({100 * samples.accuracy[name]:.1f} %)"
         self.table(["networks", "runs", *self.on_each],
                    [[str(count), str(len(samples.seconds[FUSED_GPU])), *(rate(count, samples, name) for name in self.on_each)]
-                    for count, samples in cells.items() if samples.seconds])
+                    for count, samples in measured(cells)])
 
     def kernels(self):
         """The kernels of a step on the GPU, timed by the device, over networks and batches until the time is up."""
@@ -587,7 +593,7 @@ class Bench:
                  "times that of the fused engine on the GPU. The peers but PyTorch's first column leave out the last, short batch.")
         names = [FUSED_GPU, FUSED_ALL, *GPU_PEERS]
         rows, scores = [], []
-        for (hidden, batch), samples in cells.items():
+        for (hidden, batch), samples in measured(cells):
             cell = [layers(hidden), str(batch)]
             base = samples.median(FUSED_GPU)
             times = lambda name: f"{samples.median(name):.4f} ({samples.median(name) / base:.1f})" if name in samples.seconds else ""
@@ -607,8 +613,8 @@ def arguments():
     parser.add_argument("--only", default=",".join(PARTS), metavar="PART,...")
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--gpu", default="gpu", metavar="DEVICE")
-    parser.add_argument("--minutes", type=float, default=8, help="after which a part begins nothing further; epoch, sets, wide and gpu measure"
-                        " everything once all the same, and limits, process and seeds have no limit")
+    parser.add_argument("--minutes", type=float, default=8, help="after which a part begins nothing further; epoch and sets measure everything"
+                        " once all the same, and limits, process and seeds have no limit")
     parser.add_argument("--mnist", metavar="PROGRAM", help="a program that is built already, where there is no cargo")
     flags = parser.parse_args()
     flags.data_dir = os.path.abspath(flags.data_dir)
