@@ -30,6 +30,9 @@ import time
 
 from machine import ROOT, cpu, described, invocation, output, processors, program, record, revision
 
+sys.path.insert(0, str(ROOT / "bench/peers"))
+import recipe  # noqa: E402
+
 THREADS = 2
 # The accuracy in percent, and the parameters file that reaches it.
 ENTRIES = {
@@ -45,10 +48,10 @@ ENTRIES = {
 LONG = "99.6"
 
 
-def ours(flags, work, recipe, seed):
+def ours(flags, work, parameters, seed):
     """Trains once; returns the seconds of the process and the test accuracy."""
     command = [flags.mnist, "train", f"--data_dir={flags.data_dir}", f"--log_dir={work}/logs", f"--model_dir={work}/model",
-               f"--parameters_file={recipe}", f"--seed={seed}", f"--threads={THREADS}"]
+               f"--parameters_file={parameters}", f"--seed={seed}", f"--threads={THREADS}"]
     begin = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     seconds = time.perf_counter() - begin
@@ -56,10 +59,10 @@ def ours(flags, work, recipe, seed):
     return seconds, metrics["test"]["accuracy"]
 
 
-def pytorch(flags, recipe, seed):
+def pytorch(flags, parameters, seed):
     """The same in PyTorch."""
     script = ROOT / "bench/peers/train_pytorch_recipe.py"
-    command = [flags.pytorch, script, f"--data_dir={flags.data_dir}", f"--recipe={recipe}", f"--seed={seed}",
+    command = [flags.pytorch, script, f"--data_dir={flags.data_dir}", f"--recipe={parameters}", f"--seed={seed}",
                f"--threads={THREADS}"]
     begin = time.perf_counter()
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -69,13 +72,13 @@ def pytorch(flags, recipe, seed):
     return seconds, answer["accuracy"]
 
 
-def row(target, who, recipe, runs):
+def row(target, who, parameters, runs):
     """A row of the table."""
     seconds, accuracies = [s for s, _ in runs], [100 * a for _, a in runs]
     mean = statistics.mean(accuracies)
     reached = "yes" if mean >= float(target) else "**no**"
     return (f"| {target} % | {who} | {statistics.median(seconds):.2f} | {min(seconds):.2f} to {max(seconds):.2f} | "
-            f"{mean:.3f} % | {min(accuracies):.2f} to {max(accuracies):.2f} | {len(runs)} | {reached} | {recipe} |")
+            f"{mean:.3f} % | {min(accuracies):.2f} to {max(accuracies):.2f} | {len(runs)} | {reached} | {parameters} |")
 
 
 def arguments():
@@ -92,6 +95,10 @@ def arguments():
     flags.targets = flags.only.split(",")
     if unknown := set(flags.targets) - set(ENTRIES):
         parser.error(f"--only: expected some of {','.join(ENTRIES)}, found {','.join(unknown)}")
+    for target in flags.targets if flags.pytorch else []:
+        if unknown := recipe.unknown(ROOT / ENTRIES[target]):
+            parser.error(f"--pytorch: {ENTRIES[target]} has keys that the peer does not know: {', '.join(unknown)}; leave out"
+                         f" --pytorch, or {target} of --only")
     flags.out = flags.out or record(cpu(), "time to accuracy")
     flags.versions = set()
     return flags
@@ -107,20 +114,20 @@ def main():
     with tempfile.TemporaryDirectory() as work, open(flags.out / "raw.jsonl", "w") as raw:
         work = pathlib.Path(work)
         for target in flags.targets:
-            recipe = ENTRIES[target]
+            parameters = ENTRIES[target]
             runs = {"mnist": [], "PyTorch": []}
             for seed in range(1, flags.seeds + 1):
                 for who in runs:
                     if who == "PyTorch" and (not flags.pytorch or seed > flags.pytorch_seeds):
                         continue
-                    path = ROOT / recipe
+                    path = ROOT / parameters
                     run = ours(flags, work, path, seed) if who == "mnist" else pytorch(flags, path, seed)
                     runs[who].append(run)
                     line = {"target": target, "who": who, "seed": seed, "seconds": run[0], "accuracy": run[1]}
                     raw.write(json.dumps(line) + "\n")
                     raw.flush()
                     print(line, file=sys.stderr)
-            rows += [row(target, who, recipe, runs[who]) for who in runs if runs[who]]
+            rows += [row(target, who, parameters, runs[who]) for who in runs if runs[who]]
     text = "\n".join([
         f"# Time to accuracy, {datetime.date.today()}, {cpu()}, {processors()} cores", "",
         f"- command: `{invocation()}`",

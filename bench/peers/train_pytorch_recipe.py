@@ -1,5 +1,5 @@
 """A parameters file of `mnist train` in PyTorch: the same network, optimizer, schedule and augmentation, as PyTorch's users
-would write them. Knows what the recipes in bench/ use. The text of the file is read without a YAML library."""
+would write them. Knows what the recipes in bench/ use."""
 import argparse
 import json
 import math
@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, grid_sample
 
+import recipe
 from data import load
 from distortion import affine_places, amplitude, basis
 
@@ -21,12 +22,9 @@ torch.set_num_threads(f.threads)
 torch.set_flush_denormal(True)
 torch.manual_seed(f.seed)
 
-lines = [line.split("#")[0].strip() for line in open(f.recipe)]
-p = dict(line.split(": ", 1) for line in lines if line)
-KNOWN = {"optimizer", "train_epochs", "batch_size", "learning_rate", "weight_decay", "hidden_layers", "dropout", "schedule",
-         "warmup", "momentum", "nesterov", "augment", "rotation", "scale", "shear", "shift", "elastic_sigma", "elastic_alpha", "ensemble"}
-if unknown := set(p) - KNOWN:
-    raise SystemExit(f"{f.recipe}: expected keys that this peer knows, found {unknown}")
+p = recipe.read(f.recipe)
+if unknown := recipe.unknown(f.recipe):
+    raise SystemExit(f"{f.recipe}: expected keys that this peer knows, found {', '.join(unknown)}")
 # What a file leaves out has the defaults of `mnist train`.
 number = lambda key, default=0.0: float(p.get(key, default))
 epochs, batch, rate = int(p["train_epochs"]), int(p.get("batch_size", 32)), number("learning_rate", 0.001)
