@@ -50,9 +50,17 @@ fn a_missing_or_unknown_flag_is_named() {
         let tip = format!("{flag} is a flag of {commands}");
         wrong_arguments(arguments, &format!("unexpected argument '{typed}' found\n\n  tip: {tip}\n"));
     }
+    for widths in
+        ["--hidden-layers 64 32 16", "--train_epochs 32 --hidden_layers=[64 32 16]", "--hidden_layers=64 32 16"]
+    {
+        wrong_arguments(
+            &format!("{TRAIN} {widths}"),
+            "unexpected argument '32' found\n\n  tip: widths are separated by commas: --hidden_layers=64,32,16\n",
+        );
+    }
     wrong_arguments(
-        &format!("{TRAIN} --hidden-layers 64 32 16"),
-        "unexpected argument '32' found\n\n  tip: widths are separated by commas: --hidden_layers=64,32,16\n",
+        "--data_dir=data train",
+        "unexpected argument '--data_dir' found\n\n  tip: 'train --data_dir' exists\n",
     );
 }
 

@@ -155,6 +155,16 @@ fn a_training_that_diverges_leaves_the_model_of_the_epochs_before_and_its_snapsh
     assert_eq!(sandbox.files("model/snapshots"), [format!("epoch-{epochs:03}.safetensors")]);
     let kept = sandbox.metrics("model")["kept_epoch"].as_u64().unwrap();
     assert!(0 < kept && kept <= epochs.into(), "{kept} of {epochs}");
+    // It never takes another model's place.
+    let before = sandbox.model();
+    let ended = sandbox.train(&format!("{flags} --snapshots=0"));
+    assert!(
+        sandbox.model() == before && sandbox.files("model").contains(&"model.safetensors.kept".into()),
+        "{ended:#?}"
+    );
+    assert!(
+        ended.stderr.contains("model/model.safetensors: cannot replace: the new model is of a training that diverged")
+    );
 }
 
 #[test]

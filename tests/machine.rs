@@ -107,7 +107,7 @@ fn a_signal_ends_a_step_and_an_evaluation_that_take_long() {
     // So does the end of the time for the training.
     let begin = Instant::now();
     let mut command = sandbox.program();
-    command.args(TRAIN.split(' ')).args(["--max_seconds=0.7", "--train_epochs=2"]);
+    command.args(TRAIN.split(' ')).args(["--max_seconds=0.7", "--threads=1", "--train_epochs=2"]);
     let slowest = InstructionSet::available().pop().unwrap();
     let ended = end(command.env("MNIST_INSTRUCTION_SET", slowest.name()));
     assert!(ended.stderr.contains("error: stopped after 0.7 s, as max_seconds says\n"), "{ended:#?}");

@@ -65,7 +65,9 @@ pub fn improve(error: &mut clap::Error, arguments: &[OsString]) {
                 || vec![format!("the cube's tasks and platforms are listed by: mnist cube describe{mlcube}")];
             if choices.is_empty() { elsewhere() } else { choices }
         }
-        ErrorKind::UnknownArgument if error.get(ContextKind::SuggestedArg).is_none() => {
+        ErrorKind::UnknownArgument
+            if [ContextKind::SuggestedArg, ContextKind::Suggested].iter().all(|kind| error.get(*kind).is_none()) =>
+        {
             let argument = text(ContextKind::InvalidArg).unwrap_or_default();
             match elsewhere(&argument).or_else(|| with_commas(&argument, &words)) {
                 Some(tip) => vec![tip],
@@ -94,12 +96,17 @@ fn elsewhere(typed: &str) -> Option<String> {
 
 /// How to write a list of widths, of which clap does not know the one that was `typed`.
 fn with_commas(typed: &str, words: &[impl AsRef<str>]) -> Option<String> {
-    let at = words.iter().position(|word| word.as_ref() == typed)?;
-    let flag = words[..at].iter().rposition(|word| word.as_ref().starts_with('-'))?;
-    let is_number = |word: &&str| word.parse::<u32>().is_ok();
-    let widths: Vec<_> = words[flag + 1..].iter().map(AsRef::as_ref).take_while(is_number).collect();
-    let is_meant = words[flag].as_ref().replace('-', "_") == "__hidden_layers" && flag + widths.len() >= at;
-    is_meant.then(|| format!("widths are separated by commas: --hidden_layers={}", widths.join(",")))
+    let number = |word: &str| word.trim_matches(['[', ',', ']']).parse::<u32>().ok();
+    let places = words.iter().enumerate().filter(|(_, word)| word.as_ref() == typed);
+    places.map(|(at, _)| at).find_map(|at| {
+        let flag = words[..at].iter().rposition(|word| word.as_ref().starts_with('-'))?;
+        let word = words[flag].as_ref();
+        let (name, first) = word.split_once('=').map_or((word, None), |(name, first)| (name, Some(first)));
+        let after = words[flag + 1..].iter().map(AsRef::as_ref).map_while(number);
+        let widths: Vec<_> = first.and_then(number).into_iter().chain(after).map(|width| width.to_string()).collect();
+        let is_meant = name.replace('-', "_") == "__hidden_layers" && flag + widths.len() >= at;
+        is_meant.then(|| format!("widths are separated by commas: --hidden_layers={}", widths.join(",")))
+    })
 }
 
 /// What the cube `mlcube` has for the flags that are `missing`; nothing if that cannot be read.

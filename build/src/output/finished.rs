@@ -42,7 +42,8 @@ pub struct Trained {
     pub evaluations: Vec<Evaluation>,
     /// How it was calibrated, if there is a validation split.
     pub calibration: Option<Calibration>,
-    /// What ended training before its end, if something did: a signal, `max_seconds`, a device that failed, a lack of memory.
+    /// What ended training before its end, if something did: a signal, `max_seconds`, a device that failed, a lack of memory,
+    /// a loss that was infinite or NaN.
     pub unfinished: Option<Error>,
 }
 

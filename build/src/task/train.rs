@@ -14,6 +14,7 @@ use crate::data::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::files::OutputDirectory;
 use crate::files::lock::DirectoryLock;
+use crate::files::set;
 use crate::model::file as model_file;
 use crate::output::artifacts::{self, Written};
 use crate::output::console::{self, Console};
@@ -114,8 +115,7 @@ pub fn carry_out(mut plan: Plan, listener: &mut dyn Listener, results: &mut Stri
     let model_dir = &plan.model_dir;
     verdict::warn_of(&finished, model_dir);
     plan.recorder.iter_mut().for_each(Recorder::settle); // one that does not fit takes space until it fails
-    let written = write_files(&finished, model_dir, plan.lock.as_deref(), plan.unfinished);
-    let written = written.map_err(|problem| keep_in(&plan.log_dir, &finished, problem));
+    let written = write_files(&finished, [model_dir, &plan.log_dir], plan.lock.as_deref(), plan.unfinished);
     // Even if they cannot be written: a training that goes on from the snapshot writes them.
     let snapshots = plan.recorder.map(Recorder::close);
     let snapshot = matches!(snapshots, Some(Ok(())));
@@ -139,15 +139,6 @@ pub fn carry_out(mut plan: Plan, listener: &mut dyn Listener, results: &mut Stri
     verdict::end(failures)
 }
 
-/// Keeps the files of `finished` in `log_dir`, unless `problem` says that they are kept elsewhere already. Returns it with their
-/// names.
-fn keep_in(log_dir: &Path, finished: &Finished, problem: Error) -> Error {
-    match problem {
-        Error::Kept { .. } => problem,
-        _ => artifacts::keep_all(finished, log_dir, problem),
-    }
-}
-
 /// Says how to come to the files that `failure` kept from being written: from a `snapshot`, for which older ones may have to
 /// give up their place in `model_dir` where the training `takes` some.
 fn tell_unwritten(failure: &Error, model_dir: &Path, takes: bool, snapshot: bool) {
@@ -166,13 +157,15 @@ fn tell_unwritten(failure: &Error, model_dir: &Path, takes: bool, snapshot: bool
     }
 }
 
-/// Writes the files of `finished` into `model_dir`, or into `unfinished` if a finished model stands there and it is not.
+/// Writes the files of `finished` into `model_dir`, or into `unfinished` if a finished model stands there and it is not. One that
+/// diverged never takes the place of another model.
 ///
 /// # Errors
-/// See [`artifacts::write_all`]; or `unfinished` cannot be used any more.
+/// See [`artifacts::write_all`]; or `unfinished` cannot be used any more. What these directories do not take is kept in
+/// `log_dir`.
 fn write_files(
     finished: &Finished,
-    model_dir: &Path,
+    [model_dir, log_dir]: [&Path; 2],
     lock: Option<&DirectoryLock>,
     unfinished: UnfinishedDirectory,
 ) -> Result<(PathBuf, Written)> {
@@ -183,7 +176,17 @@ fn write_files(
         false => unfinished,
     };
     let (directory, lock) = if beside { (unfinished.path(), unfinished.lock()) } else { (model_dir, lock) };
-    let written = artifacts::write_all(finished, directory, lock)?;
+    let there = set::locate(directory, model_file::FILE_NAME);
+    if matches!(finished.trained.unfinished, Some(Error::Diverged { .. })) && there.exists() {
+        let problem = Error::io("replace", there)(io::Error::other("the new model is of a training that diverged"));
+        return Err(artifacts::keep_all(finished, directory, problem));
+    }
+    let written = artifacts::write_all(finished, directory, lock).map_err(|problem| match problem {
+        // With a journal, the new files count already.
+        Error::Kept { .. } => problem,
+        _ if set::has_journal(directory) => problem,
+        _ => artifacts::keep_all(finished, log_dir, problem),
+    })?;
     if written.failure.is_some() {
         warn!("{}: holds the model, but not all files that are made from it", directory.display());
     }

@@ -141,7 +141,7 @@ pub fn labels(directory: &Path) -> Result<Labels> {
     let text = open::regular(&path).and_then(|file| open::read_at_most(LONGEST_HASH, file));
     let text = text.map_err(Error::io("read", &path)).map_err(next)?.unwrap_or_default();
     if let [_, _, ..] = known_hashes(&path)[..] {
-        return Err(fault(&path, "has the hashes of two preparations, of which the later was interrupted"));
+        return Err(fault(&path, "has the hashes of several preparations, of which the last was interrupted"));
     }
     let images_sha256 = String::from_utf8_lossy(&text).split_whitespace().next().unwrap_or_default().to_string();
     if !is_sha256(&images_sha256) {
