@@ -82,14 +82,14 @@ fn sound<T>(mlcube: &Path, read: std::result::Result<T, Vec<CubeFault>>) -> Resu
         Ok(value) => return Ok(value),
         Err(faults) => faults,
     };
-    let printed = console::print(&first(&faults, "fault"));
+    if let Err(error) = console::print(&first(&faults, "fault")) {
+        console::report(&error);
+    }
     let count = faults.len();
-    let wrong = match faults.iter().all(|fault| fault.is_argument) {
-        true => CubeError::WrongArguments { faults: count },
-        false => CubeError::Faults { path: mlcube.into(), faults: count },
-    };
-    printed.inspect_err(|error| console::report(error)).unwrap_or_default();
-    Err(wrong.into())
+    Err(match faults.iter().all(|fault| fault.is_argument) {
+        true => CubeError::WrongArguments { faults: count }.into(),
+        false => CubeError::Faults { path: mlcube.into(), faults: count }.into(),
+    })
 }
 
 /// A line for each of the first `items`, and one that counts the rest.
