@@ -96,7 +96,7 @@ fn elsewhere(typed: &str) -> Option<String> {
 
 /// How to write a list of widths, of which clap does not know the one that was `typed`.
 fn with_commas(typed: &str, words: &[impl AsRef<str>]) -> Option<String> {
-    let number = |word: &str| word.trim_matches(['[', ',', ']']).parse::<u32>().ok();
+    let number = |word: &str| word.trim_end_matches(',').parse::<u32>().ok();
     let places = words.iter().enumerate().filter(|(_, word)| word.as_ref() == typed);
     places.map(|(at, _)| at).find_map(|at| {
         let flag = words[..at].iter().rposition(|word| word.as_ref().starts_with('-'))?;
