@@ -50,8 +50,7 @@ fn a_missing_or_unknown_flag_is_named() {
         let tip = format!("{flag} is a flag of {commands}");
         wrong_arguments(arguments, &format!("unexpected argument '{typed}' found\n\n  tip: {tip}\n"));
     }
-    for widths in
-        ["--hidden-layers 64 32 16", "--train_epochs 32 --hidden_layers 64 32 16", "--hidden_layers=64, 32 16"]
+    for widths in ["--hidden-layers 64 32 16", "--train_epochs 32 --hidden_layers 64 32 16", "--hidden_layers=64 32 16"]
     {
         wrong_arguments(
             &format!("{TRAIN} {widths}"),
