@@ -72,7 +72,7 @@ def main():
             raw.write(json.dumps(line) + "\n")
 
     jobs = [(name, seed) for seed in range(1, flags.seeds + 1) for name in chosen]
-    with concurrent.futures.ThreadPoolExecutor(processors()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(processors(mnist)) as pool:
         list(pool.map(run, jobs))
     print("\n".join(table(runs, experiments)))
 

@@ -1,8 +1,8 @@
 """What records say of the machine and the program, and where they go."""
 import datetime
+import functools
 import hashlib
 import itertools
-import math
 import os
 import pathlib
 import platform
@@ -33,42 +33,11 @@ def cpu():
     return name[1].strip() + numbers
 
 
-def quota():
-    """Processors' worth of time that control groups grant this process, as version 1 and 2 say it; infinite without a limit."""
-    granted = [math.inf]
-    try:
-        groups = pathlib.Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return math.inf
-    for number, controllers, path in (line.split(":", 2) for line in groups):
-        if number != "0" and "cpu" not in controllers.split(","):
-            continue
-        top = pathlib.Path("/sys/fs/cgroup", controllers)
-        group = top / path.lstrip("/")
-        # A container sees its own group as the top one. Each group above may grant less.
-        for directory in {top, group, *(parent for parent in group.parents if top in parent.parents)}:
-            granted.append(quota_of(directory))
-    return min(granted)
-
-
-def quota_of(directory):
-    """What one control group grants."""
-    files = ["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
-    for names in files:
-        try:
-            words = " ".join((directory / name).read_text() for name in names).split()
-        except OSError:
-            continue
-        if len(words) == 2 and words[0] not in ("max", "-1"):
-            return int(words[0]) / int(words[1])
-    return math.inf
-
-
-def processors():
-    """How many processors this process may use, as our program counts them: not all of the machine, if a mask or a control
-    group says so."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(min(allowed, quota())))
+@functools.lru_cache(None)
+def processors(program):
+    """How many processors our program may use, by `mnist devices`: not all of the machine, if a mask or a control group says so."""
+    listed = re.search(r"the processor: (\d+) thread", output(program, "devices"))
+    return int((listed or sys.exit(f"{program}: expected the program mnist"))[1])
 
 
 def gpu(program, device):

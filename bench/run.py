@@ -271,7 +271,7 @@ class Bench:
         """Seconds for an epoch of the default network at batch 32, steady state."""
         samples, ours = Samples(), EPOCH_ROWS
         # The peers take all processors.
-        base, most = FUSED, processors()
+        base, most = FUSED, processors(self.program)
         if most > 2:
             base, ours = FUSED_ALL, {FUSED_ALL: [f"--threads={most}"], **EPOCH_ROWS}
 
@@ -489,7 +489,7 @@ class Bench:
     def threads(self):
         """Small and large steps with 1, 2, 4 and more threads, as many as the machine runs, and with the number that the program
         chooses; in turns until the time is up."""
-        most = processors()
+        most = processors(self.program)
         counts = sorted({*(1 << n for n in range(most.bit_length())), most}) + [0]
         cells = {cell: Samples() for cell in THREADS_CELLS}
         for (hidden, batch), count in self.in_time([(cell, count) for cell in cells for count in counts] * RUNS):
@@ -626,11 +626,12 @@ def arguments():
 
 def title(flags):
     """The machine: for parts of GPUs alone, first the GPU, after which the record is named."""
+    cores = f"{processors(flags.mnist)} cores"
     if not flags.device:
-        return f"{cpu()}, {processors()} cores"
+        return f"{cpu()}, {cores}"
     if set(flags.parts) <= set(GPU_PARTS):
-        return f"{flags.device[0]}, {processors()} cores of {cpu()}"
-    return f"{cpu()}, {processors()} cores, {flags.device[0]}"
+        return f"{flags.device[0]}, {cores} of {cpu()}"
+    return f"{cpu()}, {cores}, {flags.device[0]}"
 
 
 def heading(bench):
@@ -667,7 +668,7 @@ def main():
             sys.exit(f"{flags.mnist}: expected a program built with the feature {FEATURES[part]}, for the part {part}")
     flags.device = gpu(flags.mnist, flags.gpu) if set(flags.parts) & set(GPU_PARTS) else None
     only_gpu = set(flags.parts) <= set(GPU_PARTS)
-    flags.out = flags.out or (record(flags.device[0]) if only_gpu else record(cpu(), f"{processors()} cores"))
+    flags.out = flags.out or (record(flags.device[0]) if only_gpu else record(cpu(), f"{processors(flags.mnist)} cores"))
     # The limits first: other parts compare with them.
     parts = [part for part in flags.parts if part == "limits"] + [part for part in flags.parts if part != "limits"]
     with tempfile.TemporaryDirectory() as work:

@@ -129,7 +129,7 @@ def main():
                     print(line, file=sys.stderr)
             rows += [row(target, who, parameters, runs[who]) for who in runs if runs[who]]
     text = "\n".join([
-        f"# Time to accuracy, {datetime.date.today()}, {cpu()}, {processors()} cores", "",
+        f"# Time to accuracy, {datetime.date.today()}, {cpu()}, {processors(flags.mnist)} cores", "",
         f"- command: `{invocation()}`",
         f"- revision: {measured}",
         f"- program: {measured_program}; {THREADS} threads",
