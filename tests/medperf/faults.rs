@@ -100,7 +100,7 @@ fn prepared_data_must_be_whole_and_of_one_piece() {
     let two = [b"0".repeat(64).as_slice(), b"  t10k-images-idx3-ubyte\n", &good_hash].concat();
     trial.sandbox.write(&hash, two);
     check(
-        "@/labels/t10k-images-idx3-ubyte.sha256: has the hashes of several preparations, of which the last was interrupted",
+        "@/labels/t10k-images-idx3-ubyte.sha256: has the hashes of several preparations: the last one was interrupted",
     );
     trial.call("prepare", &[]).done();
     assert!(fs::read(trial.sandbox.path(&hash)).unwrap() == good_hash);

@@ -39,6 +39,16 @@ impl AtomicFile {
         Ok(Self { file, target })
     }
 
+    /// A file with these contents, synced, that only lacks its name.
+    ///
+    /// # Errors
+    /// See [`create`](Self::create) and [`sync`](Self::sync).
+    pub fn with_contents(target: impl Into<PathBuf>, bytes: &[u8]) -> Result<Self> {
+        let mut file = Self::create(target)?;
+        file.write_all(bytes).map_err(Error::io("write", file.target()))?;
+        file.sync().map(|()| file)
+    }
+
     /// The name the file will have.
     pub fn target(&self) -> &Path {
         &self.target

@@ -10,7 +10,7 @@
 //! temporary file the name that this file was made for, and where each name is one of the set's.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -61,9 +61,7 @@ impl<'a> FileSet<'a> {
     /// # Errors
     /// It cannot be written. The set goes on without it.
     pub fn add(&mut self, name: &str, bytes: &[u8]) -> Result<PathBuf> {
-        let mut file = AtomicFile::create(self.directory.join(name))?;
-        file.write_all(bytes).map_err(Error::io("write", file.target()))?;
-        file.sync()?;
+        let file = AtomicFile::with_contents(self.directory.join(name), bytes)?;
         let path = file.target().to_path_buf();
         self.files.push(file);
         Ok(path)

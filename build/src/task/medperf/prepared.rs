@@ -1,7 +1,6 @@
 //! Prepared data: MNIST's test pair as plain IDX files, images and labels in directories of their own, so that a model
 //! never sees a label. Beside the labels lies the SHA-256 of their images, as `sha256sum` writes it.
 
-use std::io::Write;
 use std::path::Path;
 
 use crate::data::idx::{IdxContents, encode_images, encode_labels};
@@ -76,26 +75,23 @@ pub fn write(data: &Path, labels_directory: &Path, pixels: &[u8], labels: &[u8])
     let before = known_hashes(&hashes).into_iter().filter(|before| *before != sha256);
     let both: String = [sha256.clone()].into_iter().chain(before).map(|sha256| line(&sha256)).collect();
     let files = [
-        made(&hashes, both.as_bytes())?,
-        made(&data.join(IMAGES), &images)?,
-        made(&labels_directory.join(LABELS), &encode_labels(labels))?,
-        made(&hashes, line(&sha256).as_bytes())?,
+        AtomicFile::with_contents(&hashes, both.as_bytes())?,
+        AtomicFile::with_contents(data.join(IMAGES), &images)?,
+        AtomicFile::with_contents(labels_directory.join(LABELS), &encode_labels(labels))?,
+        AtomicFile::with_contents(&hashes, line(&sha256).as_bytes())?,
     ];
     files.into_iter().try_for_each(AtomicFile::place)?;
     Ok(sha256)
 }
 
-/// A file with these contents that still lacks its name.
-fn made(target: &Path, bytes: &[u8]) -> Result<AtomicFile> {
-    let mut file = AtomicFile::create(target)?;
-    file.write_all(bytes).map_err(Error::io("write", target))?;
-    file.sync().map(|()| file)
-}
-
 /// The hashes that the file at `path` holds, as `sha256sum` writes them; none if it is another file.
 fn known_hashes(path: &Path) -> Vec<String> {
-    let text = open::regular(path).and_then(|file| open::read_at_most(LONGEST_HASH, file)).ok().flatten();
-    let text = text.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let bytes = open::regular(path).and_then(|file| open::read_at_most(LONGEST_HASH, file)).ok().flatten();
+    hashes_in(&String::from_utf8_lossy(&bytes.unwrap_or_default()))
+}
+
+/// The hashes in `text`, as `sha256sum` writes them; none if it has other lines.
+fn hashes_in(text: &str) -> Vec<String> {
     let lines: Option<Vec<_>> = text.lines().map(|line| line.strip_suffix(IMAGES)?.strip_suffix("  ")).collect();
     lines.unwrap_or_default().into_iter().filter(|hash| is_sha256(hash)).map(String::from).collect()
 }
@@ -140,10 +136,11 @@ pub fn labels(directory: &Path) -> Result<Labels> {
     let next = |error| MedPerfError::input(error, NEXT);
     let text = open::regular(&path).and_then(|file| open::read_at_most(LONGEST_HASH, file));
     let text = text.map_err(Error::io("read", &path)).map_err(next)?.unwrap_or_default();
-    if let [_, _, ..] = known_hashes(&path)[..] {
-        return Err(fault(&path, "has the hashes of several preparations, of which the last was interrupted"));
+    let text = String::from_utf8_lossy(&text);
+    if hashes_in(&text).len() > 1 {
+        return Err(fault(&path, "has the hashes of several preparations: the last one was interrupted"));
     }
-    let images_sha256 = String::from_utf8_lossy(&text).split_whitespace().next().unwrap_or_default().to_string();
+    let images_sha256 = text.split_whitespace().next().unwrap_or_default().to_string();
     if !is_sha256(&images_sha256) {
         return Err(fault(&path, format!("expected a SHA-256 and the name {IMAGES}, as sha256sum writes them")));
     }
