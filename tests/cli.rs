@@ -57,6 +57,7 @@ fn a_missing_or_unknown_flag_is_named() {
             "unexpected argument '32' found\n\n  tip: widths are separated by commas: --hidden_layers=64,32,16\n",
         );
     }
+    wrong_arguments("train -- --resume", "unexpected argument '--resume' found\n\nUsage: mnist train");
     wrong_arguments(
         "--data_dir=data train",
         "unexpected argument '--data_dir' found\n\n  tip: 'train --data_dir' exists\n",

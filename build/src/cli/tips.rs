@@ -30,8 +30,8 @@ pub fn improve(error: &mut clap::Error, arguments: &[OsString]) {
         _ => None,
     };
     let words: Vec<_> = arguments.iter().skip(1).map(|argument| argument.to_string_lossy()).collect();
-    let mut named = words.iter().filter(|word| !word.starts_with('-'));
-    let of_cube = named.next().is_some_and(|word| word == "cube");
+    let command = words.iter().find(|word| !word.starts_with('-'));
+    let of_cube = command.is_some_and(|word| word == "cube");
     let mlcube = value("--mlcube", &words);
     let tips: Vec<String> = match error.kind() {
         ErrorKind::InvalidSubcommand if !of_cube => text(ContextKind::InvalidSubcommand)
@@ -69,7 +69,7 @@ pub fn improve(error: &mut clap::Error, arguments: &[OsString]) {
             if [ContextKind::SuggestedArg, ContextKind::Suggested].iter().all(|kind| error.get(*kind).is_none()) =>
         {
             let argument = text(ContextKind::InvalidArg).unwrap_or_default();
-            match elsewhere(&argument).or_else(|| with_commas(&argument, &words)) {
+            match other_commands(&argument, command).or_else(|| with_commas(&argument, &words)) {
                 Some(tip) => vec![tip],
                 None => return,
             }
@@ -86,15 +86,19 @@ pub fn improve(error: &mut clap::Error, arguments: &[OsString]) {
     }
 }
 
-/// The commands that have the flag `typed`; nothing if there are none.
-fn elsewhere(typed: &str) -> Option<String> {
+/// The commands that have the flag `typed`; nothing if there are none, or if the one that was `called` has it.
+fn other_commands(typed: &str, called: Option<impl AsRef<str>>) -> Option<String> {
     let name = typed.strip_prefix("--")?.replace('-', "_");
-    let has = |command: &&&str| flags_of(command).is_some_and(|flags| flags.all.contains(&name));
-    let commands: Vec<_> = TASKS.iter().filter(has).map(|command| format!("mnist {command}")).collect();
+    let has = |command: &str| flags_of(command).is_some_and(|flags| flags.all.contains(&name));
+    if called.is_some_and(|called| has(called.as_ref())) {
+        return None;
+    }
+    let commands = TASKS.iter().filter(|command| has(command)).map(|command| format!("mnist {command}"));
+    let commands: Vec<_> = commands.collect();
     (!commands.is_empty()).then(|| format!("--{name} is a flag of {}", commands.join(" and ")))
 }
 
-/// How to write a list of widths, of which clap does not know the one that was `typed`.
+/// How widths are written that stood apart from each other; clap has refused one of them, as it was `typed`.
 fn with_commas(typed: &str, words: &[impl AsRef<str>]) -> Option<String> {
     let number = |word: &str| word.trim_end_matches(',').parse::<u32>().ok();
     let places = words.iter().enumerate().filter(|(_, word)| word.as_ref() == typed);
